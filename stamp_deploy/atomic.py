@@ -1,0 +1,168 @@
+"""Files and folders that appear whole or not at all.
+
+Everything is written beside its final place, flushed to the disk and renamed; a done-marker is the
+last file in a finished folder, so that a reader never takes half a result for a result.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from .errors import DiskError, UsageError
+
+DONE_MARKER = "DONE"
+_STAGING = ".partial-"
+_DISK_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG})
+
+
+def fsync_path(path: Path) -> None:
+    """Flush one file, or one folder's entries, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_bytes_atomic(path: Path, data: bytes) -> None:
+    """Write `data` to `path` so that the old or the new content is there, never a mixture.
+
+    Raises
+    ------
+    DiskError
+        The disk is full, read-only or not permitted; nothing is left behind.
+    """
+    staging = path.with_name(f"{_STAGING}{secrets.token_hex(4)}-{path.name}")
+    with disk_errors(path):
+        try:
+            with staging.open("xb") as handle:
+                handle.write(data)
+                handle.flush()
+                os.fsync(handle.fileno())
+            os.replace(staging, path)
+            fsync_path(path.parent)
+        finally:
+            staging.unlink(missing_ok=True)
+
+
+def write_text_atomic(path: Path, text: str) -> None:
+    """`write_bytes_atomic` for UTF-8 text."""
+    write_bytes_atomic(path, text.encode())
+
+
+def write_json_atomic(path: Path, value: Any) -> None:
+    """`write_bytes_atomic` for a JSON value, indented; NaN is refused."""
+    write_text_atomic(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def is_done(directory: Path) -> bool:
+    """Whether `directory` is a finished result."""
+    return (directory / DONE_MARKER).is_file()
+
+
+def check_output(final: Path, *, overwrite: bool) -> None:
+    """Refuse early an output folder that would not be replaced.
+
+    Raises
+    ------
+    UsageError
+        `final` is a file, holds a finished result and `overwrite` is false, or holds foreign files.
+    """
+    if not final.exists():
+        return
+    if not final.is_dir():
+        raise UsageError("the output exists and is not a folder", path=final, remedy="name another output with -o")
+    if is_done(final):
+        if not overwrite:
+            raise UsageError(
+                "the output folder already holds a finished result",
+                path=final,
+                remedy="name another output with -o, or replace the result with --overwrite",
+            )
+    elif any(final.iterdir()):
+        raise UsageError(
+            "the output folder holds files that are not a finished result",
+            path=final,
+            remedy="name an empty or new folder with -o",
+        )
+
+
+@contextmanager
+def staged_directory(final: Path, *, overwrite: bool = False, marker: bytes = b"done\n") -> Iterator[Path]:
+    """Yield a temporary folder beside `final` that becomes `final` when the block succeeds.
+
+    The done-marker is written last; every file is flushed before the rename. When the block raises,
+    the temporary folder is removed and `final` is as it was.
+
+    Raises
+    ------
+    UsageError
+        `final` exists and may not be replaced (see `check_output`).
+    DiskError
+        The disk is full, read-only or not permitted.
+    """
+    check_output(final, overwrite=overwrite)
+    staging = final.parent / f"{_STAGING}{secrets.token_hex(4)}-{final.name}"
+    with disk_errors(final):
+        final.parent.mkdir(parents=True, exist_ok=True)
+        staging.mkdir()
+        try:
+            yield staging
+            _flush_tree(staging)
+            _write_marker(staging, marker)
+            _swap_in(staging, final)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+
+def _flush_tree(directory: Path) -> None:
+    for root, _, names in os.walk(directory):
+        for name in names:
+            fsync_path(Path(root, name))
+        fsync_path(Path(root))
+
+
+def _write_marker(directory: Path, marker: bytes) -> None:
+    path = directory / DONE_MARKER
+    path.write_bytes(marker)
+    fsync_path(path)
+    fsync_path(directory)
+
+
+def _swap_in(staging: Path, final: Path) -> None:
+    """Rename `staging` to `final`; a folder that is in the way is moved aside first, then removed."""
+    if final.exists():
+        aside = final.parent / f"{_STAGING}{secrets.token_hex(4)}-old-{final.name}"
+        os.rename(final, aside)
+        try:
+            os.rename(staging, final)
+        except OSError:
+            os.rename(aside, final)
+            raise
+        shutil.rmtree(aside, ignore_errors=True)
+    else:
+        os.rename(staging, final)
+    fsync_path(final.parent)
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn an operating-system refusal while writing into a DiskError that names `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _DISK_ERRNOS:
+            raise
+        raise DiskError(
+            f"cannot write the output: {error.strerror or error}",
+            path=path,
+            remedy="free space on that disk, check its permissions, or name another output with -o",
+        ) from error

@@ -1,0 +1,105 @@
+"""Exceptions that a user can act on, and the exit code each one carries.
+
+Every message answers three questions: which file, what is wrong, what to do. The command line
+prints it on one line and exits with the class's code; anything that is not a StampError is a bug
+of ours and exits with 1.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from pathlib import Path
+
+
+class ExitCode(IntEnum):
+    """Exit codes of the ``stamp-deploy`` command (documented in docs/exit-codes.md)."""
+
+    OK = 0
+    BUG = 1
+    USAGE = 2
+    SOME_FAILED = 3
+    NONE_SUCCEEDED = 4
+    BAD_BUNDLE = 5
+    DISK = 6
+    TRY_AGAIN = 75
+
+
+class StampError(Exception):
+    """A failure with a known cause.
+
+    Parameters
+    ----------
+    cause : str
+        What is wrong, without a trailing full stop.
+    remedy : str
+        What the user can do about it.
+    path : path-like, optional
+        The file concerned; only its name is shown, since folders can identify patients.
+    """
+
+    exit_code: ExitCode = ExitCode.BUG
+
+    def __init__(self, cause: str, *, remedy: str = "", path: str | Path | None = None) -> None:
+        self.cause = " ".join(cause.split())
+        self.remedy = " ".join(remedy.split())
+        self.path = Path(path) if path is not None else None
+        head = f"{self.path.name}: " if self.path is not None else ""
+        tail = f" - {self.remedy}" if self.remedy else ""
+        super().__init__(f"{head}{self.cause}{tail}")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_rebuild, (type(self), self.cause, self.remedy, self.path))
+
+
+def _rebuild(cls: type[StampError], cause: str, remedy: str, path: Path | None) -> StampError:
+    return cls(cause, remedy=remedy, path=path)
+
+
+class UsageError(StampError):
+    """The command or configuration asks for something impossible."""
+
+    exit_code = ExitCode.USAGE
+
+
+class SlideError(StampError):
+    """The slide cannot be opened, read or trusted."""
+
+    exit_code = ExitCode.NONE_SUCCEEDED
+
+
+class MppError(SlideError):
+    """The slide states no believable microns per pixel."""
+
+
+class BundleError(StampError):
+    """The bundle is missing, altered, malformed or of an unknown version."""
+
+    exit_code = ExitCode.BAD_BUNDLE
+
+
+class ParityError(BundleError):
+    """An export or an engine does not reproduce its reference within tolerance."""
+
+
+class EngineError(StampError):
+    """The inference engine asked for cannot be used on this machine."""
+
+    exit_code = ExitCode.USAGE
+
+
+class DiskError(StampError):
+    """The output cannot be written."""
+
+    exit_code = ExitCode.DISK
+
+
+class BusyError(StampError):
+    """Somebody else holds the resource; the same command may succeed later."""
+
+    exit_code = ExitCode.TRY_AGAIN
+
+
+class DataError(StampError):
+    """Training data that would teach something false: no patient ids, NaN counts, and the like."""
+
+    exit_code = ExitCode.USAGE

@@ -1,0 +1,17 @@
+"""The units that must not be mixed up."""
+
+from __future__ import annotations
+
+from typing import NewType
+
+Mpp = NewType("Mpp", float)
+"""Microns per pixel."""
+
+Level0Px = NewType("Level0Px", int)
+"""A length or position in pixels of the slide's full-resolution level."""
+
+TilePx = NewType("TilePx", int)
+"""A length in pixels of a tile as the model sees it."""
+
+MICRONS_PER_CM = 10_000.0
+MICRONS_PER_INCH = 25_400.0
