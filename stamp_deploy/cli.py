@@ -1,0 +1,210 @@
+"""The command line: verbs and exit codes, nothing else.
+
+Only click is imported at the top, and each verb imports what it needs when it runs, so that
+``--help`` answers at once. The verbs of training, export and batch work are entry points of the group
+``stamp_deploy.verbs`` and are loaded when asked for.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from . import __version__
+from .errors import ExitCode, StampError
+
+if TYPE_CHECKING:
+    from .result import Result
+
+GROUP = "stamp_deploy.verbs"
+SUMMARIES = {
+    "audit": "Show or check the append-only audit log.",
+    "batch": "Score folders of slides; resumes by itself.",
+    "bench": "Measure throughput by stage and name the limiting one.",
+    "build": "Build an engine for this machine from a bundle.",
+    "cohort": "Turn spatial transcriptomics samples into a training cohort.",
+    "demo": "Make a slide and a cohort, train, export, infer, compare.",
+    "evaluate": "Table of a run against its baselines and controls.",
+    "export": "Merge a run's adapter and compile it into a bundle.",
+    "parity": "Check a bundle's engines on this machine.",
+    "train": "Fine-tune a foundation model on pathway scores.",
+    "train-head": "Train a slide-level head on tile embeddings.",
+    "verify": "Check the hashes of a bundle or a result.",
+    "watch": "Score slides as they arrive in a folder.",
+}
+EXTRA_OF = {"cohort": "train", "demo": "train,export", "evaluate": "train", "export": "export", "train": "train"}
+EXTRA_OF["train-head"] = "train"
+
+
+class VerbGroup(click.Group):
+    """A group whose verbs may live in entry points that are loaded only when they run."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted({*self.commands, *(point.name for point in entry_points(group=GROUP))})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in self.commands:
+            return self.commands[cmd_name]
+        points = entry_points(group=GROUP, name=cmd_name)
+        if not points:
+            return None
+        try:
+            command: click.Command = next(iter(points)).load()
+        except ImportError as error:
+            if error.name is None or error.name.split(".")[0] == "stamp_deploy":
+                raise
+            extra = EXTRA_OF.get(cmd_name, "train")
+            raise click.ClickException(
+                f"`{cmd_name}` needs the package {error.name}: pip install 'stamp-deploy[{extra}]'"
+            ) from error
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        rows = [
+            (name, self.commands[name].get_short_help_str(70) if name in self.commands else SUMMARIES.get(name, ""))
+            for name in self.list_commands(ctx)
+        ]
+        with formatter.section("Verbs"):
+            formatter.write_dl(rows)
+
+
+@click.group(cls=VerbGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="stamp-deploy")
+@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="warning", hidden=True)
+def cli(log_level: str) -> None:
+    """Pathway maps and molecular calls from whole-slide images. For research use only.
+
+    \b
+    stamp-deploy inspect SLIDE                          what a slide is and how it would be read
+    stamp-deploy infer SLIDE --bundle DIR -o OUT        one slide
+    stamp-deploy batch FOLDER --bundle DIR -o OUT       folders of slides
+    """
+    if log_level != "warning":
+        from .log import setup
+
+        setup(log_level)
+
+
+@cli.command()
+@click.argument("slide", type=click.Path(path_type=Path))
+@click.option("--bundle", type=click.Path(path_type=Path), required=True, help="The model: a bundle folder.")
+@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Result folder to be made.")
+@click.option("--mpp", type=float, help="Microns per pixel at full resolution, where the slide records none.")
+@click.option("--batch", type=int, default=32, show_default=True, help="Tiles handed to the engine at once.")
+@click.option("--threads", type=int, default=0, help="Decoding and engine threads; 0 is every core.  [default: 0]")
+@click.option("--engine", default="auto", show_default=True, help="auto, onnxruntime, openvino, tensorrt, ...")
+@click.option("--precision", help="Precision of the engine (fp32, fp16, bf16, int8); the engine's best by default.")
+@click.option("--write", "writers", default="json,hdf5,parquet,heatmaps", show_default=True, help="Output formats.")
+@click.option("--exact", is_flag=True, help="Decode at full scale, without reduced JPEG scales (slower).")
+@click.option("--all-tiles", is_flag=True, help="Score glass too: no tissue mask.")
+@click.option("--max-unreadable", type=float, default=0.01, show_default=True, help="Budget of unreadable tiles.")
+@click.option("--time-limit", type=float, help="Give a slide up after so many seconds of reading.")
+@click.option("--require-signature", type=click.Path(path_type=Path), help="Public key that must have signed.")
+@click.option("--overwrite", is_flag=True, help="Replace a finished result.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result record as JSON on standard output.")
+def infer(
+    slide: Path, bundle: Path, out: Path, writers: str, as_json: bool, require_signature: Path | None, **rest: Any
+) -> None:
+    """Score one SLIDE: pathway maps and slide-level calls."""
+    from .bundle import load_bundle
+    from .config import InferOptions
+    from .infer import infer_slide
+
+    rest["time_limit_s"] = rest.pop("time_limit")
+    names = tuple(name.strip() for name in writers.split(",") if name.strip())
+    options = InferOptions(writers=names, **rest)
+    loaded = load_bundle(bundle, require_signature=require_signature)
+    with _progress(not as_json) as progress:
+        result = infer_slide(slide, loaded, out, options, progress=progress)
+    if as_json:
+        click.echo(json.dumps(result.to_json_dict(), indent=2, allow_nan=False))
+    else:
+        _print_result(result, out)
+
+
+@cli.command()
+@click.argument("slide", type=click.Path(path_type=Path))
+@click.option("--mpp", type=float, help="Microns per pixel at full resolution, where the slide records none.")
+@click.option("--target-mpp", type=float, default=0.5, show_default=True, help="Resolution the model wants.")
+@click.option("--tile-px", type=int, default=224, show_default=True, help="Tile size the model wants.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def inspect(slide: Path, mpp: float | None, target_mpp: float, tile_px: int, as_json: bool) -> None:
+    """What a SLIDE is, which route and level would be read, and why."""
+    from .inspect import describe
+
+    report = describe(slide, mpp=mpp, target_mpp=target_mpp, tile_px=tile_px)
+    click.echo(json.dumps(report.to_dict(), indent=2) if as_json else report.to_text())
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def doctor(as_json: bool) -> None:
+    """Versions, libraries, engines and GPU of this machine, with a self-test."""
+    from .doctor import run_checks
+
+    report = run_checks()
+    click.echo(json.dumps(report.to_dict(), indent=2) if as_json else report.to_text())
+    if not report.ok:
+        raise SystemExit(ExitCode.BUG)
+
+
+def _progress(enabled: bool) -> Any:
+    """A progress bar on a terminal, nothing otherwise."""
+    from contextlib import contextmanager
+
+    @contextmanager
+    def bar() -> Any:
+        if not (enabled and sys.stderr.isatty()):
+            yield None
+            return
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("tiles"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=Console(stderr=True), transient=True) as rich_bar:
+            task = rich_bar.add_task("tiles")
+            yield lambda done, total: rich_bar.update(task, completed=done, total=total)
+
+    return bar()
+
+
+def _print_result(result: Result, out: Path) -> None:
+    tiles = result.tiles
+    stages = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in result.timing.items() if seconds >= 0.05)
+    click.echo(f"slide   {result.slide.name}: {tiles.ok} tiles scored, {tiles.unreadable} unreadable")
+    click.echo(f"read    {result.read_plan['route']}: {result.read_plan['why']}")
+    click.echo(f"engine  {result.engine.name} {result.engine.precision} on {result.engine.device}: {result.engine.why}")
+    click.echo(f"time    {stages}; limited by {result.limiting}")
+    for head in result.heads:
+        click.echo(f"call    {head.name}: {'abstained' if head.abstained else head.call}")
+    for warning in result.warnings:
+        click.echo(f"warning {warning}", err=True)
+    click.echo(f"result  {out}")
+
+
+def main() -> None:
+    """Entry point: run the command line and exit with a documented code."""
+    try:
+        code = cli.main(standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else ExitCode.OK)
+    except StampError as error:
+        click.echo(f"stamp-deploy: {error}", err=True)
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(ExitCode.USAGE)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("stamp-deploy: stopped; nothing was left half-written", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(ExitCode.OK)
+
+
+if __name__ == "__main__":
+    importlib.import_module("stamp_deploy.cli").main()

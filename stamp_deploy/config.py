@@ -1,0 +1,88 @@
+"""How one run is to be done: a frozen record that is hashed into every result."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from typing import Any
+
+from .errors import UsageError
+
+DEFAULT_WRITERS = ("json", "hdf5", "parquet", "heatmaps")
+
+
+@dataclass(frozen=True)
+class InferOptions:
+    """Options of `stamp-deploy infer`.
+
+    Attributes
+    ----------
+    mpp : float, optional
+        Microns per pixel of level 0, where the slide records none or a wrong one.
+    batch : int
+        Tiles handed to the engine at once.
+    threads : int
+        Decoding threads, and threads of a CPU engine; 0 takes every core of the process.
+    engine : str
+        "auto" or the name of an engine.
+    precision : str, optional
+        Precision of the engine; None leaves the choice to the engine.
+    exact : bool
+        Decode at full scale instead of the reduced JPEG scales.
+    all_tiles : bool
+        Score every tile of the grid, glass included.
+    writers : tuple of str
+        Output formats, by name.
+    max_unreadable : float
+        Largest fraction of tissue tiles that may be unreadable; above it there is no result.
+    time_limit_s : float, optional
+        Seconds after which reading a slide is given up.
+    overwrite : bool
+        Replace a finished result.
+
+    Raises
+    ------
+    UsageError
+        A value lies outside its range.
+    """
+
+    mpp: float | None = None
+    batch: int = 32
+    threads: int = 0
+    engine: str = "auto"
+    precision: str | None = None
+    exact: bool = False
+    all_tiles: bool = False
+    writers: tuple[str, ...] = DEFAULT_WRITERS
+    max_unreadable: float = 0.01
+    time_limit_s: float | None = None
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.batch <= 4096:
+            raise UsageError(f"--batch {self.batch} is not possible", remedy="use 1 to 4096")
+        if not 0 <= self.threads <= 512:
+            raise UsageError(f"--threads {self.threads} is not possible", remedy="use 1 to 512, or 0 for every core")
+        if not 0 <= self.max_unreadable <= 1:
+            raise UsageError(f"--max-unreadable {self.max_unreadable} is not a fraction", remedy="use 0 to 1")
+        if self.time_limit_s is not None and not (math.isfinite(self.time_limit_s) and self.time_limit_s > 0):
+            raise UsageError(f"--time-limit {self.time_limit_s} is not possible", remedy="use seconds above 0")
+        if not self.writers:
+            raise UsageError("no output format was asked for", remedy=f"use --write {','.join(DEFAULT_WRITERS)}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The options as JSON values."""
+        return {**asdict(self), "writers": list(self.writers)}
+
+    def scoring_dict(self) -> dict[str, Any]:
+        """The options that can change a score: those that the config hash covers."""
+        kept = ("mpp", "engine", "precision", "exact", "all_tiles", "max_unreadable")
+        values = self.to_dict()
+        return {name: values[name] for name in kept}
+
+    def sha256(self) -> str:
+        """Hash of `scoring_dict`, in canonical JSON."""
+        text = json.dumps(self.scoring_dict(), sort_keys=True, separators=(",", ":"))
+        return sha256(text.encode()).hexdigest()

@@ -1,0 +1,227 @@
+"""One slide, from file to result. A newcomer starts here.
+
+    slide -> tissue -> grid -> tiles -> engine -> maps / heads -> result -> writers
+
+`infer_slide` does it all. The three steps it is made of can be called apart, so that a batch decodes
+the next slide (`prepare`) while the engine works on this one (`score`) and the last one is on its way
+to the disk (`write`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import log
+from .atomic import check_output, staged_directory
+from .bundle import Bundle
+from .config import InferOptions
+from .engine import Engine, load_engine
+from .errors import SlideError
+from .grid import TileSet, make_grid, select_tiles
+from .heads import call_heads
+from .result import Result, assemble
+from .slide import Slide, open_slide
+from .tiles import TileSource, TileStatus, open_tiles
+from .tissue import TissueMask, TissueRule, find_tissue
+from .writers import write_all
+
+THUMBNAIL_PX = 2048
+Progress = Callable[[int, int], None]
+"""Called with (tiles done, tiles in all) after every batch."""
+
+
+@dataclass
+class Prepared:
+    """A slide that is open, planned and being decoded; `close` releases all of it."""
+
+    slide: Slide
+    bundle: Bundle
+    options: InferOptions
+    tissue: TissueMask | None
+    tiles: TileSet
+    source: TileSource
+    thumbnail: NDArray[np.uint8]
+    started: datetime
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def close(self) -> None:
+        self.source.close()
+        self.slide.close()
+
+
+def infer_slide(
+    slide: Path,
+    bundle: Bundle,
+    out: Path,
+    options: InferOptions,
+    *,
+    engine: Engine | None = None,
+    progress: Progress | None = None,
+) -> Result:
+    """Score one slide and write its result folder, whole or not at all.
+
+    Parameters
+    ----------
+    slide : Path
+        The whole-slide image.
+    bundle : Bundle
+        A loaded, verified bundle.
+    out : Path
+        The result folder; it appears when everything in it is on the disk.
+    options : InferOptions
+        How to do it.
+    engine : Engine, optional
+        A loaded engine, kept open; without it one is loaded and closed again.
+    progress : callable, optional
+        Called with (tiles done, tiles in all).
+
+    Raises
+    ------
+    StampError
+        With the cause, the remedy and the exit code; no output is left behind.
+    """
+    check_output(out, overwrite=options.overwrite)
+    prepared = prepare(slide, bundle, options)
+    own_engine: Engine | None = None
+    try:
+        if engine is None:
+            engine = own_engine = load_engine(
+                bundle, options.engine, batch=options.batch, threads=options.threads, precision=options.precision
+            )
+        result = score(prepared, engine, progress=progress)
+    finally:
+        prepared.close()
+        if own_engine is not None:
+            own_engine.close()
+    write(result, out, options)
+    return result
+
+
+def prepare(path: Path, bundle: Bundle, options: InferOptions) -> Prepared:
+    """Open a slide, find its tissue, lay the grid and start decoding.
+
+    Raises
+    ------
+    SlideError
+        The slide cannot be read, states no mpp, is smaller than a tile, or shows no tissue.
+    """
+    started, clock = datetime.now(UTC), time.perf_counter()
+    slide = open_slide(path, mpp=options.mpp)
+    try:
+        grid = make_grid(slide, target_mpp=bundle.mpp, tile_px=bundle.tile_px)
+        rule = TissueRule.from_dict(bundle.tissue)
+        tissue = None if options.all_tiles else find_tissue(slide, rule)
+        tiles = select_tiles(grid, tissue, rule.min_fraction)
+        if len(tiles.coords) == 0:
+            raise SlideError(
+                f"no tissue was found in {tiles.total} tiles of {bundle.tile_px} px at {bundle.mpp:g} um/px",
+                path=path,
+                remedy="look at the slide with `stamp-deploy inspect`; --all-tiles scores every tile",
+            )
+        thumbnail = slide.thumbnail(THUMBNAIL_PX)
+        opened = time.perf_counter()
+        source = open_tiles(
+            slide,
+            tiles,
+            batch=options.batch,
+            threads=options.threads,
+            exact=options.exact,
+            time_limit_s=options.time_limit_s,
+        )
+    except BaseException:
+        slide.close()
+        raise
+    log.event("prepared", slide=log.slide_token(path), route=slide.route.name, tiles=len(tiles.coords))
+    return Prepared(
+        slide, bundle, options, tissue, tiles, source, thumbnail, started, {"open_and_tissue": opened - clock}
+    )
+
+
+def score(prepared: Prepared, engine: Engine, *, progress: Progress | None = None) -> Result:
+    """Run the engine and the slide-level heads over the readable tiles.
+
+    Raises
+    ------
+    SlideError
+        More tiles are unreadable than `InferOptions.max_unreadable` allows.
+    """
+    kept: list[NDArray[np.int64]] = []
+    embeddings: list[NDArray[np.float32]] = []
+    pathways: list[NDArray[np.float32]] = []
+    total = len(prepared.tiles.coords)
+    waited = 0.0
+    seen = 0
+
+    def readable() -> Iterator[NDArray[np.uint8]]:
+        nonlocal waited, seen
+        batches = iter(prepared.source)
+        while True:
+            clock = time.perf_counter()
+            batch = next(batches, None)
+            waited += time.perf_counter() - clock
+            if batch is None:
+                return
+            seen += len(batch.index)
+            ok = batch.status == TileStatus.OK
+            if ok.any():
+                kept.append(batch.index[ok])
+                yield batch.pixels if ok.all() else batch.pixels[ok]
+            if progress is not None:
+                progress(seen, total)
+
+    clock = time.perf_counter()
+    for output in engine.stream(readable()):
+        embeddings.append(output.embedding)
+        pathways.append(output.pathways)
+    streamed = time.perf_counter() - clock
+    _check_budget(prepared, seen)
+
+    index = np.concatenate(kept) if kept else np.empty(0, np.int64)
+    order = np.argsort(index, kind="stable")
+    embedding = np.concatenate(embeddings)[order]
+    scores = np.concatenate(pathways)[order]
+    _check_finite(prepared, embedding, scores)
+    clock = time.perf_counter()
+    calls = call_heads(prepared.bundle, embedding, threads=prepared.options.threads)
+    prepared.seconds.update(
+        wait_for_tiles=waited, engine=streamed - waited, heads=time.perf_counter() - clock, stream=streamed
+    )
+    result = assemble(prepared, engine.info, index[order], embedding, scores, calls)
+    log.event("scored", slide=log.slide_token(prepared.slide.path), tiles=len(index), seconds=round(streamed, 3))
+    return result
+
+
+def write(result: Result, out: Path, options: InferOptions) -> None:
+    """Write the result folder: staged beside `out`, flushed, renamed."""
+    with staged_directory(out, overwrite=options.overwrite) as staging:
+        write_all(result, staging, options.writers)
+
+
+def _check_budget(prepared: Prepared, seen: int) -> None:
+    source, total = prepared.source, len(prepared.tiles.coords)
+    unreadable = total - source.ok
+    if seen != total:
+        raise SlideError(f"only {seen} of {total} tiles came back from the reader", path=prepared.slide.path)
+    if unreadable > prepared.options.max_unreadable * total or source.ok == 0:
+        raise SlideError(
+            f"{unreadable} of {total} tissue tiles are unreadable, more than the budget of "
+            f"{prepared.options.max_unreadable:.2%}",
+            path=prepared.slide.path,
+            remedy="copy or scan the slide again; --max-unreadable raises the budget",
+        )
+
+
+def _check_finite(prepared: Prepared, embedding: NDArray[np.float32], scores: NDArray[np.float32]) -> None:
+    if not (np.isfinite(embedding).all() and np.isfinite(scores).all()):
+        raise SlideError(
+            "the engine answered with values that are not finite",
+            path=prepared.slide.path,
+            remedy="check the engine with `stamp-deploy parity`, or use --engine onnxruntime --precision fp32",
+        )
