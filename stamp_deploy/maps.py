@@ -1,0 +1,60 @@
+"""Score maps: one value a grid cell, NaN where the slide has no scored tile."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import UsageError
+from .result import Result
+
+
+def value_map(result: Result, values: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Lay one value a tile out on the grid.
+
+    Parameters
+    ----------
+    values : float [N]
+        One value a tile, in the result's order.
+
+    Returns
+    -------
+    float32 [rows, columns]
+        Row-major, NaN where no tile was scored. Cell (r, c) covers level-0 pixels from
+        (c * step_x, r * step_y), span_x wide and span_y high.
+    """
+    cells = result.tile_cells
+    grid = np.full((result.grid.rows, result.grid.columns), np.nan, np.float32)
+    grid[cells[:, 1], cells[:, 0]] = values
+    return grid
+
+
+def score_map(result: Result, pathway: str) -> NDArray[np.float32]:
+    """The map of one pathway: float32 [rows, columns], NaN where no tile was scored.
+
+    Raises
+    ------
+    UsageError
+        The result has no such pathway.
+    """
+    if pathway not in result.pathway_names:
+        raise UsageError(f"no pathway {pathway!r} in this result", remedy=f"one of: {', '.join(result.pathway_names)}")
+    return value_map(result, result.pathways[:, result.pathway_names.index(pathway)])
+
+
+def map_extent_level0(result: Result) -> tuple[float, float, float, float]:
+    """(left, right, bottom, top) of the map in level-0 pixels, y downwards: matplotlib's `extent`."""
+    grid = result.grid
+    return 0.0, grid.columns * grid.step_x, grid.rows * grid.step_y, 0.0
+
+
+def colour_range(values: NDArray[np.floating], low: float = 1.0, high: float = 99.0) -> tuple[float, float]:
+    """The range that a colour bar spans: percentiles of the finite values, so that one odd tile does not
+    flatten the map. A constant map gets a range of width 1 about its value; no values give (0, 1)."""
+    finite = values[np.isfinite(values)]
+    if len(finite) == 0:
+        return 0.0, 1.0
+    bottom, top = (float(v) for v in np.percentile(finite, [low, high]))
+    if top - bottom < 1e-6 * max(1.0, abs(top)):
+        return bottom - 0.5, top + 0.5
+    return bottom, top

@@ -1,0 +1,386 @@
+"""The Result: everything known of one slide after inference, in one frozen record.
+
+Writers read it and nothing else. Arrays hold the readable (OK) tiles only, in row-major order of
+the grid; coordinates are level-0 pixels of a tile's top-left corner. docs/result.md describes
+result.json field by field.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .bundle import Bundle
+from .config import InferOptions
+from .engine.base import EngineInfo
+from .grid import Grid, TileSet
+from .heads import HeadCall
+from .provenance import RESEARCH_USE, software
+from .slide import Slide
+from .tiles import TileSource
+
+SCHEMA = "stamp-deploy/result"
+SCHEMA_VERSION = 1
+_PERCENTILES = (5, 25, 50, 75, 95)
+
+
+@dataclass(frozen=True)
+class SlideFacts:
+    """What the slide is. `name` is the file name without its folder; `levels` are {width, height, downsample_x,
+    downsample_y}; mpp is microns per level-0 pixel; `properties` hold allow-listed vendor fields only."""
+
+    name: str
+    sha256: str
+    size_bytes: int
+    vendor: str
+    width: int
+    height: int
+    mpp_x: float
+    mpp_y: float
+    mpp_source: str
+    mpp_evidence: tuple[str, ...] = ()
+    levels: tuple[dict[str, float], ...] = ()
+    route: str = ""
+    route_reason: str = ""
+    properties: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class BundleFacts:
+    """Which model scored it. `sha256` is the hash of bundle.json, which holds the hash of every other file;
+    `files` repeats them; `parity` is the bundle's parity record."""
+
+    name: str
+    sha256: str
+    pfm_id: str
+    pfm_licence: str
+    tile_px: int
+    mpp: float
+    embedding_dim: int
+    gene_set_sha256: str
+    files: dict[str, str] = field(default_factory=dict)
+    parity: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TileCounts:
+    """grid = background + seen; seen = ok + missing + corrupt + timeout. Only ok tiles are scored."""
+
+    grid: int
+    background: int
+    seen: int
+    ok: int
+    missing: int = 0
+    corrupt: int = 0
+    timeout: int = 0
+
+    @property
+    def unreadable(self) -> int:
+        """Tiles on tissue that could not be read, and so have no score."""
+        return self.missing + self.corrupt + self.timeout
+
+    def to_dict(self) -> dict[str, int]:
+        return {**asdict(self), "unreadable": self.unreadable}
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """One slide's result.
+
+    Attributes
+    ----------
+    coords : int64 [N, 2]
+        (x, y) of each tile's top-left corner, level-0 pixels.
+    embedding : float32 [N, D]
+        Tile embeddings.
+    pathways : float32 [N, P]
+        Pathway scores, in the order of `pathway_names`; the unit is the bundle's (`score_unit`).
+    tissue_fraction : float32 [N]
+        Share of the tile that is tissue, 0 to 1.
+    thumbnail : uint8 [h, w, 3]
+        RGB overview of the whole level 0.
+    timing : dict of float
+        Seconds by stage; `limiting` names the stage that set the pace.
+    read_plan : dict
+        Route, level, DCT scale and residual that the tiler used, and why.
+
+    Raises
+    ------
+    ValueError
+        The arrays disagree in length, or hold other than finite numbers.
+    """
+
+    slide: SlideFacts
+    grid: Grid
+    bundle: BundleFacts
+    engine: EngineInfo
+    tiles: TileCounts
+    coords: NDArray[np.int64]
+    embedding: NDArray[np.float32]
+    pathways: NDArray[np.float32]
+    tissue_fraction: NDArray[np.float32]
+    pathway_names: tuple[str, ...]
+    thumbnail: NDArray[np.uint8]
+    heads: tuple[HeadCall, ...] = ()
+    read_plan: dict[str, Any] = field(default_factory=dict)
+    timing: dict[str, float] = field(default_factory=dict)
+    limiting: str = ""
+    software: dict[str, str] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict)
+    config_sha256: str = ""
+    tissue: dict[str, Any] = field(default_factory=dict)
+    started_utc: str = ""
+    warnings: tuple[str, ...] = ()
+    research_use: str = RESEARCH_USE
+    score_unit: str = "predicted score"
+    source_path: Path | None = None
+    """Where the slide lay: DICOM writers read its headers again. Never written to any output."""
+
+    def __post_init__(self) -> None:
+        n, p = len(self.coords), len(self.pathway_names)
+        shapes = {
+            "coords": (self.coords.shape, (n, 2)),
+            "embedding": (self.embedding.shape[:1], (n,)),
+            "pathways": (self.pathways.shape, (n, p)),
+            "tissue_fraction": (self.tissue_fraction.shape, (n,)),
+        }
+        wrong = [f"{name} {got}, expected {want}" for name, (got, want) in shapes.items() if got != want]
+        if wrong:
+            raise ValueError("result arrays disagree: " + "; ".join(wrong))
+        if self.tiles.ok != n:
+            raise ValueError(f"{n} tiles have scores but {self.tiles.ok} were counted as readable")
+        if not (np.isfinite(self.embedding).all() and np.isfinite(self.pathways).all()):
+            raise ValueError("embeddings or pathway scores are not finite")
+
+    @property
+    def tile_cells(self) -> NDArray[np.int64]:
+        """(column, row) of each tile in the grid: int64 [N, 2]."""
+        step = np.array([self.grid.step_x, self.grid.step_y])
+        return np.rint(self.coords / step).astype(np.int64)
+
+    def summary(self) -> dict[str, dict[str, float]]:
+        """Per pathway, over the readable tiles: mean, sd (n - 1), min, p05, p25, p50, p75, p95, max.
+
+        Empty when no tile was readable; sd is 0 for a single tile.
+        """
+        n = len(self.pathways)
+        if n == 0:
+            return {}
+        scores = self.pathways.astype(np.float64)
+        columns = {"mean": scores.mean(axis=0), "sd": scores.std(axis=0, ddof=1) if n > 1 else scores[0] * 0}
+        columns["min"] = scores.min(axis=0)
+        for percent, row in zip(_PERCENTILES, np.percentile(scores, _PERCENTILES, axis=0), strict=True):
+            columns[f"p{percent:02d}"] = row
+        columns["max"] = scores.max(axis=0)
+        return {
+            name: {key: float(values[i]) for key, values in columns.items()}
+            for i, name in enumerate(self.pathway_names)
+        }
+
+    def to_json_dict(self) -> dict[str, Any]:
+        """The record without its per-tile arrays, as JSON values (schema in docs/result.md)."""
+        grid = self.grid
+        value = {
+            "schema": SCHEMA,
+            "schema_version": SCHEMA_VERSION,
+            "research_use": self.research_use,
+            "started_utc": self.started_utc,
+            "slide": asdict(self.slide),
+            "grid": {
+                "target_mpp": grid.target_mpp,
+                "tile_px": grid.tile_px,
+                "overlap_px": grid.overlap_px,
+                "columns": grid.columns,
+                "rows": grid.rows,
+                "span_x_level0_px": grid.span_x,
+                "span_y_level0_px": grid.span_y,
+                "step_x_level0_px": grid.step_x,
+                "step_y_level0_px": grid.step_y,
+            },
+            "tissue": self.tissue,
+            "read_plan": self.read_plan,
+            "tiles": self.tiles.to_dict(),
+            "pathways": {"unit": self.score_unit, "names": list(self.pathway_names), "summary": self.summary()},
+            "heads": [head.to_dict() for head in self.heads],
+            "bundle": asdict(self.bundle),
+            "engine": asdict(self.engine),
+            "timing_seconds": {key: round(float(seconds), 4) for key, seconds in self.timing.items()},
+            "limiting_stage": self.limiting,
+            "config": self.config,
+            "config_sha256": self.config_sha256,
+            "software": self.software,
+            "warnings": list(self.warnings),
+        }
+        plain: dict[str, Any] = json.loads(json.dumps(value, allow_nan=False, default=_plain))
+        return plain
+
+
+def _plain(value: object) -> object:
+    """numpy scalars and arrays, enumerations and paths as JSON values; a path becomes its name."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, Path):
+        return value.name
+    raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+class PreparedSlide(Protocol):
+    """What `assemble` needs of a slide that was prepared and scored (infer.Prepared)."""
+
+    @property
+    def slide(self) -> Slide: ...
+    @property
+    def bundle(self) -> Bundle: ...
+    @property
+    def options(self) -> InferOptions: ...
+    @property
+    def tissue(self) -> Any: ...
+    @property
+    def tiles(self) -> TileSet: ...
+    @property
+    def source(self) -> TileSource: ...
+    @property
+    def thumbnail(self) -> NDArray[np.uint8]: ...
+    @property
+    def started(self) -> datetime: ...
+    @property
+    def seconds(self) -> dict[str, float]: ...
+
+
+def assemble(
+    prepared: PreparedSlide,
+    engine: EngineInfo,
+    index: NDArray[np.int64],
+    embedding: NDArray[np.float32],
+    pathways: NDArray[np.float32],
+    heads: Sequence[HeadCall] = (),
+    warnings: Sequence[str] = (),
+) -> Result:
+    """Bring the parts of one run together.
+
+    Parameters
+    ----------
+    prepared : PreparedSlide
+        The slide, bundle, options, tile set and (finished) tile source.
+    engine : EngineInfo
+        The engine that ran.
+    index : int64 [N]
+        Positions in the tile set of the readable tiles, ascending.
+    embedding, pathways : float32 [N, D], [N, P]
+        The engine's answers for those tiles.
+    heads : sequence of HeadCall
+        Slide-level calls.
+    warnings : sequence of str
+        What a reader of the result should know.
+    """
+    source, tiles, bundle = prepared.source, prepared.tiles, prepared.bundle
+    seen = len(tiles.coords)
+    counts = TileCounts(
+        grid=int(tiles.total),
+        background=int(tiles.skipped_background),
+        seen=seen,
+        ok=int(source.ok),
+        missing=int(source.missing),
+        corrupt=int(source.corrupt),
+        timeout=seen - int(source.ok) - int(source.missing) - int(source.corrupt),
+    )
+    notes = list(warnings)
+    if counts.unreadable:
+        notes.append(f"{counts.unreadable} of {seen} tissue tiles could not be read and have no score")
+    timing, limiting = _timing(prepared)
+    mask = prepared.tissue
+    tissue = {"rule": dict(bundle.tissue)}
+    if mask is not None:
+        tissue.update(threshold=float(mask.threshold), fraction=float(mask.fraction))
+    return Result(
+        slide=slide_facts(prepared.slide),
+        grid=tiles.grid,
+        bundle=bundle_facts(bundle),
+        engine=engine,
+        tiles=counts,
+        coords=tiles.coords[index],
+        embedding=embedding,
+        pathways=pathways,
+        tissue_fraction=tiles.tissue_fraction[index],
+        pathway_names=tuple(bundle.pathways),
+        thumbnail=prepared.thumbnail,
+        heads=tuple(heads),
+        read_plan=source.plan.to_dict(),
+        timing=timing,
+        limiting=limiting,
+        software=software(),
+        config=prepared.options.to_dict(),
+        config_sha256=prepared.options.sha256(),
+        tissue=tissue,
+        started_utc=prepared.started.isoformat(timespec="seconds"),
+        warnings=tuple(notes),
+        source_path=prepared.slide.path,
+    )
+
+
+def slide_facts(slide: Slide) -> SlideFacts:
+    """The facts of an open slide, its streamed SHA-256 included."""
+    return SlideFacts(
+        name=slide.path.name,
+        sha256=slide.sha256(),
+        size_bytes=slide.size_bytes,
+        vendor=slide.vendor,
+        width=slide.width,
+        height=slide.height,
+        mpp_x=float(slide.mpp.mpp_x),
+        mpp_y=float(slide.mpp.mpp_y),
+        mpp_source=slide.mpp.source,
+        mpp_evidence=tuple(slide.mpp.evidence),
+        levels=tuple(
+            {
+                "width": level.width,
+                "height": level.height,
+                "downsample_x": level.downsample_x,
+                "downsample_y": level.downsample_y,
+            }
+            for level in slide.levels
+        ),
+        route=slide.route.name,
+        route_reason=slide.route.reason,
+        properties=dict(slide.properties),
+    )
+
+
+def bundle_facts(bundle: Bundle) -> BundleFacts:
+    """The facts of a loaded bundle."""
+    declared = json.loads((bundle.path / "bundle.json").read_bytes()).get("files", {})
+    return BundleFacts(
+        name=bundle.name,
+        sha256=bundle.sha256,
+        pfm_id=bundle.pfm_id,
+        pfm_licence=bundle.pfm_licence,
+        tile_px=bundle.tile_px,
+        mpp=bundle.mpp,
+        embedding_dim=bundle.embedding_dim,
+        gene_set_sha256=bundle.gene_set_sha256,
+        files={name: str(entry["sha256"]) for name, entry in declared.items()},
+        parity=dict(bundle.parity),
+    )
+
+
+def _timing(prepared: PreparedSlide) -> tuple[dict[str, float], str]:
+    """Seconds by stage, and the stage that set the pace.
+
+    Decoding runs beside the engine: if the loop waited for tiles longer than it spent in the engine,
+    the reader is the limit, and of its stages the longest.
+    """
+    seconds = dict(prepared.seconds)
+    times = prepared.source.times
+    reader = {name: float(getattr(times, f"{name}_s", 0.0)) for name in ("read", "decode", "resample")}
+    waited, engine = seconds.get("wait_for_tiles", 0.0), seconds.get("engine", 0.0)
+    limiting = "engine" if engine >= waited else max(reader, key=lambda name: reader[name])
+    return {**seconds, **{f"tiler_{name}": value for name, value in reader.items()}}, limiting
