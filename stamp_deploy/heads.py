@@ -39,7 +39,7 @@ class HeadCall:
     call : str or None
         The called class; None when the head abstained or makes no call.
     abstained : bool
-        The deciding value lay in the abstention band.
+        No call: the deciding value lay in the abstention band or below its class's threshold.
     interval : (float, float) or None
         95 % interval of the deciding value (see `tile_interval`); None for a slide of one tile.
     attention : float32 [N] or None
@@ -54,7 +54,7 @@ class HeadCall:
     abstained: bool
     interval: tuple[float, float] | None
     attention: NDArray[np.float32] | None = None
-    threshold: float | None = None
+    thresholds: tuple[float, ...] = ()
     abstain: tuple[float, float] | None = None
     temperature: float = 1.0
 
@@ -81,7 +81,7 @@ class HeadCall:
             "value_name": self.value_name,
             "interval": None if self.interval is None else list(self.interval),
             "interval_method": "95 %, bootstrap over this slide's tiles; not model or patient uncertainty",
-            "threshold": self.threshold,
+            "thresholds": list(self.thresholds),
             "abstain": None if self.abstain is None else list(self.abstain),
             "temperature": self.temperature,
             "call": self.call,
@@ -114,19 +114,20 @@ def _call(bundle: Bundle, spec: HeadSpec, embedding: NDArray[np.float32], thread
     probabilities = to_probabilities(spec.kind, logits, temperature)
     replicates = _replicates(session, spec, embedding, temperature)
     value = deciding_value(spec.kind, probabilities)
-    threshold = _threshold(spec)
+    cuts = tuple(float(cut) for cut in spec.thresholds)
     band = None if spec.abstain is None else (float(spec.abstain[0]), float(spec.abstain[1]))
-    abstained = band is not None and band[0] <= value <= band[1]
+    in_band = band is not None and band[0] <= value <= band[1]
+    call = None if in_band else decide(spec.kind, tuple(spec.classes), probabilities, cuts)
     return HeadCall(
         name=spec.name,
         kind=spec.kind,
         classes=tuple(spec.classes),
         probabilities=tuple(float(p) for p in probabilities),
-        call=None if abstained else decide(spec.kind, tuple(spec.classes), probabilities, threshold),
-        abstained=abstained,
+        call=call,
+        abstained=call is None and spec.kind != "survival",
         interval=tile_interval(spec.kind, value, replicates, len(embedding)),
         attention=attention,
-        threshold=threshold,
+        thresholds=cuts,
         abstain=band,
         temperature=temperature,
     )
@@ -140,11 +141,11 @@ def _session(bundle: Bundle, spec: HeadSpec, threads: int) -> onnxruntime.Infere
     options.log_severity_level = 3
     try:
         return onnxruntime.InferenceSession(
-            str(bundle.path / spec.file), sess_options=options, providers=["CPUExecutionProvider"]
+            str(bundle.head_path(spec)), sess_options=options, providers=["CPUExecutionProvider"]
         )
     except Exception as error:
         raise BundleError(
-            f"head {spec.name} cannot be loaded: {error}", path=bundle.path / spec.file, remedy="export the bundle again"
+            f"head {spec.name} cannot be loaded: {error}", path=bundle.head_path(spec), remedy="export the bundle again"
         ) from error
 
 
@@ -192,22 +193,21 @@ def deciding_value(kind: str, probabilities: NDArray[np.float64]) -> float:
     return float(probabilities.max() if kind == "multiclass" else probabilities[-1])
 
 
-def decide(kind: str, classes: tuple[str, ...], probabilities: NDArray[np.float64], threshold: float | None) -> str | None:
-    """The class called outside the abstention band; None for a survival head without a threshold."""
+def decide(
+    kind: str, classes: tuple[str, ...], probabilities: NDArray[np.float64], cuts: tuple[float, ...]
+) -> str | None:
+    """The class called outside the abstention band, or None for no call.
+
+    Binary: the last class from the threshold (0.5 where none is given) upwards. Multiclass: the likeliest class, if
+    it reaches its own threshold. Survival: the risk group between its cuts, where the groups have names.
+    """
     if kind == "multiclass":
-        return classes[int(probabilities.argmax())]
-    if threshold is None or len(classes) < 2:
-        return None
-    return classes[-1] if probabilities[-1] >= threshold else classes[0]
-
-
-def _threshold(spec: HeadSpec) -> float | None:
-    """The decision threshold: the specification's first, 0.5 for a binary head without one."""
-    stated = spec.thresholds
-    values = list(stated.values()) if isinstance(stated, dict) else list(stated or ())
-    if values:
-        return float(values[0])
-    return 0.5 if spec.kind == "binary" else None
+        top = int(probabilities.argmax())
+        return None if cuts and probabilities[top] < cuts[top] else classes[top]
+    if kind == "survival":
+        named = len(cuts) > 0 and len(classes) == len(cuts) + 1
+        return classes[int(np.searchsorted(cuts, probabilities[-1], side="right"))] if named else None
+    return classes[-1] if probabilities[-1] >= (cuts[0] if cuts else 0.5) else classes[0]
 
 
 def _replicates(

@@ -357,7 +357,6 @@ def slide_facts(slide: Slide) -> SlideFacts:
 
 def bundle_facts(bundle: Bundle) -> BundleFacts:
     """The facts of a loaded bundle."""
-    declared = json.loads((bundle.path / "bundle.json").read_bytes()).get("files", {})
     return BundleFacts(
         name=bundle.name,
         sha256=bundle.sha256,
@@ -367,7 +366,7 @@ def bundle_facts(bundle: Bundle) -> BundleFacts:
         mpp=bundle.mpp,
         embedding_dim=bundle.embedding_dim,
         gene_set_sha256=bundle.gene_set_sha256,
-        files={name: str(entry["sha256"]) for name, entry in declared.items()},
+        files={name: str(entry["sha256"]) for name, entry in bundle.files.items()},
         parity=dict(bundle.parity),
     )
 

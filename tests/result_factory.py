@@ -56,7 +56,7 @@ def make_head(name: str = "MSI", n: int = 0, **changes: Any) -> HeadCall:
         "abstained": False,
         "interval": (0.74, 0.87),
         "attention": weights / weights.sum() if n else None,
-        "threshold": 0.5,
+        "thresholds": (0.5,),
         "abstain": (0.4, 0.6),
         "temperature": 1.3,
     }
@@ -130,7 +130,7 @@ def make_result(
             files={"encoder.onnx": "e0" * 32},
         ),
         "engine": EngineInfo("onnxruntime", "1.32.0", "CPU", "fp32", "asked for"),
-        "tiles": TileCounts(grid=rows * columns, background=rows * columns - n_tiles - 2, seen=n_tiles + 2, ok=n_tiles, corrupt=2),
+        "tiles": TileCounts(rows * columns, rows * columns - n_tiles - 2, n_tiles + 2, n_tiles, corrupt=2),
         "coords": grid.coords(cell_columns, cell_rows),
         "embedding": random.normal(size=(n_tiles, embedding_dim)).astype(np.float32),
         "pathways": scores.astype(np.float32),
@@ -146,7 +146,7 @@ def make_result(
         "config_sha256": "c0" * 32,
         "tissue": {"rule": {"method": "saturation-otsu", "min_fraction": 0.25}, "threshold": 0.08},
         "started_utc": "2026-11-24T02:00:00+00:00",
-        "warnings": ("2 of 402 tissue tiles could not be read and have no score",),
+        "warnings": (f"2 of {n_tiles + 2} tissue tiles could not be read and have no score",),
         "research_use": RESEARCH_USE,
     }
     return Result(**{**given, **changes})

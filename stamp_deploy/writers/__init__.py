@@ -1,0 +1,74 @@
+"""Output formats. One module a format, imported when the format is asked for.
+
+A writer is a module with ``NAME`` (what --write takes), ``FILES`` (what appears, for help texts) and
+``write(result, directory) -> list[Path]``. It writes into a staging folder that is renamed when all writers have
+succeeded, so it need not be atomic itself; given the same result it writes the same bytes, wherever the
+format allows. docs/writers.md lists them all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Protocol, cast
+
+from ..errors import UsageError
+from ..result import Result
+
+REGISTRY: dict[str, tuple[str, str]] = {
+    "json": ("result_json", ""),
+    "hdf5": ("hdf5", ""),
+    "parquet": ("parquet", ""),
+    "heatmaps": ("heatmaps", ""),
+}
+"""Format name -> (module in this package, extra that installs its libraries; "" for the base install)."""
+
+
+class Writer(Protocol):
+    """What a writer module looks like."""
+
+    NAME: str
+    FILES: tuple[str, ...]
+
+    def write(self, result: Result, directory: Path) -> list[Path]: ...
+
+
+def load_writer(name: str) -> Writer:
+    """Import one writer.
+
+    Raises
+    ------
+    UsageError
+        The format is unknown, or the library that it needs is not installed.
+    """
+    if name not in REGISTRY:
+        raise UsageError(f"unknown output format {name!r}", remedy=f"one of: {', '.join(REGISTRY)}")
+    module, extra = REGISTRY[name]
+    try:
+        return cast(Writer, import_module(f"{__name__}.{module}"))
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"output format {name!r} needs the Python package {error.name}",
+            remedy=f"pip install 'stamp-deploy[{extra}]'" if extra else "install stamp-deploy again",
+        ) from error
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Refuse unknown or uninstalled formats before a slide is read.
+
+    Raises
+    ------
+    UsageError
+        As `load_writer`.
+    """
+    for name in names:
+        load_writer(name)
+
+
+def write_all(result: Result, directory: Path, names: Sequence[str]) -> list[Path]:
+    """Write every format in `names` into `directory`; returns the files, in order."""
+    written: list[Path] = []
+    for name in dict.fromkeys(names):
+        written.extend(load_writer(name).write(result, directory))
+    return written

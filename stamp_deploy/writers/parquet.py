@@ -1,0 +1,56 @@
+"""tiles.parquet: one row a tile, one column a pathway."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from ..result import Result
+
+NAME = "parquet"
+FILES = ("tiles.parquet",)
+_FIXED = ("x", "y", "column", "row", "tissue_fraction")
+
+
+def column_names(result: Result) -> list[str]:
+    """The pathway columns' names: the pathway's own, with "pathway." in front where it would shadow another column."""
+    return [f"pathway.{name}" if name in _FIXED or name.startswith("attention.") else name for name in result.pathway_names]
+
+
+def write(result: Result, directory: Path) -> list[Path]:
+    """Write tiles.parquet.
+
+    Columns: x, y (int64, level-0 pixels of the tile's top-left corner), column, row (int32, grid position),
+    tissue_fraction (float32), a float32 column a pathway, and attention.<head> for each slide-level head. The
+    embeddings stand in tiles.h5. The schema's metadata names slide, bundle, grid and unit.
+    """
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    cells = result.tile_cells.astype(np.int32)
+    columns: dict[str, np.ndarray] = {
+        "x": result.coords[:, 0],
+        "y": result.coords[:, 1],
+        "column": cells[:, 0],
+        "row": cells[:, 1],
+        "tissue_fraction": result.tissue_fraction,
+    }
+    columns.update({name: result.pathways[:, i] for i, name in enumerate(column_names(result))})
+    columns.update({f"attention.{head.name}": head.attention for head in result.heads if head.attention is not None})
+    metadata = {
+        "slide_sha256": result.slide.sha256,
+        "bundle_sha256": result.bundle.sha256,
+        "score_unit": result.score_unit,
+        "tile_px": str(result.grid.tile_px),
+        "target_mpp": repr(float(result.grid.target_mpp)),
+        "level0_mpp_x": repr(float(result.slide.mpp_x)),
+        "level0_mpp_y": repr(float(result.slide.mpp_y)),
+        "span_x_level0": repr(float(result.grid.span_x)),
+        "span_y_level0": repr(float(result.grid.span_y)),
+        "research_use": result.research_use,
+    }
+    table = pa.table({name: pa.array(np.ascontiguousarray(values)) for name, values in columns.items()})
+    path = directory / "tiles.parquet"
+    parquet.write_table(table.replace_schema_metadata(metadata), path, compression="zstd")
+    return [path]
