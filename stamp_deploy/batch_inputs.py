@@ -12,8 +12,8 @@ from pathlib import Path
 from .errors import UsageError
 
 EXTENSIONS = frozenset(
-    (".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide", ".czi", ".dcm")
-    + (".jp2", ".qptiff", ".afi")
+    {".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide", ".czi", ".dcm"}
+    | {".jp2", ".qptiff", ".afi"}
 )
 """Files of a folder that are taken for slides; a file that is named itself is taken whatever its name."""
 

@@ -1,7 +1,7 @@
 """What a batch would do, found out before it does anything.
 
-Each slide gets the key that names its result folder. Every slide is opened once, in a child process, so that one that crashes or hangs the
-reader is found here; everything that is wrong is reported together.
+Each slide gets the key that names its result folder. Every slide is opened once, in a child process,
+so that one that crashes or hangs the reader is found here; everything that is wrong is reported together.
 """
 
 from __future__ import annotations
@@ -123,10 +123,13 @@ def fingerprint(path: Path) -> str:
     return digest.hexdigest()
 
 
-def slide_key(path: Path, digest: str) -> str:
-    """Name of a slide's result folder: its stem, made safe, and 12 digits of its fingerprint."""
+def slide_key(path: Path, digest: str, mpp: float | None = None) -> str:
+    """Name of a slide's result folder: its stem, made safe, and 12 digits of its fingerprint.
+
+    An mpp given by the user is part of it: with another one, the finished result is not the wanted one.
+    """
     stem = re.sub(r"[^\w.-]", "_", path.stem)[:80].lstrip(".") or "slide"
-    return f"{stem}-{digest[:12]}"
+    return f"{stem}-{digest[:12]}" + (f"-mpp{mpp:g}" if mpp is not None else "")
 
 
 def parse_shard(text: str) -> tuple[int, int]:
@@ -230,7 +233,7 @@ def _identify(entry: Entry) -> PlannedSlide:
         key = slide_key(entry.path, name_digest)
         return PlannedSlide(entry.path, key, "", 0, entry.mpp, entry.case_id, "bad", f"missing: {cause}")
     return PlannedSlide(
-        entry.path, slide_key(entry.path, digest), digest, size, entry.mpp, entry.case_id, "run"
+        entry.path, slide_key(entry.path, digest, entry.mpp), digest, size, entry.mpp, entry.case_id, "run"
     )
 
 

@@ -1,0 +1,398 @@
+"""A folder of slides: plan, share out, run, and say what became of each.
+
+    inputs -> plan -> board (claims, ledger) -> executor (worker processes) -> results, batch.json
+
+Results lie in ``OUT/KEY/``; everything the batch itself needs lies in ``OUT/.stamp/``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from . import __version__
+from .atomic import is_done, write_json_atomic
+from .audit import AuditLog
+from .batch_inputs import expand_inputs
+from .batch_plan import Plan, PlannedSlide, plan_batch
+from .batch_view import View
+from .board import Board, Settled
+from .bundle import Bundle, load_bundle
+from .claims import LEASE_S, Claims
+from .config import InferOptions
+from .errors import DiskError, ExitCode, UsageError
+from .executors.local import LocalExecutor, worker_setups
+from .ledger import Ledger, now_utc
+from .metrics import BatchMetrics
+from .tasks import Executor, Outcome, Task
+from .worker import STALL_S, SafeProbe, WorkerConfig
+
+STATE_FOLDER = ".stamp"
+SCHEMA = "stamp-deploy/batch"
+
+
+@dataclass(frozen=True)
+class BatchOptions:
+    """Options of ``stamp-deploy batch`` beside those of a single slide.
+
+    Attributes
+    ----------
+    bundle : Path
+        The model.
+    out : Path
+        Folder of the results.
+    infer : InferOptions
+        How each slide is scored; its ``mpp`` holds for slides whose manifest row gives none.
+    require_signature : Path, optional
+        Public key that must have signed the bundle.
+    shard : (int, int)
+        Work on shard i of n only.
+    devices, workers
+        See ``executors.local.worker_setups``.
+    stall_s : float
+        Seconds without headway after which a slide counts as hung.
+    lease_s : float
+        Seconds without a heartbeat after which another host's claim is taken over.
+    wait_for_others : bool
+        Stay until slides that other processes hold are settled.
+    retry_failed : bool
+        Try failed and quarantined slides of earlier runs again.
+    ignore_space : bool
+        Start although the estimate says that the disk will be full.
+    metrics : Path, optional
+        Prometheus textfile; ``OUT/.stamp/stamp.prom`` by default.
+    """
+
+    bundle: Path
+    out: Path
+    infer: InferOptions = field(default_factory=InferOptions)
+    require_signature: Path | None = None
+    shard: tuple[int, int] = (0, 1)
+    devices: str = "auto"
+    workers: int = 0
+    stall_s: float = STALL_S
+    lease_s: float = LEASE_S
+    wait_for_others: bool = True
+    retry_failed: bool = False
+    ignore_space: bool = False
+    metrics: Path | None = None
+
+    @property
+    def state(self) -> Path:
+        """The folder for claims, ledger, audit log and logs."""
+        return self.out / STATE_FOLDER
+
+    def worker_config(self) -> dict[str, Any]:
+        """What a worker is told at its start."""
+        signature = str(self.require_signature.absolute()) if self.require_signature else None
+        options = replace(self.infer, mpp=None).to_dict()
+        return {"bundle": str(self.bundle.absolute()), "options": options, "require_signature": signature}
+
+
+ExecutorFactory = Callable[[BatchOptions], Executor]
+
+
+def local_executor(options: BatchOptions) -> Executor:
+    """Worker processes on this machine."""
+    return LocalExecutor(
+        worker_setups(
+            options.worker_config(),
+            options.state,
+            devices=options.devices,
+            workers=options.workers,
+            stall_s=options.stall_s,
+        )
+    )
+
+
+def make_plan(inputs: Sequence[Path], options: BatchOptions, bundle: Bundle) -> Plan:
+    """Look at everything and change nothing, the log of the probing process apart."""
+    entries = expand_inputs(inputs, mpp=options.infer.mpp, skip=options.out)
+    log = options.state / f"probe-{os.getpid()}.log" if options.state.is_dir() else Path(os.devnull)
+    probe = SafeProbe(WorkerConfig({"bundle": None}, log))
+    try:
+        return plan_batch(
+            entries,
+            options.out,
+            probe=probe,
+            is_done=lambda key: is_done(options.out / key),
+            bytes_per_tile=8 * (bundle.embedding_dim + len(bundle.pathways)) + 64,
+            tile_span_um=bundle.tile_px * bundle.mpp,
+            shard=options.shard,
+        )
+    finally:
+        probe.close()
+
+
+def open_output(options: BatchOptions, bundle: Bundle) -> None:
+    """Make the output folder, or check that what it holds came from the same bundle and options.
+
+    Raises
+    ------
+    UsageError
+        When the folder belongs to another bundle or other options: results must not be mixed.
+    DiskError
+        When it cannot be made.
+    """
+    path = options.state / "config.json"
+    ours = {
+        "bundle_sha256": bundle.sha256,
+        "options": {
+            **replace(options.infer, mpp=None).scoring_dict(),
+            "writers": sorted(options.infer.writers),
+        },
+    }
+    try:
+        options.state.mkdir(parents=True, exist_ok=True)
+        theirs = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    except OSError as error:
+        raise DiskError(
+            f"the output folder cannot be used: {error.strerror}",
+            remedy="name another with -o",
+            path=options.out,
+        ) from error
+    if theirs is None:
+        write_json_atomic(path, ours)
+    elif theirs != ours:
+        what = "another bundle" if theirs.get("bundle_sha256") != bundle.sha256 else "other options"
+        raise UsageError(
+            f"the output folder holds results of {what}",
+            remedy="name another folder with -o",
+            path=options.out,
+        )
+
+
+class BatchRun:
+    """One process's part in a batch: connects board, executor, view, metrics and audit log."""
+
+    def __init__(self, options: BatchOptions, bundle: Bundle, view: View, executor: Executor) -> None:
+        self.options = options
+        self.bundle = bundle
+        self.view = view
+        self.executor = executor
+        self.claims = Claims(options.state / "claims", lease_s=options.lease_s)
+        self.ledger = Ledger(options.state, self.claims.host)
+        self.audit = AuditLog(options.state, self.claims.host)
+        self.metrics = BatchMetrics(
+            options.metrics or options.state / "stamp.prom", version=__version__, bundle_sha256=bundle.sha256
+        )
+        self.board = Board(
+            self.claims,
+            self.ledger,
+            wait_for_others=options.wait_for_others,
+            retry_failed=options.retry_failed,
+            on_settled=self._settled,
+        )
+        self.slides: dict[str, PlannedSlide] = {}
+        self.interrupted = False
+        self.audit_head = self.audit.append(
+            "run", bundle_sha256=bundle.sha256, config_sha256=options.infer.sha256(), software=__version__
+        )
+
+    def add(self, slide: PlannedSlide, *, priority: int = 0) -> None:
+        """Put a planned slide on the board."""
+        self.slides[slide.key] = slide
+        self.board.add(
+            Task(slide.key, slide.path.absolute(), self.options.out.absolute() / slide.key, slide.mpp),
+            priority=priority,
+        )
+
+    def work(self) -> None:
+        """Run until the board is empty (and not held open), the disk is full, or ``stop`` is called."""
+        self.executor.run(self.board, self)
+
+    def stop(self) -> None:
+        """Abandon the work; claims are released, and a later run resumes."""
+        self.interrupted = True
+        self.board.stop()
+        self.executor.stop()
+
+    def close(self) -> None:
+        """Release what is held and write the metrics a last time."""
+        self.claims.close()
+        self.ledger.close()
+        self.metrics.queue(*self.board.counts())
+        self.metrics.write()
+
+    # What the executor tells us (tasks.Listener).
+
+    def outcome(self, outcome: Outcome) -> None:
+        self.board.outcome(outcome)
+        if outcome.state == "disk":
+            self.executor.stop()
+        self.metrics.queue(*self.board.counts())
+
+    def progress(self, key: str, done: int, total: int) -> None:
+        self.view.progress(key, done, total)
+
+    def restarted(self, cause: str) -> None:
+        self.metrics.worker_restarted(cause)
+
+    def _settled(self, settled: Settled) -> None:
+        slide = self.slides[settled.key]
+        if settled.by == "this process":
+            self.audit_head = self.audit.append(
+                "slide",
+                slide_fingerprint=slide.fingerprint,
+                slide_sha256=settled.summary.get("slide_sha256", ""),
+                bundle_sha256=self.bundle.sha256,
+                result_sha256=settled.summary.get("result_sha256", ""),
+                state=settled.state,
+                attempt=settled.attempts,
+            )
+            self.metrics.slide_ended(settled.state, settled.seconds)
+            tiles = settled.summary.get("tiles", {})
+            self.metrics.tiles_seen(
+                {k: tiles[k] for k in ("ok", "missing", "corrupt", "timeout", "background") if k in tiles}
+            )
+            self.metrics.stage_seconds(settled.summary.get("timing", {}))
+            self.metrics.queue(*self.board.counts())
+            self.metrics.write()
+        self.view.settled(settled, slide.path)
+
+
+def exit_code(done: int, bad: int, *, disk: bool, interrupted: bool, left: int) -> ExitCode:
+    """The exit code of a batch (docs/exit-codes.md)."""
+    if disk:
+        return ExitCode.DISK
+    if interrupted:
+        return ExitCode.TRY_AGAIN
+    if bad:
+        return ExitCode.SOME_FAILED if done else ExitCode.NONE_SUCCEEDED
+    return ExitCode.TRY_AGAIN if left else ExitCode.OK
+
+
+def run_batch(
+    inputs: Sequence[Path],
+    options: BatchOptions,
+    view: View,
+    *,
+    dry_run: bool = False,
+    executor: ExecutorFactory = local_executor,
+    on_start: Callable[[BatchRun], None] | None = None,
+) -> ExitCode:
+    """Run a batch from inputs to batch.json.
+
+    Parameters
+    ----------
+    inputs : sequence of Path
+        Files, folders, globs, CSV manifests.
+    options : BatchOptions
+        How.
+    view : View
+        Shows the course of it.
+    dry_run : bool
+        Stop after the plan: nothing is written.
+    executor : callable
+        Makes the executor.
+    on_start : callable, optional
+        Given the run before it works (to install signal handlers).
+
+    Returns
+    -------
+    ExitCode
+        0, 3, 4, 6 or 75.
+
+    Raises
+    ------
+    StampError
+        For a bad bundle, an engine that cannot be used, inputs that cannot be understood.
+    """
+    clock, started = time.monotonic(), now_utc()
+    bundle = load_bundle(options.bundle, require_signature=options.require_signature)
+    if not dry_run:
+        open_output(options, bundle)
+    plan = make_plan(inputs, options, bundle)
+    view.planned(plan)
+    fatal = [finding for finding in plan.findings if finding.fatal]
+    if fatal and not options.ignore_space:
+        raise DiskError(fatal[0].detail, remedy="free space, name another -o, or use --ignore-space")
+    if dry_run:
+        return exit_code(
+            len(plan.of_state("run") + plan.of_state("done")),
+            len(plan.of_state("bad")),
+            disk=False,
+            interrupted=False,
+            left=0,
+        )
+    run = BatchRun(options, bundle, view, executor(options))
+    try:
+        if on_start is not None:
+            on_start(run)
+        for slide in plan.of_state("run"):
+            run.add(slide)
+        run.work()
+    finally:
+        run.close()
+    report = make_report(plan, run, started, round(time.monotonic() - clock, 3))
+    write_json_atomic(options.out / report_name(options.shard), report)
+    view.finished(report)
+    return ExitCode(report["exit_code"])
+
+
+def report_name(shard: tuple[int, int]) -> str:
+    """batch.json, or batch-shard-I-of-N.json, which N shards can write side by side."""
+    return "batch.json" if shard[1] == 1 else f"batch-shard-{shard[0]}-of-{shard[1]}.json"
+
+
+def make_report(plan: Plan, run: BatchRun, started: str, seconds: float) -> dict[str, Any]:
+    """The content of batch.json (described in docs/batch.md)."""
+    rows = []
+    for slide in plan.slides:
+        settled = run.board.settled.get(slide.key) if slide.state == "run" else None
+        state = {"run": "left", "bad": "failed"}.get(slide.state, slide.state)
+        row: dict[str, Any] = {
+            "name": slide.path.name,
+            "key": slide.key,
+            "case_id": slide.case_id,
+            "state": settled.state if settled else state,
+            "reason": settled.reason if settled else slide.reason,
+            "attempts": settled.attempts if settled else 0,
+            "by": settled.by if settled else "plan",
+            "seconds": settled.seconds if settled else 0.0,
+            "size_bytes": slide.size_bytes,
+        }
+        summary = settled.summary if settled else {}
+        for name in (
+            "tiles",
+            "timing",
+            "limiting",
+            "slide_sha256",
+            "result_sha256",
+            "rss",
+            "rss_peak",
+            "warnings",
+        ):
+            row[name] = summary.get(name)
+        rows.append(row)
+    states = [row["state"] for row in rows]
+    counts = {s: states.count(s) for s in ("done", "failed", "quarantined", "duplicate", "left")}
+    code = exit_code(
+        counts["done"],
+        counts["failed"] + counts["quarantined"],
+        disk=bool(run.board.disk_error),
+        interrupted=run.interrupted,
+        left=counts["left"],
+    )
+    return {
+        "schema": SCHEMA,
+        "schema_version": 1,
+        "software": __version__,
+        "bundle": {"name": run.bundle.name, "sha256": run.bundle.sha256},
+        "options": run.options.infer.to_dict(),
+        "shard": list(run.options.shard),
+        "started_utc": started,
+        "ended_utc": now_utc(),
+        "seconds": seconds,
+        "exit_code": int(code),
+        "counts": counts,
+        "disk_error": run.board.disk_error,
+        "findings": plan.to_dict()["findings"],
+        "slides": rows,
+        "audit_head": run.audit_head,
+    }

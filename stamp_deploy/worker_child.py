@@ -1,0 +1,272 @@
+"""The worker process: opens, decodes, scores and writes slides that it is told to.
+
+It is a process of its own because a decoder can crash or hang, and nothing in the same process survives
+that. Three threads form a pipeline: one prepares the next slide (its tiles are decoded in the background
+from then on), the main thread runs the engine on this slide, one writes the last slide. JSON lines go
+both ways through an inherited socket; when the parent goes, so does the worker.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import faulthandler
+import gc
+import hashlib
+import json
+import os
+import queue
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from .errors import StampError
+from .tasks import Task
+
+_PR_SET_PDEATHSIG = 1
+
+
+class Steps(Protocol):
+    """What the worker can do; tests bring steps that crash and hang."""
+
+    def start(self, config: dict[str, Any]) -> dict[str, Any]: ...
+    def probe(self, slide: Path, mpp: float | None) -> dict[str, Any]: ...
+    def prepare(self, task: Task) -> Any: ...
+    def score(self, prepared: Any, progress: Callable[[int, int], None]) -> Any: ...
+    def write(self, task: Task, result: Any) -> dict[str, Any]: ...
+    def discard(self, prepared: Any) -> None: ...
+
+
+class InferSteps:
+    """The real steps: those of infer.py."""
+
+    def start(self, config: dict[str, Any]) -> dict[str, Any]:
+        """Load the bundle and the engine, or nothing where the worker is only to probe slides."""
+        if config.get("bundle") is None:
+            return {}
+        from .bundle import load_bundle
+        from .config import InferOptions
+        from .engine import load_engine
+
+        signature = config.get("require_signature")
+        options = {**config["options"], "writers": tuple(config["options"]["writers"])}
+        self.options = InferOptions(**options)
+        self.bundle = load_bundle(
+            Path(config["bundle"]), require_signature=Path(signature) if signature else None
+        )
+        self.engine = load_engine(
+            self.bundle,
+            self.options.engine,
+            batch=self.options.batch,
+            threads=self.options.threads,
+            precision=self.options.precision,
+        )
+        info = self.engine.info
+        return {"engine": f"{info.name} {info.version} {info.precision} on {info.device}"}
+
+    def probe(self, slide: Path, mpp: float | None) -> dict[str, Any]:
+        from .slide import open_slide
+
+        with open_slide(slide, mpp=mpp) as opened:
+            return {
+                "width": opened.width,
+                "height": opened.height,
+                "mpp_x": opened.mpp.mpp_x,
+                "mpp_y": opened.mpp.mpp_y,
+                "vendor": opened.vendor,
+                "route": opened.route.name,
+            }
+
+    def prepare(self, task: Task) -> Any:
+        from .infer import prepare
+
+        options = self.options if task.mpp is None else replace(self.options, mpp=task.mpp)
+        return prepare(task.slide, self.bundle, options)
+
+    def score(self, prepared: Any, progress: Callable[[int, int], None]) -> Any:
+        from .infer import score
+
+        return score(prepared, self.engine, progress=progress)
+
+    def write(self, task: Task, result: Any) -> dict[str, Any]:
+        from .infer import write
+
+        clock = time.perf_counter()
+        write(result, task.out, self.options)
+        return {
+            "tiles": result.tiles.to_dict(),
+            "timing": {**result.timing, "write": time.perf_counter() - clock},
+            "limiting": result.limiting,
+            "slide_sha256": result.slide.sha256,
+            "result_sha256": folder_sha256(task.out),
+            "warnings": list(result.warnings),
+        }
+
+    def discard(self, prepared: Any) -> None:
+        prepared.close()
+
+
+def folder_sha256(folder: Path) -> str:
+    """One hash for a result folder: SHA-256 over the sorted lines "sha256  relative/name"."""
+    lines = []
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        with open(path, "rb") as file:
+            lines.append(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {path.relative_to(folder)}\n")
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+class Worker:
+    """The pipeline around the steps."""
+
+    def __init__(self, channel: socket.socket, steps: Steps) -> None:
+        self._channel = channel
+        self._steps = steps
+        self._send_lock = threading.Lock()
+        self._incoming: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        self._prepared: queue.Queue[tuple[Task, Any]] = queue.Queue(maxsize=1)
+        self._scored: queue.Queue[tuple[Task, Any]] = queue.Queue(maxsize=1)
+
+    def serve(self) -> None:
+        """Work until the parent hangs up; never returns."""
+        threading.Thread(target=self._read_commands, name="commands", daemon=True).start()
+        try:
+            started = self._steps.start(self._incoming.get())
+        except Exception as error:
+            self._send("fatal", error=_describe(error))
+            os._exit(2)
+        self._send("ready", **started)
+        threading.Thread(target=self._prepare_loop, name="prepare", daemon=True).start()
+        threading.Thread(target=self._write_loop, name="write", daemon=True).start()
+        while True:
+            self._score_next()
+
+    def _score_next(self) -> None:
+        task, prepared = self._prepared.get()
+        self._send("stage", key=task.key, stage="scoring")
+        last = 0.0
+
+        def progress(done: int, total: int) -> None:
+            nonlocal last
+            if time.monotonic() - last > 0.2 or done == total:
+                last = time.monotonic()
+                self._send("progress", key=task.key, done=done, total=total)
+
+        try:
+            result = self._steps.score(prepared, progress)
+        except Exception as error:
+            self._fail(task, error)
+        else:
+            self._scored.put((task, result))
+        finally:
+            with contextlib.suppress(StampError):
+                self._steps.discard(prepared)
+
+    def _prepare_loop(self) -> None:
+        while True:
+            command = self._incoming.get()
+            if command["op"] == "probe":
+                self._probe(command)
+                continue
+            task = Task(command["key"], Path(command["slide"]), Path(command["out"]), command["mpp"])
+            self._send("stage", key=task.key, stage="preparing")
+            try:
+                prepared = self._steps.prepare(task)
+            except Exception as error:
+                self._fail(task, error)
+                continue
+            self._send("stage", key=task.key, stage="waiting")
+            self._prepared.put((task, prepared))
+
+    def _write_loop(self) -> None:
+        while True:
+            task, result = self._scored.get()
+            self._send("stage", key=task.key, stage="writing")
+            try:
+                summary = self._steps.write(task, result)
+            except Exception as error:
+                self._fail(task, error)
+            else:
+                self._send("done", key=task.key, summary={**summary, **_memory()})
+            # Results are large and numpy frees them at once; cycles (h5py, pandas) are freed here and not
+            # whenever, so that memory is the same after every slide.
+            del task, result
+            gc.collect()
+
+    def _probe(self, command: dict[str, Any]) -> None:
+        try:
+            facts = self._steps.probe(Path(command["slide"]), command["mpp"])
+        except Exception as error:
+            self._send("probe-failed", key=command["key"], error=_describe(error))
+        else:
+            self._send("probed", key=command["key"], facts=facts)
+
+    def _fail(self, task: Task, error: Exception) -> None:
+        self._send("failed", key=task.key, error=_describe(error))
+
+    def _send(self, event: str, **fields: Any) -> None:
+        line = json.dumps({"event": event, **fields}).encode() + b"\n"
+        try:
+            with self._send_lock:
+                self._channel.sendall(line)
+        except OSError:
+            os._exit(3)
+
+    def _read_commands(self) -> None:
+        with self._channel.makefile("rb") as lines:
+            for line in lines:
+                self._incoming.put(json.loads(line))
+        os._exit(3)
+
+
+def _describe(error: Exception) -> dict[str, Any]:
+    """An error as JSON values; one that is not a StampError is a bug, and its traceback is logged."""
+    if isinstance(error, StampError):
+        return {
+            "type": type(error).__name__,
+            "cause": error.cause,
+            "remedy": error.remedy,
+            "exit_code": int(error.exit_code),
+        }
+    traceback.print_exception(error, file=sys.stderr)
+    return {
+        "type": type(error).__name__,
+        "cause": f"{type(error).__name__}: {error}",
+        "remedy": "",
+        "exit_code": 1,
+    }
+
+
+def _memory() -> dict[str, int]:
+    """Resident memory now and at its peak, in bytes."""
+    import resource
+
+    with open("/proc/self/statm") as file:
+        resident = int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return {"rss": resident, "rss_peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
+
+
+def _die_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when its parent dies (Linux), also while a decoder hangs."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(3)
+
+
+def main(steps: Steps | None = None) -> None:
+    """Entry point: ``python -m stamp_deploy.worker_child FD PARENT``."""
+    faulthandler.enable()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _die_with_parent(int(sys.argv[2]))
+    Worker(socket.socket(fileno=int(sys.argv[1])), steps or InferSteps()).serve()
+
+
+if __name__ == "__main__":
+    main()
