@@ -1,0 +1,239 @@
+"""`export_run`: a training run becomes a bundle, or nothing does.
+
+    load -> merge -> ONNX -> parity at every link -> golden tiles, heads, card, hashes -> rename into place
+
+The folder is staged beside its place; a parity failure removes it.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import platform
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from stamp_deploy import __version__
+from stamp_deploy.atomic import check_output, staged_directory, write_json_atomic
+from stamp_deploy.bundle import ENCODER_FILE, GOLDEN_DIR, Bundle, load_bundle, write_bundle_json
+from stamp_deploy.errors import UsageError
+from stamp_deploy.parity import Outputs, StageReport, compare, to_table
+
+from .card import write_card
+from .golden import PARITY_TILES, load_tiles, write_golden
+from .onnx_graph import Encoder, write_encoder, write_head
+
+BATCH = 16
+
+
+@dataclass
+class Source:
+    """What an export starts from.
+
+    Attributes
+    ----------
+    model : nn.Module
+        float32 [N, 3, T, T], normalised -> (embedding [N, D], pathways [N, P]), with the adapter apart.
+    merged : nn.Module
+        The same function with the adapter folded into the weights.
+    document : dict
+        bundle.json as far as the run knows it (see docs/bundle.md).
+    heads : list of (nn.Module, dict)
+        Slide-level heads, embeddings [N, D] -> (logits [C], attention [N]), with their bundle.json entries.
+    """
+
+    model: nn.Module
+    merged: nn.Module
+    document: dict[str, Any]
+    heads: list[tuple[nn.Module, dict[str, Any]]] = field(default_factory=list)
+
+
+def export_run(
+    run: str | Path,
+    out: str | Path,
+    *,
+    precision: str = "fp32",
+    tiles: str | Path | NDArray[np.uint8] | None = None,
+    name: str | None = None,
+    overwrite: bool = False,
+) -> Bundle:
+    """Export a training run.
+
+    Parameters
+    ----------
+    run : path
+        The folder that ``stamp-deploy train`` wrote.
+    out : path
+        The bundle folder to be made.
+    precision : str
+        ``fp32``.
+    tiles : path or uint8 [N, T, T, 3], optional
+        Tissue tiles for parity: 500 or more are wanted. By default they are drawn from the run's cohort.
+    name : str, optional
+        The bundle's name; by default the output folder's.
+    overwrite : bool
+        Replace a finished bundle.
+
+    Returns
+    -------
+    Bundle
+        Verified, at its final place.
+
+    Raises
+    ------
+    ParityError
+        Some link of the chain differs by more than its tolerance; nothing is left behind.
+    UsageError
+        The run or the tiles cannot be used.
+    """
+    from .source import read_run, run_tiles
+
+    source = read_run(Path(run), name or Path(out).name)
+    if tiles is None:
+        tiles = run_tiles(Path(run), source.document["tile_px"], source.document["mpp"], PARITY_TILES)
+    elif isinstance(tiles, str):
+        tiles = Path(tiles)
+    return export_model(source, Path(out), tiles=tiles, precision=precision, overwrite=overwrite)
+
+
+def export_model(
+    source: Source,
+    out: Path,
+    *,
+    tiles: Path | NDArray[np.uint8],
+    precision: str = "fp32",
+    overwrite: bool = False,
+) -> Bundle:
+    """Export modules that are already in memory; see `export_run`."""
+    if precision != "fp32":
+        raise UsageError(f"export in {precision} is not possible", remedy="use --precision fp32")
+    check_output(out, overwrite=overwrite)
+    document = source.document
+    pixels = load_tiles(tiles, document["tile_px"], document["mpp"])
+    mean, std = tuple(document["mean"]), tuple(document["std"])
+    pathways = tuple(document["pathways"])
+    stages: list[StageReport] = []
+
+    def check(stage: str, names: tuple[str, str], reference: Outputs, candidate: Outputs) -> None:
+        report = compare(reference, candidate, stage=stage, names=names, precision="fp32", pathways=pathways)
+        stages.append(report)
+        report.raise_if_failed()
+
+    adapted = run_torch(Encoder(source.model, mean, std), pixels)
+    encoder = Encoder(source.merged, mean, std)
+    merged = run_torch(encoder, pixels)
+    check("torch -> merged", ("torch with the adapter apart", "the merged model"), adapted, merged)
+    document = {
+        **document,
+        "precision": precision,
+        "encoder": ENCODER_FILE,
+        "golden": GOLDEN_DIR,
+        "embedding_dim": int(merged.embedding.shape[1]),
+        "heads": [entry for _, entry in source.heads],
+        "created_utc": datetime.now(UTC).isoformat(timespec="seconds"),
+        "software": _software(),
+    }
+    with staged_directory(out, overwrite=overwrite) as staging:
+        write_encoder(encoder, staging / ENCODER_FILE, document["tile_px"])
+        for head, entry in source.heads:
+            (staging / entry["file"]).parent.mkdir(exist_ok=True)
+            write_head(head, staging / entry["file"], document["embedding_dim"])
+        heads = [(entry["name"], entry["file"], head) for head, entry in source.heads]
+        merged_heads = {name: run_torch_head(head, merged.embedding) for name, _, head in heads}
+        compiled = run_onnx(staging / ENCODER_FILE, pixels)
+        onnx_heads = {name: run_onnx_head(staging / file, merged.embedding) for name, file, _ in heads}
+        check(
+            "merged -> ONNX",
+            ("the merged model", "its ONNX file in ONNX Runtime"),
+            Outputs(merged.embedding, merged.pathways, merged_heads),
+            Outputs(compiled.embedding, compiled.pathways, onnx_heads),
+        )
+        write_golden(staging / GOLDEN_DIR, pixels, adapted.embedding, adapted.pathways)
+        document["parity"] = {
+            "passed": True,
+            "tiles": len(pixels),
+            "stages": {report.stage: report.metrics for report in stages},
+        }
+        write_json_atomic(staging / "parity.json", {"passed": True, "stages": [s.to_dict() for s in stages]})
+        (staging / "card.md").write_text(write_card(document, stages), encoding="utf-8")
+        write_bundle_json(staging, document)
+    return load_bundle(out)
+
+
+def describe(bundle: Bundle) -> str:
+    """What the command prints of a finished bundle: the parity table that lies in it."""
+    record = json.loads((bundle.path / "parity.json").read_text(encoding="utf-8"))
+    rows = [
+        f"{stage['stage']}: cosine {stage['metrics']['cosine_min']:.7f}, max abs {stage['metrics']['max_abs']:.2g}, "
+        f"Spearman {stage['metrics']['spearman_min']:.5f} over {stage['tiles']} tiles"
+        for stage in record["stages"]
+    ]
+    return "\n".join(rows)
+
+
+@torch.no_grad()
+def run_torch(module: nn.Module, tiles: NDArray[np.uint8]) -> Outputs:
+    """The torch side, in fp32, batch by batch."""
+    module = module.eval()
+    parts = [module(torch.from_numpy(tiles[i : i + BATCH])) for i in range(0, len(tiles), BATCH)]
+    return Outputs(*(torch.cat([part[side] for part in parts]).numpy() for side in (0, 1)))
+
+
+@torch.no_grad()
+def run_torch_head(head: nn.Module, embedding: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A head's logits [C] in torch."""
+    logits, _ = head.eval()(torch.from_numpy(embedding))
+    return np.asarray(logits.float().reshape(-1).numpy())
+
+
+def run_onnx(path: Path, tiles: NDArray[np.uint8]) -> Outputs:
+    """The ONNX side, in ONNX Runtime on the CPU."""
+    session = _session(path)
+    parts = [
+        session.run(["embedding", "pathways"], {"tiles": tiles[i : i + BATCH]})
+        for i in range(0, len(tiles), BATCH)
+    ]
+    return Outputs(*(np.concatenate([part[side] for part in parts]) for side in (0, 1)))
+
+
+def run_onnx_head(path: Path, embedding: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A head's logits [C] in ONNX Runtime."""
+    return np.asarray(_session(path).run(["logits"], {"embeddings": embedding})[0])
+
+
+def plain_copy(module: nn.Module) -> nn.Module:
+    """A deep copy in fp32 and evaluation mode, so that merging leaves the caller's model alone."""
+    return copy.deepcopy(module).float().eval()
+
+
+def _session(path: Path) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def _software() -> dict[str, str]:
+    import onnx
+    import onnxruntime
+    import timm
+
+    return {
+        "stamp_deploy": __version__,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "timm": timm.__version__,
+        "onnx": onnx.__version__,
+        "onnxruntime": onnxruntime.__version__,
+    }
+
+
+__all__ = ["Source", "describe", "export_model", "export_run", "to_table"]

@@ -1,0 +1,122 @@
+"""Golden tiles: real tissue that travels with the bundle, with what torch said of it.
+
+They are what every engine on every machine is accepted against.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stamp_deploy.errors import UsageError
+
+GOLDEN_TILES = 64
+"""Tiles kept in the bundle: 9.6 MB at 224 px, and ranks of 64 tiles are enough to see a broken engine."""
+PARITY_TILES = 512
+"""Tiles that the export itself is judged on, where so many are to be had."""
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff"})
+SLIDE_SUFFIXES = frozenset({".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".dcm"})
+
+
+def load_tiles(
+    source: Path | NDArray[np.uint8], tile_px: int, mpp: float, count: int = PARITY_TILES
+) -> NDArray[np.uint8]:
+    """At most `count` tiles uint8 [N, T, T, 3], evenly spread over the source.
+
+    Parameters
+    ----------
+    source : path or array
+        An array or .npy file of tiles; a slide; or a folder of images, which are cut into tiles without
+        resizing, so they should be at the bundle's microns per pixel.
+
+    Raises
+    ------
+    UsageError
+        The source holds no tiles of that size.
+    """
+    if isinstance(source, np.ndarray):
+        tiles = source
+    elif source.suffix == ".npy":
+        tiles = np.load(source, mmap_mode="r", allow_pickle=False)
+    elif source.suffix.lower() in SLIDE_SUFFIXES:
+        tiles = slide_tiles(source, tile_px, mpp, count)
+    else:
+        tiles = _image_tiles(source, tile_px)
+    if (
+        tiles.dtype != np.uint8
+        or tiles.ndim != 4
+        or tiles.shape[1:] != (tile_px, tile_px, 3)
+        or len(tiles) < 2
+    ):
+        raise UsageError(
+            f"the tiles are {tiles.dtype} {tiles.shape}, and at least two of uint8 (N, {tile_px}, {tile_px}, 3) "
+            "are needed",
+            remedy="name tissue tiles with --tiles",
+        )
+    return np.ascontiguousarray(tiles[spread(len(tiles), count)])
+
+
+def spread(total: int, count: int) -> NDArray[np.int64]:
+    """`count` indices evenly spread over `total` (all of them where there are fewer)."""
+    return np.unique(np.linspace(0, total - 1, min(total, count)).round().astype(np.int64))
+
+
+def slide_tiles(path: Path, tile_px: int, mpp: float, count: int) -> NDArray[np.uint8]:
+    """Tissue tiles of a slide, through the same tiler that inference uses."""
+    from stamp_deploy.grid import TileSet, make_grid, select_tiles
+    from stamp_deploy.slide import open_slide
+    from stamp_deploy.tiles import TileStatus, open_tiles
+    from stamp_deploy.tissue import TissueRule, find_tissue
+
+    found = []
+    with open_slide(path) as slide:
+        rule = TissueRule()
+        every = select_tiles(
+            make_grid(slide, target_mpp=mpp, tile_px=tile_px), find_tissue(slide, rule), rule.min_fraction
+        )
+        keep = spread(len(every.coords), count) if len(every.coords) else np.empty(0, np.int64)
+        chosen = TileSet(
+            grid=every.grid,
+            columns=every.columns[keep],
+            rows=every.rows[keep],
+            coords=every.coords[keep],
+            tissue_fraction=every.tissue_fraction[keep],
+            total=every.total,
+            skipped_background=every.skipped_background,
+        )
+        if len(keep):
+            with open_tiles(slide, chosen, batch=32) as source:
+                found = [batch.pixels[batch.status == TileStatus.OK].copy() for batch in source]
+    return np.concatenate(found) if found else np.empty((0, tile_px, tile_px, 3), np.uint8)
+
+
+def _image_tiles(folder: Path, tile_px: int) -> NDArray[np.uint8]:
+    from PIL import Image
+
+    paths = (
+        [folder]
+        if folder.is_file()
+        else sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+    )
+    tiles = []
+    for path in paths:
+        with Image.open(path) as image:
+            pixels = np.asarray(image.convert("RGB"))
+        rows, columns = pixels.shape[0] // tile_px, pixels.shape[1] // tile_px
+        for row in range(rows):
+            for column in range(columns):
+                y, x = row * tile_px, column * tile_px
+                tiles.append(pixels[y : y + tile_px, x : x + tile_px])
+    return np.stack(tiles) if tiles else np.empty((0, tile_px, tile_px, 3), np.uint8)
+
+
+def write_golden(
+    folder: Path, tiles: NDArray[np.uint8], embedding: NDArray[np.float32], pathways: NDArray[np.float32]
+) -> None:
+    """Write tiles.npy, embedding.npy and pathways.npy: no pickle, any numpy reads them."""
+    folder.mkdir()
+    keep = spread(len(tiles), GOLDEN_TILES)
+    for name, values in (("tiles", tiles), ("embedding", embedding), ("pathways", pathways)):
+        np.save(folder / f"{name}.npy", values[keep], allow_pickle=False)

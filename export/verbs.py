@@ -1,0 +1,35 @@
+"""The command `stamp-deploy export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Bundle folder to be made.")
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32"]),
+    default="fp32",
+    show_default=True,
+    help="Precision of the ONNX file.",
+)
+@click.option(
+    "--tiles",
+    type=click.Path(exists=True, path_type=Path),
+    help="Tissue tiles for parity: a .npy file, a slide, or a folder of images; the run's cohort by default.",
+)
+@click.option("--name", help="Name of the bundle; the output folder's by default.")
+@click.option("--overwrite", is_flag=True, help="Replace a finished bundle.")
+def export(
+    run: Path, out: Path, precision: str, tiles: Path | None, name: str | None, overwrite: bool
+) -> None:
+    """Merge a RUN's adapter and compile it into a bundle, or leave nothing behind."""
+    from .export import describe, export_run
+
+    bundle = export_run(run, out, precision=precision, tiles=tiles, name=name, overwrite=overwrite)
+    click.echo(describe(bundle))
+    click.echo(f"bundle  {out}  {bundle.sha256[:12]}")
