@@ -219,7 +219,8 @@ class Worker:
             os._exit(3)
 
     def _read_commands(self) -> None:
-        with self._channel.makefile("rb") as lines:
+        # A parent that is killed with our events unread resets the channel instead of ending it.
+        with contextlib.suppress(ConnectionError), self._channel.makefile("rb") as lines:
             for line in lines:
                 self._incoming.put(json.loads(line))
         os._exit(3)
