@@ -26,7 +26,7 @@ def safe_file_names(names: Sequence[str]) -> list[str]:
     folded = [name.casefold() for name in names]
     for name, fold in zip(names, folded, strict=True):
         stem = _UNSAFE.sub("_", name).strip("._-")[:_MAX_CHARS]
-        if stem != name or _RESERVED.fullmatch(stem) or folded.count(fold) > 1:
+        if not stem or stem != name or _RESERVED.fullmatch(stem) or folded.count(fold) > 1:
             stem = f"{stem or 'pathway'}-{sha256(name.encode()).hexdigest()[:8]}"
         stems.append(stem)
     return stems

@@ -49,7 +49,7 @@ def draw(result: Result, view: View, indices: list[int], page: int, pages: int) 
     rows = math.ceil(panels / columns)
     wide = _PANEL_PX
     high = round(_PANEL_PX * aspect)
-    gap_x, side, head, foot, over, under = 44, 40, 112, 64, 50, 84
+    gap_x, side, head, foot, over, under = 48, 40, 116, 64, 62, 84
     width = 2 * side + columns * wide + (columns - 1) * gap_x
     height = head + rows * (over + high + under) + foot
     figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI, facecolor="white")
@@ -62,18 +62,18 @@ def draw(result: Result, view: View, indices: list[int], page: int, pages: int) 
         axes = figure.add_axes(box)
         index = None if place == 0 else indices[place - 1]
         title = "Slide" if index is None else display_name(result.pathway_names[index])
-        lines = wrap(title, 42)
-        text = "\n".join([*lines[:1], shorten(" ".join(lines[1:]), 42, placeholder=" …")] if len(lines) > 1 else lines)
-        figure.text(left / width, (bottom + high + 8) / height, text, fontsize=12, color=INK, va="bottom", ha="left")
+        lines = wrap(title, 38)
+        text = "\n".join([*lines[:1], shorten(" ".join(lines[1:]), 38, placeholder=" …")] if len(lines) > 1 else lines)
+        figure.text(left / width, (bottom + high + 8) / height, text, fontsize=14, color=INK, va="bottom", ha="left")
         if index is None:
             draw_picture(axes, view, view.picture)
-            draw_scale_bar(axes, view, font_pt=10.5)
+            draw_scale_bar(axes, view, font_pt=12.5)
         else:
             low, top = score_range(result, index)
             draw_picture(axes, view, blend(result, view, result.pathways[:, index], low, top))
             _colour_bar(figure, axes, low, top, (left, bottom - 24, wide, 11), width, height)
     text = f"{result.score_unit.capitalize()} a tile; colours span each pathway's 1st to 99th percentile.  Research use only."
-    figure.text(side / width, 26 / height, text, fontsize=10, color=QUIET, va="center", ha="left")
+    figure.text(side / width, 26 / height, text, fontsize=12, color=QUIET, va="center", ha="left")
     return figure
 
 
@@ -98,9 +98,9 @@ def _heading(figure: Figure, result: Result, left: float, width: int, height: in
         f"{counts.ok:,} tiles scored, {counts.unreadable:,} unreadable, {counts.background:,} background",
         f"{result.bundle.name} ({result.bundle.pfm_id}), {result.grid.target_mpp:g} µm/px, {result.engine.name} {result.engine.precision}",
     )
-    figure.text(left, 1 - 24 / height, title, fontsize=17, color=INK, va="top", ha="left", weight="semibold")
+    figure.text(left, 1 - 24 / height, title, fontsize=20, color=INK, va="top", ha="left", weight="bold")
     text = "   ·   ".join(facts) if width > 1000 else "\n".join(facts)
-    figure.text(left, 1 - 58 / height, text, fontsize=10.5, color=QUIET, va="top", ha="left", linespacing=1.5)
+    figure.text(left, 1 - 62 / height, text, fontsize=12.5, color=QUIET, va="top", ha="left", linespacing=1.5)
 
 
 def _colour_bar(
@@ -116,5 +116,5 @@ def _colour_bar(
     colour_bar = figure.colorbar(mappable, cax=bar, orientation="horizontal", alpha=OPACITY)
     colour_bar.locator = MaxNLocator(5)
     colour_bar.update_ticks()
-    colour_bar.ax.tick_params(labelsize=9.5, colors=INK, length=2.5, pad=2)
+    colour_bar.ax.tick_params(labelsize=11.5, colors=INK, length=2.5, pad=2)
     colour_bar.outline.set_linewidth(0.5)

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 COLOUR_MAP = "viridis"
-OPACITY = 0.72
-MAX_PICTURE_PX = 1400
+OPACITY = 0.7
+MAX_PICTURE_PX = 1200
 INK = "#222222"
 QUIET = "#6b6b6b"
 
@@ -106,14 +106,21 @@ def length_label(length_um: float) -> str:
     return f"{length_um / 1000:g} mm" if length_um >= 1000 else f"{length_um:g} µm"
 
 
-def draw_picture(axes: Axes, view: View, picture: NDArray[np.uint8]) -> None:
-    """Show a picture in microns, without ticks, in a thin frame."""
-    axes.imshow(picture, extent=(0, view.width_um, view.height_um, 0), interpolation="lanczos", aspect="equal")
+def frame(axes: Axes, view: View) -> None:
+    """Axes in microns, y downwards, without ticks, in a thin frame."""
+    axes.set_xlim(0, view.width_um)
+    axes.set_ylim(view.height_um, 0)
     axes.set_xticks([])
     axes.set_yticks([])
     for spine in axes.spines.values():
         spine.set_color("#d0d0d0")
         spine.set_linewidth(0.6)
+
+
+def draw_picture(axes: Axes, view: View, picture: NDArray[np.uint8]) -> None:
+    """Show a picture in microns in a frame, filling the axes' width or height."""
+    axes.imshow(picture, extent=(0, view.width_um, view.height_um, 0), interpolation="antialiased", aspect="equal")
+    frame(axes, view)
 
 
 def draw_scale_bar(axes: Axes, view: View, *, font_pt: float, offset_px: float = 14) -> None:
