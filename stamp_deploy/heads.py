@@ -145,7 +145,9 @@ def _session(bundle: Bundle, spec: HeadSpec, threads: int) -> onnxruntime.Infere
         )
     except Exception as error:
         raise BundleError(
-            f"head {spec.name} cannot be loaded: {error}", path=bundle.head_path(spec), remedy="export the bundle again"
+            f"head {spec.name} cannot be loaded: {error}",
+            path=bundle.head_path(spec),
+            remedy="export the bundle again",
         ) from error
 
 
@@ -154,7 +156,9 @@ def _run(
 ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
     """logits float64 [C] and attention float32 [N], checked."""
     try:
-        answers = session.run(["logits", "attention"], {"embeddings": np.ascontiguousarray(embedding, np.float32)})
+        answers = session.run(
+            ["logits", "attention"], {"embeddings": np.ascontiguousarray(embedding, np.float32)}
+        )
     except Exception as error:
         raise BundleError(f"head {spec.name} fails: {error}", remedy="export the bundle again") from error
     logits = np.asarray(answers[0], np.float64).reshape(-1)
@@ -166,7 +170,9 @@ def _run(
             remedy="export the bundle again",
         )
     if not (np.isfinite(logits).all() and np.isfinite(attention).all()):
-        raise BundleError(f"head {spec.name} answers with values that are not finite", remedy="export it again")
+        raise BundleError(
+            f"head {spec.name} answers with values that are not finite", remedy="export it again"
+        )
     return logits, attention
 
 

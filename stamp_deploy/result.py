@@ -207,7 +207,11 @@ class Result:
             "tissue": self.tissue,
             "read_plan": self.read_plan,
             "tiles": self.tiles.to_dict(),
-            "pathways": {"unit": self.score_unit, "names": list(self.pathway_names), "summary": self.summary()},
+            "pathways": {
+                "unit": self.score_unit,
+                "names": list(self.pathway_names),
+                "summary": self.summary(),
+            },
             "heads": [head.to_dict() for head in self.heads],
             "bundle": asdict(self.bundle),
             "engine": asdict(self.engine),

@@ -99,8 +99,14 @@ def make_result(
     scores = np.stack(fields, axis=1) if fields else np.empty((n_tiles, 0))
     scores = scores + 0.15 * random.normal(size=scores.shape)
     scale = thumbnail_px / max(width, height)
-    picture = tissue_thumbnail(cover.reshape(rows, columns), round(width * scale), round(height * scale), seed)
-    calls = tuple(make_head(f"head-{i + 1}", n_tiles) for i in range(heads)) if isinstance(heads, int) else tuple(heads)
+    picture = tissue_thumbnail(
+        cover.reshape(rows, columns), round(width * scale), round(height * scale), seed
+    )
+    calls = (
+        tuple(make_head(f"head-{i + 1}", n_tiles) for i in range(heads))
+        if isinstance(heads, int)
+        else tuple(heads)
+    )
     given: dict[str, Any] = {
         "slide": SlideFacts(
             name="synthetic.svs",

@@ -26,7 +26,18 @@ from stamp_deploy.writers.picture import (
     score_range,
 )
 
-ODD_NAMES = ("a/b", "../../etc/passwd", "CON", "Hypoxia", "HYPOXIA", "x" * 300, "TNFα signalling via NF-κB", "", "x", ".")
+ODD_NAMES = (
+    "a/b",
+    "../../etc/passwd",
+    "CON",
+    "Hypoxia",
+    "HYPOXIA",
+    "x" * 300,
+    "TNFα signalling via NF-κB",
+    "",
+    "x",
+    ".",
+)
 
 
 def test_every_writer_keeps_the_protocol() -> None:
@@ -58,7 +69,10 @@ def test_hdf5_reads_as_trident_features(tmp_path: Path) -> None:
         assert attributes["patch_size"] == 224
         assert attributes["patch_size_level0"] == round(224 * 0.5 / 0.2526)
         assert (attributes["level0_magnification"], attributes["target_magnification"]) == (40, 20)
-        assert (attributes["level0_width"], attributes["level0_height"]) == (result.slide.width, result.slide.height)
+        assert (attributes["level0_width"], attributes["level0_height"]) == (
+            result.slide.width,
+            result.slide.height,
+        )
         assert attributes["name"] == "synthetic"
         assert attributes["overlap"] == 0
         assert attributes["mpp"] == 0.5
@@ -66,12 +80,16 @@ def test_hdf5_reads_as_trident_features(tmp_path: Path) -> None:
 
 
 def test_the_slides_folder_is_written_nowhere(tmp_path: Path) -> None:
-    result = make_result(n_tiles=30, pathways=1, thumbnail_px=200, source_path=Path("/ward-7/Jane-Doe/synthetic.svs"))
+    result = make_result(
+        n_tiles=30, pathways=1, thumbnail_px=200, source_path=Path("/ward-7/Jane-Doe/synthetic.svs")
+    )
     for path in write_all(result, tmp_path, ["json", "hdf5", "parquet", "heatmaps"]):
         assert b"Jane-Doe" not in path.read_bytes(), path.name
 
 
-@pytest.mark.parametrize(("mpp", "expected"), [(0.2526, 40), (0.499, 20), (0.5, 20), (1.0, 10), (0.23, 40), (8, 1.25)])
+@pytest.mark.parametrize(
+    ("mpp", "expected"), [(0.2526, 40), (0.499, 20), (0.5, 20), (1.0, 10), (0.23, 40), (8, 1.25)]
+)
 def test_nominal_magnification(mpp: float, expected: float) -> None:
     assert nominal_magnification(mpp) == expected
 
@@ -116,7 +134,8 @@ def test_display_names() -> None:
 
 
 @pytest.mark.parametrize(
-    ("width", "length"), [(8000, 2000), (7999, 1000), (1000, 200), (400, 100), (20_000, 5000), (90, 20), (3.9, 0.5)]
+    ("width", "length"),
+    [(8000, 2000), (7999, 1000), (1000, 200), (400, 100), (20_000, 5000), (90, 20), (3.9, 0.5)],
 )
 def test_scale_bar_is_round_and_at_most_a_quarter(width: float, length: float) -> None:
     assert round_length_um(width) == pytest.approx(length)
@@ -134,7 +153,11 @@ def test_heat_map_colours_only_scored_tiles_in_the_colours_of_their_scores() -> 
     cells = result.tile_cells
     scored = np.zeros((result.grid.rows, result.grid.columns), bool)
     scored[cells[:, 1], cells[:, 0]] = True
-    here = scored[view.rows[:, None], view.columns[None, :]] & (view.rows >= 0)[:, None] & (view.columns >= 0)[None]
+    here = (
+        scored[view.rows[:, None], view.columns[None, :]]
+        & (view.rows >= 0)[:, None]
+        & (view.columns >= 0)[None]
+    )
     assert (picture[~here] == 255).all(), "glass must stay white"
     best = int(result.pathways[:, 0].argmax())
     y = np.flatnonzero(view.rows == cells[best, 1])
@@ -144,7 +167,9 @@ def test_heat_map_colours_only_scored_tiles_in_the_colours_of_their_scores() -> 
     assert np.abs(centre - expected).max() <= 1
 
 
-def test_heat_maps_and_sheets_of_many_oddly_named_pathways(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_heat_maps_and_sheets_of_many_oddly_named_pathways(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("stamp_deploy.writers.overview.MAPS_PER_PAGE", 6)
     names = ("HALLMARK_" + "VERY_" * 30 + "LONG", *ODD_NAMES)
     result = make_result(n_tiles=40, pathways=names, thumbnail_px=300)

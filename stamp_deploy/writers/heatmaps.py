@@ -11,7 +11,18 @@ import numpy as np
 from ..result import Result
 from . import overview
 from .names import display_name, safe_file_names
-from .picture import COLOUR_MAP, INK, OPACITY, QUIET, View, blend, draw_scale_bar, frame, make_view, score_range
+from .picture import (
+    COLOUR_MAP,
+    INK,
+    OPACITY,
+    QUIET,
+    View,
+    blend,
+    draw_scale_bar,
+    frame,
+    make_view,
+    score_range,
+)
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -62,11 +73,17 @@ def draw(result: Result, view: View, index: int) -> Image.Image:
     frame(axes, view)
     draw_scale_bar(axes, view, font_pt=11)
 
-    figure.text(left / width, 1 - 22 / height, title, fontsize=19, color=INK, va="top", ha="left", linespacing=1.25)
-    figure.text(left / width, (height - top + 10) / height, exact, fontsize=9.5, color=QUIET, va="bottom", ha="left")
+    figure.text(
+        left / width, 1 - 22 / height, title, fontsize=19, color=INK, va="top", ha="left", linespacing=1.25
+    )
+    figure.text(
+        left / width, (height - top + 10) / height, exact, fontsize=9.5, color=QUIET, va="bottom", ha="left"
+    )
 
     bar_high = min(high, 420)
-    bar = figure.add_axes(((left + wide + 28) / width, (bottom + high - bar_high) / height, 20 / width, bar_high / height))
+    bar = figure.add_axes(
+        ((left + wide + 28) / width, (bottom + high - bar_high) / height, 20 / width, bar_high / height)
+    )
     mappable = ScalarMappable(Normalize(low, top_value), COLOUR_MAP)
     colour_bar = figure.colorbar(mappable, cax=bar, extend="both", extendfrac=0.03, alpha=OPACITY)
     colour_bar.set_label(result.score_unit, fontsize=11, color=INK, labelpad=8)

@@ -11,8 +11,44 @@ _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 _MAX_CHARS = 80
 _COLLECTIONS = ("HALLMARK_", "REACTOME_", "KEGG_", "GOBP_", "WP_", "PID_", "BIOCARTA_")
 _ACRONYMS = frozenset(
-    "ATP DNA RNA UV MYC KRAS TGF TNF TNFA NFKB MTOR PI3K AKT JAK STAT IL IFN EMT WNT NOTCH ROS UPR DN UP E2F G2M "
-    "MHC TCR BCR VEGF EGFR FGFR MAPK ERBB HER VIA".split()
+    [
+        "ATP",
+        "DNA",
+        "RNA",
+        "UV",
+        "MYC",
+        "KRAS",
+        "TGF",
+        "TNF",
+        "TNFA",
+        "NFKB",
+        "MTOR",
+        "PI3K",
+        "AKT",
+        "JAK",
+        "STAT",
+        "IL",
+        "IFN",
+        "EMT",
+        "WNT",
+        "NOTCH",
+        "ROS",
+        "UPR",
+        "DN",
+        "UP",
+        "E2F",
+        "G2M",
+        "MHC",
+        "TCR",
+        "BCR",
+        "VEGF",
+        "EGFR",
+        "FGFR",
+        "MAPK",
+        "ERBB",
+        "HER",
+        "VIA",
+    ]
 ) - {"UP", "VIA", "NOTCH"}
 
 
@@ -41,7 +77,9 @@ def display_name(name: str) -> str:
             name = name.removeprefix(prefix)
             break
     words = [
-        word if word in _ACRONYMS or any(c.isdigit() for c in word) else word.lower() for word in name.split("_") if word
+        word if word in _ACRONYMS or any(c.isdigit() for c in word) else word.lower()
+        for word in name.split("_")
+        if word
     ]
     text = " ".join(words)
     return text[:1].upper() + text[1:]

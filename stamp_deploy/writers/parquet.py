@@ -15,7 +15,10 @@ _FIXED = ("x", "y", "column", "row", "tissue_fraction")
 
 def column_names(result: Result) -> list[str]:
     """The pathway columns' names: the pathway's own, with "pathway." in front where it would shadow another column."""
-    return [f"pathway.{name}" if name in _FIXED or name.startswith("attention.") else name for name in result.pathway_names]
+    return [
+        f"pathway.{name}" if name in _FIXED or name.startswith("attention.") else name
+        for name in result.pathway_names
+    ]
 
 
 def write(result: Result, directory: Path) -> list[Path]:
@@ -37,7 +40,9 @@ def write(result: Result, directory: Path) -> list[Path]:
         "tissue_fraction": result.tissue_fraction,
     }
     columns.update({name: result.pathways[:, i] for i, name in enumerate(column_names(result))})
-    columns.update({f"attention.{head.name}": head.attention for head in result.heads if head.attention is not None})
+    columns.update(
+        {f"attention.{head.name}": head.attention for head in result.heads if head.attention is not None}
+    )
     metadata = {
         "slide_sha256": result.slide.sha256,
         "bundle_sha256": result.bundle.sha256,

@@ -76,7 +76,9 @@ def colour_table() -> NDArray[np.uint8]:
     return np.asarray(colormaps[COLOUR_MAP](np.arange(256), bytes=True))[:, :3]
 
 
-def blend(result: Result, view: View, values: NDArray[np.floating], low: float, high: float) -> NDArray[np.uint8]:
+def blend(
+    result: Result, view: View, values: NDArray[np.floating], low: float, high: float
+) -> NDArray[np.uint8]:
     """Lay one value a tile over the view, in colour on a pale grey slide, so that colours read as in the colour
     bar: uint8 [h, w, 3]. Where there is no tile the slide shows in its own colours, paler."""
     cells = value_map(result, values)
@@ -119,7 +121,9 @@ def frame(axes: Axes, view: View) -> None:
 
 def draw_picture(axes: Axes, view: View, picture: NDArray[np.uint8]) -> None:
     """Show a picture in microns in a frame, filling the axes' width or height."""
-    axes.imshow(picture, extent=(0, view.width_um, view.height_um, 0), interpolation="antialiased", aspect="equal")
+    axes.imshow(
+        picture, extent=(0, view.width_um, view.height_um, 0), interpolation="antialiased", aspect="equal"
+    )
     frame(axes, view)
 
 
@@ -130,10 +134,25 @@ def draw_scale_bar(axes: Axes, view: View, *, font_pt: float, offset_px: float =
     length = round_length_um(view.width_um)
     figure = axes.figure
     below = axes.transData + ScaledTranslation(0, -offset_px / 100, figure.dpi_scale_trans)
-    axes.plot([0, length], [view.height_um] * 2, color=INK, lw=3, solid_capstyle="butt", transform=below, clip_on=False)
+    axes.plot(
+        [0, length],
+        [view.height_um] * 2,
+        color=INK,
+        lw=3,
+        solid_capstyle="butt",
+        transform=below,
+        clip_on=False,
+    )
     beside = below + ScaledTranslation(0.08, 0, figure.dpi_scale_trans)
     axes.text(
-        length, view.height_um, length_label(length), transform=beside, color=INK, fontsize=font_pt, ha="left", va="center"
+        length,
+        view.height_um,
+        length_label(length),
+        transform=beside,
+        color=INK,
+        fontsize=font_pt,
+        ha="left",
+        va="center",
     )
 
 
