@@ -197,10 +197,8 @@ class BatchRun:
     def add(self, slide: PlannedSlide, *, priority: int = 0) -> None:
         """Put a planned slide on the board."""
         self.slides[slide.key] = slide
-        self.board.add(
-            Task(slide.key, slide.path.absolute(), self.options.out.absolute() / slide.key, slide.mpp),
-            priority=priority,
-        )
+        out = self.options.out.absolute() / slide.key
+        self.board.add(Task(slide.key, slide.path.absolute(), out, slide.mpp, priority=priority))
 
     def work(self) -> None:
         """Run until the board is empty (and not held open), the disk is full, or ``stop`` is called."""

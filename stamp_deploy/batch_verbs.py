@@ -11,6 +11,7 @@ import click
 
 if TYPE_CHECKING:
     from .batch import BatchOptions, BatchRun, ExecutorFactory
+    from .watch import Watch
 
 
 def _common(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -102,6 +103,37 @@ def batch(
     raise SystemExit(int(code))
 
 
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@_common
+@click.option(
+    "--settle", default=30.0, show_default=True, help="Seconds a slide must not change to be complete."
+)
+@click.option("--poll", default=5.0, show_default=True, help="Seconds between looks at the folder.")
+@click.option("--marker", help="Suffix of marker files, as .done: only marked slides are complete.")
+@click.option("--urgent", default="urgent", show_default=True, help="Sub-folder whose slides go first.")
+@click.option("--once", is_flag=True, help="Stop when everything that is there now is done.")
+def watch(
+    folder: Path, settle: float, poll: float, marker: str | None, urgent: str, once: bool, **rest: Any
+) -> None:
+    """Score slides as they arrive in FOLDER, urgent ones first. Stop it with SIGTERM; it resumes."""
+    from .batch_view import JsonView
+    from .watch import WatchOptions, run_watch
+
+    names = rest.pop("names")
+    options, factory = _options(**rest)
+    code = run_watch(
+        folder,
+        options,
+        WatchOptions(settle_s=settle, poll_s=poll, marker=marker, urgent=urgent),
+        JsonView(names=names),
+        executor=factory,
+        once=once,
+        on_start=_stop_on_signals,
+    )
+    raise SystemExit(int(code))
+
+
 def _options(
     *,
     bundle: Path,
@@ -145,8 +177,8 @@ def _options(
     return options, lambda chosen: ray_executor(chosen, address=address)
 
 
-def _stop_on_signals(run: BatchRun) -> None:
-    """SIGTERM (Slurm, Kubernetes, systemd) and Ctrl-C: release claims, keep what is finished, exit 75."""
+def _stop_on_signals(run: BatchRun | Watch) -> None:
+    """SIGTERM (Slurm, Kubernetes, systemd) and Ctrl-C: release claims, keep what is finished, stop."""
 
     def stop(number: int, frame: object) -> None:
         run.stop()

@@ -78,11 +78,10 @@ class Board:
         self.settled: dict[str, Settled] = {}
         self.disk_error = ""
 
-    def add(self, task: Task, *, priority: int = 0) -> None:
-        """Put a slide on the board; lower priorities go first, equal ones in order of arrival."""
+    def add(self, task: Task) -> None:
+        """Put a slide on the board; equal priorities go in order of arrival."""
         with self._changed:
-            self._sequence += 1
-            heapq.heappush(self._ready, (priority, self._sequence, task))
+            self._push(task)
             self._changed.notify_all()
 
     def hold_open(self, held: bool) -> None:
@@ -137,9 +136,7 @@ class Board:
                     task.key, state, outcome.reason, attempt, outcome.seconds, "this process", outcome.summary
                 )
             elif again:
-                self._sequence += 1
-                solo = task.solo or state in ("crashed", "timeout")
-                heapq.heappush(self._ready, (0, self._sequence, replace(task, solo=solo)))
+                self._push(replace(task, solo=task.solo or state in ("crashed", "timeout")))
             self._changed.notify_all()
         if note is not None:
             self._on_settled(note)
@@ -153,6 +150,10 @@ class Board:
         """Keys of slides without a final word (after a stop, or left to other processes)."""
         with self._changed:
             return [task.key for _, _, task in self._ready] + list(self._elsewhere) + list(self._running)
+
+    def _push(self, task: Task) -> None:
+        self._sequence += 1
+        heapq.heappush(self._ready, (task.priority, self._sequence, task))
 
     def _next(self, idle: bool, notes: list[Settled]) -> Task | None:
         set_aside = []

@@ -12,7 +12,7 @@ class Task:
     """One slide to be scored.
 
     ``solo`` asks for a worker that does nothing else meanwhile: it is set after a crash, so that a
-    second crash can be blamed on this slide alone.
+    second crash can be blamed on this slide alone. Lower ``priority`` goes first.
     """
 
     key: str
@@ -20,6 +20,7 @@ class Task:
     out: Path
     mpp: float | None = None
     solo: bool = False
+    priority: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """The task as JSON values."""
