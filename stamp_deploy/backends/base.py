@@ -1,0 +1,38 @@
+"""What every reader of slide files offers to slide.py."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Level:
+    """One level of the pyramid: its size in its own pixels and its downsample against level 0."""
+
+    index: int
+    width: int
+    height: int
+    downsample_x: float
+    downsample_y: float
+
+
+class Backend(Protocol):
+    """An open slide file.
+
+    `read` takes a position in level-0 pixels and a size in the level's pixels, and returns uint8
+    [h, w, 3] RGB, white beyond the image. It raises SlideError when the file cannot be decoded there,
+    and stays usable. One thread at a time.
+    """
+
+    name: str
+    vendor: str
+    levels: tuple[Level, ...]
+    properties: dict[str, str]
+
+    def read(self, level: int, x: int, y: int, w: int, h: int) -> NDArray[np.uint8]: ...
+
+    def close(self) -> None: ...

@@ -1,0 +1,87 @@
+"""OpenSlide: the reader of scanner formats (SVS, NDPI, MRXS, SCN, BIF, DICOM, tiled TIFF)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import SlideError
+from .base import Level
+
+
+class OpenSlideBackend:
+    """A slide opened by OpenSlide. Its errors latch, so the handle is opened anew after one.
+
+    Raises
+    ------
+    SlideError
+        OpenSlide does not know the format, or the file is damaged.
+    """
+
+    name = "openslide"
+
+    def __init__(self, path: Path) -> None:
+        import openslide
+
+        self._path = path
+        self._slide: openslide.OpenSlide | None = None
+        slide = self._handle()
+        self.properties = {str(key): str(value) for key, value in slide.properties.items()}
+        self.vendor = self.properties.get("openslide.vendor", "unknown")
+        width, height = slide.dimensions
+        self.levels = tuple(
+            Level(index, w, h, width / w if index else 1.0, height / h if index else 1.0)
+            for index, (w, h) in enumerate(slide.level_dimensions)
+        )
+
+    def read(self, level: int, x: int, y: int, w: int, h: int) -> NDArray[np.uint8]:
+        """RGB of a region (see Backend.read); what the file leaves out is white."""
+        import openslide
+
+        try:
+            rgba = np.asarray(self._handle().read_region((x, y), level, (w, h)))
+        except openslide.OpenSlideError as error:
+            self.close()
+            raise SlideError(
+                f"cannot be decoded at ({x}, {y}) of level {level}: {_short(error, self._path)}",
+                path=self._path,
+                remedy="copy or scan the slide again",
+            ) from error
+        alpha = rgba[..., 3:]
+        if alpha.min() == 255:
+            return np.ascontiguousarray(rgba[..., :3])
+        # OpenSlide hands out premultiplied pixels undone by PIL; transparent means outside the scan
+        mixed = rgba[..., :3].astype(np.uint16) * alpha + 255 * (255 - alpha.astype(np.uint16))
+        return ((mixed + 127) // 255).astype(np.uint8)
+
+    def close(self) -> None:
+        if self._slide is not None:
+            self._slide.close()
+            self._slide = None
+
+    def _handle(self):  # type: ignore[no-untyped-def]
+        import openslide
+
+        if self._slide is None:
+            try:
+                self._slide = openslide.OpenSlide(self._path)
+            except openslide.OpenSlideUnsupportedFormatError as error:
+                raise SlideError(
+                    "is not a slide format that OpenSlide reads",
+                    path=self._path,
+                    remedy="check that the file is complete, or convert it to a tiled pyramidal TIFF",
+                ) from error
+            except openslide.OpenSlideError as error:
+                raise SlideError(
+                    f"cannot be opened: {_short(error, self._path)}",
+                    path=self._path,
+                    remedy="copy or scan the slide again",
+                ) from error
+        return self._slide
+
+
+def _short(error: Exception, path: Path) -> str:
+    """The library's message without the folder, which can identify a patient."""
+    return str(error).replace(str(path), path.name).replace(str(path.parent), "")

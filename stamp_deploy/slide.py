@@ -1,0 +1,233 @@
+"""An open slide: its levels, its resolution with the evidence for it, and which route reads its tiles."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from .backends import Backend, Level
+from .errors import SlideError, UsageError
+from .mpp import MppFinding, find_mpp
+
+__all__ = ["Level", "MppFinding", "Route", "Slide", "open_slide"]
+
+ROUTES = ("jpeg-tiff", "openslide", "pyvips")
+MAX_SIDE = 2_000_000
+# Vendor fields that cannot hold a name: everything else stays in the file.
+_ALLOWED = re.compile(
+    r"openslide\.(vendor|mpp-[xy]|objective-power|level-count|level\[\d+\]\.(downsample|height|width|tile-\w+))"
+    r"|aperio\.(MPP|AppMag|OriginalWidth|OriginalHeight)|tiff\.(XResolution|YResolution|ResolutionUnit)"
+)
+_CHUNK = 1 << 22
+
+
+@dataclass(frozen=True)
+class Route:
+    """How a slide's tiles are read, and why: "jpeg-tiff" is the compiled tiler."""
+
+    name: str
+    reason: str
+
+
+class Slide:
+    """An open slide.
+
+    Attributes
+    ----------
+    path : Path
+    vendor : str
+    levels : tuple of Level
+        Level 0 is the full resolution.
+    mpp : MppFinding
+        Microns per level-0 pixel and the evidence.
+    route : Route
+    properties : dict of str
+        Allow-listed vendor fields, none of which can identify a patient.
+    """
+
+    def __init__(self, path: Path, backend: Backend, mpp: MppFinding, route: Route) -> None:
+        self.path = path
+        self.vendor = backend.vendor
+        self.levels = backend.levels
+        self.mpp = mpp
+        self.route = route
+        self.properties = {k: v for k, v in sorted(backend.properties.items()) if _ALLOWED.fullmatch(k)}
+        self.size_bytes = path.stat().st_size
+        self._backend = backend
+        self._sha256: str | None = None
+
+    @property
+    def width(self) -> int:
+        """Width of level 0, pixels."""
+        return self.levels[0].width
+
+    @property
+    def height(self) -> int:
+        """Height of level 0, pixels."""
+        return self.levels[0].height
+
+    @property
+    def mpp_xy(self) -> tuple[float, float]:
+        """(mpp_x, mpp_y), microns per level-0 pixel."""
+        return self.mpp.mpp_x, self.mpp.mpp_y
+
+    def read_region(self, level: int, x: int, y: int, w: int, h: int) -> NDArray[np.uint8]:
+        """RGB of a region: uint8 [h, w, 3], white beyond the image.
+
+        Parameters
+        ----------
+        level : int
+        x, y : int
+            Top-left corner in level-0 pixels.
+        w, h : int
+            Size in the level's pixels.
+
+        Raises
+        ------
+        SlideError
+            The file cannot be decoded there; the slide stays usable.
+        """
+        return self._backend.read(level, x, y, w, h)
+
+    def thumbnail(self, max_px: int) -> NDArray[np.uint8]:
+        """The whole slide as RGB, uint8 [h, w, 3], its longer side at most `max_px`.
+
+        Read in strips from the coarsest pyramid level that is fine enough, so that memory stays bounded.
+        """
+        scale = max(self.width, self.height) / max_px
+        level = max(
+            (lv for lv in self.levels if max(lv.downsample_x, lv.downsample_y) <= max(scale, 1.0)),
+            key=lambda lv: lv.downsample_x,
+        )
+        out_w, out_h = max(1, round(self.width / max(scale, 1))), max(1, round(self.height / max(scale, 1)))
+        factor = max(1, int(min(level.width / out_w, level.height / out_h) / 2))
+        strip = max(factor, (64_000_000 // (level.width * 3)) // factor * factor)
+        parts = []
+        for top in range(0, level.height, strip):
+            rows = min(strip, level.height - top)
+            y0 = round(top * level.downsample_y)
+            pixels = self.read_region(level.index, 0, y0, level.width, rows)
+            parts.append(np.asarray(Image.fromarray(pixels).reduce(factor)) if factor > 1 else pixels)
+        whole = Image.fromarray(np.concatenate(parts))
+        return np.asarray(whole.resize((out_w, out_h), Image.Resampling.BOX, reducing_gap=None))
+
+    def sha256(self) -> str:
+        """SHA-256 of the file, hex; of every file of a multi-file slide's main file only. Cached."""
+        if self._sha256 is None:
+            digest = hashlib.sha256()
+            with self.path.open("rb") as handle:
+                while chunk := handle.read(_CHUNK):
+                    digest.update(chunk)
+            self._sha256 = digest.hexdigest()
+        return self._sha256
+
+    def close(self) -> None:
+        self._backend.close()
+
+    def __enter__(self) -> Slide:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def open_slide(path: str | Path, *, mpp: float | None = None, route: str | None = None) -> Slide:
+    """Open a slide and decide its resolution and route.
+
+    Parameters
+    ----------
+    path : path-like
+    mpp : float, optional
+        Microns per level-0 pixel that outrank what the file states.
+    route : str, optional
+        Force "jpeg-tiff", "openslide" or "pyvips".
+
+    Raises
+    ------
+    SlideError
+        The file does not exist, is damaged or of an unknown format.
+    MppError
+        No believable microns per pixel.
+    UsageError
+        The forced route cannot read this slide.
+    """
+    path = Path(path)
+    if route is not None and route not in ROUTES:
+        raise UsageError(f"route {route!r} is unknown", remedy=f"use one of {', '.join(ROUTES)}")
+    if not path.is_file():
+        what = "is a folder, not a slide" if path.is_dir() else "does not exist"
+        raise SlideError(what, path=path, remedy="check the name" if not path.is_dir() else "name a file in it")
+    backend = _open_backend(path, route)
+    try:
+        _check_size(path, backend)
+        finding = find_mpp(backend.properties, stated=mpp, path=path)
+        _check_decodes(path, backend)
+        return Slide(path, backend, finding, _choose_route(path, backend, route))
+    except BaseException:
+        backend.close()
+        raise
+
+
+def _open_backend(path: Path, route: str | None) -> Backend:
+    from .backends.openslide import OpenSlideBackend
+    from .backends.vips import VipsBackend
+
+    if route == "pyvips":
+        return VipsBackend(path)
+    try:
+        return OpenSlideBackend(path)
+    except SlideError as first:
+        if route is not None:
+            raise
+        try:
+            return VipsBackend(path)
+        except SlideError:
+            raise first from None
+
+
+def _check_size(path: Path, backend: Backend) -> None:
+    level = backend.levels[0]
+    if not (1 <= level.width <= MAX_SIDE and 1 <= level.height <= MAX_SIDE):
+        raise SlideError(
+            f"states a size of {level.width} x {level.height} px", path=path, remedy="the file is damaged; copy it again"
+        )
+
+
+def _check_decodes(path: Path, backend: Backend) -> None:
+    """Decode the middle of the coarsest level once, so that a broken file is refused before any work."""
+    level = backend.levels[-1]
+    w, h = min(16, level.width), min(16, level.height)
+    x = int((level.width - w) // 2 * level.downsample_x)
+    y = int((level.height - h) // 2 * level.downsample_y)
+    backend.read(level.index, x, y, w, h)
+
+
+def _choose_route(path: Path, backend: Backend, forced: str | None) -> Route:
+    if forced in ("openslide", "pyvips"):
+        return Route(forced, "asked for")
+    reason = _why_not_jpeg_tiff(path, backend)
+    if reason is None:
+        return Route("jpeg-tiff", "tiled JPEG TIFF: decoded by the compiled tiler")
+    if forced == "jpeg-tiff":
+        raise UsageError(f"the compiled tiler cannot read this slide: {reason}", path=path, remedy="leave the route out")
+    return Route(backend.name, reason)
+
+
+def _why_not_jpeg_tiff(path: Path, backend: Backend) -> str | None:
+    """Why the compiled tiler does not read this slide; None where it does."""
+    if backend.name != "openslide" or backend.vendor not in ("aperio", "generic-tiff"):
+        return f"format {backend.vendor} is read by {backend.name}"
+    try:
+        from .tiff import why_not_tiler
+    except ImportError:
+        return "the compiled tiler is not installed"
+    return why_not_tiler(path, backend.levels)

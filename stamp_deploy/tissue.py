@@ -1,0 +1,233 @@
+"""Where a slide is tissue: saturation above Otsu's threshold on a thumbnail, ink left out.
+
+Glass has no colour, stained tissue has: the HSV saturation of a slightly blurred thumbnail is split by
+Otsu's method (Otsu 1979), with a floor under which nothing is tissue, so that bare glass gives an empty
+mask instead of its own noise. Marker ink is as saturated as tissue but has other hues: haematoxylin and
+eosin run from blue-violet to pink, with red >= green and blue >= green in every pixel that is stained.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from .errors import BundleError
+
+
+@dataclass(frozen=True)
+class TissueRule:
+    """Every number that decides what is tissue.
+
+    Attributes
+    ----------
+    method : str
+        "saturation-otsu".
+    min_fraction : float
+        Share of a tile that must be tissue for the tile to be scored, 0 to 1.
+    mask_mpp : float
+        Resolution of the mask, microns per pixel; the thumbnail is at most `max_px` wide or high.
+    max_px : int
+        Largest side of the thumbnail, pixels.
+    min_saturation, max_saturation : float
+        Bounds of the threshold, HSV saturation 0 to 1.
+    blur_um, close_um, min_object_um, min_hole_um : float
+        Gaussian sigma, closing radius, and the diameters below which an island is dropped and a hole is
+        filled, microns.
+    exclude_ink : bool
+        Leave out marker ink.
+    """
+
+    method: str = "saturation-otsu"
+    min_fraction: float = 0.25
+    mask_mpp: float = 8.0
+    max_px: int = 4096
+    min_saturation: float = 0.06
+    max_saturation: float = 0.25
+    blur_um: float = 8.0
+    close_um: float = 24.0
+    min_object_um: float = 80.0
+    min_hole_um: float = 80.0
+    exclude_ink: bool = True
+
+    def to_dict(self) -> dict[str, Any]:
+        """The rule as JSON values, for bundle.json."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, value: dict[str, Any]) -> TissueRule:
+        """Read a rule back; fields that are left out take their defaults.
+
+        Raises
+        ------
+        BundleError
+            A field or the method is unknown.
+        """
+        known = {f.name for f in fields(cls)}
+        unknown = sorted(set(value) - known)
+        if unknown or value.get("method", cls.method) != cls.method:
+            what = f"fields {unknown}" if unknown else f"method {value['method']!r}"
+            raise BundleError(f"the tissue rule has unknown {what}", remedy="use a newer stamp-deploy")
+        return cls(**value)
+
+
+class HasThumbnail(Protocol):
+    """What tissue finding needs of a slide."""
+
+    @property
+    def width(self) -> int: ...
+    @property
+    def height(self) -> int: ...
+    @property
+    def mpp_xy(self) -> tuple[float, float]: ...
+    def thumbnail(self, max_px: int) -> NDArray[np.uint8]: ...
+
+
+@dataclass(frozen=True, eq=False)
+class TissueMask:
+    """Tissue of a whole slide.
+
+    Attributes
+    ----------
+    mask : bool [h, w]
+    scale_x, scale_y : float
+        Level-0 pixels per mask pixel.
+    rule : TissueRule
+    threshold : float
+        Saturation above which a pixel counted, 0 to 1.
+    fraction : float
+        Share of the slide that is tissue, 0 to 1.
+    """
+
+    mask: NDArray[np.bool_]
+    scale_x: float
+    scale_y: float
+    rule: TissueRule
+    threshold: float
+    fraction: float
+
+    def tile_fractions(self, coords: NDArray[np.int64], span_x: float, span_y: float) -> NDArray[np.float32]:
+        """Share of each tile that is tissue, float32 [N]; the part beyond the slide counts as glass.
+
+        Exact area sums by an integral image, with bilinear interpolation at fractional borders.
+        """
+        height, width = self.mask.shape
+        integral = np.zeros((height + 1, width + 1))
+        integral[1:, 1:] = self.mask.cumsum(0, dtype=np.float64).cumsum(1)
+        x0 = np.clip(coords[:, 0] / self.scale_x, 0, width)
+        x1 = np.clip((coords[:, 0] + span_x) / self.scale_x, 0, width)
+        y0 = np.clip(coords[:, 1] / self.scale_y, 0, height)
+        y1 = np.clip((coords[:, 1] + span_y) / self.scale_y, 0, height)
+        area = _at(integral, y1, x1) - _at(integral, y0, x1) - _at(integral, y1, x0) + _at(integral, y0, x0)
+        whole = (span_x / self.scale_x) * (span_y / self.scale_y)
+        return np.clip(area / whole, 0, 1).astype(np.float32)
+
+
+def _at(integral: NDArray[np.float64], y: NDArray[np.float64], x: NDArray[np.float64]) -> NDArray[np.float64]:
+    values: NDArray[np.float64] = ndimage.map_coordinates(integral, [y, x], order=1, mode="nearest")
+    return values
+
+
+def find_tissue(slide: HasThumbnail, rule: TissueRule) -> TissueMask:
+    """Find the tissue of an open slide on a thumbnail of about `rule.mask_mpp`."""
+    mpp_x, mpp_y = slide.mpp_xy
+    longest_um = max(slide.width * mpp_x, slide.height * mpp_y)
+    rgb = slide.thumbnail(int(np.clip(round(longest_um / rule.mask_mpp), 1, rule.max_px)))
+    scale_x, scale_y = slide.width / rgb.shape[1], slide.height / rgb.shape[0]
+    mask, threshold = find_tissue_in(rgb, rule, mpp=(scale_x * mpp_x + scale_y * mpp_y) / 2)
+    return TissueMask(mask, scale_x, scale_y, rule, threshold, float(mask.mean()))
+
+
+def find_tissue_in(
+    rgb: NDArray[np.uint8], rule: TissueRule, *, mpp: float | None = None
+) -> tuple[NDArray[np.bool_], float]:
+    """Find tissue in one image.
+
+    Parameters
+    ----------
+    rgb : uint8 [h, w, 3]
+    rule : TissueRule
+    mpp : float, optional
+        Microns per pixel of `rgb`; the rule's `mask_mpp` by default.
+
+    Returns
+    -------
+    mask : bool [h, w]
+    threshold : float
+        HSV saturation, 0 to 1.
+    """
+    mpp = rule.mask_mpp if mpp is None else mpp
+    colour = ndimage.gaussian_filter(rgb.astype(np.float32), (rule.blur_um / mpp, rule.blur_um / mpp, 0))
+    top = colour.max(-1)
+    saturation = np.where(top > 0, (top - colour.min(-1)) / np.maximum(top, 1e-6), 0.0)
+    # black borders and dust carry no reliable hue
+    dark = top < 40
+    ink = _ink(colour, saturation, mpp) if rule.exclude_ink else np.zeros(dark.shape, bool)
+    usable = ~(dark | ink)
+    threshold = float(np.clip(_otsu(saturation[usable]), rule.min_saturation, rule.max_saturation))
+    mask = usable & (saturation > threshold)
+    mask = _clean(mask, rule, mpp) & ~(ink | dark)
+    return mask, threshold
+
+
+def _ink(colour: NDArray[np.float32], saturation: NDArray[np.float32], mpp: float) -> NDArray[np.bool_]:
+    """Marker ink: strongly coloured pixels whose hue no stain has, grown by a border.
+
+    Green ink has green above red; blue ink has red far below blue and not above green (haematoxylin keeps
+    red above green); red ink has blue near green and both far below red; black ink is dark and grey.
+    """
+    red, green, blue = colour[..., 0], colour[..., 1], colour[..., 2]
+    strong = saturation > 0.15
+    green_ink = strong & (green > red + 8) & (green > blue - 25)
+    blue_ink = strong & (green > red + 8) & (blue > red + 25)
+    red_ink = (saturation > 0.45) & (red > blue * 1.6) & (red > green * 1.6) & (np.abs(green - blue) < 45)
+    black_ink = (colour.max(-1) < 90) & (saturation < 0.25)
+    core = ndimage.binary_opening(green_ink | blue_ink | red_ink | black_ink, iterations=1)
+    if not core.any():
+        return core
+    grown: NDArray[np.bool_] = ndimage.distance_transform_edt(~core) <= max(2.0, 24.0 / mpp)
+    return grown
+
+
+def _otsu(values: NDArray[np.float32]) -> float:
+    """Otsu's threshold of values in 0 to 1 (256 bins); 1 where there is nothing to split."""
+    if values.size == 0:
+        return 1.0
+    counts, edges = np.histogram(values, bins=256, range=(0.0, 1.0))
+    weight = counts.cumsum()
+    centres = (edges[:-1] + edges[1:]) / 2
+    mass = (counts * centres).cumsum()
+    low, high = weight[:-1], weight[-1] - weight[:-1]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        between = low * high * (mass[:-1] / low - (mass[-1] - mass[:-1]) / high) ** 2
+    between = np.nan_to_num(between)
+    if between.max() == 0:
+        return 1.0
+    best = np.flatnonzero(between == between.max())
+    return float(edges[1:-1][best].mean())
+
+
+def _clean(mask: NDArray[np.bool_], rule: TissueRule, mpp: float) -> NDArray[np.bool_]:
+    """Close gaps, drop small islands, fill small holes."""
+    radius = rule.close_um / mpp
+    if radius >= 1:
+        padded = np.pad(mask, int(radius) + 1)
+        grown = ndimage.distance_transform_edt(~padded) <= radius
+        closed = ndimage.distance_transform_edt(grown) > radius
+        inner = slice(int(radius) + 1, -(int(radius) + 1))
+        mask = mask | closed[inner, inner]
+    mask = _drop_small(mask, np.pi * (rule.min_object_um / 2 / mpp) ** 2)
+    return ~_drop_small(~mask, np.pi * (rule.min_hole_um / 2 / mpp) ** 2)
+
+
+def _drop_small(mask: NDArray[np.bool_], min_area: float) -> NDArray[np.bool_]:
+    labels, count = ndimage.label(mask)
+    if count == 0:
+        return mask
+    areas = np.bincount(labels.ravel())
+    areas[0] = 0
+    keep: NDArray[np.bool_] = (areas >= min_area)[labels]
+    return keep
