@@ -21,6 +21,10 @@ REGISTRY: dict[str, tuple[str, str]] = {
     "hdf5": ("hdf5", ""),
     "parquet": ("parquet", ""),
     "heatmaps": ("heatmaps", ""),
+    "geojson": ("geojson", ""),
+    "ome-tiff": ("ome_tiff", "formats"),
+    "anndata": ("anndata", "formats"),
+    "spatialdata": ("spatialdata", "spatialdata"),
 }
 """Format name -> (module in this package, extra that installs its libraries; "" for the base install)."""
 

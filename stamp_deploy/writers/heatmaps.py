@@ -56,7 +56,7 @@ def draw(result: Result, view: View, index: int) -> Image.Image:
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
-    from PIL import Image
+    from PIL import Image, ImageDraw
 
     name = result.pathway_names[index]
     high, wide = view.picture.shape[:2]
@@ -100,4 +100,5 @@ def draw(result: Result, view: View, index: int) -> Image.Image:
     picture = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
     mapped = blend(result, view, result.pathways[:, index], low, top_value)
     picture.paste(Image.fromarray(mapped), (left, top))
+    ImageDraw.Draw(picture).rectangle((left - 1, top - 1, left + wide, top + high), outline="#d0d0d0")
     return picture

@@ -98,7 +98,7 @@ def _columns(panels: int, aspect: float) -> int:
     def misfit(columns: int) -> float:
         rows = math.ceil(panels / columns)
         ratio = columns * (_PANEL_PX + 44) / (rows * (_PANEL_PX * aspect + 134) + 176)
-        return abs(math.log(ratio / 1.5)) + 0.08 * (rows * columns - panels)
+        return abs(math.log(ratio / 1.5)) + 0.25 * (rows * columns - panels)
 
     return min(range(1, min(panels, 7) + 1), key=misfit)
 

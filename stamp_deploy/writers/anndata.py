@@ -1,0 +1,76 @@
+"""tiles.h5ad: tiles as observations, pathways as variables, for scanpy and squidpy.
+
+`X` float32 [N, P] holds the scores, `obsm["spatial"]` the tiles' centres in level-0 pixels (squidpy's convention, with
+`uns["spatial"]` holding the thumbnail and its scale), `obsm["X_embedding"]` the embeddings.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..result import Result
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+NAME = "anndata"
+FILES = ("tiles.h5ad",)
+
+
+def write(result: Result, directory: Path) -> list[Path]:
+    """Write tiles.h5ad."""
+    path = directory / "tiles.h5ad"
+    to_anndata(result).write_h5ad(path)
+    return [path]
+
+
+def to_anndata(result: Result) -> AnnData:
+    """The result as an AnnData object [N tiles, P pathways]."""
+    import pandas as pd
+    from anndata import AnnData
+
+    grid, cells = result.grid, result.tile_cells
+    index = pd.Index([f"{x}_{y}" for x, y in result.coords.tolist()], name="tile")
+    obs = pd.DataFrame(
+        {
+            "x": result.coords[:, 0],
+            "y": result.coords[:, 1],
+            # squidpy and scanpy know a grid by these two names.
+            "array_row": cells[:, 1],
+            "array_col": cells[:, 0],
+            "tissue_fraction": result.tissue_fraction,
+            **{
+                f"attention_{head.name}": head.attention
+                for head in result.heads
+                if head.attention is not None
+            },
+        },
+        index=index,
+    )
+    data = AnnData(
+        X=result.pathways.astype(np.float32),
+        obs=obs,
+        var=pd.DataFrame(index=pd.Index(result.pathway_names, name="pathway")),
+    )
+    data.obsm["spatial"] = result.coords + np.array([grid.span_x, grid.span_y]) / 2
+    data.obsm["X_embedding"] = result.embedding
+    high, wide = result.thumbnail.shape[:2]
+    data.uns["spatial"] = {
+        PurePath(result.slide.name).stem: {
+            "images": {"lowres": result.thumbnail},
+            "scalefactors": {
+                "tissue_lowres_scalef": wide / result.slide.width,
+                "spot_diameter_fullres": grid.span_x,
+            },
+        }
+    }
+    # As text: nested lists and nulls of the record have no place in HDF5's attributes.
+    data.uns["stamp_deploy"] = {
+        "result_json": json.dumps(result.to_json_dict()),
+        "score_unit": result.score_unit,
+    }
+    return data
