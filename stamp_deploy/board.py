@@ -22,6 +22,8 @@ from .tasks import Outcome, Task
 
 MAX_ATTEMPTS = 2
 """Crashes or hangs after which a slide is quarantined."""
+MAX_INTERRUPTIONS = 5
+"""Lost nodes, or workers lost to others' faults, in one run after which a slide is quarantined all the same."""
 LOOK_AGAIN_S = 2.0
 """How often a slide that another process holds is looked at."""
 
@@ -71,6 +73,7 @@ class Board:
         self._ready: list[tuple[int, int, Task]] = []
         self._elsewhere: dict[str, tuple[Task, float]] = {}
         self._running: dict[str, tuple[Task, int]] = {}
+        self._interruptions: dict[str, int] = {}
         self._sequence = 0
         self._open = False
         self._stopped = False
@@ -110,6 +113,11 @@ class Board:
             if task is not None or over or not wait:
                 return task
 
+    def finished(self) -> bool:
+        """See ``tasks.WorkSource.finished``."""
+        with self._changed:
+            return self._stopped or self._finished()
+
     def outcome(self, outcome: Outcome) -> None:
         """Take the outcome of a task that was given out."""
         with self._changed:
@@ -125,6 +133,9 @@ class Board:
                 state = state if again else "quarantined"
             elif state == "interrupted":
                 again = not self._stopped
+                self._interruptions[task.key] = self._interruptions.get(task.key, 0) + 1
+                if again and self._interruptions[task.key] > MAX_INTERRUPTIONS:
+                    again, state = False, "quarantined"
             self._claims.release(task.key, state, outcome.reason)
             tiles = int(outcome.summary.get("tiles", {}).get("ok", 0))
             self._ledger.end(

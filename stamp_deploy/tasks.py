@@ -54,6 +54,10 @@ class WorkSource(Protocol):
         """
         ...
 
+    def finished(self) -> bool:
+        """Whether there will be no task any more."""
+        ...
+
 
 class Listener(Protocol):
     """Hears what happens; safe to call from many threads."""
