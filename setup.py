@@ -1,0 +1,42 @@
+"""The compiled tiler, and the top-level folders that install inside the package."""
+
+import os
+from glob import glob
+
+import numpy
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+CHECKED = os.environ.get("STAMP_CHECKED_BUILD") == "1"
+
+
+def packages() -> list[str]:
+    found = ["stamp_deploy"]
+    for folder, name in (("stamp_deploy", "stamp_deploy"), ("training", "stamp_deploy.training"), ("export", "stamp_deploy.export")):
+        for root, _, files in os.walk(folder):
+            if "__init__.py" in files:
+                inner = os.path.relpath(root, folder).replace(os.sep, ".")
+                found.append(name if inner == "." else f"{name}.{inner}")
+    return sorted(set(found))
+
+
+tiler = Extension(
+    "stamp_deploy._tiler",
+    ["csrc/_tiler.pyx", *sorted(glob("csrc/*.c"))],
+    include_dirs=["csrc", numpy.get_include()],
+    libraries=["jpeg"],
+    extra_compile_args=["-O3", "-std=c11", "-Wall", "-Wextra", *(["-UNDEBUG", "-g"] if CHECKED else ["-DNDEBUG"])],
+    define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION"), ("STAMP_CHECKED", str(int(CHECKED)))],
+)
+extensions = [tiler] if os.path.exists("csrc/_tiler.pyx") else []
+
+setup(
+    packages=packages(),
+    package_dir={"stamp_deploy.training": "training", "stamp_deploy.export": "export"},
+    package_data={"stamp_deploy": ["py.typed", "*.pyi", "writers/*.html", "writers/*.css", "writers/*.js"]},
+    ext_modules=cythonize(
+        extensions,
+        build_dir="build/cython",
+        compiler_directives={"language_level": 3, "boundscheck": CHECKED, "wraparound": False, "initializedcheck": CHECKED},
+    ),
+)
