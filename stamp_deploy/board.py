@@ -23,7 +23,7 @@ from .tasks import Outcome, Task
 MAX_ATTEMPTS = 2
 """Crashes or hangs after which a slide is quarantined."""
 MAX_INTERRUPTIONS = 5
-"""Lost nodes, or workers lost to others' faults, in one run after which a slide is quarantined all the same."""
+"""Lost nodes, or workers lost to the faults of others, in one run, after which a slide is quarantined too."""
 LOOK_AGAIN_S = 2.0
 """How often a slide that another process holds is looked at."""
 

@@ -1,0 +1,183 @@
+"""Batches from end to end: real slides, a tiny real bundle, the command line, exit codes and batch.json."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from bundle_factory import make_bundle
+
+from stamp_deploy.atomic import is_done
+from stamp_deploy.audit import verify_audit
+
+ROOT = Path(__file__).resolve().parent.parent
+COMMAND = [
+    sys.executable,
+    "-c",
+    "import sys; from stamp_deploy.batch_verbs import batch, watch; from stamp_deploy import cli;"
+    "cli.cli.add_command(batch); cli.cli.add_command(watch); cli.main()",
+]
+
+
+def make_slide(path: Path, seed: int, *, side: int = 768, mpp: float | None = 0.5) -> Path:
+    """A tiled JPEG TIFF of coloured noise on white, tissue in the middle; microns per pixel in its tags."""
+    rng = np.random.default_rng(seed)
+    image = np.full((side, side, 3), 245, np.uint8)
+    small = rng.integers(60, 200, (side // 32, side // 32, 3))
+    blocks = np.kron(small, np.ones((16, 16, 1))).astype(np.uint8)
+    blocks[..., 1] //= 2
+    edge = side // 4
+    image[edge : edge + blocks.shape[0], edge : edge + blocks.shape[1]] = blocks
+    more: dict[str, Any] = {}
+    if mpp is not None:
+        more = {"resolution": (1e4 / mpp, 1e4 / mpp), "resolutionunit": "CENTIMETER"}
+    tifffile.imwrite(
+        path, image, tile=(256, 256), photometric="rgb", compression="jpeg", metadata=None, **more
+    )
+    return path
+
+
+def run(*arguments: object, verb: str = "batch") -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [*COMMAND, verb, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=240,
+        check=False,
+    )
+
+
+def lines(done: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_bundle(tmp_path_factory.mktemp("bundle") / "tiny")
+
+
+def test_batch_scores_resumes_and_reports(tmp_path: Path, bundle: Path) -> None:
+    slides, out = tmp_path / "slides", tmp_path / "out"
+    slides.mkdir()
+    for i in range(3):
+        make_slide(slides / f"s{i}.tif", i)
+    dry = run(slides, "--bundle", bundle, "-o", out, "--dry-run")
+    assert dry.returncode == 0 and not out.exists()
+    assert lines(dry)[0]["slides"] == {"run": 3}
+    first = run(slides, "--bundle", bundle, "-o", out)
+    assert first.returncode == 0, first.stderr
+    report = json.loads((out / "batch.json").read_text())
+    assert report["counts"]["done"] == 3
+    assert all(is_done(out / row["key"]) and row["tiles"]["ok"] > 0 for row in report["slides"])
+    logs = list((out / ".stamp").glob("audit-*.jsonl"))
+    assert verify_audit(logs[0], head=report["audit_head"]) == 4
+    assert "s0" not in logs[0].read_text() and "s0" not in first.stdout
+    assert 'stamp_slides_total{state="done"} 3.0' in (out / ".stamp" / "stamp.prom").read_text()
+    make_slide(slides / "s3.tif", 3)
+    second = run(slides, "--bundle", bundle, "-o", out)
+    assert second.returncode == 0
+    settled = [line for line in lines(second) if line["event"] == "slide"]
+    assert len(settled) == 1 and settled[0]["state"] == "done"
+
+
+def test_folder_with_every_bad_file_finishes_the_good_ones(
+    tmp_path: Path, bundle: Path, data_dir: Path
+) -> None:
+    slides, out = tmp_path / "slides", tmp_path / "out"
+    slides.mkdir()
+    bad = ["histolab_broken.svs", "osp_small.svs", "osp_unopenable.tiff", "osp_unreadable.svs"]
+    bad.append("panimg_invalid_resolutions_tiff.tif")
+    for name in bad:
+        shutil.copyfile(data_dir / "slides" / name, slides / name)
+    for i in range(2):
+        make_slide(slides / f"good{i}.tif", i)
+    make_slide(slides / "nompp.tif", 9, mpp=None)
+    (slides / "empty.svs").touch()
+    done = run(slides, "--bundle", bundle, "-o", out, "--names")
+    assert done.returncode == 3, done.stdout + done.stderr
+    rows = {row["name"]: row for row in json.loads((out / "batch.json").read_text())["slides"]}
+    assert {name for name, row in rows.items() if row["state"] == "done"} >= {"good0.tif", "good1.tif"}
+    for name in ["histolab_broken.svs", "osp_unopenable.tiff", "empty.svs", "nompp.tif"]:
+        assert rows[name]["state"] == "failed" and rows[name]["reason"], name
+    kinds = {line["kind"] for line in lines(done) if line["event"] == "finding"}
+    assert kinds >= {"unreadable", "missing-mpp"}
+
+
+def test_only_bad_files_is_exit_4_and_no_files_is_exit_2(tmp_path: Path, bundle: Path) -> None:
+    slides = tmp_path / "slides"
+    slides.mkdir()
+    nothing = run(slides, "--bundle", bundle, "-o", tmp_path / "out")
+    assert nothing.returncode == 2 and "no slides were found" in nothing.stderr
+    (slides / "bad.svs").write_bytes(b"not a slide" * 100)
+    assert run(slides, "--bundle", bundle, "-o", tmp_path / "out").returncode == 4
+
+
+def test_output_of_another_bundle_is_refused(tmp_path: Path, bundle: Path) -> None:
+    slide, out = make_slide(tmp_path / "s.tif", 1), tmp_path / "out"
+    assert run(slide, "--bundle", bundle, "-o", out).returncode == 0
+    other = make_bundle(tmp_path / "other", seed=5)
+    refused = run(slide, "--bundle", other, "-o", out)
+    assert refused.returncode == 2 and "another bundle" in refused.stderr
+    (other / "encoder.onnx").write_bytes(b"changed")
+    assert run(slide, "--bundle", other, "-o", tmp_path / "out2").returncode == 5
+
+
+def test_manifest_mpp_and_case_reach_the_report(tmp_path: Path, bundle: Path) -> None:
+    make_slide(tmp_path / "s.tif", 1, mpp=None)
+    (tmp_path / "list.csv").write_text("slide,mpp,case_id\ns.tif,0.5,C-7\n")
+    done = run(tmp_path / "list.csv", "--bundle", bundle, "-o", tmp_path / "out")
+    assert done.returncode == 0, done.stdout + done.stderr
+    row = json.loads((tmp_path / "out" / "batch.json").read_text())["slides"][0]
+    assert row["case_id"] == "C-7" and row["key"].endswith("-mpp0.5")
+
+
+def test_two_processes_share_one_folder(tmp_path: Path, bundle: Path) -> None:
+    slides, out = tmp_path / "slides", tmp_path / "out"
+    slides.mkdir()
+    for i in range(6):
+        make_slide(slides / f"s{i}.tif", i)
+    arguments = [
+        *COMMAND,
+        "batch",
+        str(slides),
+        "--bundle",
+        str(bundle),
+        "-o",
+        str(out),
+        "--engine",
+        "onnxruntime",
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    both = [subprocess.Popen(arguments, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    outputs = [process.communicate(timeout=240)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    events = [json.loads(line) for output in outputs for line in output.splitlines()]
+    own = [event for event in events if event["event"] == "slide" and event["attempts"] == 1]
+    assert len(own) == 6  # every slide was scored once, by one of the two
+    assert sum(is_done(path) for path in out.iterdir() if path.is_dir()) == 6
+
+
+def test_watch_scores_what_arrives_and_resumes(tmp_path: Path, bundle: Path) -> None:
+    inbox, out = tmp_path / "in", tmp_path / "out"
+    (inbox / "urgent").mkdir(parents=True)
+    make_slide(inbox / "a.tif", 1)
+    make_slide(inbox / "urgent" / "b.tif", 2)
+    (inbox / "bad.svs").write_bytes(b"no slide" * 50)
+    arguments = (inbox, "--bundle", bundle, "-o", out, "--settle", 0.5, "--poll", 0.2, "--once", "--names")
+    first = run(*arguments, verb="watch")
+    assert first.returncode == 0, first.stderr
+    states = [(line["name"], line["state"]) for line in lines(first) if line["event"] == "slide"]
+    assert set(states) == {("a.tif", "done"), ("b.tif", "done"), ("bad.svs", "failed")}
+    assert [name for name, state in states if state == "done"] == ["b.tif", "a.tif"]
+    again = run(*arguments, verb="watch")
+    assert [line["name"] for line in lines(again) if line["event"] == "slide"] == ["bad.svs"]
