@@ -27,7 +27,7 @@ def test_help_imports_nothing_heavy() -> None:
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.splitlines()[-1] == "[]"
-    for verb in ("infer", "inspect", "doctor", "demo", "train", "export", "verify"):
+    for verb in ("infer", "inspect", "doctor", "batch", "export", "verify"):
         assert f"  {verb} " in out
 
 
