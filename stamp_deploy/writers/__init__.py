@@ -21,6 +21,7 @@ REGISTRY: dict[str, tuple[str, str]] = {
     "hdf5": ("hdf5", ""),
     "parquet": ("parquet", ""),
     "heatmaps": ("heatmaps", ""),
+    "report": ("report_html", ""),
     "geojson": ("geojson", ""),
     "ome-tiff": ("ome_tiff", "formats"),
     "anndata": ("anndata", "formats"),

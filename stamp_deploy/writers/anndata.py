@@ -58,7 +58,7 @@ def to_anndata(result: Result) -> AnnData:
     )
     data.obsm["spatial"] = result.coords + np.array([grid.span_x, grid.span_y]) / 2
     data.obsm["X_embedding"] = result.embedding
-    high, wide = result.thumbnail.shape[:2]
+    wide = result.thumbnail.shape[1]
     data.uns["spatial"] = {
         PurePath(result.slide.name).stem: {
             "images": {"lowres": result.thumbnail},

@@ -34,6 +34,8 @@ class View:
         What it covers, in microns.
     rows, columns : int64 [h], [w]
         The grid row and column under each picture pixel; -1 outside the grid.
+    box : (x0, y0, x1, y1)
+        What it covers, in level-0 pixels.
     """
 
     picture: NDArray[np.uint8]
@@ -41,6 +43,7 @@ class View:
     height_um: float
     rows: NDArray[np.int64]
     columns: NDArray[np.int64]
+    box: tuple[float, float, float, float]
 
 
 def make_view(result: Result, max_px: int = MAX_PICTURE_PX) -> View:
@@ -66,7 +69,13 @@ def make_view(result: Result, max_px: int = MAX_PICTURE_PX) -> View:
     columns, rows = np.floor(x / grid.step_x).astype(np.int64), np.floor(y / grid.step_y).astype(np.int64)
     columns[columns >= grid.columns] = -1
     rows[rows >= grid.rows] = -1
-    return View(picture, width_um, height_um, rows, columns)
+    box = (
+        left * slide.width / wide,
+        top * slide.height / high,
+        right * slide.width / wide,
+        bottom * slide.height / high,
+    )
+    return View(picture, width_um, height_um, rows, columns, box)
 
 
 def colour_table() -> NDArray[np.uint8]:
