@@ -39,7 +39,17 @@ def contents(folder: Path) -> dict[str, str]:
 
 
 def start_arguments(slides: Path, bundle: Path, out: Path) -> list[str]:
-    return [*COMMAND, "batch", str(slides), "--bundle", str(bundle), "-o", str(out), "--engine", "onnxruntime"]
+    return [
+        *COMMAND,
+        "batch",
+        str(slides),
+        "--bundle",
+        str(bundle),
+        "-o",
+        str(out),
+        "--engine",
+        "onnxruntime",
+    ]
 
 
 def start(slides: Path, bundle: Path, out: Path) -> subprocess.Popen[bytes]:
@@ -64,7 +74,9 @@ def children(pid: int) -> list[int]:
 
 
 def result_folders(out: Path) -> list[Path]:
-    return sorted(p for p in out.iterdir() if p.is_dir() and not p.name.startswith(".")) if out.is_dir() else []
+    return (
+        sorted(p for p in out.iterdir() if p.is_dir() and not p.name.startswith(".")) if out.is_dir() else []
+    )
 
 
 @pytest.mark.kill
@@ -120,4 +132,6 @@ def test_kill_and_resume_gives_the_same_bytes(tmp_path: Path, request: pytest.Fi
         assert last.returncode == 0, last.stdout + last.stderr
         assert {folder.name: contents(folder) for folder in result_folders(out)} == reference
         assert not list(out.glob(".partial-*"))
-    print(f"{done} kills ({parents} of the batch, {workers} of a worker), {rounds} rounds, {unfinished} leftovers seen")
+    print(
+        f"{done} kills ({parents} of the batch, {workers} of a worker), {rounds} rounds, {unfinished} leftovers seen"
+    )
