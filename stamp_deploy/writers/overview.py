@@ -87,7 +87,10 @@ def draw(result: Result, view: View, indices: list[int], page: int, pages: int) 
             low, top = score_range(result, index)
             draw_picture(axes, view, blend(result, view, result.pathways[:, index], low, top))
             _colour_bar(figure, axes, low, top, (left, bottom - 24, wide, 11), width, height)
-    text = f"{result.score_unit.capitalize()} a tile; colours span each pathway's 1st to 99th percentile.  Research use only."
+    text = (
+        f"{result.score_unit.capitalize()} a tile; colours span each pathway's 1st to 99th percentile.   "
+        "Research use only."
+    )
     figure.text(side / width, 26 / height, text, fontsize=12, color=QUIET, va="center", ha="left")
     return figure
 
@@ -113,7 +116,8 @@ def _heading(
     counts = result.tiles
     facts = (
         f"{counts.ok:,} tiles scored, {counts.unreadable:,} unreadable, {counts.background:,} background",
-        f"{result.bundle.name} ({result.bundle.pfm_id}), {result.grid.target_mpp:g} µm/px, {result.engine.name} {result.engine.precision}",
+        f"{result.bundle.name} ({result.bundle.pfm_id}), {result.grid.target_mpp:g} µm/px, "
+        f"{result.engine.name} {result.engine.precision}",
     )
     figure.text(left, 1 - 24 / height, title, fontsize=20, color=INK, va="top", ha="left", weight="bold")
     text = "   ·   ".join(facts) if width > 1000 else "\n".join(facts)

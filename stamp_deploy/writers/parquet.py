@@ -14,7 +14,7 @@ _FIXED = ("x", "y", "column", "row", "tissue_fraction")
 
 
 def column_names(result: Result) -> list[str]:
-    """The pathway columns' names: the pathway's own, with "pathway." in front where it would shadow another column."""
+    """The pathway columns' names: "pathway." is put in front of one that would shadow another column."""
     return [
         f"pathway.{name}" if name in _FIXED or name.startswith("attention.") else name
         for name in result.pathway_names

@@ -55,7 +55,7 @@ def make_view(result: Result, max_px: int = MAX_PICTURE_PX) -> View:
     x0, y0, x1, y1 = 0.0, 0.0, float(slide.width), float(slide.height)
     if len(result.coords):
         x0, y0 = np.maximum(result.coords.min(axis=0) - (grid.span_x, grid.span_y), 0)
-        x1, y1 = np.minimum(result.coords.max(axis=0) + (2 * grid.span_x, 2 * grid.span_y), (x1, y1))
+        x1, y1 = np.minimum(result.coords.max(axis=0) + 2 * np.array([grid.span_x, grid.span_y]), (x1, y1))
     left, right = math.floor(x0 * wide / slide.width), math.ceil(x1 * wide / slide.width)
     top, bottom = math.floor(y0 * high / slide.height), math.ceil(y1 * high / slide.height)
     crop = result.thumbnail[top:bottom, left:right]

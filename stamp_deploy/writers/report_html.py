@@ -1,8 +1,8 @@
 """report.html: one self-contained page to look at a slide's maps and calls, and to print.
 
-Everything is inside the file, and its content security policy forbids it any request. Scores travel quantised
-(16 bits a value, 8 for large slides, and cells merged for very large ones), so that a normal slide's report stays
-below 5 MB; exact values are in tiles.parquet.
+Everything is inside the file, and its content security policy forbids it any request. Scores travel
+quantised (16 bits a value, 8 for large slides, and cells merged for very large ones), so that a normal
+slide's report stays below 5 MB; exact values are in tiles.parquet.
 """
 
 from __future__ import annotations
@@ -70,10 +70,15 @@ def render(result: Result) -> str:
         provenance=_provenance(record),
         groups=_groups(data["layers"]),
         merged=data["merged"],
-        size_mm=f"{result.slide.width * result.slide.mpp_x / 1000:.1f} x {result.slide.height * result.slide.mpp_y / 1000:.1f} mm",
+        size_mm=_size(result),
         # Inside <script>, "<" could end the element; \u003c is the same JSON.
         data=json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"),
     )
+
+
+def _size(result: Result) -> str:
+    slide = result.slide
+    return f"{slide.width * slide.mpp_x / 1000:.1f} x {slide.height * slide.mpp_y / 1000:.1f} mm"
 
 
 def _groups(layers: list[dict[str, Any]]) -> list[tuple[str, list[tuple[int, str]]]]:
@@ -183,9 +188,17 @@ def _jpeg(picture: NDArray[np.uint8]) -> str:
     return b64encode(file.getvalue()).decode()
 
 
+def _probability(value: float) -> str:
+    """Two decimals, and never a 0.00 or 1.00 that is not exact."""
+    if 0 < value < 0.005:
+        return "< 0.01"
+    return "> 0.99" if 0.995 <= value < 1 else f"{value:.2f}"
+
+
 def _call(head: HeadCall) -> dict[str, Any]:
     """A call for the table: words, and positions in percent for its little diagram."""
     scale = head.kind != "survival"
+    word = _probability if scale else significant
 
     def percent(value: float) -> float:
         return round(100 * min(max(value, 0.0), 1.0), 2)
@@ -195,14 +208,12 @@ def _call(head: HeadCall) -> dict[str, Any]:
         "kind": head.kind,
         "call": head.call or ("No call" if head.abstained else "\N{EM DASH}"),
         "abstained": head.abstained,
-        "value": significant(head.value),
+        "value": word(head.value),
         "value_name": head.value_name,
-        "interval": None if head.interval is None else [significant(v) for v in head.interval],
-        "thresholds": [significant(v) for v in head.thresholds],
-        "abstain": None if head.abstain is None else [significant(v) for v in head.abstain],
-        "classes": [
-            (name, significant(p)) for name, p in zip(head.classes, head.probabilities, strict=False)
-        ],
+        "interval": None if head.interval is None else [word(v) for v in head.interval],
+        "thresholds": [f"{v:g}" for v in head.thresholds],
+        "abstain": None if head.abstain is None else [f"{v:g}" for v in head.abstain],
+        "classes": [(name, word(p)) for name, p in zip(head.classes, head.probabilities, strict=False)],
         "diagram": scale,
         "at": percent(head.value) if scale else 0,
         "bar": [percent(v) for v in head.interval] if scale and head.interval else None,

@@ -1,7 +1,7 @@
-"""slide.zarr: a SpatialData store of thumbnail, tile polygons and scores, for squidpy, napari and spatialdata-plot.
+"""slide.zarr: a SpatialData store of thumbnail, tile polygons and scores, for squidpy and napari.
 
-Elements share the coordinate system "global", level-0 pixels: image `thumbnail` (scaled up to it), shapes `tiles`
-(one square a tile), table `scores` (pathways as variables, annotating `tiles`).
+Elements share the coordinate system "global", level-0 pixels: image `thumbnail` (scaled up to it), shapes
+`tiles` (one square a tile), table `scores` (pathways as variables, annotating `tiles`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def write(result: Result, directory: Path) -> list[Path]:
     from spatialdata.transformations import Identity, Scale
 
     grid, slide = result.grid, result.slide
-    corners = np.hstack([result.coords, result.coords + (grid.span_x, grid.span_y)])
+    corners = np.hstack([result.coords, result.coords + np.array([grid.span_x, grid.span_y])])
     boxes = shapely.box(*corners.T)
     table = to_anndata(result)
     frame = geopandas.GeoDataFrame(geometry=boxes, index=table.obs_names.astype(str))
