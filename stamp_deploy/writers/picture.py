@@ -88,8 +88,11 @@ def colour_table() -> NDArray[np.uint8]:
 def blend(
     result: Result, view: View, values: NDArray[np.floating], low: float, high: float
 ) -> NDArray[np.uint8]:
-    """Lay one value a tile over the view, in colour on a pale grey slide, so that colours read as in the colour
-    bar: uint8 [h, w, 3]. Where there is no tile the slide shows in its own colours, paler."""
+    """Lay one value a tile over the view: uint8 [h, w, 3].
+
+    The slide is pale grey under the map, so that colours read as in the colour bar; where there is no tile it
+    keeps its own colours, paler.
+    """
     cells = value_map(result, values)
     level = np.clip((cells - low) / (high - low), 0, 1) * 255
     index = np.where(np.isnan(level), 0, level).astype(np.uint8)
