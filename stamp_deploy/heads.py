@@ -60,7 +60,7 @@ class HeadCall:
 
     @property
     def value(self) -> float:
-        """The number the call rests on: the positive (last) class's probability, the top probability, or the risk."""
+        """The number the call rests on: probability of the positive (last) or likeliest class, or the risk."""
         return deciding_value(self.kind, np.asarray(self.probabilities))
 
     @property
@@ -165,8 +165,8 @@ def _run(
     attention = np.asarray(answers[1], np.float32).reshape(-1)
     if len(attention) != len(embedding) or len(logits) not in _logit_counts(spec):
         raise BundleError(
-            f"head {spec.name} answers {len(logits)} logits and {len(attention)} attentions for {len(embedding)} tiles "
-            f"and {len(spec.classes)} classes",
+            f"head {spec.name} answers {len(logits)} logits and {len(attention)} attentions for "
+            f"{len(embedding)} tiles and {len(spec.classes)} classes",
             remedy="export the bundle again",
         )
     if not (np.isfinite(logits).all() and np.isfinite(attention).all()):
@@ -204,8 +204,8 @@ def decide(
 ) -> str | None:
     """The class called outside the abstention band, or None for no call.
 
-    Binary: the last class from the threshold (0.5 where none is given) upwards. Multiclass: the likeliest class, if
-    it reaches its own threshold. Survival: the risk group between its cuts, where the groups have names.
+    Binary: the last class from the threshold (0.5 where none is given) upwards. Multiclass: the likeliest class,
+    if it reaches its own threshold. Survival: the risk group between its cuts, where the groups have names.
     """
     if kind == "multiclass":
         top = int(probabilities.argmax())
