@@ -25,7 +25,7 @@ tiler = Extension(
     ["csrc/_tiler.pyx", *sorted(glob("csrc/*.c"))],
     include_dirs=["csrc", numpy.get_include()],
     libraries=["jpeg"],
-    extra_compile_args=["-O3", "-std=c11", "-Wall", "-Wextra", *(["-UNDEBUG", "-g"] if CHECKED else ["-DNDEBUG"])],
+    extra_compile_args=["-O3", "-std=gnu11", "-Wall", "-Wextra", *(["-UNDEBUG", "-g"] if CHECKED else ["-DNDEBUG"])],
     define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION"), ("STAMP_CHECKED", str(int(CHECKED)))],
 )
 extensions = [tiler] if os.path.exists("csrc/_tiler.pyx") else []
