@@ -26,6 +26,9 @@ REGISTRY: dict[str, tuple[str, str]] = {
     "ome-tiff": ("ome_tiff", "formats"),
     "anndata": ("anndata", "formats"),
     "spatialdata": ("spatialdata", "spatialdata"),
+    "dicom-pmap": ("dicom_pmap", "formats"),
+    "dicom-seg": ("dicom_seg", "formats"),
+    "dicom-sr": ("dicom_sr", "formats"),
 }
 """Format name -> (module in this package, extra that installs its libraries; "" for the base install)."""
 

@@ -1,0 +1,71 @@
+"""dicom/tiles-seg.dcm: a DICOM Segmentation of the tiles that were scored."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from ..maps import value_map
+from ..result import Result
+from .dicom_source import FIRST_SERIES_NUMBER, MANUFACTURER, equipment, find_source, geometry, stamp_time, uid
+
+NAME = "dicom-seg"
+FILES = ("dicom/tiles-seg.dcm",)
+
+
+def write(result: Result, directory: Path) -> list[Path]:
+    """Write a binary segmentation with one segment, "Scored tissue", one pixel a grid cell.
+
+    Raises
+    ------
+    UsageError
+        The slide is not DICOM.
+    """
+    import highdicom as hd
+    from highdicom.seg import SegmentDescription, Segmentation
+    from pydicom.sr.codedict import codes
+
+    source = find_source(result)
+    place = geometry(result, source)
+    rule = result.tissue.get("rule", {})
+    segment = SegmentDescription(
+        segment_number=1,
+        segment_label="Scored tissue",
+        segmented_property_category=codes.SCT.Tissue,
+        segmented_property_type=codes.SCT.Tissue,
+        algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
+        algorithm_identification=hd.AlgorithmIdentificationSequence(
+            name=str(rule.get("method", "tissue rule"))[:64],
+            version=result.software.get("stamp-deploy", "unknown"),
+            family=codes.DCM.ArtificialIntelligence,
+            source=MANUFACTURER,
+        ),
+    )
+    mask = np.isfinite(value_map(result, result.tissue_fraction)).astype(np.uint8)
+    image = Segmentation(
+        [source],
+        pixel_array=mask[None],
+        segmentation_type="BINARY",
+        segment_descriptions=[segment],
+        series_instance_uid=uid(result, "seg"),
+        series_number=FIRST_SERIES_NUMBER + 1,
+        sop_instance_uid=uid(result, "seg", "tiles"),
+        instance_number=1,
+        **equipment(result),
+        pixel_measures=place.pixel_measures,
+        plane_orientation=place.orientation,
+        plane_positions=[place.position],
+        content_label="TILES",
+        content_description="Tiles that were scored; research use only",
+        tile_pixel_array=True,
+        tile_size=mask.shape,
+        omit_empty_frames=False,
+    )
+    image.SeriesDescription = "Scored tissue, research use only"
+    stamp_time(image, result)
+    folder = directory / "dicom"
+    folder.mkdir(exist_ok=True)
+    path = folder / "tiles-seg.dcm"
+    image.save_as(path, enforce_file_format=True)
+    return [path]
