@@ -60,7 +60,7 @@ class HeadCall:
 
     @property
     def value(self) -> float:
-        """The number the call rests on: probability of the positive (last) or likeliest class, or the risk."""
+        """The number the call rests on: the probability of the positive or likeliest class, or the risk."""
         return deciding_value(self.kind, np.asarray(self.probabilities))
 
     @property
@@ -204,7 +204,7 @@ def decide(
 ) -> str | None:
     """The class called outside the abstention band, or None for no call.
 
-    Binary: the last class from the threshold (0.5 where none is given) upwards. Multiclass: the likeliest class,
+    Binary: the last class from the threshold (0.5 where none is given) up. Multiclass: the likeliest class,
     if it reaches its own threshold. Survival: the risk group between its cuts, where the groups have names.
     """
     if kind == "multiclass":
@@ -219,7 +219,7 @@ def decide(
 def _replicates(
     session: onnxruntime.InferenceSession, spec: HeadSpec, embedding: NDArray[np.float32], temperature: float
 ) -> NDArray[np.float64]:
-    """Deciding values [B] of bags drawn with replacement; the seed is fixed, so that re-runs are identical."""
+    """Deciding values [B] of bags drawn with replacement, under a fixed seed: re-runs are identical."""
     n = len(embedding)
     if n < 2:
         return np.empty(0)
@@ -238,7 +238,7 @@ def tile_interval(
     """95 % percentile interval of the deciding value under resampling of the slide's tiles.
 
     Bags are m = min(n, 2048) tiles out of n (an m-out-of-n bootstrap; Bickel, Goetze and van Zwet 1997), so
-    deviations from the value are scaled by sqrt(m / n), on the logit scale for probabilities. It says how much
+    deviations from the value are scaled by sqrt(m / n), on the logit scale for probabilities. It says how far
     the call depends on which tissue was sampled; it does not cover the model's or the cohort's uncertainty.
     """
     if len(replicates) == 0:

@@ -70,7 +70,8 @@ def write(result: Result, directory: Path) -> list[Path]:
             tile_pixel_array=True,
             tile_size=cells.shape,
         )
-        image.FloatPixelPaddingValue = PADDING
+        # A range of one value: dciodvfy takes the limit for required.
+        image.FloatPixelPaddingValue = image.FloatPixelPaddingRangeLimit = PADDING
         image.SeriesDescription = "Pathway maps, research use only"
         stamp_time(image, result)
         path = folder / f"map-{index + 1:03d}.dcm"

@@ -62,6 +62,8 @@ def write(result: Result, directory: Path) -> list[Path]:
         tile_size=mask.shape,
         omit_empty_frames=False,
     )
+    # Type 2C, and empty: a slide has no patient orientation.
+    image.PatientOrientation = None
     image.SeriesDescription = "Scored tissue, research use only"
     stamp_time(image, result)
     folder = directory / "dicom"

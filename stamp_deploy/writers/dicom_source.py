@@ -26,6 +26,17 @@ MANUFACTURER = "stamp-deploy"
 CODING_SCHEME = "99STAMP"
 """Private coding scheme of concepts that have no public code: pathways, heads and their classes."""
 FIRST_SERIES_NUMBER = 900
+_TYPE_2 = (
+    "PatientName",
+    "PatientID",
+    "PatientBirthDate",
+    "PatientSex",
+    "StudyDate",
+    "StudyTime",
+    "StudyID",
+    "AccessionNumber",
+    "ReferringPhysicianName",
+)
 
 
 @dataclass(frozen=True)
@@ -63,8 +74,17 @@ def find_source(result: Result) -> Dataset:
     size = (result.slide.width, result.slide.height)
     for candidate in _series(first, path):
         if (int(candidate.TotalPixelMatrixColumns), int(candidate.TotalPixelMatrixRows)) == size:
-            return candidate
+            return _complete(candidate)
     raise UsageError(f"no instance of the series is {size[0]} x {size[1]} px", path=path, remedy=remedy)
+
+
+def _complete(source: Dataset) -> Dataset:
+    """Give the source, in memory, the required but possibly empty (type 2) attributes that de-identification and
+    research converters leave out; they are copied into the results, empty as they are."""
+    for keyword in _TYPE_2:
+        if keyword not in source:
+            setattr(source, keyword, None)
+    return source
 
 
 def _series(first: Dataset, path: Path) -> list[Dataset]:
