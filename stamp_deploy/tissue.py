@@ -220,7 +220,8 @@ def _clean(mask: NDArray[np.bool_], rule: TissueRule, mpp: float) -> NDArray[np.
         inner = slice(int(radius) + 1, -(int(radius) + 1))
         mask = mask | closed[inner, inner]
     mask = _drop_small(mask, np.pi * (rule.min_object_um / 2 / mpp) ** 2)
-    return ~_drop_small(~mask, np.pi * (rule.min_hole_um / 2 / mpp) ** 2)
+    filled: NDArray[np.bool_] = ~_drop_small(~mask, np.pi * (rule.min_hole_um / 2 / mpp) ** 2)
+    return filled
 
 
 def _drop_small(mask: NDArray[np.bool_], min_area: float) -> NDArray[np.bool_]:

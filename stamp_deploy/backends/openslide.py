@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,10 +24,8 @@ class OpenSlideBackend:
     name = "openslide"
 
     def __init__(self, path: Path) -> None:
-        import openslide
-
         self._path = path
-        self._slide: openslide.OpenSlide | None = None
+        self._slide: Any = None
         slide = self._handle()
         self.properties = {str(key): str(value) for key, value in slide.properties.items()}
         self.vendor = self.properties.get("openslide.vendor", "unknown")
@@ -54,14 +53,15 @@ class OpenSlideBackend:
             return np.ascontiguousarray(rgba[..., :3])
         # OpenSlide hands out premultiplied pixels undone by PIL; transparent means outside the scan
         mixed = rgba[..., :3].astype(np.uint16) * alpha + 255 * (255 - alpha.astype(np.uint16))
-        return ((mixed + 127) // 255).astype(np.uint8)
+        opaque: NDArray[np.uint8] = ((mixed + 127) // 255).astype(np.uint8)
+        return opaque
 
     def close(self) -> None:
         if self._slide is not None:
             self._slide.close()
             self._slide = None
 
-    def _handle(self):  # type: ignore[no-untyped-def]
+    def _handle(self) -> Any:
         import openslide
 
         if self._slide is None:
