@@ -1,0 +1,1 @@
+"""Pathway-aligned fine-tuning: cohorts of spatial transcriptomics, LoRA, evaluation (``stamp_deploy.training``)."""

@@ -1,0 +1,259 @@
+"""The pathology foundation models (PFMs) that can be adapted, as one table of values.
+
+Weights are never downloaded: most are gated, and a run must be able to start on a machine without a network.
+They come from a local file, safetensors first; `build_backbone` without a file gives random weights, which is
+what tests and from-scratch training want. Sources of the table: the model cards on Hugging Face.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from stamp_deploy.errors import UsageError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+HALF = (0.5, 0.5, 0.5)
+LUNIT_MEAN, LUNIT_STD = (0.70322989, 0.53606487, 0.66096631), (0.21716536, 0.26081574, 0.20723464)
+HOPTIMUS_MEAN, HOPTIMUS_STD = (0.707223, 0.578729, 0.703617), (0.211883, 0.230117, 0.177517)
+HIBOU_MEAN, HIBOU_STD = (0.7068, 0.5755, 0.722), (0.195, 0.2316, 0.1816)
+
+EmbedRule = Literal["cls", "cls+mean", "mean", "pool"]
+"""How tokens become the tile embedding.
+
+``cls``: the class token; ``cls+mean``: class token and mean of the patch tokens, joined (2 x width);
+``mean``: mean of the patch tokens; ``pool``: whatever the timm model's own pooling gives (for CNNs).
+"""
+
+
+@dataclass(frozen=True)
+class PFM:
+    """One foundation model.
+
+    Attributes
+    ----------
+    id : str
+        What the configuration calls it.
+    timm_name, kwargs
+        Arguments of ``timm.create_model``; classes are named by string (see `LAYERS`), so the table is JSON.
+    embed : EmbedRule
+        How tokens become the embedding.
+    dim : int
+        Length of the embedding.
+    params_m : float
+        Millions of parameters, 0 where not checked.
+    mean, std : tuple of float
+        Normalisation of RGB in [0, 1].
+    tile_px, mpp : int, float
+        The tile that the model was trained on, in pixels and microns a pixel.
+    licence : str
+        Of the weights. ``share_merged`` is False where it forbids publishing derived weights.
+    """
+
+    id: str
+    timm_name: str
+    kwargs: dict[str, Any]
+    embed: EmbedRule
+    dim: int
+    params_m: float
+    licence: str
+    share_merged: bool = False
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    tile_px: int = 224
+    mpp: float = 0.5
+    note: str = ""
+    tags: tuple[str, ...] = field(default=())
+
+
+def _table(*rows: PFM) -> dict[str, PFM]:
+    return {row.id: row for row in rows}
+
+
+SWIGLU = {"mlp_layer": "SwiGLUPacked", "act_layer": "SiLU"}
+UNI_KWARGS = {"init_values": 1e-5, "dynamic_img_size": True}
+UNI2_KWARGS = {
+    "img_size": 224, "patch_size": 14, "depth": 24, "num_heads": 24, "init_values": 1e-5, "embed_dim": 1536,
+    "mlp_ratio": 5.33334, "no_embed_class": True, "reg_tokens": 8, "dynamic_img_size": True, **SWIGLU,
+}  # fmt: skip
+VIRCHOW_KWARGS = {"init_values": 1e-5, "mlp_ratio": 5.3375, "dynamic_img_size": True, **SWIGLU}
+HOPTIMUS_KWARGS = {"init_values": 1e-5, "img_size": 224, "dynamic_img_size": False}
+GIGAPATH_KWARGS = {
+    "img_size": 224, "patch_size": 16, "init_values": 1e-5, "depth": 40, "num_heads": 24, "mlp_ratio": 5.33334,
+}  # fmt: skip
+H0_KWARGS = {"img_size": 224, "init_values": 1e-5, "mlp_ratio": 5.33334, "dynamic_img_size": True, **SWIGLU}
+NC, ND = "CC-BY-NC-4.0", "CC-BY-NC-ND-4.0, gated"
+DEMO_KWARGS = {"img_size": 64, "patch_size": 8, "embed_dim": 96, "depth": 4, "num_heads": 3}
+
+REGISTRY: dict[str, PFM] = _table(
+    PFM("uni", "vit_large_patch16_224", UNI_KWARGS, "cls", 1024, 303.4, ND),
+    PFM("uni2-h", "vit_giant_patch14_224", UNI2_KWARGS, "cls", 1536, 681.4, ND),
+    PFM("virchow", "vit_huge_patch14_224", VIRCHOW_KWARGS, "cls+mean", 2560, 631.2, "Apache-2.0, gated", True),
+    PFM("virchow2", "vit_huge_patch14_224", {**VIRCHOW_KWARGS, "reg_tokens": 4}, "cls+mean", 2560, 631.2,
+        ND),
+    PFM("h-optimus-0", "vit_giant_patch14_reg4_dinov2", HOPTIMUS_KWARGS, "cls", 1536, 1134.8, "Apache-2.0", True,
+        HOPTIMUS_MEAN, HOPTIMUS_STD),
+    PFM("h-optimus-1", "vit_giant_patch14_reg4_dinov2", HOPTIMUS_KWARGS, "cls", 1536, 1134.8,
+        ND, False, HOPTIMUS_MEAN, HOPTIMUS_STD),
+    PFM("h0-mini", "vit_base_patch14_reg4_dinov2", H0_KWARGS, "cls", 768, 85.7, ND, False, HOPTIMUS_MEAN, HOPTIMUS_STD),
+    PFM("prov-gigapath", "vit_giant_patch14_dinov2", GIGAPATH_KWARGS, "cls", 1536, 1134.9,
+        "Apache-2.0 with a research-only gate", note="the authors resize to 256 px and crop the centre 224"),
+    PFM("kaiko-s8", "vit_small_patch8_224", {"dynamic_img_size": True}, "cls", 384, 21.7, NC, False, HALF, HALF),
+    PFM("kaiko-s16", "vit_small_patch16_224", {"dynamic_img_size": True}, "cls", 384, 21.7, NC, False, HALF,
+        HALF),
+    PFM("kaiko-b8", "vit_base_patch8_224", {"dynamic_img_size": True}, "cls", 768, 85.8, NC, False, HALF, HALF),
+    PFM("kaiko-b16", "vit_base_patch16_224", {"dynamic_img_size": True}, "cls", 768, 85.8, NC, False, HALF,
+        HALF),
+    PFM("kaiko-l14", "vit_large_patch14_reg4_dinov2", {"img_size": 518, "dynamic_img_size": True}, "cls", 1024, 304.4,
+        NC, False, HALF, HALF, note="position table for 518 px, interpolated to 224"),
+    PFM("midnight-12k", "vit_giant_patch14_dinov2", {"img_size": 518, "init_values": 1e-5, "dynamic_img_size": True},
+        "cls+mean", 3072, 1136.5, "MIT", True, HALF, HALF),
+    PFM("lunit-vits8", "vit_small_patch8_224", {"dynamic_img_size": True}, "cls", 384, 21.7, NC, False,
+        LUNIT_MEAN, LUNIT_STD),
+    PFM("lunit-vits16", "vit_small_patch16_224", {"dynamic_img_size": True}, "cls", 384, 21.7, NC, False,
+        LUNIT_MEAN, LUNIT_STD),
+    PFM("phikon-v2", "vit_large_patch16_224", {**UNI_KWARGS}, "cls", 1024, 303.4, "CC-BY-NC-ND-4.0",
+        note="the published file is in transformers' layout: convert its keys first"),
+    PFM("hibou-b", "vit_base_patch14_reg4_dinov2", H0_KWARGS, "cls", 768, 85.7, "Apache-2.0", True, HIBOU_MEAN, HIBOU_STD),
+    PFM("hibou-l", "vit_large_patch14_reg4_dinov2", {**H0_KWARGS, "mlp_ratio": 5.34375}, "cls", 1024, 303.7, "Apache-2.0", True, HIBOU_MEAN, HIBOU_STD),
+    PFM("gpfm", "vit_large_patch14_dinov2", {"img_size": 224, "init_values": 1e-5, "dynamic_img_size": True}, "cls", 1024,
+        303.2, NC),
+    PFM("mstar", "vit_large_patch16_224", UNI_KWARGS, "cls", 1024, 303.4, ND),
+    # Not PFMs: small models from random weights, for tests, the demo and training from scratch.
+    PFM("vit-tiny", "vit_tiny_patch16_224", {"dynamic_img_size": True}, "cls", 192, 5.5, "random weights", True,
+        tags=("random",)),
+    PFM("demo-vit", "vit_tiny_patch16_224", DEMO_KWARGS, "mean", 96, 0.5, "random weights", True, HOPTIMUS_MEAN,
+        HOPTIMUS_STD, 64, 1.0, tags=("random",)),
+)  # fmt: skip
+
+
+def get_pfm(pfm_id: str) -> PFM:
+    """Look up a model; ``timm/NAME`` stands for any timm backbone, with its own pooling and ImageNet statistics.
+
+    Raises
+    ------
+    UsageError
+        No such model.
+    """
+    if pfm_id in REGISTRY:
+        return REGISTRY[pfm_id]
+    if pfm_id.startswith("timm/"):
+        import timm
+
+        name = pfm_id.removeprefix("timm/")
+        if not timm.is_model(name):
+            raise UsageError(f"timm knows no model {name}", remedy="timm.list_models() names them")
+        return PFM(pfm_id, name, {}, "pool", 0, 0.0, "not stated", tags=("random",))
+    raise UsageError(f"no foundation model is called {pfm_id}", remedy="use one of: " + ", ".join(REGISTRY))
+
+
+def resolve_kwargs(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """JSON keyword arguments to timm's: class names become classes, ``num_classes`` is 0.
+
+    Raises
+    ------
+    UsageError
+        A class name is not in the list that may be used.
+    """
+    import timm.layers
+    from torch import nn
+
+    layers: dict[str, Any] = {
+        "SwiGLUPacked": timm.layers.SwiGLUPacked, "SiLU": nn.SiLU, "GELU": nn.GELU, "LayerNorm": nn.LayerNorm,
+    }  # fmt: skip
+    found: dict[str, Any] = {"num_classes": 0}
+    for key, value in kwargs.items():
+        if isinstance(value, str) and key.endswith("_layer"):
+            if value not in layers:
+                raise UsageError(f"{key} = {value} is not a known layer", remedy="use one of: " + ", ".join(layers))
+            value = layers[value]
+        found[key] = value
+    return found
+
+
+def build_backbone(
+    timm_name: str, kwargs: dict[str, Any], *, weights: Path | None = None, sha256: str = "", device: str = "cpu"
+) -> nn.Module:
+    """A timm backbone without classifier, with random weights or those of a local file.
+
+    Parameters
+    ----------
+    timm_name, kwargs
+        As in `PFM`.
+    weights : path, optional
+        safetensors; or a .pt/.pth/.bin file, which needs `sha256`.
+    sha256 : str
+        Expected hash of the file, checked where given.
+    device : str
+        ``meta`` builds shapes only, without memory.
+
+    Raises
+    ------
+    UsageError
+        The file is missing, altered, of another model, or a pickle without a pinned hash.
+    """
+    import timm
+    import torch
+
+    from . import backbones  # noqa: F401  registers this project's small backbones with timm
+
+    with torch.device(device):
+        backbone: nn.Module = timm.create_model(timm_name, pretrained=False, **resolve_kwargs(kwargs))
+    if weights is not None:
+        load_weights(backbone, weights, sha256)
+    return backbone
+
+
+def load_weights(backbone: nn.Module, path: Path, sha256: str = "") -> None:
+    """Fill a backbone from a file; every tensor must find its place (classifier heads are dropped).
+
+    Raises
+    ------
+    UsageError
+        As `build_backbone`.
+    """
+    if not path.is_file():
+        raise UsageError("no such weights file", path=path, remedy="download it from the model's authors first")
+    if sha256 and file_sha256(path) != sha256.lower():
+        raise UsageError("the weights' SHA-256 is not the one expected", path=path, remedy="fetch the file again")
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        tensors = load_file(path)
+    elif not sha256:
+        raise UsageError(
+            "a pickled weights file can run code when opened, and no hash vouches for it",
+            path=path,
+            remedy="convert it to safetensors, or state its SHA-256 as weights_sha256",
+        )
+    else:
+        import torch
+
+        tensors = torch.load(path, map_location="cpu", weights_only=True)
+        for key in ("model", "state_dict", "teacher"):
+            tensors = tensors.get(key, tensors) if isinstance(tensors, dict) else tensors
+    for prefix in ("module.", "model.", "backbone."):
+        if tensors and all(key.startswith(prefix) for key in tensors):
+            tensors = {key.removeprefix(prefix): value for key, value in tensors.items()}
+    tensors = {k: v for k, v in tensors.items() if not k.startswith(("head.", "fc.")) and k != "mask_token"}
+    expected = backbone.state_dict()
+    wrong = [k for k in expected if k not in tensors] + [k for k in tensors if k not in expected]
+    wrong += [k for k in expected if k in tensors and expected[k].shape != tensors[k].shape]
+    if wrong:
+        raise UsageError(
+            f"the weights are of another model: {len(wrong)} tensors do not fit, first {', '.join(wrong[:3])}",
+            path=path,
+            remedy="check pfm and its kwargs",
+        )
+    backbone.load_state_dict(tensors, strict=True)
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
