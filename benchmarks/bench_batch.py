@@ -1,0 +1,327 @@
+"""Batches measured: overlap across slides, memory over many slides, and writing GeoJSON.
+
+    python benchmarks/bench_batch.py [--quick] --json FILE [--markdown FILE]
+
+1. Overlap: a batch of make_wsi slides against tiling alone and the engine alone, all in one run, interleaved.
+   The engine is a stand-in for a device that takes its time without using the CPU (device_worker.py), at 0.5,
+   1 and 2 times the tiling rate; with --cpu-bundle DIR also a real one. Start-up (imports, plan, loading the
+   engine) is once a batch and is shown by itself.
+2. Memory: resident memory of the worker after each of many small slides.
+3. GeoJSON: a result of 20,000 tiles written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tests"))
+
+from bundle_factory import make_bundle  # noqa: E402
+from result_factory import make_result  # noqa: E402
+
+from stamp_deploy.batch import BatchOptions, run_batch  # noqa: E402
+from stamp_deploy.batch_plan import Plan  # noqa: E402
+from stamp_deploy.board import Settled  # noqa: E402
+from stamp_deploy.bundle import load_bundle  # noqa: E402
+from stamp_deploy.config import InferOptions  # noqa: E402
+from stamp_deploy.executors.local import LocalExecutor  # noqa: E402
+from stamp_deploy.infer import prepare  # noqa: E402
+from stamp_deploy.worker import WorkerConfig  # noqa: E402
+
+DATA = Path(os.environ.get("STAMP_TEST_DATA", ROOT.parent / "shared" / "data"))
+DEVICE = (sys.executable, str(Path(__file__).with_name("device_worker.py")))
+WRITERS = ("json", "hdf5", "parquet")
+
+
+class Watchful:
+    """A view that notes when things happen, and the worker's memory after each slide."""
+
+    def __init__(self) -> None:
+        self.first_progress = 0.0
+        self.last_settled = 0.0
+        self.rss: list[int] = []
+        self.states: list[str] = []
+
+    def planned(self, plan: Plan) -> None:
+        assert not plan.of_state("bad"), plan.findings
+
+    def progress(self, key: str, done: int, total: int) -> None:
+        pass
+
+    def settled(self, settled: Settled, path: Path) -> None:
+        self.last_settled = time.perf_counter()
+        self.states.append(settled.state)
+        self.rss.append(settled.summary.get("rss", 0))
+
+    def finished(self, report: dict[str, Any]) -> None:
+        self.report = report
+
+
+class ReadyExecutor(LocalExecutor):
+    """Notes when the first worker has loaded its engine: the end of start-up."""
+
+    ready_at = 0.0
+
+    def run(self, source: Any, listener: Any) -> None:
+        supervisor = self._supervisors[0]
+        original = supervisor._start
+
+        def start() -> None:
+            original()
+            self.ready_at = self.ready_at or time.perf_counter()
+
+        supervisor._start = start  # type: ignore[method-assign]
+        super().run(source, listener)
+
+
+def wsi(folder: Path, count: int, tiles: str, recode: str = "420") -> list[Path]:
+    """Large slides of make_wsi.py, 0.25 um/px."""
+    script, source = DATA.parent / "tools" / "make_wsi.py", DATA / "slides" / "CMU-1-Small-Region.svs"
+    paths = []
+    for seed in range(count):
+        path = folder / f"slide{seed}.svs"
+        command = [sys.executable, script, source, path, "--tiles", tiles, "--tissue", "0.5", "--mpp", "0.25"]
+        subprocess.run(
+            [*map(str, command), "--seed", str(seed), "--recode", recode],
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
+        paths.append(path)
+    return paths
+
+
+def tiling_alone(slides: list[Path], bundle: Path, options: InferOptions) -> tuple[float, int]:
+    """(seconds, tiles): every slide opened, its tissue found, its tiles read and dropped."""
+    loaded, seen, clock = load_bundle(bundle), 0, time.perf_counter()
+    for slide in slides:
+        prepared = prepare(slide, loaded, options)
+        seen += sum(len(batch.index) for batch in prepared.source)
+        prepared.close()
+    return time.perf_counter() - clock, seen
+
+
+def batch_run(
+    slides: list[Path], bundle: Path, out: Path, options: InferOptions, rate: float | None
+) -> dict[str, float]:
+    """Seconds of a whole batch, and without start-up."""
+    view, clock = Watchful(), time.perf_counter()
+    made: list[ReadyExecutor] = []
+
+    def executor(chosen: BatchOptions) -> LocalExecutor:
+        config = {**chosen.worker_config(), "device_tiles_per_s": rate}
+        made.append(ReadyExecutor([WorkerConfig(config, chosen.state / "worker.log", command=DEVICE)]))
+        return made[0]
+
+    code = run_batch(slides, BatchOptions(bundle, out, options), view, executor=executor)
+    end = time.perf_counter()
+    assert code == 0 and view.states == ["done"] * len(slides), (code, view.states)
+    shutil.rmtree(out)
+    return {"whole": end - clock, "startup": made[0].ready_at - clock, "steady": end - made[0].ready_at}
+
+
+def overlap(folder: Path, quick: bool, cpu_bundle: Path | None) -> dict[str, Any]:
+    """Ratios of batch time to the slower of tiling and engine, interleaved repeats."""
+    slides = wsi(folder, 4 if quick else 10, "100x80" if quick else "200x160")
+    bundle = make_bundle(folder / "bundle224", tile_px=224)
+    options = InferOptions(batch=32, writers=WRITERS)
+    repeats = 1 if quick else 3
+    tiling_alone(slides[:1], bundle, options)  # warm: page cache, imports
+    tiling_runs, rows = [], []
+    seconds, tiles = tiling_alone(slides, bundle, options)
+    factors = (1.0,) if quick else (0.5, 1.0, 2.0)
+    rates = {factor: factor * tiles / seconds for factor in factors}
+    for _ in range(repeats):
+        tiling_runs.append(tiling_alone(slides, bundle, options)[0])
+        for factor, rate in rates.items():
+            rows.append((factor, batch_run(slides, bundle, folder / "out", options, rate)))
+    alone = statistics.median(tiling_runs)
+    table = []
+    for factor, rate in rates.items():
+        engine = tiles / rate
+        slower = max(alone, engine)
+        mine = [row for f, row in rows if f == factor]
+        steady = [row["steady"] / slower for row in mine]
+        table.append(
+            {
+                "device_over_tiling_rate": factor,
+                "tiling_alone_s": round(alone, 3),
+                "engine_alone_s": round(engine, 3),
+                "batch_s": round(statistics.median(row["steady"] for row in mine), 3),
+                "startup_s": round(statistics.median(row["startup"] for row in mine), 3),
+                "ratio": round(statistics.median(steady), 4),
+                "ratio_spread": round(max(steady) - min(steady), 4),
+                "ratio_with_startup": round(statistics.median(row["whole"] for row in mine) / slower, 4),
+            }
+        )
+    found = {
+        "slides": len(slides),
+        "tiles": tiles,
+        "tiling_spread_s": round(max(tiling_runs) - min(tiling_runs), 3),
+    }
+    found["table"] = table
+    if cpu_bundle is not None:
+        found["cpu"] = cpu_overlap(slides[:2], cpu_bundle, folder)
+    return found
+
+
+def cpu_overlap(slides: list[Path], bundle: Path, folder: Path) -> dict[str, float]:
+    """The same with a real engine on the CPU, which tiling has to share with it."""
+    from stamp_deploy.engine import load_engine
+
+    options = InferOptions(batch=16, writers=WRITERS)
+    tiling, tiles = tiling_alone(slides, bundle, options)
+    loaded = load_bundle(bundle)
+    engine = load_engine(loaded, batch=16)
+    prepared = prepare(slides[0], loaded, options)
+    pixels = next(iter(prepared.source)).pixels[:16].copy()
+    prepared.close()
+    engine.run(pixels)
+    clock = time.perf_counter()
+    for _ in range(0, tiles, 16):
+        engine.run(pixels)
+    alone = time.perf_counter() - clock
+    engine.close()
+    row = batch_run(slides, bundle, folder / "out-cpu", options, None)
+    slower = max(tiling, alone)
+    return {
+        "tiles": tiles, "tiling_alone_s": round(tiling, 2), "engine_alone_s": round(alone, 2),
+        "batch_s": round(row["steady"], 2), "ratio": round(row["steady"] / slower, 4),
+        "ratio_with_startup": round(row["whole"] / slower, 4),
+    }  # fmt: skip
+
+
+def memory(folder: Path, count: int) -> dict[str, Any]:
+    """Growth of the worker's memory over many small slides: last tenth against first tenth."""
+    from test_batch import make_slide
+
+    slides = folder / "small"
+    slides.mkdir()
+    paths = [make_slide(slides / f"s{i:03}.tif", i) for i in range(count)]
+    bundle = make_bundle(folder / "bundle64")
+    view = Watchful()
+    options = BatchOptions(bundle, folder / "out-small", InferOptions(writers=WRITERS), devices="cpu")
+    clock = time.perf_counter()
+    code = run_batch(paths, options, view)
+    assert code == 0, code
+    tenth = max(1, count // 10)
+    first, last = statistics.mean(view.rss[:tenth]), statistics.mean(view.rss[-tenth:])
+    return {
+        "slides": count,
+        "seconds": round(time.perf_counter() - clock, 1),
+        "first_tenth_mb": round(first / 1e6, 1),
+        "last_tenth_mb": round(last / 1e6, 1),
+        "peak_mb": round(max(view.rss) / 1e6, 1),
+        "growth": round(last / first - 1, 4),
+    }
+
+
+def geojson(folder: Path, repeats: int) -> dict[str, Any]:
+    """Seconds to write 20,000 tiles with six pathways as GeoJSON."""
+    from stamp_deploy.writers import write_all
+
+    result = make_result(20_000, pathways=6)
+    times, size = [], 0
+    for i in range(repeats):
+        target = folder / f"geojson{i}"
+        target.mkdir()
+        clock = time.perf_counter()
+        paths = write_all(result, target, ("geojson",))
+        times.append(time.perf_counter() - clock)
+        size = sum(path.stat().st_size for path in paths)
+    return {
+        "tiles": 20_000, "pathways": 6, "seconds": round(statistics.median(times), 3),
+        "spread": round(max(times) - min(times), 3), "bytes": size,
+    }  # fmt: skip
+
+
+def markdown(found: dict[str, Any]) -> str:
+    """The results as a page."""
+    parts = found["parts"]
+    lines = [
+        "# Batches",
+        "",
+        f"Measured by benchmarks/bench_batch.py on {found['machine']}; all of it in one run.",
+        "",
+        f"Overlap: {parts['overlap']['slides']} slides of make_wsi.py (4:2:0, 0.25 um/px), "
+        f"{parts['overlap']['tiles']} tiles of 224 px at 0.5 um/px. The engine is a stand-in that takes a device's "
+        "time and no CPU. Ratio: batch without start-up over the slower of tiling alone and engine alone.",
+        "",
+        "| engine rate over tiling rate | tiling alone, s | engine alone, s | batch, s | ratio (spread) | start-up, s | "
+        "ratio with start-up |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in parts["overlap"]["table"]:
+        lines.append(
+            f"| {row['device_over_tiling_rate']} | {row['tiling_alone_s']:.2f} | {row['engine_alone_s']:.2f} | "
+            f"{row['batch_s']:.2f} | {row['ratio']:.3f} ({row['ratio_spread']:.3f}) | {row['startup_s']:.2f} | "
+            f"{row['ratio_with_startup']:.3f} |"
+        )
+    cpu = parts["overlap"].get("cpu")
+    if cpu:
+        lines += [
+            "",
+            f"A real engine on the same CPU cores: {cpu['tiles']} tiles, tiling alone {cpu['tiling_alone_s']} s, engine "
+            f"alone {cpu['engine_alone_s']} s, batch {cpu['batch_s']} s: ratio {cpu['ratio']:.3f} "
+            f"({cpu['ratio_with_startup']:.3f} with start-up).",
+        ]
+    m, g = parts["memory"], parts["geojson"]
+    lines += [
+        "",
+        "| | measured | bar |",
+        "|---|---|---|",
+        f"| end to end over the slower stage, worst row | {found['e2e_over_slowest_stage']:.3f} | 1.1 |",
+        f"| memory growth over {m['slides']} small slides, last tenth against first | {m['growth']:+.2%} "
+        f"({m['first_tenth_mb']} to {m['last_tenth_mb']} MB) | 5 % |",
+        f"| GeoJSON of {g['tiles']} tiles, {g['pathways']} pathways | {g['seconds']:.2f} s (spread {g['spread']:.2f}) | 5 s |",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Run and write the results."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="smaller, under 50 s")
+    parser.add_argument("--json", type=Path, required=True)
+    parser.add_argument("--markdown", type=Path)
+    parser.add_argument("--cpu-bundle", type=Path, help="also overlap a real CPU engine of this bundle")
+    chosen = parser.parse_args()
+    parts: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory(prefix="stamp-bench-batch-") as name:
+        folder = Path(name)
+        parts["overlap"] = overlap(folder, chosen.quick, chosen.cpu_bundle)
+        parts["memory"] = memory(folder, 60 if chosen.quick else 200)
+        parts["geojson"] = geojson(folder, 1 if chosen.quick else 5)
+    worst = max(parts["overlap"]["table"], key=lambda row: row["ratio"])
+    found = {
+        "e2e_over_slowest_stage": worst["ratio"],
+        "e2e_over_slowest_stage_spread": worst["ratio_spread"],
+        "rss_growth_fraction": parts["memory"]["growth"],
+        "geojson_20k_s": parts["geojson"]["seconds"],
+        "geojson_20k_s_spread": parts["geojson"]["spread"],
+        "quick": chosen.quick,
+        "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores",
+        "parts": parts,
+    }
+    chosen.json.write_text(json.dumps(found, indent=2) + "\n")
+    if chosen.markdown:
+        chosen.markdown.write_text(markdown(found))
+    print(json.dumps({key: value for key, value in found.items() if key != "parts"}, indent=2))
+
+
+if __name__ == "__main__":
+    main()
