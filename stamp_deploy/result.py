@@ -35,8 +35,8 @@ _PERCENTILES = (5, 25, 50, 75, 95)
 class SlideFacts:
     """What the slide is.
 
-    `name` is the file name without its folder; `levels` are {width, height, downsample_x, downsample_y}; mpp is
-    microns per level-0 pixel; `properties` hold allow-listed vendor fields only.
+    `name` is the file name without its folder; `levels` are {width, height, downsample_x, downsample_y}; mpp
+    is microns per level-0 pixel; `properties` hold allow-listed vendor fields only.
     """
 
     name: str

@@ -1,7 +1,7 @@
 """Output formats. One module a format, imported when the format is asked for.
 
 A writer is a module with ``NAME`` (what --write takes), ``FILES`` (what appears, for help texts) and
-``write(result, directory) -> list[Path]``. It writes into a staging folder that is renamed when all writers
+``write(result, directory) -> list[Path]``, and perhaps ``check(slide)``. It writes into a staging folder that is renamed when all writers
 have succeeded, so it need not be atomic itself; given the same result it writes the same bytes, wherever
 the format allows. docs/writers.md lists them all.
 """
@@ -62,16 +62,25 @@ def load_writer(name: str) -> Writer:
         ) from error
 
 
-def check_names(names: Sequence[str]) -> None:
-    """Refuse unknown or uninstalled formats before a slide is read.
+def check_names(names: Sequence[str], slide: Path | None = None) -> None:
+    """Refuse formats that cannot be written before time is spent on the slide.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Formats asked for.
+    slide : Path, optional
+        The slide to be read; formats that fit some slides only (a module with a `check`) look at it.
 
     Raises
     ------
     UsageError
-        As `load_writer`.
+        As `load_writer`; or a format cannot describe this slide.
     """
     for name in names:
-        load_writer(name)
+        check = getattr(load_writer(name), "check", None)
+        if check is not None and slide is not None:
+            check(slide)
 
 
 def write_all(result: Result, directory: Path, names: Sequence[str]) -> list[Path]:

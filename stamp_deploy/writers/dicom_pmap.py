@@ -1,4 +1,4 @@
-"""dicom/map-001.dcm ...: one DICOM Parametric Map a pathway, one pixel a grid cell, on the slide's frame of reference."""
+"""dicom/map-001.dcm ...: one DICOM Parametric Map a pathway, one pixel a grid cell."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ import numpy as np
 
 from ..maps import colour_range, value_map
 from ..result import Result
-from .dicom_source import FIRST_SERIES_NUMBER, code, equipment, find_source, geometry, stamp_time, uid
+from .dicom_source import FIRST_SERIES_NUMBER, check, code, equipment, find_source, geometry, stamp_time, uid
 from .names import display_name
 
 NAME = "dicom-pmap"
 FILES = ("dicom/map-<number>.dcm",)
 PADDING = float(np.finfo(np.float32).min)
 """Stands where there is no tile; declared as Float Pixel Padding Value."""
+
+__all__ = ["FILES", "NAME", "check", "write"]
 
 
 def write(result: Result, directory: Path) -> list[Path]:

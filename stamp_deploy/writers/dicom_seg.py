@@ -8,10 +8,21 @@ import numpy as np
 
 from ..maps import value_map
 from ..result import Result
-from .dicom_source import FIRST_SERIES_NUMBER, MANUFACTURER, equipment, find_source, geometry, stamp_time, uid
+from .dicom_source import (
+    FIRST_SERIES_NUMBER,
+    MANUFACTURER,
+    check,
+    equipment,
+    find_source,
+    geometry,
+    stamp_time,
+    uid,
+)
 
 NAME = "dicom-seg"
 FILES = ("dicom/tiles-seg.dcm",)
+
+__all__ = ["FILES", "NAME", "check", "write"]
 
 
 def write(result: Result, directory: Path) -> list[Path]:
@@ -23,7 +34,7 @@ def write(result: Result, directory: Path) -> list[Path]:
         The slide is not DICOM.
     """
     import highdicom as hd
-    from highdicom.seg import SegmentDescription, Segmentation
+    from highdicom.seg import Segmentation, SegmentDescription
     from pydicom.sr.codedict import codes
 
     source = find_source(result)

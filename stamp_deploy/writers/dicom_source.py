@@ -1,8 +1,8 @@
 """What the DICOM writers share: the source image, the maps' geometry on its slide, identifiers, equipment.
 
-Results of a DICOM slide belong to its patient and study: the writers copy those attributes from the source, as the
-standard asks. UIDs are derived from the hashes of slide, bundle and configuration, so that a re-run replaces its
-result in an archive instead of adding a second one.
+Results of a DICOM slide belong to its patient and study: the writers copy those attributes from the
+source, as the standard asks. UIDs are derived from the hashes of slide, bundle and configuration, so that
+a re-run replaces its result in an archive instead of adding a second one.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ MANUFACTURER = "stamp-deploy"
 CODING_SCHEME = "99STAMP"
 """Private coding scheme of concepts that have no public code: pathways, heads and their classes."""
 FIRST_SERIES_NUMBER = 900
+_REMEDY = "leave the dicom formats out; they describe DICOM slides"
 _TYPE_2 = (
     "PatientName",
     "PatientID",
@@ -48,34 +49,53 @@ class Geometry:
     position: Any
 
 
+def check(slide: Path) -> None:
+    """Refuse, before any tile is scored, a slide that the DICOM writers could not describe.
+
+    Raises
+    ------
+    UsageError
+        The slide is no DICOM whole-slide image, or does not say where it lies on the glass.
+    """
+    _open(slide)
+
+
 def find_source(result: Result) -> Dataset:
     """The slide's full-resolution instance, without pixels.
 
     Raises
     ------
     UsageError
-        The slide is no DICOM whole-slide image, or its full resolution is split over several files.
+        As `check`; or the full resolution is split over several files.
     """
-    import pydicom
-    from pydicom.errors import InvalidDicomError
-
     path = result.source_path
-    remedy = "leave the dicom formats out; they describe DICOM slides"
     if path is None:
         raise UsageError(
             "the result no longer knows where its slide lay", remedy="run infer again on the slide"
         )
+    size = (result.slide.width, result.slide.height)
+    for candidate in _series(_open(path), path):
+        if (int(candidate.TotalPixelMatrixColumns), int(candidate.TotalPixelMatrixRows)) == size:
+            return _complete(candidate)
+    raise UsageError(f"no instance of the series is {size[0]} x {size[1]} px", path=path, remedy=_REMEDY)
+
+
+def _open(path: Path) -> Dataset:
+    import pydicom
+    from pydicom.errors import InvalidDicomError
+
     try:
         first = pydicom.dcmread(path if path.is_file() else min(path.glob("*.dcm")), stop_before_pixels=True)
     except (InvalidDicomError, ValueError, OSError) as error:
-        raise UsageError("the slide is not DICOM", path=path, remedy=remedy) from error
+        raise UsageError("the slide is not DICOM", path=path, remedy=_REMEDY) from error
     if first.SOPClassUID != WHOLE_SLIDE_IMAGE:
-        raise UsageError(f"{first.SOPClassUID.name} is no whole-slide image", path=path, remedy=remedy)
-    size = (result.slide.width, result.slide.height)
-    for candidate in _series(first, path):
-        if (int(candidate.TotalPixelMatrixColumns), int(candidate.TotalPixelMatrixRows)) == size:
-            return _complete(candidate)
-    raise UsageError(f"no instance of the series is {size[0]} x {size[1]} px", path=path, remedy=remedy)
+        raise UsageError(f"{first.SOPClassUID.name} is no whole-slide image", path=path, remedy=_REMEDY)
+    for keyword in ("ImageOrientationSlide", "TotalPixelMatrixOriginSequence", "FrameOfReferenceUID"):
+        if keyword not in first:
+            raise UsageError(
+                f"the slide lacks {keyword}, so results cannot be placed on it", path=path, remedy=_REMEDY
+            )
+    return first
 
 
 def _complete(source: Dataset) -> Dataset:
@@ -111,8 +131,8 @@ def _series(first: Dataset, path: Path) -> list[Dataset]:
 def geometry(result: Result, source: Dataset) -> Geometry:
     """Pixel spacing, orientation and position of a map with one pixel a grid cell.
 
-    DICOM places an image by the centre of its first pixel (PS3.3 C.8.12.6), so the map's lies half a cell less half
-    a source pixel further along rows and columns than the source's.
+    DICOM places an image by the centre of its first pixel (PS3.3 C.8.12.6), so the map's lies half a cell less
+    half a source pixel further along rows and columns than the source's.
     """
     import highdicom as hd
 
@@ -122,12 +142,12 @@ def geometry(result: Result, source: Dataset) -> Geometry:
     pixel_mm = np.array([result.slide.mpp_y, result.slide.mpp_x]) / 1000
     orientation = [float(v) for v in source.ImageOrientationSlide]
     along_row, along_column = np.array(orientation[:3]), np.array(orientation[3:])
-    origin = source.TotalPixelMatrixOriginSequence[0] if "TotalPixelMatrixOriginSequence" in source else None
+    origin = source.TotalPixelMatrixOriginSequence[0]
     start = np.array(
         [
-            float(origin.XOffsetInSlideCoordinateSystem) if origin else 0.0,
-            float(origin.YOffsetInSlideCoordinateSystem) if origin else 0.0,
-            float(origin.get("ZOffsetInSlideCoordinateSystem", 0.0)) if origin else 0.0,
+            float(origin.XOffsetInSlideCoordinateSystem),
+            float(origin.YOffsetInSlideCoordinateSystem),
+            float(origin.get("ZOffsetInSlideCoordinateSystem") or 0.0),
         ]
     )
     shift = (cell_mm - pixel_mm) / 2

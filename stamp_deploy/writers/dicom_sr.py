@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from .. import __version__
 from ..heads import HeadCall
 from ..result import Result
-from .dicom_source import FIRST_SERIES_NUMBER, MANUFACTURER, code, find_source, stamp_time, uid
+from .dicom_source import FIRST_SERIES_NUMBER, MANUFACTURER, check, code, find_source, stamp_time, uid
 from .names import display_name
 
 if TYPE_CHECKING:
@@ -17,9 +17,11 @@ if TYPE_CHECKING:
 NAME = "dicom-sr"
 FILES = ("dicom/calls-sr.dcm",)
 
+__all__ = ["FILES", "NAME", "check", "write"]
+
 
 def write(result: Result, directory: Path) -> list[Path]:
-    """Write an unverified, preliminary Comprehensive 3D SR with one measurement group a head and one for the pathways.
+    """Write an unverified, preliminary Comprehensive 3D SR: a measurement group a head, one for the pathways.
 
     Raises
     ------
