@@ -8,7 +8,16 @@ import numpy as np
 
 from ..maps import colour_range, value_map
 from ..result import Result
-from .dicom_source import FIRST_SERIES_NUMBER, check, code, equipment, find_source, geometry, stamp_time, uid
+from .dicom_source import (
+    FIRST_SERIES_NUMBER,
+    check,
+    code,
+    equipment,
+    find_source,
+    geometry,
+    make_repeatable,
+    uid,
+)
 from .names import display_name
 
 NAME = "dicom-pmap"
@@ -75,7 +84,7 @@ def write(result: Result, directory: Path) -> list[Path]:
         # A range of one value: dciodvfy takes the limit for required.
         image.FloatPixelPaddingValue = image.FloatPixelPaddingRangeLimit = PADDING
         image.SeriesDescription = "Pathway maps, research use only"
-        stamp_time(image, result)
+        make_repeatable(image, result)
         path = folder / f"map-{index + 1:03d}.dcm"
         image.save_as(path, enforce_file_format=True)
         written.append(path)

@@ -15,7 +15,7 @@ from .dicom_source import (
     equipment,
     find_source,
     geometry,
-    stamp_time,
+    make_repeatable,
     uid,
 )
 
@@ -76,7 +76,7 @@ def write(result: Result, directory: Path) -> list[Path]:
     # Type 2C, and empty: a slide has no patient orientation.
     image.PatientOrientation = None
     image.SeriesDescription = "Scored tissue, research use only"
-    stamp_time(image, result)
+    make_repeatable(image, result)
     folder = directory / "dicom"
     folder.mkdir(exist_ok=True)
     path = folder / "tiles-seg.dcm"

@@ -19,7 +19,7 @@ from ..errors import UsageError
 from ..result import Result
 
 if TYPE_CHECKING:
-    from pydicom import Dataset
+    from pydicom import DataElement, Dataset
 
 WHOLE_SLIDE_IMAGE = "1.2.840.10008.5.1.4.1.1.77.1.6"
 MANUFACTURER = "stamp-deploy"
@@ -27,6 +27,15 @@ CODING_SCHEME = "99STAMP"
 """Private coding scheme of concepts that have no public code: pathways, heads and their classes."""
 FIRST_SERIES_NUMBER = 900
 _REMEDY = "leave the dicom formats out; they describe DICOM slides"
+_RUN_TIMES = {
+    "ContentDate": "%Y%m%d",
+    "ContentTime": "%H%M%S",
+    "InstanceCreationDate": "%Y%m%d",
+    "InstanceCreationTime": "%H%M%S",
+    "SeriesDate": "%Y%m%d",
+    "SeriesTime": "%H%M%S",
+    "ContributionDateTime": "%Y%m%d%H%M%S",
+}
 _TYPE_2 = (
     "PatientName",
     "PatientID",
@@ -99,8 +108,10 @@ def _open(path: Path) -> Dataset:
 
 
 def _complete(source: Dataset) -> Dataset:
-    """Give the source, in memory, the required but possibly empty (type 2) attributes that de-identification and
-    research converters leave out; they are copied into the results, empty as they are."""
+    """Give the source, in memory, the type 2 attributes (required, possibly empty) that converters leave out.
+
+    They are copied into the results, empty as they are.
+    """
     for keyword in _TYPE_2:
         if keyword not in source:
             setattr(source, keyword, None)
@@ -131,8 +142,8 @@ def _series(first: Dataset, path: Path) -> list[Dataset]:
 def geometry(result: Result, source: Dataset) -> Geometry:
     """Pixel spacing, orientation and position of a map with one pixel a grid cell.
 
-    DICOM places an image by the centre of its first pixel (PS3.3 C.8.12.6), so the map's lies half a cell less
-    half a source pixel further along rows and columns than the source's.
+    DICOM places an image by the centre of its first pixel (PS3.3 C.8.12.6), so the map's lies half a cell
+    less half a source pixel further along rows and columns than the source's.
     """
     import highdicom as hd
 
@@ -185,18 +196,20 @@ def equipment(result: Result) -> dict[str, str]:
     }
 
 
-def stamp_time(dataset: Dataset, result: Result) -> None:
-    """Date the object by the run, not by the moment of writing: the same result gives the same bytes."""
-    if not result.started_utc:
-        return
-    moment = datetime.fromisoformat(result.started_utc)
-    for date in ("ContentDate", "InstanceCreationDate", "SeriesDate"):
-        if date in dataset:
-            setattr(dataset, date, moment.strftime("%Y%m%d"))
-    for time in ("ContentTime", "InstanceCreationTime", "SeriesTime"):
-        if time in dataset:
-            setattr(dataset, time, moment.strftime("%H%M%S"))
-    dataset.TimezoneOffsetFromUTC = "+0000"
+def make_repeatable(dataset: Dataset, result: Result) -> None:
+    """Date the object by the run and derive its free UIDs: the same result gives the same bytes."""
+    moment = datetime.fromisoformat(result.started_utc) if result.started_utc else None
+    dimensions = uid(result, "dimensions", dataset.SOPInstanceUID)
+
+    def settle(_: Dataset, element: DataElement) -> None:
+        if element.keyword == "DimensionOrganizationUID":
+            element.value = dimensions
+        elif moment is not None and element.keyword in _RUN_TIMES:
+            element.value = moment.strftime(_RUN_TIMES[element.keyword])
+
+    dataset.walk(settle)
+    if moment is not None:
+        dataset.TimezoneOffsetFromUTC = "+0000"
 
 
 def code(value: str, meaning: str) -> Any:

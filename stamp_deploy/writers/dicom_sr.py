@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from .. import __version__
 from ..heads import HeadCall
 from ..result import Result
-from .dicom_source import FIRST_SERIES_NUMBER, MANUFACTURER, check, code, find_source, stamp_time, uid
+from .dicom_source import FIRST_SERIES_NUMBER, MANUFACTURER, check, code, find_source, make_repeatable, uid
 from .names import display_name
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def write(result: Result, directory: Path) -> list[Path]:
     document.SeriesDescription = "Molecular calls, research use only"
     document.ManufacturerModelName = f"{MANUFACTURER} {result.bundle.name}"[:64]
     document.SoftwareVersions = __version__
-    stamp_time(document, result)
+    make_repeatable(document, result)
     folder = directory / "dicom"
     folder.mkdir(exist_ok=True)
     path = folder / "calls-sr.dcm"
