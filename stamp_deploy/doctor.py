@@ -85,9 +85,9 @@ def _vips() -> tuple[str, str]:
 
 
 def _tiler() -> tuple[str, str]:
-    from . import _tiler
+    from ._tiler import build_info
 
-    return "ok", _tiler.build_info()
+    return "ok", build_info()
 
 
 def _onnxruntime() -> tuple[str, str]:

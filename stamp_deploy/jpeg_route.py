@@ -104,6 +104,11 @@ class JpegReader:
         self._record(times)
         return status
 
+    @property
+    def pool_tiles(self) -> int:
+        """How many decoded storage tiles are held at most so far."""
+        return len(self._pool)
+
     def close(self) -> None:
         """Stop the threads and close the file."""
         self._workers.shutdown()
@@ -201,7 +206,7 @@ class _SpanOf:
     def cells(self, index: NDArray[np.int64], start: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
         """Pairs of arrays: flat storage tile numbers, and the serving position of the tile that touches each."""
         r = self.reader
-        columns, rows = r._slot.shape[1] if hasattr(r, "_slot") else r._level.offsets.shape[1], r._level.offsets.shape[0]
+        rows, columns = r._level.offsets.shape[:2]
         tile = r._tileset.grid.tile_px
         x, y = r._corners[index, 0], r._corners[index, 1]
         c0, c1 = _span(x, r.plan.residual_x * tile, r._tile_w, columns)

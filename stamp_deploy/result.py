@@ -166,7 +166,8 @@ class Result:
     def tile_cells(self) -> NDArray[np.int64]:
         """(column, row) of each tile in the grid: int64 [N, 2]."""
         step = np.array([self.grid.step_x, self.grid.step_y])
-        return np.rint(self.coords / step).astype(np.int64)
+        cells: NDArray[np.int64] = np.rint(self.coords / step).astype(np.int64)
+        return cells
 
     def summary(self) -> dict[str, dict[str, float]]:
         """Per pathway, over the readable tiles: mean, sd (n - 1), min, p05, p25, p50, p75, p95, max.
@@ -305,7 +306,7 @@ def assemble(
         notes.append(f"{counts.unreadable} of {seen} tissue tiles could not be read and have no score")
     timing, limiting = _timing(prepared)
     mask = prepared.tissue
-    tissue = {"rule": dict(bundle.tissue)}
+    tissue: dict[str, Any] = {"rule": dict(bundle.tissue)}
     if mask is not None:
         tissue.update(threshold=float(mask.threshold), fraction=float(mask.fraction))
     return Result(

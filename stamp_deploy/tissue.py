@@ -185,7 +185,7 @@ def _ink(colour: NDArray[np.float32], saturation: NDArray[np.float32], mpp: floa
     blue_ink = strong & (green > red + 8) & (blue > red + 25)
     red_ink = (saturation > 0.45) & (red > blue * 1.6) & (red > green * 1.6) & (np.abs(green - blue) < 45)
     black_ink = (colour.max(-1) < 90) & (saturation < 0.25)
-    core = ndimage.binary_opening(green_ink | blue_ink | red_ink | black_ink, iterations=1)
+    core: NDArray[np.bool_] = ndimage.binary_opening(green_ink | blue_ink | red_ink | black_ink, iterations=1)
     if not core.any():
         return core
     grown: NDArray[np.bool_] = ndimage.distance_transform_edt(~core) <= max(2.0, 24.0 / mpp)

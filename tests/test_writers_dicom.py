@@ -101,7 +101,7 @@ def test_a_tile_lies_at_the_same_millimetres_in_map_and_slide(slide: Path, tmp_p
         to_slide = hd.spatial.ReferenceToImageTransformer.for_image(source, for_total_pixel_matrix=True)
         cells = result.tile_cells.astype(float)
         found = to_slide(to_glass(cells))[:, :2]
-        # In the image frame (0, 0) is the outer corner of the first pixel: a cell's corner is its tile's corner.
+        # In the image frame (0, 0) is the first pixel's outer corner: a cell's corner is its tile's corner.
         assert np.allclose(found, result.coords, atol=0.01), name
 
 

@@ -2,8 +2,8 @@
 
 A writer is a module with ``NAME`` (what --write takes), ``FILES`` (what appears, for help texts),
 ``write(result, directory) -> list[Path]``, and perhaps ``check(slide)``. It writes into a staging folder that
-is renamed when all writers have succeeded, so it need not be atomic itself; given the same result it writes the
-same bytes, wherever the format allows. docs/writers.md lists them all.
+is renamed when all writers have succeeded, so it need not be atomic itself; given the same result it writes
+the same bytes, wherever the format allows. docs/writers.md lists them all.
 """
 
 from __future__ import annotations

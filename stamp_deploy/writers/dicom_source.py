@@ -186,7 +186,7 @@ def uid(result: Result, *parts: str) -> str:
     return str(generate_uid(entropy_srcs=identity))
 
 
-def equipment(result: Result) -> dict[str, str]:
+def equipment(result: Result) -> dict[str, Any]:
     """The General Equipment arguments that highdicom's objects take."""
     return {
         "manufacturer": MANUFACTURER,

@@ -96,8 +96,8 @@ def draw(result: Result, view: View, index: int) -> Image.Image:
     figure.text(left / width, 40 / height, facts, fontsize=9.5, color=INK, va="center", ha="left")
     note = "Colours span the 1st to 99th percentile.   Research use only. Not for diagnostic procedures."
     figure.text(left / width, 18 / height, note, fontsize=9.5, color=QUIET, va="center", ha="left")
-    canvas.draw()
-    picture = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
+    canvas.draw()  # type: ignore[no-untyped-call]
+    picture = Image.fromarray(np.asarray(canvas.renderer.buffer_rgba())[..., :3])
     mapped = blend(result, view, result.pathways[:, index], low, top_value)
     picture.paste(Image.fromarray(mapped), (left, top))
     ImageDraw.Draw(picture).rectangle((left - 1, top - 1, left + wide, top + high), outline="#d0d0d0")
