@@ -1,0 +1,286 @@
+"""Synthetic H&E sections whose molecular programs are known at every point: for the demo and for tests.
+
+A `Section` is a seed. From it follow smooth fields, one a program, in [0, 1]; the picture (each visible program has a
+morphology of its own) and the expression (each program drives its genes) are drawn from the same fields, so that what
+a model should find is known. One program, ``UNSEEN``, drives genes and leaves no trace in the picture: a model that
+predicts it is fooling somebody. Nothing here is meant to look like a particular tissue.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+PROGRAMS = ("PROLIFERATION", "HYPOXIA", "STROMA", "IMMUNE", "UNSEEN")
+"""Large nuclei; pale eosin; fibres; small dark nuclei; nothing."""
+VISIBLE = PROGRAMS[:4]
+GENES_EACH = 24
+BACKGROUND_GENES = 480
+STORAGE_TILE = 240
+PITCH_UM = 100.0
+"""Centre to centre of the spots, as on Visium."""
+
+HAEMATOXYLIN = np.array([0.65, 0.70, 0.29], np.float32)
+EOSIN = np.array([0.09, 0.95, 0.28], np.float32)
+"""Optical density a unit of stain, red, green, blue (Ruifrok and Johnston 2001; eosin after Macenko et al. 2009)."""
+GLASS = np.array([243, 242, 244], np.float32)
+
+
+@dataclass(frozen=True)
+class Section:
+    """One synthetic section.
+
+    Attributes
+    ----------
+    seed : int
+        Everything about the section follows from it.
+    width, height : int
+        Level-0 pixels, multiples of 16.
+    mpp : float
+        Microns a level-0 pixel.
+    """
+
+    seed: int
+    width: int = 4800
+    height: int = 3840
+    mpp: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.width % 16 or self.height % 16 or min(self.width, self.height) < 960:
+            raise ValueError(f"a section of {self.width} x {self.height} px: use multiples of 16 from 960 up")
+
+    def programs(self, xy: NDArray[Any]) -> NDArray[np.float32]:
+        """Each program at points (x, y) in level-0 pixels: [N, 2] -> float32 [N, len(PROGRAMS)] in [0, 1]."""
+        return np.stack([self._sample(field, xy) for field in self._fields[:-1]], axis=1)
+
+    def in_tissue(self, xy: NDArray[Any]) -> NDArray[np.bool_]:
+        """Whether points (x, y) in level-0 pixels lie on tissue: [N, 2] -> bool [N]."""
+        inside: NDArray[np.bool_] = self._sample(self._fields[-1], xy) > 0.42
+        return inside
+
+    def spots(self) -> NDArray[np.float64]:
+        """Centres (x, y) in level-0 pixels of the spots under tissue, on a hexagonal lattice: float64 [N, 2]."""
+        pitch = PITCH_UM / self.mpp
+        rows = np.arange(pitch, self.height - pitch, pitch * np.sqrt(3) / 2)
+        points = [
+            (x, y)
+            for i, y in enumerate(rows)
+            for x in np.arange(pitch * (1 + 0.5 * (i % 2)), self.width - pitch, pitch)
+        ]
+        centres = np.array(points)
+        return centres[self.in_tissue(centres)]
+
+    def picture(self) -> NDArray[np.uint8]:
+        """The stained section on glass: uint8 [height, width, 3]."""
+        rng = np.random.default_rng((self.seed, 1))
+        stain = rng.uniform(0.85, 1.15, 2).astype(np.float32)  # every laboratory stains a little differently
+        nuclei = self._nuclei(rng)
+        grain = ndimage.gaussian_filter(rng.normal(size=(512, 512)), 1.5, mode="wrap").astype(np.float32)
+        grain /= grain.std()
+        out = np.empty((self.height, self.width, 3), np.uint8)
+        for top in range(0, self.height, STORAGE_TILE):
+            bottom = min(top + STORAGE_TILE, self.height)
+            out[top:bottom] = self._stripe(top, bottom, nuclei, grain, stain)
+        return out
+
+    @cached_property
+    def _fields(self) -> list[NDArray[np.float32]]:
+        """Fields on a lattice of 32 px: one a program, then the tissue's height; ranks make the programs uniform."""
+        rng = np.random.default_rng((self.seed, 0))
+        shape = (self.height // 32 + 2, self.width // 32 + 2)
+        fields = []
+        for _ in PROGRAMS:
+            noise = ndimage.gaussian_filter(rng.normal(size=shape), 200 / (32 * self.mpp), mode="reflect")
+            ranks = noise.ravel().argsort().argsort().reshape(shape)
+            fields.append((ranks / (ranks.size - 1)).astype(np.float32))
+        y, x = np.mgrid[-1 : 1 : shape[0] * 1j, -1 : 1 : shape[1] * 1j]
+        edge = ndimage.gaussian_filter(rng.normal(size=shape), 400 / (32 * self.mpp), mode="reflect")
+        dome = 1 - (np.abs(x) ** 2.5 + np.abs(y) ** 2.5) ** 0.8 + 0.25 * edge / np.abs(edge).max()
+        fields.append(dome.astype(np.float32))
+        return fields
+
+    def _sample(self, field: NDArray[np.float32], xy: NDArray[Any]) -> NDArray[np.float32]:
+        at = np.asarray(xy, np.float64)[:, ::-1].T / 32
+        return np.asarray(ndimage.map_coordinates(field, at, order=1, mode="nearest"), np.float32)
+
+    def _nuclei(self, rng: np.random.Generator) -> NDArray[np.uint8]:
+        """Haematoxylin of every nucleus, in 1/100 units: uint8 [height, width]."""
+        canvas = np.zeros((self.height, self.width), np.uint8)
+        area_mm2 = self.width * self.height * (self.mpp / 1000) ** 2
+        kinds = (  # program, nuclei a mm2 at 0 and at 1, radius um, haematoxylin
+            (0, 300, 3600, (4.0, 5.5), (45, 80)),
+            (3, 50, 5200, (2.2, 2.8), (110, 150)),
+        )
+        for program, low, high, radii, dye in kinds:
+            points = rng.uniform(0, (self.width, self.height), (rng.poisson(high * area_mm2), 2))
+            wanted = (low + (high - low) * self.programs(points)[:, program] ** 1.5) / high
+            points = points[(rng.uniform(size=len(points)) < wanted) & self.in_tissue(points)]
+            for x, y in points.astype(int):
+                radius = rng.uniform(*radii) / self.mpp
+                self._stamp(canvas, x, y, radius, rng.uniform(0.7, 1.0), rng.uniform(0, np.pi), int(rng.uniform(*dye)))
+        return canvas
+
+    @staticmethod
+    def _stamp(canvas: NDArray[np.uint8], x: int, y: int, r: float, flat: float, angle: float, dye: int) -> None:
+        reach = int(r) + 1
+        part = canvas[max(y - reach, 0) : y + reach + 1, max(x - reach, 0) : x + reach + 1]
+        dy = np.arange(max(y - reach, 0) - y, part.shape[0] + max(y - reach, 0) - y)[:, None]
+        dx = np.arange(max(x - reach, 0) - x, part.shape[1] + max(x - reach, 0) - x)[None, :]
+        along, across = dx * np.cos(angle) + dy * np.sin(angle), dy * np.cos(angle) - dx * np.sin(angle)
+        inside = along**2 + (across / flat) ** 2 <= r * r
+        np.maximum(part, np.where(inside, dye, 0).astype(np.uint8), out=part)
+
+    def _stripe(
+        self, top: int, bottom: int, nuclei: NDArray[np.uint8], grain: NDArray[np.float32], stain: NDArray[np.float32]
+    ) -> NDArray[np.uint8]:
+        """Rows [top, bottom) by the law of Lambert and Beer: glass * 10 ** -(stain * density)."""
+        y = np.arange(top, bottom, dtype=np.float32)[:, None]
+        x = np.arange(self.width, dtype=np.float32)[None, :]
+        pale, fibre, height = (_bilinear(field, y / 32, x / 32) for field in (*self._fields[1:3], self._fields[-1]))
+        noise = np.tile(grain, (1, self.width // 512 + 1))[np.arange(top, bottom) % 512, : self.width]
+        phase = (0.8 * x + 0.6 * y) * np.float32(self.mpp * 2 * np.pi / 11)  # fibres 11 um apart
+        waves = np.sin(phase + 6 * np.sin(y * np.float32(self.mpp / 70)) + 0.5 * noise)
+        eosin = (0.46 - 0.32 * pale + 0.16 * fibre * waves + 0.03 * noise).clip(0.03)
+        tissue = ((height - 0.42) / 0.01).clip(0, 1)  # a soft edge
+        dyes = (stain[0] * tissue * (nuclei[top:bottom] / np.float32(100) + 0.04), stain[1] * tissue * eosin)
+        out = np.empty((bottom - top, self.width, 3), np.uint8)
+        for channel in range(3):
+            density = dyes[0] * HAEMATOXYLIN[channel] + dyes[1] * EOSIN[channel]
+            light = GLASS[channel] * np.exp(density * np.float32(-np.log(10)))
+            out[..., channel] = (light + noise).clip(0, 255)
+        return out
+
+
+def _bilinear(field: NDArray[np.float32], y: NDArray[Any], x: NDArray[Any]) -> NDArray[np.float32]:
+    """A lattice at fractional rows y [h, 1] and columns x [1, w]: float32 [h, w]; separable, so cheap."""
+    i, j = y.astype(int), x.astype(int)
+    v, u = (y - i).astype(np.float32), (x - j).astype(np.float32)
+    across = field[:, j[0]] * (1 - u) + field[:, j[0] + 1] * u
+    return across[i[:, 0]] * (1 - v) + across[i[:, 0] + 1] * v
+
+
+def gene_names() -> tuple[str, ...]:
+    """The genes of `expression`: GENES_EACH a program, then those that belong to none."""
+    own = [f"{program[:4]}{i + 1}" for program in PROGRAMS for i in range(GENES_EACH)]
+    return (*own, *(f"BKG{i + 1}" for i in range(BACKGROUND_GENES)))
+
+
+def expression(section: Section, depth: float = 12_000.0) -> AnnData:
+    """Counts of the section's spots, Poisson around rates that the programs set.
+
+    Parameters
+    ----------
+    depth : float
+        Median counts a spot; single spots vary by a factor of about 1.3.
+
+    Returns
+    -------
+    AnnData
+        X float32 CSR [spots, genes]; obsm["spatial"] float64 [spots, 2], level-0 pixels;
+        obsm["truth"] float32 [spots, len(PROGRAMS)], the programs at the spots' centres.
+    """
+    import anndata
+    import pandas as pd
+    from scipy import sparse
+
+    gene_rng = np.random.default_rng(20260604)  # the same genes in every section
+    genes = gene_names()
+    base = np.exp(gene_rng.normal(0, 0.6, len(genes)))
+    slope = gene_rng.uniform(2.0, 3.0, len(genes))
+    rng = np.random.default_rng((section.seed, 2))
+    spots = section.spots()
+    truth = section.programs(spots)
+    rate = np.tile(base, (len(spots), 1))
+    for k in range(len(PROGRAMS)):
+        own = slice(k * GENES_EACH, (k + 1) * GENES_EACH)
+        rate[:, own] *= np.exp(slope[own] * (truth[:, [k]] - 0.5))
+    counts = depth * np.exp(rng.normal(0, 0.25, (len(spots), 1)))
+    x = rng.poisson(counts * rate / rate.sum(1, keepdims=True)).astype(np.float32)
+    names = [f"S{section.seed}-{i:05d}" for i in range(len(spots))]
+    return anndata.AnnData(
+        sparse.csr_matrix(x),
+        obs=pd.DataFrame(index=names),
+        var=pd.DataFrame(index=list(genes)),
+        obsm={"spatial": spots, "truth": truth},
+    )
+
+
+def write_gene_sets(path: Path) -> Path:
+    """The programs' genes as a GMT file."""
+    genes = gene_names()
+    lines = [
+        "\t".join((program, "synthetic", *genes[k * GENES_EACH : (k + 1) * GENES_EACH]))
+        for k, program in enumerate(PROGRAMS)
+    ]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def write_slide(path: Path, section: Section, quality: int = 85) -> Path:
+    """The section as an Aperio-style SVS: pyramid of 1, 4 and 16, JPEG YCbCr 4:2:0 tiles of 240 px, mpp recorded."""
+    import tifffile
+
+    picture = section.picture()
+    text = (
+        f"Aperio synthetic section of stamp-deploy\n{section.width}x{section.height} "
+        f"|AppMag = {10 / section.mpp:g}|MPP = {section.mpp:g}"
+    )
+    with tifffile.TiffWriter(path, bigtiff=False) as file:
+        for reduction, level in _levels(picture):
+            file.write(
+                level,
+                tile=(STORAGE_TILE, STORAGE_TILE),
+                photometric="rgb",  # encoded as YCbCr
+                subsampling=(2, 2),
+                compression="jpeg",
+                compressionargs={"level": quality},
+                description=text if reduction == 1 else f"Aperio synthetic section of stamp-deploy, 1/{reduction}",
+                metadata=None,
+                subfiletype=0 if reduction == 1 else 1,
+            )
+    return path
+
+
+def _levels(picture: NDArray[np.uint8]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    yield 1, picture
+    for reduction in (4, 16):
+        height, width, _ = picture.shape
+        blocks = picture.reshape(height // reduction, reduction, width // reduction, reduction, 3)
+        yield reduction, np.asarray(blocks.mean((1, 3)).round(), np.uint8)
+
+
+def write_cohort(folder: Path, seeds: tuple[int, ...], **size: Any) -> Path:
+    """Sections of as many patients as there are seeds: slides, AnnData, gene sets and the config of `cohort build`.
+
+    Returns
+    -------
+    Path
+        cohort.toml, for ``stamp-deploy cohort build``.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    write_gene_sets(folder / "programs.gmt")
+    lines = ["tile_px = 64", "mpp = 1.0", 'gmt = "programs.gmt"', ""]
+    for seed in seeds:
+        section = Section(seed, **size)
+        write_slide(folder / f"section-{seed}.svs", section)
+        expression(section).write_h5ad(folder / f"section-{seed}.h5ad")
+        facts = {
+            "id": f"section-{seed}", "patient_id": f"patient-{seed}", "format": "anndata",
+            "counts": f"section-{seed}.h5ad", "image": f"section-{seed}.svs",
+            "platform": "synthetic", "organ": "synthetic",
+        }  # fmt: skip
+        lines += ["[[samples]]", *(f"{key} = {json.dumps(value)}" for key, value in facts.items()), ""]
+    path = folder / "cohort.toml"
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path
