@@ -258,8 +258,8 @@ def markdown(found: dict[str, Any]) -> str:
         f"{parts['overlap']['tiles']} tiles of 224 px at 0.5 um/px. The engine is a stand-in that takes a device's "
         "time and no CPU. Ratio: batch without start-up over the slower of tiling alone and engine alone.",
         "",
-        "| engine rate over tiling rate | tiling alone, s | engine alone, s | batch, s | ratio (spread) | start-up, s | "
-        "ratio with start-up |",
+        "| engine rate over tiling rate | tiling alone, s | engine alone, s | batch, s | ratio (spread) | "
+        "start-up, s | ratio with start-up |",
         "|---|---|---|---|---|---|---|",
     ]
     for row in parts["overlap"]["table"]:
@@ -272,8 +272,8 @@ def markdown(found: dict[str, Any]) -> str:
     if cpu:
         lines += [
             "",
-            f"A real engine on the same CPU cores: {cpu['tiles']} tiles, tiling alone {cpu['tiling_alone_s']} s, engine "
-            f"alone {cpu['engine_alone_s']} s, batch {cpu['batch_s']} s: ratio {cpu['ratio']:.3f} "
+            f"A real engine on the same CPU cores: {cpu['tiles']} tiles, tiling alone {cpu['tiling_alone_s']} s, "
+            f"engine alone {cpu['engine_alone_s']} s, batch {cpu['batch_s']} s: ratio {cpu['ratio']:.3f} "
             f"({cpu['ratio_with_startup']:.3f} with start-up).",
         ]
     m, g = parts["memory"], parts["geojson"]
@@ -284,7 +284,8 @@ def markdown(found: dict[str, Any]) -> str:
         f"| end to end over the slower stage, worst row | {found['e2e_over_slowest_stage']:.3f} | 1.1 |",
         f"| memory growth over {m['slides']} small slides, last tenth against first | {m['growth']:+.2%} "
         f"({m['first_tenth_mb']} to {m['last_tenth_mb']} MB) | 5 % |",
-        f"| GeoJSON of {g['tiles']} tiles, {g['pathways']} pathways | {g['seconds']:.2f} s (spread {g['spread']:.2f}) | 5 s |",
+        f"| GeoJSON of {g['tiles']} tiles, {g['pathways']} pathways | {g['seconds']:.2f} s "
+        f"(spread {g['spread']:.2f}) | 5 s |",
         "",
     ]
     return "\n".join(lines)

@@ -138,6 +138,12 @@ def verify_audit(path: Path, *, head: str | None = None) -> int:
     return count
 
 
+def read_audit(path: Path) -> list[dict[str, Any]]:
+    """The readable events of a log, in order. Whether they are genuine is for ``verify_audit`` to say."""
+    entries = (_parse(line) for line in path.read_bytes().split(b"\n"))
+    return [entry for entry in entries if entry is not None]
+
+
 def _digest(entry: dict[str, Any]) -> str:
     return hashlib.sha256(
         json.dumps(entry, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()

@@ -23,7 +23,7 @@ from .batch_plan import Plan, PlannedSlide, plan_batch
 from .batch_view import View
 from .board import Board, Settled
 from .bundle import Bundle, load_bundle
-from .claims import LEASE_S, Claims
+from .claims import LEASE_S, Claims, create_json_once
 from .config import InferOptions
 from .errors import DiskError, ExitCode, UsageError
 from .executors.local import LocalExecutor, worker_setups
@@ -149,16 +149,16 @@ def open_output(options: BatchOptions, bundle: Bundle) -> None:
     }
     try:
         options.state.mkdir(parents=True, exist_ok=True)
-        theirs = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        if not path.exists():
+            create_json_once(path, ours)
+        theirs = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise DiskError(
             f"the output folder cannot be used: {error.strerror}",
             remedy="name another with -o",
             path=options.out,
         ) from error
-    if theirs is None:
-        write_json_atomic(path, ours)
-    elif theirs != ours:
+    if theirs != ours:
         what = "another bundle" if theirs.get("bundle_sha256") != bundle.sha256 else "other options"
         raise UsageError(
             f"the output folder holds results of {what}",

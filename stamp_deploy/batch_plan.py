@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -180,14 +181,13 @@ def plan_batch(
     findings: list[Finding] = []
     by_key: dict[str, PlannedSlide] = {}
     names: dict[str, str] = {}
+    alike: defaultdict[str, list[PlannedSlide]] = defaultdict(list)
     for entry in entries:
         slide = _identify(entry)
         if int(slide.fingerprint[:12] or "0", 16) % shard[1] != shard[0]:
             continue
-        twin = next(
-            (p for p in by_key.values() if slide.fingerprint and p.fingerprint == slide.fingerprint), None
-        )
-        if twin is not None and _same_bytes(twin.path, slide.path):
+        twin = next((p for p in alike[slide.fingerprint] if _same_bytes(p.path, slide.path)), None)
+        if twin is not None:
             slide = replace(slide, state="duplicate", reason=f"same bytes as {twin.path.name}", key=twin.key)
             planned.append(slide)
             findings.append(Finding("duplicate-content", slide.path.name, f"{slide.reason}; run once"))
@@ -200,6 +200,7 @@ def plan_batch(
                     Finding("duplicate-name", slide.path.name, f"different bytes; result is {slide.key}")
                 )
             by_key[slide.key] = slide = _examine(slide, probe, is_done)
+            alike[slide.fingerprint].append(slide)
         if slide.state == "bad":
             kind, _, detail = slide.reason.partition(": ")
             findings.append(Finding(kind, slide.path.name, detail))

@@ -6,6 +6,7 @@ once, then quarantine), and writes down every step (ledger.py). It knows nothing
 
 from __future__ import annotations
 
+import glob
 import heapq
 import shutil
 import threading
@@ -234,5 +235,6 @@ class Board:
 
 def remove_partial(out: Path) -> None:
     """Remove what a killed worker left of an unfinished result; the caller holds its claim."""
-    for leftover in out.parent.glob(f".partial-*-{out.name}"):
+    # Eight digits, not "*": the leftovers of a slide whose name ends like this one's are not ours to remove.
+    for leftover in out.parent.glob(f".partial-????????-{glob.escape(out.name)}"):
         shutil.rmtree(leftover, ignore_errors=True)

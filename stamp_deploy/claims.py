@@ -58,13 +58,23 @@ def _process_started(pid: int) -> str:
     return stat.rpartition(")")[2].split()[19]
 
 
+_FIRST_PID_NAMESPACE = 0xEFFFFFFC
+"""The kernel's fixed inode number of the PID namespace outside all containers (include/linux/proc_ns.h)."""
+
+
 def host_name() -> str:
-    """This host's name, made unique for containers that share one by the kernel's boot id."""
+    """A name for the processes that can see each other: host, boot, and container where there is one.
+
+    Whether a holder is alive is asked of /proc, which shows one PID namespace only; containers that share
+    a host name (as with host networking) must not judge each other's claims so, but by their age.
+    """
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()[:8]
+        namespace = os.stat("/proc/self/ns/pid").st_ino
     except OSError:
-        boot = "unknown"
-    return f"{socket.gethostname()}.{boot}"
+        boot, namespace = "unknown", _FIRST_PID_NAMESPACE
+    container = "" if namespace == _FIRST_PID_NAMESPACE else f".{namespace:x}"
+    return f"{socket.gethostname()}.{boot}{container}"
 
 
 class Claims:
@@ -219,6 +229,25 @@ class Claims:
 
     def _replace(self, record: ClaimRecord) -> None:
         os.replace(self._write_aside(record), self._path(record.key, record.attempt))
+
+
+def create_json_once(path: Path, value: object) -> bool:
+    """Write a JSON file that nobody has written yet; False, and nothing changed, where it exists.
+
+    Raises
+    ------
+    OSError
+        When it cannot be written.
+    """
+    aside = path.with_name(f".{uuid.uuid4().hex}")
+    try:
+        with open(aside, "w", encoding="utf-8") as file:
+            json.dump(value, file, indent=2)
+            file.flush()
+            os.fsync(file.fileno())
+        return _link_exclusively(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def _link_exclusively(source: Path, target: Path) -> bool:

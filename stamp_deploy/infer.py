@@ -9,6 +9,8 @@ to the disk (`write`).
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -138,10 +140,17 @@ def prepare(path: Path, bundle: Bundle, options: InferOptions) -> Prepared:
     except BaseException:
         slide.close()
         raise
+    # A slide of many GB takes a while to hash: beside the engine, not after it. An error is met again in `score`.
+    threading.Thread(target=_hash_quietly, args=(slide,), name="hash", daemon=True).start()
     log.event("prepared", slide=log.slide_token(path), route=slide.route.name, tiles=len(tiles.coords))
     return Prepared(
         slide, bundle, options, tissue, tiles, source, thumbnail, started, {"open_and_tissue": opened - clock}
     )
+
+
+def _hash_quietly(slide: Slide) -> None:
+    with contextlib.suppress(OSError):
+        slide.sha256()
 
 
 def score(prepared: Prepared, engine: Engine, *, progress: Progress | None = None) -> Result:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -62,6 +63,7 @@ class Slide:
         self.size_bytes = path.stat().st_size
         self._backend = backend
         self._sha256: str | None = None
+        self._hashing = threading.Lock()
 
     @property
     def width(self) -> int:
@@ -119,14 +121,15 @@ class Slide:
         return np.asarray(whole.resize((out_w, out_h), Image.Resampling.BOX, reducing_gap=None))
 
     def sha256(self) -> str:
-        """SHA-256 of the file, hex; of every file of a multi-file slide's main file only. Cached."""
-        if self._sha256 is None:
-            digest = hashlib.sha256()
-            with self.path.open("rb") as handle:
-                while chunk := handle.read(_CHUNK):
-                    digest.update(chunk)
-            self._sha256 = digest.hexdigest()
-        return self._sha256
+        """SHA-256 of the file, hex; of every file of a multi-file slide's main file only. Cached, in any thread."""
+        with self._hashing:
+            if self._sha256 is None:
+                digest = hashlib.sha256()
+                with self.path.open("rb") as handle:
+                    while chunk := handle.read(_CHUNK):
+                        digest.update(chunk)
+                self._sha256 = digest.hexdigest()
+            return self._sha256
 
     def close(self) -> None:
         self._backend.close()

@@ -27,7 +27,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from .errors import StampError
+from .errors import ExitCode, StampError
 from .tasks import Task
 
 _PR_SET_PDEATHSIG = 1
@@ -163,6 +163,8 @@ class Worker:
         except Exception as error:
             self._fail(task, error)
         else:
+            # The writer may be busy with the last slide: waiting for it is no lack of headway.
+            self._send("stage", key=task.key, stage="scored")
             self._scored.put((task, result))
         finally:
             with contextlib.suppress(StampError):
@@ -203,12 +205,13 @@ class Worker:
         try:
             facts = self._steps.probe(Path(command["slide"]), command["mpp"])
         except Exception as error:
-            self._send("probe-failed", key=command["key"], error=_describe(error))
+            error_text = _describe(error, Path(command["slide"]))
+            self._send("probe-failed", key=command["key"], error=error_text)
         else:
             self._send("probed", key=command["key"], facts=facts)
 
     def _fail(self, task: Task, error: Exception) -> None:
-        self._send("failed", key=task.key, error=_describe(error))
+        self._send("failed", key=task.key, error=_describe(error, task.slide, task.out))
 
     def _send(self, event: str, **fields: Any) -> None:
         line = json.dumps({"event": event, **fields}).encode() + b"\n"
@@ -226,22 +229,33 @@ class Worker:
         os._exit(3)
 
 
-def _describe(error: Exception) -> dict[str, Any]:
-    """An error as JSON values; one that is not a StampError is a bug, and its traceback is logged."""
+def _describe(error: Exception, *paths: Path) -> dict[str, Any]:
+    """An error as JSON values; one that is not a StampError is a bug, and its traceback is logged.
+
+    Folders can name patients and libraries put paths into their messages, so those of ``paths`` are taken out.
+    """
     if isinstance(error, StampError):
         return {
             "type": type(error).__name__,
-            "cause": error.cause,
-            "remedy": error.remedy,
+            "cause": _without_folders(error.cause, paths),
+            "remedy": _without_folders(error.remedy, paths),
             "exit_code": int(error.exit_code),
         }
-    traceback.print_exception(error, file=sys.stderr)
+    print(_without_folders("".join(traceback.format_exception(error)), paths), file=sys.stderr, flush=True)
     return {
         "type": type(error).__name__,
-        "cause": f"{type(error).__name__}: {error}",
+        "cause": _without_folders(f"{type(error).__name__}: {error}", paths),
         "remedy": "",
-        "exit_code": 1,
+        "exit_code": int(ExitCode.BUG),
     }
+
+
+def _without_folders(text: str, paths: tuple[Path, ...]) -> str:
+    for path in paths:
+        for folder in (path.parent, path.absolute().parent, path.resolve().parent):
+            if folder != Path(".") and folder != Path(folder.root):
+                text = text.replace(f"{folder}/", "").replace(str(folder), "...")
+    return text
 
 
 def _memory() -> dict[str, int]:

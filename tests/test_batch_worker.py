@@ -219,7 +219,7 @@ def test_deleted_result_is_made_again(tmp_path: Path) -> None:
 
 def test_leftovers_of_a_killed_worker_are_removed(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
-    leftover = tmp_path / "out" / ".partial-0011-a"
+    leftover = tmp_path / "out" / ".partial-0011aabb-a"
     leftover.mkdir(parents=True)
     (leftover / "half").write_text("x")
     bench.slide("a")
