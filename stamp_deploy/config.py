@@ -9,6 +9,7 @@ from hashlib import sha256
 from typing import Any
 
 from .errors import UsageError
+from .units import MAX_MPP, MIN_MPP
 
 DEFAULT_WRITERS = ("json", "hdf5", "parquet", "heatmaps")
 
@@ -61,6 +62,8 @@ class InferOptions:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
+        if self.mpp is not None:
+            check_stated_mpp(self.mpp)
         if not 1 <= self.batch <= 4096:
             raise UsageError(f"--batch {self.batch} is not possible", remedy="use 1 to 4096")
         if not 0 <= self.threads <= 512:
@@ -86,3 +89,18 @@ class InferOptions:
         """Hash of `scoring_dict`, in canonical JSON."""
         text = json.dumps(self.scoring_dict(), sort_keys=True, separators=(",", ":"))
         return sha256(text.encode()).hexdigest()
+
+
+def check_stated_mpp(mpp: float) -> None:
+    """Refuse a --mpp that is no slide's resolution.
+
+    Raises
+    ------
+    UsageError
+        `mpp` is not a number from 0.05 to 20 microns per pixel.
+    """
+    if not (math.isfinite(mpp) and MIN_MPP <= mpp <= MAX_MPP):
+        raise UsageError(
+            f"--mpp {mpp:g} is not a believable resolution",
+            remedy=f"give microns per pixel, {MIN_MPP:g} to {MAX_MPP:g}: about 0.25 for a 40x scan, 0.5 for 20x",
+        )

@@ -47,6 +47,10 @@ class StampError(Exception):
         tail = f" - {self.remedy}" if self.remedy else ""
         super().__init__(f"{head}{self.cause}{tail}")
 
+    def about(self, path: str | Path) -> StampError:
+        """The same error, naming `path` where it names no file yet."""
+        return self if self.path is not None else _rebuild(type(self), self.cause, self.remedy, Path(path))
+
     def __reduce__(self) -> tuple[object, ...]:
         return (_rebuild, (type(self), self.cause, self.remedy, self.path))
 

@@ -25,14 +25,14 @@ from .atomic import check_output, staged_directory
 from .bundle import Bundle
 from .config import InferOptions
 from .engine import Engine, load_engine
-from .errors import SlideError
+from .errors import SlideError, StampError
 from .grid import TileSet, make_grid, select_tiles
 from .heads import call_heads
 from .result import Result, assemble
 from .slide import Slide, open_slide
 from .tiles import TileSource, TileStatus, open_tiles
 from .tissue import TissueMask, TissueRule, find_tissue
-from .writers import write_all
+from .writers import check_names, write_all
 
 THUMBNAIL_PX = 2048
 Progress = Callable[[int, int], None]
@@ -90,6 +90,7 @@ def infer_slide(
         With the cause, the remedy and the exit code; no output is left behind.
     """
     check_output(out, overwrite=options.overwrite)
+    check_names(options.writers, slide if slide.is_file() else None)
     prepared = prepare(slide, bundle, options)
     own_engine: Engine | None = None
     try:
@@ -137,6 +138,9 @@ def prepare(path: Path, bundle: Bundle, options: InferOptions) -> Prepared:
             exact=options.exact,
             time_limit_s=options.time_limit_s,
         )
+    except StampError as error:
+        slide.close()
+        raise error.about(path) from error.__cause__
     except BaseException:
         slide.close()
         raise
@@ -202,7 +206,7 @@ def score(prepared: Prepared, engine: Engine, *, progress: Progress | None = Non
     prepared.seconds.update(
         wait_for_tiles=waited, engine=streamed - waited, heads=time.perf_counter() - clock, stream=streamed
     )
-    result = assemble(prepared, engine.info, index[order], embedding, scores, calls)
+    result = assemble(prepared, engine.info, index[order], embedding, scores, calls, _warnings(prepared))
     log.event("scored", slide=log.slide_token(prepared.slide.path), tiles=len(index), seconds=round(streamed, 3))
     return result
 
@@ -211,6 +215,12 @@ def write(result: Result, out: Path, options: InferOptions) -> None:
     """Write the result folder: staged beside `out`, flushed, renamed."""
     with staged_directory(out, overwrite=options.overwrite) as staging:
         write_all(result, staging, options.writers)
+
+
+def _warnings(prepared: Prepared) -> list[str]:
+    """What a reader of the result should know of the slide."""
+    conflict = prepared.slide.mpp.conflict
+    return [conflict] if conflict else []
 
 
 def _check_budget(prepared: Prepared, seen: int) -> None:

@@ -1,23 +1,26 @@
 """Microns per pixel by ranked evidence. Never guessed: a wrong resolution is a wrong result.
 
-Evidence is ranked: the command line, then the vendor's own tag, then the TIFF resolution (where the file
-states a unit). Objective power alone is listed but never turned into microns: scanners of the same power
-differ by 10 % and more. Values outside 0.05 to 20 um/px are refused, whoever states them.
+Evidence is ranked: the command line, then the vendor's own tag or DICOM attribute, then the physical size in
+OME-XML, then the TIFF resolution (where the file states a unit). Objective power alone is listed but never
+turned into microns: scanners of the same power differ by 10 % and more. Values outside 0.05 to 20 um/px are
+refused, whoever states them. docs/slide.md lists the tags.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import MppError
-from .units import MICRONS_PER_CM, MICRONS_PER_INCH
+from .units import MAX_MPP, MICRONS_PER_CM, MICRONS_PER_INCH, MIN_MPP
 
-MIN_MPP, MAX_MPP = 0.05, 20.0
 MAX_ANISOTROPY = 1.10
-_SCREEN_DPI = (72.0, 96.0, 300.0)
+"""Largest ratio of mpp_x to mpp_y, and of two statements about one slide that still agree."""
+_OME_MICRONS = {"m": 1e6, "cm": 1e4, "mm": 1e3, "µm": 1.0, "um": 1.0, "micron": 1.0, "nm": 1e-3}
+_OME_SIZE = re.compile(r'\bPhysicalSize([XY])(Unit)?="([^"]{1,40})"')
 
 
 @dataclass(frozen=True)
@@ -29,15 +32,18 @@ class MppFinding:
     mpp_x, mpp_y : float
         Microns per level-0 pixel.
     source : str
-        "command-line", "vendor", "dicom" or "tiff-resolution".
+        "command-line", "vendor", "dicom", "ome-xml" or "tiff-resolution".
     evidence : tuple of str
         All that was looked at, accepted or refused, one line each.
+    conflict : str
+        What disagrees by more than 10 % with the value taken; empty where nothing does.
     """
 
     mpp_x: float
     mpp_y: float
     source: str
     evidence: tuple[str, ...]
+    conflict: str = ""
 
 
 def find_mpp(properties: Mapping[str, str], *, stated: float | None, path: Path) -> MppFinding:
@@ -58,12 +64,16 @@ def find_mpp(properties: Mapping[str, str], *, stated: float | None, path: Path)
         There is no believable evidence, or x and y differ by more than 10 %.
     """
     evidence: list[str] = []
-    found: list[MppFinding] = []
+    found: list[tuple[str, str, float, float]] = []
     for source, label, x, y in _candidates(properties):
+        if source == "":
+            evidence.append(f"{label}: not recorded")
+            continue
         verdict = _verdict(x, y)
-        evidence.append(f"{label}: {x:g} x {y:g} um/px, {verdict or 'accepted'}")
+        value = f"{x:g} x {y:g} um/px, " if math.isfinite(x) and math.isfinite(y) else ""
+        evidence.append(f"{label}: {value}{verdict or 'accepted'}")
         if verdict is None:
-            found.append(MppFinding(x, y, source, ()))
+            found.append((source, label, x, y))
     power = properties.get("openslide.objective-power") or properties.get("aperio.AppMag")
     evidence.append(f"objective power: {power + 'x, never converted to microns' if power else 'not recorded'}")
     if stated is not None:
@@ -72,42 +82,71 @@ def find_mpp(properties: Mapping[str, str], *, stated: float | None, path: Path)
                 f"--mpp {stated:g} is not a believable resolution", path=path, remedy=f"use {MIN_MPP} to {MAX_MPP:g}"
             )
         evidence.insert(0, f"command line: {stated:g} um/px, accepted")
-        return MppFinding(stated, stated, "command-line", tuple(evidence))
+        found.insert(0, ("command-line", "--mpp", stated, stated))
     if not found:
         raise MppError(
             f"the microns per pixel are unknown (looked at: {'; '.join(evidence)})",
             path=path,
             remedy="add --mpp with the scanner's value, for example --mpp 0.25",
         )
-    best = found[0]
-    return MppFinding(best.mpp_x, best.mpp_y, best.source, tuple(evidence))
+    source, label, x, y = found[0]
+    return MppFinding(x, y, source, tuple(evidence), _conflict(label, x, found[1:]))
+
+
+def _conflict(label: str, mpp: float, others: list[tuple[str, str, float, float]]) -> str:
+    for _, other, x, _ in others:
+        if max(x, mpp) > MAX_ANISOTROPY * min(x, mpp):
+            return f"the resolution is {mpp:g} um/px by {label}, but {x:g} by {other}"
+    return ""
 
 
 def _candidates(properties: Mapping[str, str]) -> list[tuple[str, str, float, float]]:
-    """(source, label, mpp_x, mpp_y) in order of rank; values that are not numbers become NaN."""
+    """(source, label, mpp_x, mpp_y) in order of rank; no source: not recorded; NaN: not a number."""
     vendor = properties.get("openslide.vendor", "")
     rows: list[tuple[str, str, float, float]] = []
     if "aperio.MPP" in properties:
         value = _number(properties["aperio.MPP"])
         rows.append(("vendor", "vendor tag aperio.MPP", value, value))
-    elif "openslide.mpp-x" in properties and vendor != "generic-tiff":
+    elif "openslide.mpp-x" in properties and vendor not in ("generic-tiff", "generic"):
         x, y = _number(properties["openslide.mpp-x"]), _number(properties.get("openslide.mpp-y", ""))
         rows.append(("dicom" if vendor == "dicom" else "vendor", f"vendor metadata ({vendor})", x, y))
-    resolution = _tiff_resolution(properties)
-    if resolution is not None:
-        rows.append(("tiff-resolution", *resolution))
+    else:
+        rows.append(("", "vendor tag", math.nan, math.nan))
+    size = _ome_size(properties.get("openslide.comment", ""))
+    if size is not None:
+        rows.append(("ome-xml", "OME-XML PhysicalSize", *size))
+    if vendor != "dicom":
+        rows.append(_tiff_resolution(properties))
     return rows
 
 
-def _tiff_resolution(properties: Mapping[str, str]) -> tuple[str, float, float] | None:
-    if "tiff.XResolution" not in properties:
+def _ome_size(text: str) -> tuple[float, float] | None:
+    """PhysicalSizeX and -Y of the first image of an OME-XML text, microns; None where it is not OME-XML.
+
+    The attributes are read by pattern, not by an XML parser: no entity of a hostile file is expanded.
+    """
+    if "<OME" not in text:
         return None
+    said: dict[str, str] = {}
+    for axis, unit, value in _OME_SIZE.findall(text):
+        said.setdefault(axis + unit, value)
+    if "X" not in said:
+        return None
+    sizes = [
+        _number(said.get(axis, said["X"])) * _OME_MICRONS.get(said.get(f"{axis}Unit", "µm"), math.nan) for axis in "XY"
+    ]
+    return sizes[0], sizes[1]
+
+
+def _tiff_resolution(properties: Mapping[str, str]) -> tuple[str, str, float, float]:
+    if "tiff.XResolution" not in properties:
+        return "", "TIFF resolution", math.nan, math.nan
     unit = properties.get("tiff.ResolutionUnit", "inch")
     per_unit = {"centimeter": MICRONS_PER_CM, "inch": MICRONS_PER_INCH}.get(unit)
     x, y = _number(properties["tiff.XResolution"]), _number(properties.get("tiff.YResolution", ""))
     if per_unit is None or not (x > 0 and y > 0):
-        return f"TIFF resolution ({unit})", math.nan, math.nan
-    return f"TIFF resolution {x:g} per {unit}", per_unit / x, per_unit / y
+        return "tiff-resolution", f"TIFF resolution {x:g} per unit {unit!r}", math.nan, math.nan
+    return "tiff-resolution", f"TIFF resolution {x:g} per {unit}", per_unit / x, per_unit / y
 
 
 def _number(text: str) -> float:

@@ -63,6 +63,7 @@ class Slide:
         self.size_bytes = path.stat().st_size
         self._backend = backend
         self._sha256: str | None = None
+        self._thumbnail: NDArray[np.uint8] | None = None
         self._hashing = threading.Lock()
 
     @property
@@ -101,8 +102,20 @@ class Slide:
     def thumbnail(self, max_px: int) -> NDArray[np.uint8]:
         """The whole slide as RGB, uint8 [h, w, 3], its longer side at most `max_px`.
 
-        Read in strips from the coarsest pyramid level that is fine enough, so that memory stays bounded.
+        Read in strips from the coarsest pyramid level that is fine enough, so that memory stays bounded. The last
+        one is kept: one that is asked for next, and is smaller, is made from it instead of from the file.
         """
+        longest = max(self.width, self.height)
+        if self._thumbnail is not None and max(self._thumbnail.shape) >= min(max_px, longest):
+            scale = max(longest / max_px, 1)
+            size = max(1, round(self.width / scale)), max(1, round(self.height / scale))
+            if size == self._thumbnail.shape[1::-1]:
+                return self._thumbnail
+            return np.asarray(Image.fromarray(self._thumbnail).resize(size, Image.Resampling.BOX))
+        self._thumbnail = self._read_thumbnail(max_px)
+        return self._thumbnail
+
+    def _read_thumbnail(self, max_px: int) -> NDArray[np.uint8]:
         scale = max(self.width, self.height) / max_px
         level = max(
             (lv for lv in self.levels if max(lv.downsample_x, lv.downsample_y) <= max(scale, 1.0)),
@@ -166,9 +179,7 @@ def open_slide(path: str | Path, *, mpp: float | None = None, route: str | None 
     path = Path(path)
     if route is not None and route not in ROUTES:
         raise UsageError(f"route {route!r} is unknown", remedy=f"use one of {', '.join(ROUTES)}")
-    if not path.is_file():
-        what = "is a folder, not a slide" if path.is_dir() else "does not exist"
-        raise SlideError(what, path=path, remedy="check the name" if not path.is_dir() else "name a file in it")
+    _check_file(path)
     backend = _open_backend(path, route)
     try:
         _check_size(path, backend)
@@ -178,6 +189,22 @@ def open_slide(path: str | Path, *, mpp: float | None = None, route: str | None 
     except BaseException:
         backend.close()
         raise
+
+
+def _check_file(path: Path) -> None:
+    """Refuse what no reader could open, with the operating system's reason instead of a reader's guess."""
+    try:
+        if path.is_dir():
+            raise SlideError("is a folder, not a slide", path=path, remedy="name a file in it")
+        with path.open("rb") as handle:
+            empty = not handle.read(1)
+    except FileNotFoundError:
+        raise SlideError("does not exist", path=path, remedy="check the name") from None
+    except (OSError, ValueError) as error:
+        what = getattr(error, "strerror", None) or str(error)
+        raise SlideError(f"cannot be read: {what}", path=path, remedy="check its name, permissions and disk") from error
+    if empty:
+        raise SlideError("is empty", path=path, remedy="copy it again")
 
 
 def _open_backend(path: Path, route: str | None) -> Backend:

@@ -2,8 +2,10 @@
 
 Glass has no colour, stained tissue has: the HSV saturation of a slightly blurred thumbnail is split by
 Otsu's method (Otsu 1979), with a floor under which nothing is tissue, so that bare glass gives an empty
-mask instead of its own noise. Marker ink is as saturated as tissue but has other hues: haematoxylin and
-eosin run from blue-violet to pink, with red >= green and blue >= green in every pixel that is stained.
+mask instead of its own noise, and a ceiling above which everything is, so that a slide that is tissue from
+edge to edge is not cut in two. Glass that is tinted by the lamp is made grey first. Marker ink is as saturated
+as tissue but has other hues: haematoxylin and eosin run from blue-violet to pink, with red and blue above
+green in every pixel that is stained. Written for H&E.
 """
 
 from __future__ import annotations
@@ -16,6 +18,10 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from .errors import BundleError
+
+WHITE_MIN, WHITE_TINT = 180, 0.10
+"""The darkest and the most coloured white that still counts as glass: grey levels, HSV saturation."""
+INK_HALO_UM, INK_BORDER_UM = 160.0, 24.0
 
 
 @dataclass(frozen=True)
@@ -160,12 +166,14 @@ def find_tissue_in(
         HSV saturation, 0 to 1.
     """
     mpp = rule.mask_mpp if mpp is None else mpp
-    colour = ndimage.gaussian_filter(rgb.astype(np.float32), (rule.blur_um / mpp, rule.blur_um / mpp, 0))
-    top = colour.max(-1)
-    saturation = np.where(top > 0, (top - colour.min(-1)) / np.maximum(top, 1e-6), 0.0)
+    sigma = rule.blur_um / mpp
+    red, green, blue = (ndimage.gaussian_filter(plane, sigma) for plane in _white_balanced(rgb))
+    top = np.maximum(np.maximum(red, green), blue)
+    low = np.minimum(np.minimum(red, green), blue)
+    saturation = (top - low) / np.maximum(top, 1)
     # black borders and dust carry no reliable hue
     dark = top < 40
-    ink = _ink(colour, saturation, mpp) if rule.exclude_ink else np.zeros(dark.shape, bool)
+    ink = _ink(red, green, blue, saturation, mpp) if rule.exclude_ink else np.zeros(dark.shape, bool)
     usable = ~(dark | ink)
     threshold = float(np.clip(_otsu(saturation[usable]), rule.min_saturation, rule.max_saturation))
     mask = usable & (saturation > threshold)
@@ -173,22 +181,55 @@ def find_tissue_in(
     return mask, threshold
 
 
-def _ink(colour: NDArray[np.float32], saturation: NDArray[np.float32], mpp: float) -> NDArray[np.bool_]:
-    """Marker ink: strongly coloured pixels whose hue no stain has, grown by a border.
+def _white_balanced(rgb: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+    """The three channels, float32 [h, w], scaled so that the slide's white is grey.
 
-    Green ink has green above red; blue ink has red far below blue and not above green (haematoxylin keeps
-    red above green); red ink has blue near green and both far below red; black ink is dark and grey.
+    White is the median colour of the brightest pixels; when it is too dark or too coloured to be glass (a slide
+    that is tissue from edge to edge), nothing is changed.
     """
-    red, green, blue = colour[..., 0], colour[..., 1], colour[..., 2]
-    strong = saturation > 0.15
-    green_ink = strong & (green > red + 8) & (green > blue - 25)
-    blue_ink = strong & (green > red + 8) & (blue > red + 25)
-    red_ink = (saturation > 0.45) & (red > blue * 1.6) & (red > green * 1.6) & (np.abs(green - blue) < 45)
-    black_ink = (colour.max(-1) < 90) & (saturation < 0.25)
-    core: NDArray[np.bool_] = ndimage.binary_opening(green_ink | blue_ink | red_ink | black_ink, iterations=1)
-    if not core.any():
-        return core
-    grown: NDArray[np.bool_] = ndimage.distance_transform_edt(~core) <= max(2.0, 24.0 / mpp)
+    planes = [rgb[..., i].astype(np.float32) for i in range(3)]
+    step = max(1, int(np.sqrt(rgb.shape[0] * rgb.shape[1] / 250_000)))
+    sample = rgb[::step, ::step].reshape(-1, 3)
+    brightness = sample.min(axis=1)
+    white = np.median(sample[brightness >= np.percentile(brightness, 99)], axis=0)
+    if white.min() < WHITE_MIN or white.max() - white.min() > WHITE_TINT * white.max():
+        return planes
+    return [plane * np.float32(white.max() / level) for plane, level in zip(planes, white, strict=True)]
+
+
+def _ink(
+    red: NDArray[np.float32],
+    green: NDArray[np.float32],
+    blue: NDArray[np.float32],
+    saturation: NDArray[np.float32],
+    mpp: float,
+) -> NDArray[np.bool_]:
+    """Marker ink: strongly coloured pixels whose hue no stain has, their paler halo, and a border.
+
+    Green and blue ink have green well above red, which haematoxylin has only where it is pale. Red ink has as much
+    blue as green and both far below red, where eosin and blood keep blue above green. Black ink is dark and grey.
+    Pixels of the ink's hue that are too pale to be sure of count where they touch it.
+    """
+    span, lean = red - green, blue - green
+    cool = (green > red + 8) & ((green > blue - 25) | (blue > red + 25))
+    warm = (span > 8) & (np.abs(lean) < 0.36 * span)
+    cool_core = cool & (saturation > 0.25) & (green > red + 16)
+    warm_core = (saturation > 0.45) & (red > 110) & (span > 0.4 * red) & (np.abs(lean) < 0.12 * span)
+    black = (np.maximum(red, np.maximum(green, blue)) < 90) & (saturation < 0.25)
+    ink: NDArray[np.bool_] = ndimage.binary_opening(cool_core | warm_core | black)
+    if not ink.any():
+        return ink
+    steps = max(2, round(INK_HALO_UM / mpp))
+    for core, halo in ((cool_core, cool & (saturation > 0.12)), (warm_core, warm)):
+        seeds = ink & core
+        if seeds.any():
+            ink |= ndimage.binary_dilation(seeds, mask=halo, iterations=steps)
+    return _dilate(ink, max(2, round(INK_BORDER_UM / mpp)))
+
+
+def _dilate(mask: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:
+    """Grow by `radius` pixels to every side and corner."""
+    grown: NDArray[np.bool_] = ndimage.maximum_filter(mask.view(np.uint8), size=2 * radius + 1).view(np.bool_)
     return grown
 
 
@@ -212,13 +253,11 @@ def _otsu(values: NDArray[np.float32]) -> float:
 
 def _clean(mask: NDArray[np.bool_], rule: TissueRule, mpp: float) -> NDArray[np.bool_]:
     """Close gaps, drop small islands, fill small holes."""
-    radius = rule.close_um / mpp
+    radius = round(rule.close_um / mpp)
     if radius >= 1:
-        padded = np.pad(mask, int(radius) + 1)
-        grown = ndimage.distance_transform_edt(~padded) <= radius
-        closed = ndimage.distance_transform_edt(grown) > radius
-        inner = slice(int(radius) + 1, -(int(radius) + 1))
-        mask = mask | closed[inner, inner]
+        padded = _dilate(np.pad(mask, radius), radius)
+        closed = ~_dilate(~padded, radius)
+        mask = mask | closed[radius:-radius, radius:-radius]
     mask = _drop_small(mask, np.pi * (rule.min_object_um / 2 / mpp) ** 2)
     filled: NDArray[np.bool_] = ~_drop_small(~mask, np.pi * (rule.min_hole_um / 2 / mpp) ** 2)
     return filled

@@ -15,3 +15,6 @@ TilePx = NewType("TilePx", int)
 
 MICRONS_PER_CM = 10_000.0
 MICRONS_PER_INCH = 25_400.0
+
+MIN_MPP, MAX_MPP = 0.05, 20.0
+"""Microns per pixel outside this range are no resolution of a slide, whoever states them."""

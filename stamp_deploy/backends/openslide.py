@@ -77,7 +77,9 @@ class OpenSlideBackend:
                 raise SlideError(
                     f"cannot be opened: {_short(error, self._path)}",
                     path=self._path,
-                    remedy="copy or scan the slide again",
+                    remedy="convert it to a tiled JPEG TIFF"
+                    if "nsupported" in str(error)
+                    else "copy or scan the slide again",
                 ) from error
         return self._slide
 

@@ -52,6 +52,8 @@ class VipsBackend:
             for i, (w, h) in enumerate(sizes)
         )
         self.properties = {"openslide.vendor": "generic", **_resolution(first)}
+        if first.get_typeof("image-description"):
+            self.properties["openslide.comment"] = str(first.get("image-description"))
 
     def read(self, level: int, x: int, y: int, w: int, h: int) -> NDArray[np.uint8]:
         """RGB of a region (see Backend.read)."""
