@@ -33,7 +33,7 @@ extensions = [tiler] if os.path.exists("csrc/_tiler.pyx") else []
 setup(
     packages=packages(),
     package_dir={"stamp_deploy.training": "training", "stamp_deploy.export": "export"},
-    package_data={"stamp_deploy": ["py.typed", "*.pyi", "writers/*.html", "writers/*.css", "writers/*.js"]},
+    package_data={"stamp_deploy": ["py.typed", "*.pyi", "writers/templates/*.j2"]},
     ext_modules=cythonize(
         extensions,
         build_dir="build/cython",

@@ -25,7 +25,7 @@ FILES = ("tiles.h5ad",)
 def write(result: Result, directory: Path) -> list[Path]:
     """Write tiles.h5ad."""
     path = directory / "tiles.h5ad"
-    to_anndata(result).write_h5ad(path)
+    to_anndata(result).write_h5ad(path, compression="gzip")
     return [path]
 
 

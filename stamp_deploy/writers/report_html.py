@@ -250,6 +250,10 @@ def _pathway_rows(result: Result) -> list[dict[str, Any]]:
     ]
 
 
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
 def _provenance(record: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
     """Headed lists of (term, value), in words."""
     slide, bundle, engine, grid, plan = (
@@ -266,7 +270,7 @@ def _provenance(record: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]
                 ("Read by", f"{slide['route']}: {slide['route_reason']}"),
                 (
                     "Reading plan",
-                    ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in plan.items()),
+                    ", ".join(f"{key.replace('_', ' ')} {_short(value)}" for key, value in plan.items()),
                 ),
             ],
         ),

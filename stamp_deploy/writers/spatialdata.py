@@ -6,6 +6,7 @@ Elements share the coordinate system "global", level-0 pixels: image `thumbnail`
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -49,5 +50,8 @@ def write(result: Result, directory: Path) -> list[Path]:
         },
     )
     path = directory / "slide.zarr"
-    data.write(path)
+    with warnings.catch_warnings():
+        # spatialdata, ome-zarr and zarr announce their own next versions here: nothing that a user could act on.
+        warnings.simplefilter("ignore", (UserWarning, DeprecationWarning))
+        data.write(path)
     return [path]
