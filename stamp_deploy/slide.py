@@ -27,6 +27,8 @@ _ALLOWED = re.compile(
     r"|aperio\.(MPP|AppMag|OriginalWidth|OriginalHeight)|tiff\.(XResolution|YResolution|ResolutionUnit)"
 )
 _CHUNK = 1 << 22
+STRIP_BYTES = 64_000_000
+"""Pixels of a thumbnail's source that are held at once."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,7 @@ class Slide:
         )
         out_w, out_h = max(1, round(self.width / max(scale, 1))), max(1, round(self.height / max(scale, 1)))
         factor = max(1, int(min(level.width / out_w, level.height / out_h) / 2))
-        strip = max(factor, (64_000_000 // (level.width * 3)) // factor * factor)
+        strip = max(factor, (STRIP_BYTES // (level.width * 3)) // factor * factor)
         parts = []
         for top in range(0, level.height, strip):
             rows = min(strip, level.height - top)
@@ -228,7 +230,9 @@ def _check_size(path: Path, backend: Backend) -> None:
     level = backend.levels[0]
     if not (1 <= level.width <= MAX_SIDE and 1 <= level.height <= MAX_SIDE):
         raise SlideError(
-            f"states a size of {level.width} x {level.height} px", path=path, remedy="the file is damaged; copy it again"
+            f"states a size of {level.width} x {level.height} px",
+            path=path,
+            remedy="the file is damaged; copy it again",
         )
 
 
@@ -248,7 +252,9 @@ def _choose_route(path: Path, backend: Backend, forced: str | None) -> Route:
     if reason is None:
         return Route("jpeg-tiff", "tiled JPEG TIFF: decoded by the compiled tiler")
     if forced == "jpeg-tiff":
-        raise UsageError(f"the compiled tiler cannot read this slide: {reason}", path=path, remedy="leave the route out")
+        raise UsageError(
+            f"the compiled tiler cannot read this slide: {reason}", path=path, remedy="leave the route out"
+        )
     return Route(backend.name, reason)
 
 

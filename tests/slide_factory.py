@@ -36,6 +36,7 @@ def write_slide(
     levels: tuple[int, ...] = (),
     quality: int = 90,
     shared_tables: bool = False,
+    more: str = "",
 ) -> Path:
     """Write an Aperio-style SVS of JPEG tiles.
 
@@ -45,10 +46,13 @@ def write_slide(
         "rgb" (coded as RGB, photometric 2), "444", "422" or "420".
     levels : tuple of int
         Further levels, by their downsample.
+    more : str
+        Further text of the ImageDescription.
     """
     note = "Aperio Image Library v12.0.0\n" + "x".join(map(str, rgb.shape[1::-1]))
     if mpp is not None:
         note += f"|AppMag = {10 / mpp:g}|MPP = {mpp:g}"
+    note += more
     with tifffile.TiffWriter(path, bigtiff=bigtiff) as writer:
         for scale in (1, *levels):
             image = rgb if scale == 1 else _reduce(rgb, scale)
