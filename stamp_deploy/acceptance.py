@@ -12,7 +12,6 @@ import click
 
 if TYPE_CHECKING:
     from .bundle import Bundle
-    from .engine import Engine
     from .parity import StageReport
 
 
@@ -43,6 +42,7 @@ def parity(path: Path, engine: str, precision: str | None, batch: int, out: Path
     from .atomic import write_json_atomic
     from .bundle import load_bundle
     from .engine import load_engine
+    from .engine.golden import check_engine
     from .parity import to_table
 
     bundle = load_bundle(path)
@@ -55,29 +55,6 @@ def parity(path: Path, engine: str, precision: str | None, batch: int, out: Path
     if out is not None:
         write_json_atomic(out, acceptance_record(bundle, [report]))
     report.raise_if_failed()
-
-
-def check_engine(bundle: Bundle, engine: Engine) -> StageReport:
-    """Compare an engine with the bundle's golden outputs."""
-    import numpy as np
-
-    from .parity import Outputs, compare
-
-    arrays = {name: np.load(bundle.golden / f"{name}.npy", allow_pickle=False) for name in GOLDEN_ARRAYS}
-    tiles, step = arrays["tiles"], engine.max_batch
-    found = [engine.run(tiles[i : i + step]) for i in range(0, len(tiles), step)]
-    info = engine.info
-    return compare(
-        Outputs(arrays["embedding"], arrays["pathways"]),
-        Outputs(np.concatenate([o.embedding for o in found]), np.concatenate([o.pathways for o in found])),
-        stage=f"golden -> {info.name} {info.precision}",
-        names=("the golden outputs", f"{info.name} {info.version} {info.precision} on {info.device}"),
-        precision=info.precision,
-        pathways=bundle.pathways,
-    )
-
-
-GOLDEN_ARRAYS = ("tiles", "embedding", "pathways")
 
 
 def acceptance_record(bundle: Bundle, reports: list[StageReport]) -> dict[str, Any]:

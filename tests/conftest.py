@@ -14,6 +14,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kills", type=int, default=5, help="how many times the kill test kills the worker")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def engine_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache of engine choices and plans for this session alone, child processes included."""
+    folder = tmp_path_factory.mktemp("engine-cache")
+    os.environ["STAMP_CACHE_DIR"] = str(folder)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
     """The folder of real slides, DICOM, spatial transcriptomics and gene sets.

@@ -1,16 +1,21 @@
-"""The Engine protocol: what every compiled encoder, on whatever device, looks like to the rest.
+"""The Engine protocol, and `BatchedEngine`: what every compiled encoder, on whatever device, has in common.
 
 An engine knows tensors, never slides. It is handed uint8 tiles and answers with float32 arrays.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
+
+from .. import log
+from ..errors import EngineError
 
 
 @dataclass(frozen=True)
@@ -33,8 +38,8 @@ class EngineOutput:
 class EngineInfo:
     """Which engine ran, for the result's provenance.
 
-    ``why`` says in one sentence how the engine was chosen ("asked for", "fastest that passed
-    parity: ...").
+    ``why`` says in one sentence how the engine was chosen ("asked for", "fastest of 2 that passed
+    parity: ..."). ``details`` holds what else can matter: threads, batch, driver, plan.
     """
 
     name: str
@@ -65,3 +70,178 @@ class Engine(Protocol):
     def stream(self, batches: Iterable[NDArray[np.uint8]]) -> Iterator[EngineOutput]: ...
 
     def close(self) -> None: ...
+
+
+class OutOfMemory(Exception):
+    """The device cannot hold a batch of the present size. Only `BatchedEngine` catches it."""
+
+
+class BatchedEngine(ABC):
+    """An engine that works through a queue of at most `depth` pieces of at most `chunk` tiles.
+
+    A subclass gives `_submit` (hand one piece over, return a ticket), `_collect` (wait for a ticket) and
+    `_allocate` (make room for pieces of `chunk` tiles). Submitting and allocating may raise `OutOfMemory`: the
+    piece size is then halved, the batch is done again, and `info.details` says so. `max_batch` stays
+    what was asked for.
+    """
+
+    depth = 1
+    """Pieces in flight at once: 1 for engines that answer in `_submit` itself."""
+    accepted = True
+    """False where this machine compiled the network and parity has not accepted the outcome yet."""
+
+    def __init__(self, info: EngineInfo, *, tile_px: int, embedding_dim: int, pathways: int, batch: int) -> None:
+        self._info = replace(info, details={**info.details, "batch": str(batch)})
+        self._tile_px, self._dim, self._count = tile_px, embedding_dim, pathways
+        self._max_batch = self._chunk = batch
+        self._closed = False
+
+    @property
+    def info(self) -> EngineInfo:
+        """Name, version, device, precision, and why."""
+        return self._info
+
+    @property
+    def max_batch(self) -> int:
+        """The largest N that `run` takes."""
+        return self._max_batch
+
+    def explain(self, why: str, **details: str) -> None:
+        """State how this engine was chosen."""
+        self._info = replace(self._info, why=why, details={**self._info.details, **details})
+
+    def accept(self) -> None:
+        """Parity passed on this machine; remember it where something was compiled."""
+        self.accepted = True
+
+    def reject(self) -> None:  # noqa: B027  most engines compile nothing
+        """Parity failed on this machine; throw away what was compiled."""
+
+    def run(self, tiles: NDArray[np.uint8]) -> EngineOutput:
+        """Score uint8 [N, T, T, 3], 1 <= N <= `max_batch`.
+
+        Raises
+        ------
+        EngineError
+            The array is of another kind, the engine is closed, or the device fails.
+        """
+        return next(iter(self.stream([tiles])))
+
+    def stream(self, batches: Iterable[NDArray[np.uint8]]) -> Iterator[EngineOutput]:
+        """Score batch after batch, in order; the next batch is asked for while earlier ones are computed.
+
+        A batch's array may be overwritten once the next batch has been asked for.
+        """
+        queue: deque[list[Any]] = deque()  # the tickets of each batch in flight
+        try:
+            for tiles in batches:
+                self._check(tiles)
+                yield from self._enqueue(queue, tiles)
+            while queue:
+                yield self._finish(queue)
+        finally:
+            self._abandon(queue)
+
+    def _enqueue(self, queue: deque[list[Any]], tiles: NDArray[np.uint8]) -> Iterator[EngineOutput]:
+        """Hand one batch over, after yielding the outputs that must leave the queue first."""
+        pieces = self._pieces(tiles)
+        while queue and sum(map(len, queue)) + len(pieces) > self.depth:
+            yield self._finish(queue)
+        if len(pieces) > self.depth:
+            yield self._one_by_one(tiles)
+            return
+        tickets: list[Any] = []
+        try:
+            for piece in pieces:
+                tickets.append(self._submit(piece))
+        except OutOfMemory as error:
+            while queue:  # those before it are in the device already and need no new memory
+                yield self._finish(queue)
+            self._abandon(deque([tickets]))
+            self._shrink(error)
+            yield self._one_by_one(tiles)
+            return
+        queue.append(tickets)
+        if self.depth == 1:
+            yield self._finish(queue)
+
+    def close(self) -> None:
+        """Release the device; the engine cannot be used afterwards. Closing twice is allowed."""
+        if not self._closed:
+            self._closed = True
+            self._release()
+
+    def _finish(self, queue: deque[list[Any]]) -> EngineOutput:
+        return _join([self._collect(ticket) for ticket in queue.popleft()])
+
+    def _abandon(self, queue: deque[list[Any]]) -> None:
+        """Wait for what is in flight, and forget it."""
+        while queue:
+            for ticket in queue.popleft():
+                self._collect(ticket)
+
+    def _one_by_one(self, tiles: NDArray[np.uint8]) -> EngineOutput:
+        while True:
+            try:
+                return _join([self._collect(self._submit(piece)) for piece in self._pieces(tiles)])
+            except OutOfMemory as error:
+                self._shrink(error)
+
+    def _pieces(self, tiles: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
+        return [tiles[i : i + self._chunk] for i in range(0, len(tiles), self._chunk)]
+
+    def _shrink(self, error: OutOfMemory) -> None:
+        """Halve the piece until the device can hold it.
+
+        Raises
+        ------
+        EngineError
+            One tile alone does not fit.
+        """
+        while True:
+            if self._chunk == 1:
+                raise EngineError(
+                    f"{self._info.name} runs out of memory with a single tile: {error}",
+                    remedy="free memory on the device, or use --engine onnxruntime",
+                ) from error
+            self._chunk = (self._chunk + 1) // 2
+            try:
+                self._allocate()
+                break
+            except OutOfMemory as again:
+                error = again
+        note = f"halved from {self._max_batch} to {self._chunk}: out of memory"
+        self._info = replace(self._info, details={**self._info.details, "batch": note})
+        log.event("batch halved", engine=self._info.name, device=self._info.device, batch=self._chunk)
+
+    def _check(self, tiles: NDArray[np.uint8]) -> None:
+        if self._closed:
+            raise EngineError("the engine is closed")
+        good = tiles.dtype == np.uint8 and tiles.ndim == 4 and tiles.shape[1:] == (self._tile_px, self._tile_px, 3)
+        if not good or not 1 <= len(tiles) <= self._max_batch:
+            raise EngineError(
+                f"the engine was handed {tiles.dtype} {tiles.shape} and takes uint8 "
+                f"(1..{self._max_batch}, {self._tile_px}, {self._tile_px}, 3)"
+            )
+
+    @abstractmethod
+    def _submit(self, piece: NDArray[np.uint8]) -> Any:
+        """Start one piece of at most `_chunk` tiles."""
+
+    @abstractmethod
+    def _collect(self, ticket: Any) -> EngineOutput:
+        """Wait for a piece; its arrays belong to the caller."""
+
+    def _allocate(self) -> None:  # noqa: B027  engines without buffers of their own have nothing to do
+        """Make room for pieces of `_chunk` tiles."""
+
+    def _release(self) -> None:  # noqa: B027
+        """Give everything back."""
+
+
+def _join(outputs: list[EngineOutput]) -> EngineOutput:
+    if len(outputs) == 1:
+        return outputs[0]
+    return EngineOutput(
+        np.concatenate([output.embedding for output in outputs]), np.concatenate([o.pathways for o in outputs])
+    )

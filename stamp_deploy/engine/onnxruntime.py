@@ -1,43 +1,61 @@
-"""ONNX Runtime on the CPU: the default engine, one wheel on every machine."""
+"""ONNX Runtime: on the CPU the default engine, one wheel on every machine; on CUDA with IO binding and graphs.
+
+A bundle runs in its own precision on the CPU. On CUDA a fp32 bundle also runs in fp16 and bf16: its graph is
+converted once (see half.py) and kept in the cache.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import EngineError
-from .base import EngineInfo, EngineOutput
+from .base import BatchedEngine, EngineInfo, EngineOutput, OutOfMemory
 
 if TYPE_CHECKING:
     from ..bundle import Bundle
 
+OUTPUTS = ("embedding", "pathways")
 
-def check_tiles(tiles: NDArray[np.uint8], tile_px: int, max_batch: int) -> None:
-    """Refuse anything but uint8 [1..max_batch, T, T, 3].
+
+def open_session(encoder: Path, threads: int, providers: list[Any], what: str) -> Any:
+    """An InferenceSession.
 
     Raises
     ------
     EngineError
-        Naming what was handed over.
+        ONNX Runtime cannot load the model, or a provider that was asked for is not in use.
     """
-    good = tiles.dtype == np.uint8 and tiles.ndim == 4 and tiles.shape[1:] == (tile_px, tile_px, 3)
-    if not good or not 1 <= len(tiles) <= max_batch:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1  # the graph is a chain: a second pool would only take cores from the decoder
+    options.log_severity_level = 4
+    try:
+        session = onnxruntime.InferenceSession(str(encoder), options, providers=providers)
+    except Exception as error:  # the runtime's exceptions share no base class
         raise EngineError(
-            f"the engine was handed {tiles.dtype} {tiles.shape} and takes uint8 "
-            f"(1..{max_batch}, {tile_px}, {tile_px}, 3)"
-        )
+            f"{what} cannot load the encoder: {_first_line(error)}",
+            path=encoder,
+            remedy="export the bundle in another precision, or use another --engine",
+        ) from error
+    first = providers[0][0] if isinstance(providers[0], tuple) else providers[0]
+    if session.get_providers()[0] != first:
+        raise EngineError(f"{what} fell back to {session.get_providers()[0]}: {first} cannot be used here")
+    return session
 
 
-class OnnxRuntimeEngine:
+class OnnxRuntimeEngine(BatchedEngine):
     """ONNX Runtime's CPU provider, in the precision of the bundle's ONNX file."""
 
-    def __init__(
-        self, bundle: Bundle, *, batch: int, threads: int = 0, precision: str | None = None, why: str = ""
-    ) -> None:
+    name = "onnxruntime"
+
+    def __init__(self, bundle: Bundle, *, batch: int, threads: int = 0, precision: str | None = None) -> None:
         import onnxruntime
 
         if precision not in (None, bundle.precision):
@@ -46,53 +64,158 @@ class OnnxRuntimeEngine:
                 path=bundle.path,
                 remedy="leave --precision out, or export the bundle in that precision",
             )
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or os.cpu_count() or 1
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        try:
-            self._session: Any = onnxruntime.InferenceSession(
-                str(bundle.encoder), options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:  # the runtime's exceptions share no base class
-            raise EngineError(
-                f"ONNX Runtime {onnxruntime.__version__} cannot load the encoder: {error}",
-                path=bundle.encoder,
-            ) from error
-        self._tile_px = bundle.tile_px
-        self._max_batch = batch
-        self._info = EngineInfo(
-            name="onnxruntime",
-            version=onnxruntime.__version__,
-            device="cpu",
-            precision=bundle.precision,
-            why=why,
-            details={"threads": str(options.intra_op_num_threads)},
+        threads = threads or os.cpu_count() or 1
+        info = EngineInfo(
+            self.name, onnxruntime.__version__, "cpu", bundle.precision, details={"threads": str(threads)}
         )
+        super().__init__(info, **shapes(bundle), batch=batch)
+        what = f"ONNX Runtime {onnxruntime.__version__} on the CPU"
+        self._session = open_session(bundle.encoder, threads, ["CPUExecutionProvider"], what)
 
-    @property
-    def info(self) -> EngineInfo:
-        return self._info
-
-    @property
-    def max_batch(self) -> int:
-        return self._max_batch
-
-    def run(self, tiles: NDArray[np.uint8]) -> EngineOutput:
-        """Score uint8 [N, T, T, 3]; see `Engine`."""
-        check_tiles(tiles, self._tile_px, self._max_batch)
-        if self._session is None:
-            raise EngineError("the engine is closed")
-        embedding, pathways = self._session.run(
-            ["embedding", "pathways"], {"tiles": np.ascontiguousarray(tiles)}
-        )
+    def _submit(self, piece: NDArray[np.uint8]) -> EngineOutput:
+        with memory_errors():
+            embedding, pathways = self._session.run(OUTPUTS, {"tiles": np.ascontiguousarray(piece)})
         return EngineOutput(embedding, pathways)
 
-    def stream(self, batches: Iterable[NDArray[np.uint8]]) -> Iterator[EngineOutput]:
-        """Score batch after batch, in order."""
-        for tiles in batches:
-            yield self.run(tiles)
+    def _collect(self, ticket: EngineOutput) -> EngineOutput:
+        return ticket
 
-    def close(self) -> None:
-        """Release the session."""
+    def _release(self) -> None:
         self._session = None
+
+
+class OnnxRuntimeCudaEngine(BatchedEngine):
+    """ONNX Runtime's CUDA provider: tensors stay on the device, the batch is fixed and replayed as one CUDA graph.
+
+    A piece shorter than the batch is padded with its own first tile and the padding thrown away, because a CUDA
+    graph has one shape. Buffers are bound once.
+    """
+
+    name = "onnxruntime-cuda"
+    provider = "CUDAExecutionProvider"
+    memory = "cuda"
+    """Where ONNX Runtime is to place the buffers."""
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        batch: int,
+        threads: int = 0,
+        precision: str | None = None,
+        device: int = 0,
+        graphs: bool = True,
+    ) -> None:
+        import onnxruntime
+
+        from .half import encoder_in
+
+        if self.provider not in onnxruntime.get_available_providers():
+            raise EngineError(
+                f"this ONNX Runtime {onnxruntime.__version__} has no {self.provider}",
+                remedy="pip uninstall onnxruntime, then pip install 'onnxruntime-gpu[cuda,cudnn]'; the two exclude "
+                "each other",
+            )
+        if hasattr(onnxruntime, "preload_dlls") and self.memory == "cuda":
+            onnxruntime.preload_dlls()  # CUDA and cuDNN from wheels, where they are installed so
+        wanted = precision or ("fp16" if bundle.precision == "fp32" else bundle.precision)
+        encoder = encoder_in(bundle, wanted)
+        self._device, self._graphs = device, graphs and self.memory == "cuda"
+        info = EngineInfo(
+            self.name,
+            onnxruntime.__version__,
+            f"{self.memory}:{device}",
+            wanted,
+            details={"cuda_graphs": "yes" if self._graphs else "no", "io_binding": "yes"},
+        )
+        super().__init__(info, **shapes(bundle), batch=batch)
+        self._what = f"ONNX Runtime {onnxruntime.__version__} on {info.device}"
+        self._encoder, self._threads = encoder, threads or 1
+        self._session: Any = None
+        while True:
+            try:
+                self._allocate()
+                break
+            except OutOfMemory as error:
+                self._shrink(error)
+                break
+
+    def _options(self) -> dict[str, str]:
+        """TF32 would cut the matrix products of a fp32 run to 11 bits, so it is off."""
+        if self.memory != "cuda":
+            return {}
+        return {
+            "device_id": str(self._device),
+            "enable_cuda_graph": "1" if self._graphs else "0",
+            "use_tf32": "0",
+            "cudnn_conv_algo_search": "HEURISTIC",
+        }
+
+    def _allocate(self) -> None:
+        """A new session (its CUDA graph is of the old shape) and buffers of the piece's size."""
+        import onnxruntime
+
+        self._session = None
+        with memory_errors():
+            self._session = open_session(self._encoder, self._threads, [(self.provider, self._options())], self._what)
+            place = (self.memory, self._device)
+            value = onnxruntime.OrtValue.ortvalue_from_shape_and_type
+            self._staging = np.zeros((self._chunk, self._tile_px, self._tile_px, 3), np.uint8)
+            self._tiles = onnxruntime.OrtValue.ortvalue_from_numpy(self._staging, *place)
+            self._embedding = value([self._chunk, self._dim], np.float32, *place)
+            self._pathways = value([self._chunk, self._count], np.float32, *place)
+            self._binding = self._session.io_binding()
+            self._binding.bind_ortvalue_input("tiles", self._tiles)
+            self._binding.bind_ortvalue_output("embedding", self._embedding)
+            self._binding.bind_ortvalue_output("pathways", self._pathways)
+
+    def _submit(self, piece: NDArray[np.uint8]) -> EngineOutput:
+        count = len(piece)
+        source = np.ascontiguousarray(piece)
+        if count < self._chunk:
+            self._staging[:count] = piece
+            self._staging[count:] = piece[0]
+            source = self._staging
+        with memory_errors():
+            self._tiles.update_inplace(source)
+            self._binding.synchronize_inputs()
+            self._session.run_with_iobinding(self._binding)
+            self._binding.synchronize_outputs()
+            embedding, pathways = self._embedding.numpy(), self._pathways.numpy()
+        return EngineOutput(embedding[:count].copy(), pathways[:count].copy())
+
+    def _collect(self, ticket: EngineOutput) -> EngineOutput:
+        return ticket
+
+    def _release(self) -> None:
+        self._session = self._binding = self._tiles = self._embedding = self._pathways = None
+
+
+class memory_errors:
+    """Turn ONNX Runtime's failures into `OutOfMemory` or `EngineError`."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if error is None or isinstance(error, (EngineError, OutOfMemory)) or not isinstance(error, Exception):
+            return
+        text = str(error).lower()
+        if isinstance(error, MemoryError) or any(sign in text for sign in MEMORY_SIGNS):
+            raise OutOfMemory(_first_line(error)) from error
+        raise EngineError(
+            f"ONNX Runtime fails: {_first_line(error)}",
+            remedy="check the engine with `stamp-deploy parity`, or use another --engine",
+        ) from error
+
+
+MEMORY_SIGNS = ("out of memory", "failed to allocate memory", "bad_alloc", "cuda failure 2:", "bfcarena")
+
+
+def shapes(bundle: Bundle) -> dict[str, int]:
+    """What `BatchedEngine` wants to know of a bundle."""
+    return {"tile_px": bundle.tile_px, "embedding_dim": bundle.embedding_dim, "pathways": len(bundle.pathways)}
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -1,0 +1,150 @@
+"""What the TensorRT engine needs of the CUDA runtime: memory, streams, graphs. One method a call, each checked.
+
+Uses the package cuda-bindings (part of cuda-python), which needs no compiler and imports without a driver.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import EngineError
+from .base import OutOfMemory
+
+MEMORY_ERROR = 2
+"""cudaErrorMemoryAllocation."""
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One device: its index, name, compute capability ("9.0"), memory in bytes, and the driver's CUDA version."""
+
+    index: int
+    name: str
+    capability: str
+    memory_bytes: int
+    driver: str
+
+
+class Cuda:
+    """The runtime API of one device. Every method makes the device current first, so any thread may call."""
+
+    def __init__(self, device: int = 0, runtime: Any = None) -> None:
+        self.rt = runtime if runtime is not None else _runtime()
+        self.device = device
+        count = self._call("cudaGetDeviceCount")
+        if not 0 <= device < count:
+            raise EngineError(f"there is no GPU {device}: {count} can be seen", remedy="check CUDA_VISIBLE_DEVICES")
+        self.use()
+
+    def gpu(self) -> Gpu:
+        """Facts of the device."""
+        facts = self._call("cudaGetDeviceProperties", self.device)
+        name = facts.name.decode() if isinstance(facts.name, bytes) else str(facts.name)
+        driver = self._call("cudaDriverGetVersion")
+        return Gpu(
+            self.device,
+            name.rstrip("\0"),
+            f"{facts.major}.{facts.minor}",
+            int(facts.totalGlobalMem),
+            f"{driver // 1000}.{driver % 1000 // 10}",
+        )
+
+    def use(self) -> None:
+        """Make the device current in this thread."""
+        self._call("cudaSetDevice", self.device)
+
+    def allocate(self, size: int) -> int:
+        """Device memory of `size` bytes; its address."""
+        return int(self._call("cudaMalloc", size))
+
+    def free(self, address: int) -> None:
+        """Give device memory back."""
+        self._call("cudaFree", address)
+
+    def pinned(self, shape: tuple[int, ...], dtype: Any) -> tuple[int, NDArray[Any]]:
+        """Page-locked host memory: its address, and a numpy array over it (zeros)."""
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        address = int(self._call("cudaMallocHost", size))
+        buffer = (ctypes.c_uint8 * size).from_address(address)
+        array = np.frombuffer(buffer, dtype=dtype).reshape(shape)
+        array[...] = 0
+        return address, array
+
+    def free_pinned(self, address: int) -> None:
+        """Give page-locked memory back; no array over it may be used any more."""
+        self._call("cudaFreeHost", address)
+
+    def stream(self) -> Any:
+        """A new stream that does not wait for the default one."""
+        return self._call("cudaStreamCreateWithFlags", self.rt.cudaStreamNonBlocking)
+
+    def free_stream(self, stream: Any) -> None:
+        """Destroy a stream."""
+        self._call("cudaStreamDestroy", stream)
+
+    def wait(self, stream: Any) -> None:
+        """Wait until everything in a stream is done."""
+        self._call("cudaStreamSynchronize", stream)
+
+    def to_device(self, target: int, source: int, size: int, stream: Any) -> None:
+        """Queue a copy from page-locked host memory."""
+        self._call("cudaMemcpyAsync", target, source, size, self.rt.cudaMemcpyKind.cudaMemcpyHostToDevice, stream)
+
+    def to_host(self, target: int, source: int, size: int, stream: Any) -> None:
+        """Queue a copy to page-locked host memory."""
+        self._call("cudaMemcpyAsync", target, source, size, self.rt.cudaMemcpyKind.cudaMemcpyDeviceToHost, stream)
+
+    def begin_capture(self, stream: Any) -> None:
+        """Record what is queued from now on instead of doing it."""
+        mode = self.rt.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
+        self._call("cudaStreamBeginCapture", stream, mode)
+
+    def end_capture(self, stream: Any) -> Any:
+        """Stop recording; an executable graph."""
+        graph = self._call("cudaStreamEndCapture", stream)
+        executable = self._call("cudaGraphInstantiate", graph, 0)
+        self._call("cudaGraphDestroy", graph)
+        return executable
+
+    def launch(self, graph: Any, stream: Any) -> None:
+        """Queue a recorded graph."""
+        self._call("cudaGraphLaunch", graph, stream)
+
+    def free_graph(self, graph: Any) -> None:
+        """Destroy an executable graph."""
+        self._call("cudaGraphExecDestroy", graph)
+
+    def _call(self, name: str, *arguments: Any) -> Any:
+        code, *values = getattr(self.rt, name)(*arguments)
+        if int(code) == MEMORY_ERROR:
+            raise OutOfMemory(name)
+        if int(code) != 0:
+            raise EngineError(
+                f"CUDA: {name} fails with {getattr(code, 'name', code)}",
+                remedy="look at the driver with `stamp-deploy doctor`, or use --engine onnxruntime",
+            )
+        return values[0] if values else None
+
+
+def visible_gpus() -> tuple[Gpu, ...]:
+    """Every GPU that this process can see; none where there is no driver or cuda-bindings is not installed."""
+    try:
+        count = Cuda(0)._call("cudaGetDeviceCount")
+        return tuple(Cuda(index).gpu() for index in range(count))
+    except (EngineError, OutOfMemory):
+        return ()
+
+
+def _runtime() -> Any:
+    try:
+        from cuda.bindings import runtime
+    except ImportError as error:
+        raise EngineError(
+            "the GPU engines need the package cuda-bindings", remedy="pip install 'stamp-deploy[gpu]'"
+        ) from error
+    return runtime

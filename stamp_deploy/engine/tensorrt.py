@@ -1,0 +1,214 @@
+"""TensorRT and TensorRT-RTX behind one class: CUDA graphs, two streams, page-locked buffers.
+
+Two lanes take turns. Each has its own stream, execution context, device buffers and page-locked host buffers; the
+copy in, the network and the copy out are recorded once as a CUDA graph and replayed, so that one lane's transfers
+and the host's work hide behind the other lane's compute.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import EngineError
+from .base import BatchedEngine, EngineInfo, EngineOutput, OutOfMemory
+from .cuda import Cuda
+from .plan import Plan, accept_plan, default_precision, delete_plan, get_plan, load_module, logger_of, version_of
+
+if TYPE_CHECKING:
+    from ..bundle import Bundle
+
+LANES = 2
+
+
+class TensorRTEngine(BatchedEngine):
+    """One plan on one GPU. ``flavour`` is ``tensorrt`` or ``tensorrt-rtx``.
+
+    Raises
+    ------
+    EngineError
+        The library, the driver or the GPU is missing, or the plan cannot be built or loaded.
+    """
+
+    depth = LANES
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        flavour: str,
+        *,
+        batch: int,
+        precision: str | None = None,
+        device: int = 0,
+        graphs: bool = True,
+        cuda: Cuda | None = None,
+    ) -> None:
+        self._trt = load_module(flavour)
+        self._cuda = cuda or Cuda(device)
+        self._bundle, self._flavour, self._graphs = bundle, flavour, graphs
+        self._gpu = self._cuda.gpu()
+        wanted = precision or default_precision(bundle)
+        info = EngineInfo(
+            flavour,
+            version_of(self._trt),
+            f"cuda:{device} {self._gpu.name}",
+            wanted,
+            details={"driver_cuda": self._gpu.driver, "capability": self._gpu.capability, "streams": str(LANES)},
+        )
+        super().__init__(
+            info,
+            tile_px=bundle.tile_px,
+            embedding_dim=bundle.embedding_dim,
+            pathways=len(bundle.pathways),
+            batch=batch,
+        )
+        self.name = flavour
+        self._lanes: list[_Lane] = []
+        self._engine: Any = None
+        self._turn = 0
+        self.plan: Plan
+        try:
+            self._allocate()
+        except OutOfMemory as error:
+            self._shrink(error)
+        self.accepted = self.plan.accepted
+        captured = all(lane.graph is not None for lane in self._lanes)
+        self.explain("", cuda_graphs="yes" if captured else "no", plan=self.plan.facts["sha256"][:16])
+
+    def accept(self) -> None:
+        """Record in the cache that the plan passed parity here."""
+        accept_plan(self.plan)
+        self.accepted = True
+
+    def reject(self) -> None:
+        """Delete the plan."""
+        delete_plan(self.plan)
+
+    def _allocate(self) -> None:
+        """Plan, contexts and buffers for pieces of `_chunk` tiles."""
+        self._release()
+        self._cuda.use()
+        try:
+            self._engine = self._deserialise()
+            for _ in range(LANES):
+                self._lanes.append(_Lane(self._cuda, self._engine, self._shapes(), self._graphs))
+        except OutOfMemory:
+            self._release()
+            raise
+
+    def _deserialise(self) -> Any:
+        """The plan as an engine; a plan that the library no longer reads is built again, once."""
+        for _ in range(2):
+            self.plan = get_plan(
+                self._bundle, self._flavour, self._gpu, batch=self._chunk, precision=self._info.precision
+            )
+            self._runtime = self._trt.Runtime(logger_of(self._trt))
+            engine = self._runtime.deserialize_cuda_engine(self.plan.data)
+            if engine is not None:
+                return engine
+            delete_plan(self.plan)
+        raise EngineError(
+            f"{self._flavour} cannot load the plan it has built: {logger_of(self._trt).last[:300]}",
+            remedy="use --engine onnxruntime",
+        )
+
+    def _shapes(self) -> dict[str, tuple[tuple[int, ...], Any]]:
+        return {
+            "tiles": ((self._chunk, self._tile_px, self._tile_px, 3), np.uint8),
+            "embedding": ((self._chunk, self._dim), np.float32),
+            "pathways": ((self._chunk, self._count), np.float32),
+        }
+
+    def _submit(self, piece: NDArray[np.uint8]) -> tuple[_Lane, int]:
+        self._cuda.use()
+        lane = self._lanes[self._turn]
+        self._turn = (self._turn + 1) % len(self._lanes)
+        lane.start(piece)
+        return lane, len(piece)
+
+    def _collect(self, ticket: tuple[_Lane, int]) -> EngineOutput:
+        lane, count = ticket
+        self._cuda.use()
+        self._cuda.wait(lane.stream)
+        return EngineOutput(lane.host["embedding"][:count].copy(), lane.host["pathways"][:count].copy())
+
+    def _release(self) -> None:
+        for lane in self._lanes:
+            lane.free()
+        self._lanes, self._engine, self._runtime = [], None, None
+
+
+class _Lane:
+    """A stream with a context and buffers of fixed addresses. Buffers are taken in order and given back in `free`."""
+
+    def __init__(self, cuda: Cuda, engine: Any, shapes: dict[str, tuple[tuple[int, ...], Any]], graphs: bool) -> None:
+        self.cuda = cuda
+        self.graph: Any = None
+        self.stream: Any = None
+        self.host: dict[str, NDArray[Any]] = {}
+        self._pinned: dict[str, int] = {}
+        self._device: dict[str, int] = {}
+        try:
+            self.stream = cuda.stream()
+            self.context = engine.create_execution_context()
+            if self.context is None:
+                raise OutOfMemory("no execution context")
+            for name, (shape, dtype) in shapes.items():
+                self._pinned[name], self.host[name] = cuda.pinned(shape, dtype)
+                self._device[name] = cuda.allocate(self.host[name].nbytes)
+                if not self.context.set_tensor_address(name, self._device[name]):
+                    raise EngineError(f"the plan has no tensor {name!r}", remedy="export the bundle again")
+            self.context.set_input_shape("tiles", shapes["tiles"][0])
+            self._queue()  # once without a graph: the library initialises lazily, which cannot be recorded
+            cuda.wait(self.stream)
+            if graphs:
+                self._record()
+        except BaseException:
+            self.free()
+            raise
+
+    def start(self, piece: NDArray[np.uint8]) -> None:
+        """Copy a piece into the page-locked buffer (what it does not fill keeps older tiles) and queue the work."""
+        np.copyto(self.host["tiles"][: len(piece)], piece)
+        if self.graph is not None:
+            self.cuda.launch(self.graph, self.stream)
+        else:
+            self._queue()
+
+    def _queue(self) -> None:
+        tiles = "tiles"
+        self.cuda.to_device(self._device[tiles], self._pinned[tiles], self.host[tiles].nbytes, self.stream)
+        if not self.context.execute_async_v3(int(self.stream)):
+            raise EngineError("TensorRT refuses to run the plan", remedy="use --engine onnxruntime")
+        for name in ("embedding", "pathways"):
+            self.cuda.to_host(self._pinned[name], self._device[name], self.host[name].nbytes, self.stream)
+
+    def _record(self) -> None:
+        """Record `_queue` as a graph; where the library cannot be recorded, work goes on without."""
+        self.cuda.begin_capture(self.stream)
+        try:
+            self._queue()
+        except EngineError:
+            with suppress(EngineError):
+                self.cuda.free_graph(self.cuda.end_capture(self.stream))
+            return
+        self.graph = self.cuda.end_capture(self.stream)
+
+    def free(self) -> None:
+        """Give everything back; safe after a half-finished start."""
+        if self.stream is not None:
+            self.cuda.wait(self.stream)
+        if self.graph is not None:
+            self.cuda.free_graph(self.graph)
+        self.context = None
+        for address in self._device.values():
+            self.cuda.free(address)
+        self.host.clear()
+        for address in self._pinned.values():
+            self.cuda.free_pinned(address)
+        if self.stream is not None:
+            self.cuda.free_stream(self.stream)
+        self._device, self._pinned, self.graph, self.stream = {}, {}, None, None

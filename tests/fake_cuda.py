@@ -1,0 +1,222 @@
+"""A CUDA runtime made of numpy and a TensorRT made of ONNX Runtime, for the TensorRT engine's own logic.
+
+Work is not done when it is queued but when its stream is waited for, as on a device: code that reads a buffer too
+early, or overwrites one too late, gives wrong numbers here too. Everything allocated is counted.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+from enum import IntEnum
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+
+class Code(IntEnum):
+    cudaSuccess = 0
+    cudaErrorMemoryAllocation = 2
+    cudaErrorStreamCaptureUnsupported = 900
+
+
+class Stream:
+    current: FakeRuntime
+
+    def __init__(self, runtime: FakeRuntime, number: int) -> None:
+        self.runtime, self.number = runtime, number
+        self.queue: list[Any] = []
+        self.recording: list[Any] | None = None
+
+    def __int__(self) -> int:
+        return self.number
+
+    def do(self, work: Any) -> None:
+        (self.queue if self.recording is None else self.recording).append(work)
+
+
+class FakeRuntime:
+    cudaStreamNonBlocking = 1
+    cudaMemcpyKind = SimpleNamespace(cudaMemcpyHostToDevice=1, cudaMemcpyDeviceToHost=2)
+    cudaStreamCaptureMode = SimpleNamespace(cudaStreamCaptureModeThreadLocal=1)
+
+    def __init__(self, device_bytes: int = 1 << 30, capturable: bool = True) -> None:
+        self.free_bytes, self.capturable = device_bytes, capturable
+        self.memory: dict[int, Any] = {}
+        self.pinned: dict[int, Any] = {}
+        self.streams: dict[int, Stream] = {}
+        self.graphs = 0
+        self.launches: list[int] = []
+        FakeRuntime.latest = self
+
+    latest: FakeRuntime
+
+    def leaks(self) -> str:
+        left = {"device": len(self.memory), "pinned": len(self.pinned), "streams": len(self.streams)}
+        left["graphs"] = self.graphs
+        return ", ".join(f"{count} {what}" for what, count in left.items() if count)
+
+    def cudaGetDeviceCount(self):
+        return Code.cudaSuccess, 1
+
+    def cudaSetDevice(self, device):
+        return (Code.cudaSuccess,)
+
+    def cudaDriverGetVersion(self):
+        return Code.cudaSuccess, 13000
+
+    def cudaGetDeviceProperties(self, device):
+        return Code.cudaSuccess, SimpleNamespace(name=b"Numpy\0\0", major=9, minor=0, totalGlobalMem=1 << 30)
+
+    def cudaMalloc(self, size):
+        if size > self.free_bytes:
+            return Code.cudaErrorMemoryAllocation, None
+        self.free_bytes -= size
+        buffer = ctypes.create_string_buffer(size)
+        self.memory[ctypes.addressof(buffer)] = buffer
+        return Code.cudaSuccess, ctypes.addressof(buffer)
+
+    def cudaFree(self, address):
+        self.free_bytes += len(self.memory.pop(address))
+        return (Code.cudaSuccess,)
+
+    def cudaMallocHost(self, size):
+        buffer = ctypes.create_string_buffer(size)
+        self.pinned[ctypes.addressof(buffer)] = buffer
+        return Code.cudaSuccess, ctypes.addressof(buffer)
+
+    def cudaFreeHost(self, address):
+        del self.pinned[address]
+        return (Code.cudaSuccess,)
+
+    def cudaStreamCreateWithFlags(self, flags):
+        number = max(self.streams, default=0) + 1
+        self.streams[number] = Stream(self, number)
+        self.launches.append(0)
+        return Code.cudaSuccess, self.streams[number]
+
+    def cudaStreamDestroy(self, stream):
+        del self.streams[stream.number]
+        return (Code.cudaSuccess,)
+
+    def cudaStreamSynchronize(self, stream):
+        while stream.queue:
+            stream.queue.pop(0)()
+        return (Code.cudaSuccess,)
+
+    def cudaMemcpyAsync(self, target, source, size, kind, stream):
+        stream.do(lambda: ctypes.memmove(target, source, size))
+        return (Code.cudaSuccess,)
+
+    def cudaStreamBeginCapture(self, stream, mode):
+        stream.recording = []
+        return (Code.cudaSuccess,)
+
+    def cudaStreamEndCapture(self, stream):
+        work, stream.recording = stream.recording, None
+        return Code.cudaSuccess, work
+
+    def cudaGraphInstantiate(self, graph, flags):
+        self.graphs += 1
+        return Code.cudaSuccess, graph
+
+    def cudaGraphDestroy(self, graph):
+        return (Code.cudaSuccess,)
+
+    def cudaGraphLaunch(self, graph, stream):
+        self.launches[stream.number - 1] += 1
+        stream.queue.extend(graph)
+        return (Code.cudaSuccess,)
+
+    def cudaGraphExecDestroy(self, graph):
+        self.graphs -= 1
+        return (Code.cudaSuccess,)
+
+
+class Context:
+    def __init__(self, model: bytes, error: float) -> None:
+        self.session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+        self.address: dict[str, int] = {}
+        self.error = error
+
+    def set_tensor_address(self, name: str, address: int) -> bool:
+        self.address[name] = address
+        return name in ("tiles", "embedding", "pathways")
+
+    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+        self.shape = shape
+        return True
+
+    def execute_async_v3(self, number: int) -> bool:
+        stream = FakeRuntime.latest.streams[number]
+        if stream.recording is not None and not FakeRuntime.latest.capturable:
+            return False
+        stream.do(self.compute)
+        return True
+
+    def compute(self) -> None:
+        size = int(np.prod(self.shape))
+        tiles = np.frombuffer(ctypes.string_at(self.address["tiles"], size), np.uint8).reshape(self.shape)
+        for name, values in zip(("embedding", "pathways"), self.session.run(None, {"tiles": tiles}), strict=True):
+            wrong = values + self.error * np.random.default_rng(0).normal(size=values.shape)
+            data = np.ascontiguousarray(wrong if self.error else values, np.float32)
+            ctypes.memmove(self.address[name], data.ctypes.data, data.nbytes)
+
+
+_MODULE = SimpleNamespace(__name__="tensorrt", __version__="0.fake", builds=[], error=0.0)
+
+
+def fake_tensorrt() -> Any:
+    """The one fake module; a plan is the ONNX file, and every build is counted in ``builds``."""
+
+    class ILogger:
+        ERROR = 1
+
+    class Flag(IntEnum):
+        STRONGLY_TYPED = 1
+
+    class Builder:
+        def __init__(self, logger):
+            pass
+
+        def create_network(self, flags):
+            return SimpleNamespace()
+
+        def create_builder_config(self):
+            cache = SimpleNamespace(serialize=lambda: b"timings")
+            return SimpleNamespace(
+                set_memory_pool_limit=lambda *a: None, clear_flag=lambda *a: None,
+                add_optimization_profile=lambda *a: None, create_timing_cache=lambda data: cache,
+                set_timing_cache=lambda *a: None, get_timing_cache=lambda: cache,
+            )  # fmt: skip
+
+        def create_optimization_profile(self):
+            return SimpleNamespace(set_shape=lambda *a: None)
+
+        def build_serialized_network(self, network, config):
+            _MODULE.builds.append(hashlib.sha256(network.model).hexdigest())
+            return network.model
+
+    class OnnxParser:
+        def __init__(self, network, logger):
+            self.network = network
+
+        def parse_from_file(self, path):
+            with open(path, "rb") as handle:
+                self.network.model = handle.read()
+            return True
+
+    class Runtime:
+        def __init__(self, logger):
+            pass
+
+        def deserialize_cuda_engine(self, data):
+            return SimpleNamespace(create_execution_context=lambda: Context(data, _MODULE.error))
+
+    _MODULE.ILogger, _MODULE.NetworkDefinitionCreationFlag, _MODULE.Builder = ILogger, Flag, Builder
+    _MODULE.OnnxParser, _MODULE.Runtime = OnnxParser, Runtime
+    _MODULE.MemoryPoolType = SimpleNamespace(WORKSPACE=0)
+    _MODULE.BuilderFlag = SimpleNamespace(TF32=0)
+    return _MODULE
