@@ -54,6 +54,9 @@ class Watchful:
         self.rss: list[int] = []
         self.states: list[str] = []
 
+    def planning(self, done: int, total: int) -> None:
+        pass
+
     def planned(self, plan: Plan) -> None:
         assert not plan.of_state("bad"), plan.findings
 
@@ -67,6 +70,9 @@ class Watchful:
 
     def finished(self, report: dict[str, Any]) -> None:
         self.report = report
+
+    def close(self) -> None:
+        pass
 
 
 class ReadyExecutor(LocalExecutor):

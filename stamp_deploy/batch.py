@@ -31,6 +31,7 @@ from .ledger import Ledger, now_utc
 from .metrics import BatchMetrics
 from .tasks import Executor, Outcome, Task
 from .worker import STALL_S, SafeProbe, WorkerConfig
+from .writers import check_names
 
 STATE_FOLDER = ".stamp"
 SCHEMA = "stamp-deploy/batch"
@@ -110,7 +111,7 @@ def local_executor(options: BatchOptions) -> Executor:
     )
 
 
-def make_plan(inputs: Sequence[Path], options: BatchOptions, bundle: Bundle) -> Plan:
+def make_plan(inputs: Sequence[Path], options: BatchOptions, bundle: Bundle, view: View) -> Plan:
     """Look at everything and change nothing, the log of the probing process apart."""
     entries = expand_inputs(inputs, mpp=options.infer.mpp, skip=options.out)
     log = options.state / f"probe-{os.getpid()}.log" if options.state.is_dir() else Path(os.devnull)
@@ -124,6 +125,7 @@ def make_plan(inputs: Sequence[Path], options: BatchOptions, bundle: Bundle) -> 
             bytes_per_tile=8 * (bundle.embedding_dim + len(bundle.pathways)) + 64,
             tile_span_um=bundle.tile_px * bundle.mpp,
             shard=options.shard,
+            on_slide=view.planning,
         )
     finally:
         probe.close()
@@ -301,11 +303,26 @@ def run_batch(
     StampError
         For a bad bundle, an engine that cannot be used, inputs that cannot be understood.
     """
+    try:
+        return _run_batch(inputs, options, view, dry_run, executor, on_start)
+    finally:
+        view.close()
+
+
+def _run_batch(
+    inputs: Sequence[Path],
+    options: BatchOptions,
+    view: View,
+    dry_run: bool,
+    executor: ExecutorFactory,
+    on_start: Callable[[BatchRun], None] | None,
+) -> ExitCode:
     clock, started = time.monotonic(), now_utc()
+    check_names(options.infer.writers)
     bundle = load_bundle(options.bundle, require_signature=options.require_signature)
     if not dry_run:
         open_output(options, bundle)
-    plan = make_plan(inputs, options, bundle)
+    plan = make_plan(inputs, options, bundle, view)
     view.planned(plan)
     fatal = [finding for finding in plan.findings if finding.fatal]
     if fatal and not options.ignore_space:

@@ -156,6 +156,7 @@ def plan_batch(
     bytes_per_tile: int,
     tile_span_um: float,
     shard: tuple[int, int] = (0, 1),
+    on_slide: Callable[[int, int], None] = lambda done, total: None,
 ) -> Plan:
     """Look at every slide and report all that is wrong.
 
@@ -176,13 +177,17 @@ def plan_batch(
     shard : (int, int)
         Keep the slides whose fingerprint falls in shard i of n. Membership depends on the slide's bytes
         only, so that shards that start at different times, with files arriving, never miss one.
+    on_slide : callable
+        Called with (slides looked at, slides in all).
     """
     planned: list[PlannedSlide] = []
     findings: list[Finding] = []
     by_key: dict[str, PlannedSlide] = {}
     names: dict[str, str] = {}
     alike: defaultdict[str, list[PlannedSlide]] = defaultdict(list)
-    for entry in entries:
+    entries = list(entries)
+    for number, entry in enumerate(entries):
+        on_slide(number, len(entries))
         slide = _identify(entry)
         if int(slide.fingerprint[:12] or "0", 16) % shard[1] != shard[0]:
             continue

@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
+from rich.text import Text
+
 from .batch_plan import Plan
 from .board import Settled
 from .ledger import now_utc
@@ -16,12 +18,14 @@ from .log import slide_token
 
 
 class View(Protocol):
-    """Shows the course of a batch."""
+    """Shows the course of a batch. ``close`` is called in any case, after an error too."""
 
+    def planning(self, done: int, total: int) -> None: ...
     def planned(self, plan: Plan) -> None: ...
     def progress(self, key: str, done: int, total: int) -> None: ...
     def settled(self, settled: Settled, path: Path) -> None: ...
     def finished(self, report: dict[str, Any]) -> None: ...
+    def close(self) -> None: ...
 
 
 class Pace:
@@ -68,6 +72,11 @@ class JsonView:
         self._last = time.monotonic()
         self._sizes: dict[str, int] = {}
         self._pace = Pace(0)
+
+    def planning(self, done: int, total: int) -> None:
+        if time.monotonic() - self._last >= self.EVERY_S:
+            self._last = time.monotonic()
+            self._emit("planning", slides_seen=done, slides=total)
 
     def planned(self, plan: Plan) -> None:
         self._sizes = {slide.key: slide.size_bytes for slide in plan.of_state("run")}
@@ -122,6 +131,9 @@ class JsonView:
             "finished", exit_code=report["exit_code"], counts=report["counts"], seconds=report["seconds"]
         )
 
+    def close(self) -> None:
+        pass
+
     def _slide(self, name: str) -> dict[str, str]:
         token = {"slide": slide_token(Path(name))}
         return {**token, "name": name} if self._names else token
@@ -135,6 +147,9 @@ class JsonView:
 
 class TerminalView:
     """A progress bar with tiles/s and time left, and a table at the end."""
+
+    MOST_ROWS = 60
+    """A table longer than this leaves out the slides that are simply done."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -154,7 +169,15 @@ class TerminalView:
         self._ended = 0
         self._pace = Pace(0)
 
+    def planning(self, done: int, total: int) -> None:
+        with self._lock:
+            self._update(done / max(1, total), slides=f"{done}/{total} slides looked at", pace="")
+
     def planned(self, plan: Plan) -> None:
+        from rich.table import Table
+
+        with self._lock:
+            self._remove()
         states = [slide.state for slide in plan.slides]
         words = {"run": "to run", "done": "done already", "duplicate": "duplicate", "bad": "cannot be run"}
         summary = ", ".join(f"{states.count(s)} {words[s]}" for s in words if s in states)
@@ -163,8 +186,11 @@ class TerminalView:
             f"{plan.bytes_free / 1e9:.1f} GB free",
             highlight=False,
         )
+        findings = Table.grid(padding=(0, 2))
         for finding in plan.findings:
-            self._console.print(f"  {finding.kind}: {finding.name}: {finding.detail}", markup=False)
+            findings.add_row("", *(Text(part) for part in (finding.kind, finding.name, finding.detail)))
+        if plan.findings:
+            self._console.print(findings)
         self._sizes = {slide.key: slide.size_bytes for slide in plan.of_state("run")}
         self._pace = Pace(sum(self._sizes.values()))
 
@@ -181,6 +207,32 @@ class TerminalView:
         if settled.state != "done":
             self._console.print(f"  {settled.state}: {path.name}: {settled.reason}", markup=False)
 
+    def finished(self, report: dict[str, Any]) -> None:
+        from rich import box
+        from rich.table import Table
+
+        self.close()
+        table = Table(box=box.SIMPLE_HEAD)
+        for name in ("slide", "state", "tiles", "s", "attempts", "reason"):
+            table.add_column(name, justify="right" if name in ("tiles", "s", "attempts") else "left")
+        rows = report["slides"]
+        if len(rows) > self.MOST_ROWS:
+            rows = [row for row in rows if row["state"] != "done"]
+        for row in rows:
+            tiles = row["tiles"].get("ok", "") if row["tiles"] else ""
+            seconds = f"{row['seconds']:.1f}" if row["attempts"] else ""
+            values = (row["name"], row["state"], str(tiles), seconds, str(row["attempts"] or ""), row["reason"])
+            table.add_row(*map(Text, values))
+        if rows:
+            self._console.print(table)
+        counts = ", ".join(f"{number} {state}" for state, number in report["counts"].items() if number)
+        self._console.print(f"{counts or 'nothing to do'}; exit code {report['exit_code']}", highlight=False)
+
+    def close(self) -> None:
+        with self._lock:
+            if self._task is not None:
+                self._bar.stop()
+
     def _show(self) -> None:
         fraction, rate, left = self._pace.rates()
         time_left = (
@@ -188,31 +240,22 @@ class TerminalView:
             if left is None
             else f", {int(left) // 3600}:{int(left) // 60 % 60:02}:{int(left) % 60:02} left"
         )
-        fields: dict[str, Any] = {
-            "slides": f"{self._ended}/{len(self._sizes)} slides",
-            "pace": f"{rate:.0f} tiles/s{time_left}",
-        }
+        self._update(
+            fraction, slides=f"{self._ended}/{len(self._sizes)} slides", pace=f"{rate:.0f} tiles/s{time_left}"
+        )
+
+    def _update(self, fraction: float, **fields: Any) -> None:
         if self._task is None:
             self._bar.start()
             self._task = self._bar.add_task("batch", total=1.0, **fields)
         self._bar.update(self._task, completed=fraction, **fields)
 
-    def finished(self, report: dict[str, Any]) -> None:
-        from rich.table import Table
-
-        with self._lock:
-            if self._task is not None:
-                self._bar.stop()
-        table = Table("slide", "state", "tiles", "s", "attempts", "reason")
-        for slide in report["slides"]:
-            tiles = slide["tiles"].get("ok", "") if slide["tiles"] else ""
-            table.add_row(
-                slide["name"], slide["state"], str(tiles), f"{slide['seconds']:.1f}", str(slide["attempts"]),
-                slide["reason"],
-            )  # fmt: skip
-        self._console.print(table)
-        counts = ", ".join(f"{number} {state}" for state, number in report["counts"].items() if number)
-        self._console.print(f"{counts or 'nothing to do'}; exit code {report['exit_code']}", highlight=False)
+    def _remove(self) -> None:
+        """Take the bar of the planning away; the work has its own."""
+        if self._task is not None:
+            self._bar.remove_task(self._task)
+            self._bar.stop()
+            self._task = None
 
 
 def choose_view(*, names: bool = False) -> View:

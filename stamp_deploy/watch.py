@@ -23,6 +23,7 @@ from .board import Settled
 from .bundle import load_bundle
 from .errors import ExitCode, UsageError
 from .worker import SafeProbe, WorkerConfig
+from .writers import check_names
 
 URGENT, NORMAL = 0, 1
 Signature = tuple[int, int, int]
@@ -120,17 +121,28 @@ class FolderWatcher:
 
 
 def _signature(path: Path) -> Signature | None:
-    """(bytes, newest modification in ns, files) of a slide, its companion folder (MRXS) included."""
+    """(bytes, newest modification in ns, files) of a slide with all its parts; None where one went away."""
     try:
-        size, newest, files = path.stat().st_size, path.stat().st_mtime_ns, 1
-        companion = path.with_suffix("")
-        if path.suffix.lower() == ".mrxs" and companion.is_dir():
-            for part in companion.iterdir():
-                stat = part.stat()
-                size, newest, files = size + stat.st_size, max(newest, stat.st_mtime_ns), files + 1
+        stats = [part.stat() for part in (path, *_parts(path))]
     except OSError:
         return None
-    return size, newest, files
+    return sum(s.st_size for s in stats), max(s.st_mtime_ns for s in stats), len(stats)
+
+
+def _parts(path: Path) -> list[Path]:
+    """The other files that may belong to a slide: a slide is complete when all of them are.
+
+    MRXS has a folder of its own name; VMS, VMU and AFI name files beside them that begin with their stem;
+    the instances of a DICOM series lie in one folder.
+    """
+    kind = path.suffix.lower()
+    if kind == ".mrxs" and path.with_suffix("").is_dir():
+        return list(path.with_suffix("").iterdir())
+    if kind in (".vms", ".vmu", ".afi"):
+        return [p for p in path.parent.iterdir() if p != path and p.name.startswith(path.stem) and p.is_file()]
+    if kind == ".dcm":
+        return [p for p in path.parent.iterdir() if p != path and p.suffix.lower() == ".dcm"]
+    return []
 
 
 class Watch:
@@ -171,6 +183,7 @@ class Watch:
         self._options = options = replace(options, wait_for_others=False)
         self._watch = watch
         self._view = view
+        check_names(options.infer.writers)
         self._bundle = load_bundle(options.bundle, require_signature=options.require_signature)
         open_output(options, self._bundle)
         self._watcher = FolderWatcher(folder, watch, skip=options.out)

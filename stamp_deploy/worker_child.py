@@ -86,7 +86,9 @@ class InferSteps:
 
     def prepare(self, task: Task) -> Any:
         from .infer import prepare
+        from .writers import check_names
 
+        check_names(self.options.writers, task.slide)
         options = self.options if task.mpp is None else replace(self.options, mpp=task.mpp)
         return prepare(task.slide, self.bundle, options)
 

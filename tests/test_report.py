@@ -211,7 +211,14 @@ def test_phone_shows_everything_without_sideways_scrolling(browser: Any, report:
 
 def test_print_is_a_few_pages_without_controls(browser: Any, report: tuple[Result, Path]) -> None:
     opened = Page(browser, report[1], 1280, 900)
+
+    def bar_over_map() -> float:
+        bar, picture = (opened.page.locator(name).bounding_box()["width"] for name in ("#scale-bar", "#map"))
+        return float(bar / picture)
+
+    on_screen = bar_over_map()
     opened.page.emulate_media(media="print")
+    assert bar_over_map() == pytest.approx(on_screen, rel=0.02)  # the map is narrower on paper
     assert not opened.page.locator("#layer").is_visible()
     assert opened.page.locator("#shown").is_visible()
     pages = len(re.findall(rb"/Type\s*/Page\b", opened.page.pdf(format="A4")))

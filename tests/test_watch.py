@@ -107,6 +107,21 @@ def test_mrxs_is_complete_with_its_folder(tmp_path: Path, clock: Clock) -> None:
     assert watcher.poll() == [(slide, NORMAL)]
 
 
+def test_dicom_series_is_complete_with_its_last_instance(tmp_path: Path, clock: Clock, data_dir: Path) -> None:
+    watcher = _watcher(tmp_path, clock)
+    names = ("osp_boxes_0.dcm", "osp_boxes_1.dcm")
+    first, second = (tmp_path / name for name in names)
+    first.write_bytes((data_dir / "dicom" / names[0]).read_bytes())
+    watcher.poll()
+    clock.now = 20
+    second.write_bytes((data_dir / "dicom" / names[1]).read_bytes())
+    watcher.poll()
+    clock.now = 31
+    assert watcher.poll() == [], "the series was still arriving"
+    clock.now = 50
+    assert watcher.poll() == [(first, NORMAL)]
+
+
 def test_empty_hidden_and_removed_files_are_ignored(tmp_path: Path, clock: Clock) -> None:
     watcher = _watcher(tmp_path, clock)
     (tmp_path / "empty.svs").touch()

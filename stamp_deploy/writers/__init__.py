@@ -1,6 +1,7 @@
 """Output formats. One module a format, imported when the format is asked for.
 
-A writer is a module with ``NAME`` (what --write takes), ``FILES`` (what appears, for help texts),
+A writer is a module with ``NAME`` (what --write takes), ``FILES`` (what appears, for help texts), ``NEEDS``
+(packages that it imports when it writes, so that a missing one is found before any work),
 ``write(result, directory) -> list[Path]``, and perhaps ``check(slide)``. It writes into a staging folder that
 is renamed when all writers have succeeded, so it need not be atomic itself; given the same result it writes
 the same bytes, wherever the format allows. docs/writers.md lists them all.
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -38,6 +40,7 @@ class Writer(Protocol):
 
     NAME: str
     FILES: tuple[str, ...]
+    NEEDS: tuple[str, ...]
 
     def write(self, result: Result, directory: Path) -> list[Path]: ...
 
@@ -53,13 +56,14 @@ def load_writer(name: str) -> Writer:
     if name not in REGISTRY:
         raise UsageError(f"unknown output format {name!r}", remedy=f"one of: {', '.join(REGISTRY)}")
     module, extra = REGISTRY[name]
-    try:
-        return cast(Writer, import_module(f"{__name__}.{module}"))
-    except ModuleNotFoundError as error:
+    writer = cast(Writer, import_module(f"{__name__}.{module}"))
+    missing = [package for package in writer.NEEDS if find_spec(package) is None]
+    if missing:
         raise UsageError(
-            f"output format {name!r} needs the Python package {error.name}",
+            f"output format {name!r} needs the Python package {', '.join(missing)}",
             remedy=f"pip install 'stamp-deploy[{extra}]'" if extra else "install stamp-deploy again",
-        ) from error
+        )
+    return writer
 
 
 def check_names(names: Sequence[str], slide: Path | None = None) -> None:

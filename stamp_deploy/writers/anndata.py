@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 NAME = "anndata"
 FILES = ("tiles.h5ad",)
+NEEDS = ("anndata", "pandas")
 
 
 def write(result: Result, directory: Path) -> list[Path]:

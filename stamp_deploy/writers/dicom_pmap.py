@@ -22,10 +22,11 @@ from .names import display_name
 
 NAME = "dicom-pmap"
 FILES = ("dicom/map-<number>.dcm",)
+NEEDS = ("highdicom", "pydicom")
 PADDING = float(np.finfo(np.float32).min)
 """Stands where there is no tile; declared as Float Pixel Padding Value."""
 
-__all__ = ["FILES", "NAME", "check", "write"]
+__all__ = ["FILES", "NAME", "NEEDS", "check", "write"]
 
 
 def write(result: Result, directory: Path) -> list[Path]:

@@ -21,8 +21,9 @@ from .dicom_source import (
 
 NAME = "dicom-seg"
 FILES = ("dicom/tiles-seg.dcm",)
+NEEDS = ("highdicom", "pydicom")
 
-__all__ = ["FILES", "NAME", "check", "write"]
+__all__ = ["FILES", "NAME", "NEEDS", "check", "write"]
 
 
 def write(result: Result, directory: Path) -> list[Path]:

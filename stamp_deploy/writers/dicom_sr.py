@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
 NAME = "dicom-sr"
 FILES = ("dicom/calls-sr.dcm",)
+NEEDS = ("highdicom", "pydicom")
 
-__all__ = ["FILES", "NAME", "check", "write"]
+__all__ = ["FILES", "NAME", "NEEDS", "check", "write"]
 
 
 def write(result: Result, directory: Path) -> list[Path]:

@@ -17,6 +17,7 @@ from ..result import Result
 
 NAME = "hdf5"
 FILES = ("tiles.h5",)
+NEEDS = ("h5py",)
 _MAGNIFICATIONS = (1.25, 2.5, 5, 10, 20, 40, 80)
 _MPP_AT_40X = 0.25
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 NAME = "heatmaps"
 FILES = ("maps/<pathway>.png", "overview.png")
+NEEDS = ("matplotlib", "PIL")
 _DPI = 100
 _MIN_WIDTH_PX = 760
 

@@ -18,6 +18,7 @@ from .geojson import tile_id
 
 NAME = "ome-tiff"
 FILES = ("maps.ome.tiff",)
+NEEDS = ("tifffile",)
 _BLOCK_PX = 256
 _SMALLEST_PX = 128
 

@@ -10,6 +10,7 @@ from ..result import Result
 
 NAME = "parquet"
 FILES = ("tiles.parquet",)
+NEEDS = ("pyarrow",)
 _FIXED = ("x", "y", "column", "row", "tissue_fraction")
 
 

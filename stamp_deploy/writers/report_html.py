@@ -27,6 +27,7 @@ from .picture import COLOUR_MAP, colour_table, make_view
 
 NAME = "report"
 FILES = ("report.html",)
+NEEDS = ("jinja2", "matplotlib", "PIL")
 PICTURE_PX = 1600
 MAX_LAYER_CHARS = 3_000_000
 """Base64 characters that all map layers together may take."""

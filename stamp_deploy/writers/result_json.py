@@ -9,6 +9,7 @@ from ..result import Result
 
 NAME = "json"
 FILES = ("result.json",)
+NEEDS: tuple[str, ...] = ()
 
 
 def write(result: Result, directory: Path) -> list[Path]:

@@ -16,6 +16,7 @@ from .anndata import to_anndata
 
 NAME = "spatialdata"
 FILES = ("slide.zarr/",)
+NEEDS = ("spatialdata", "geopandas", "shapely", "anndata", "pandas")
 
 
 def write(result: Result, directory: Path) -> list[Path]:
