@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import signal
 import sys
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -38,6 +39,11 @@ SUMMARIES = {
     "verify": "Check the hashes of a bundle or a result.",
     "watch": "Score slides as they arrive in a folder.",
 }
+SECTIONS = {
+    "Score slides": ("infer", "batch", "watch", "inspect"),
+    "Trust the machine and the model": ("doctor", "verify", "parity", "build", "bench", "audit"),
+    "Train and export": ("demo", "cohort", "train", "train-head", "evaluate", "export"),
+}
 EXTRA_OF = {"cohort": "train", "demo": "train,export", "evaluate": "train", "export": "export", "train": "train"}
 EXTRA_OF["train-head"] = "train"
 
@@ -66,12 +72,17 @@ class VerbGroup(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        rows = [
-            (name, self.commands[name].get_short_help_str(70) if name in self.commands else SUMMARIES.get(name, ""))
-            for name in self.list_commands(ctx)
-        ]
-        with formatter.section("Verbs"):
-            formatter.write_dl(rows)
+        left = self.list_commands(ctx)
+        known = {name for names in SECTIONS.values() for name in names}
+        for title, names in (*SECTIONS.items(), ("More", tuple(name for name in left if name not in known))):
+            rows = [(name, self._summary(name)) for name in names if name in left]
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows, col_max=12)
+
+    def _summary(self, name: str) -> str:
+        """One line about a verb; a verb of an entry point is not imported for it."""
+        return self.commands[name].get_short_help_str(200) if name in self.commands else SUMMARIES.get(name, "")
 
 
 @click.group(cls=VerbGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -111,7 +122,10 @@ def cli(log_level: str) -> None:
 def infer(
     slide: Path, bundle: Path, out: Path, writers: str, as_json: bool, require_signature: Path | None, **rest: Any
 ) -> None:
-    """Score one SLIDE: pathway maps and slide-level calls."""
+    """Score one SLIDE: pathway maps and slide-level calls.
+
+    The folder OUT appears when everything in it is on the disk, or not at all.
+    """
     from .bundle import load_bundle
     from .config import InferOptions
     from .infer import infer_slide
@@ -176,20 +190,30 @@ def _progress(enabled: bool) -> Any:
 
 def _print_result(result: Result, out: Path) -> None:
     tiles = result.tiles
-    stages = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in result.timing.items() if seconds >= 0.05)
+    stages = ", ".join(
+        f"{name.replace('_', ' ')} {seconds:.1f} s"
+        for name, seconds in result.timing.items()
+        if seconds >= 0.05 and name != "stream"
+    )
     click.echo(f"slide   {result.slide.name}: {tiles.ok} tiles scored, {tiles.unreadable} unreadable")
     click.echo(f"read    {result.read_plan['route']}: {result.read_plan['why']}")
     click.echo(f"engine  {result.engine.name} {result.engine.precision} on {result.engine.device}: {result.engine.why}")
     click.echo(f"time    {stages}; limited by {result.limiting}")
     for head in result.heads:
-        click.echo(f"call    {head.name}: {'abstained' if head.abstained else head.call}")
+        call = "abstained" if head.abstained else head.call
+        spread = f" ({head.interval[0]:.3f} to {head.interval[1]:.3f} over its tiles)" if head.interval else ""
+        click.echo(f"call    {head.name}: {f'{call}, ' if call else ''}{head.value_name} {head.value:.3f}{spread}")
     for warning in result.warnings:
         click.echo(f"warning {warning}", err=True)
     click.echo(f"result  {out}")
 
 
 def main() -> None:
-    """Entry point: run the command line and exit with a documented code."""
+    """Entry point: run the command line and exit with a documented code (docs/exit-codes.md).
+
+    SIGTERM stops like Ctrl-C, so that what was staged is removed.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         code = cli.main(standalone_mode=False)
         sys.exit(code if isinstance(code, int) else ExitCode.OK)

@@ -28,7 +28,9 @@ _ALLOWED = re.compile(
 )
 _CHUNK = 1 << 22
 STRIP_BYTES = 64_000_000
-"""Pixels of a thumbnail's source that are held at once."""
+"""Bytes of a thumbnail's source that are held at once."""
+DAMAGE_BLOCK_PX, MAX_DAMAGE = 256, 200
+"""How finely a damaged strip is read again, and how many blocks may fail before the slide is given up."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,8 @@ class Slide:
     route : Route
     properties : dict of str
         Allow-listed vendor fields, none of which can identify a patient.
+    damage : list of (x, y, w, h)
+        Blocks that the last thumbnail could not show, level-0 pixels.
     """
 
     def __init__(self, path: Path, backend: Backend, mpp: MppFinding, route: Route) -> None:
@@ -65,6 +69,7 @@ class Slide:
         self.size_bytes = path.stat().st_size
         self._backend = backend
         self._sha256: str | None = None
+        self.damage: list[tuple[int, int, int, int]] = []
         self._thumbnail: NDArray[np.uint8] | None = None
         self._hashing = threading.Lock()
 
@@ -114,6 +119,7 @@ class Slide:
             if size == self._thumbnail.shape[1::-1]:
                 return self._thumbnail
             return np.asarray(Image.fromarray(self._thumbnail).resize(size, Image.Resampling.BOX))
+        self.damage = []
         self._thumbnail = self._read_thumbnail(max_px)
         return self._thumbnail
 
@@ -129,11 +135,29 @@ class Slide:
         parts = []
         for top in range(0, level.height, strip):
             rows = min(strip, level.height - top)
-            y0 = round(top * level.downsample_y)
-            pixels = self.read_region(level.index, 0, y0, level.width, rows)
+            pixels = self._read_strip(level, top, rows)
             parts.append(np.asarray(Image.fromarray(pixels).reduce(factor)) if factor > 1 else pixels)
         whole = Image.fromarray(np.concatenate(parts))
         return np.asarray(whole.resize((out_w, out_h), Image.Resampling.BOX, reducing_gap=None))
+
+    def _read_strip(self, level: Level, top: int, rows: int) -> NDArray[np.uint8]:
+        """Rows of a level, uint8 [rows, w, 3]; blocks that cannot be decoded are white and noted in `damage`."""
+        try:
+            return self.read_region(level.index, 0, round(top * level.downsample_y), level.width, rows)
+        except SlideError:
+            pass
+        out = np.full((rows, level.width, 3), 255, np.uint8)
+        for y in range(top, top + rows, DAMAGE_BLOCK_PX):
+            for x in range(0, level.width, DAMAGE_BLOCK_PX):
+                w, h = min(DAMAGE_BLOCK_PX, level.width - x), min(DAMAGE_BLOCK_PX, top + rows - y)
+                x0, y0 = round(x * level.downsample_x), round(y * level.downsample_y)
+                try:
+                    out[y - top : y - top + h, x : x + w] = self.read_region(level.index, x0, y0, w, h)
+                except SlideError:
+                    self.damage.append((x0, y0, round(w * level.downsample_x), round(h * level.downsample_y)))
+                    if len(self.damage) > MAX_DAMAGE:
+                        raise
+        return out
 
     def sha256(self) -> str:
         """SHA-256 of the file, hex; of every file of a multi-file slide's main file only. Cached, in any thread."""
@@ -218,7 +242,8 @@ def _open_backend(path: Path, route: str | None) -> Backend:
     try:
         return OpenSlideBackend(path)
     except SlideError as first:
-        if route is not None:
+        # a scanner's file that is damaged must not be taken for a plain image without resolution
+        if route is not None or OpenSlideBackend.detect(path) not in (None, "generic-tiff"):
             raise
         try:
             return VipsBackend(path)
@@ -237,12 +262,24 @@ def _check_size(path: Path, backend: Backend) -> None:
 
 
 def _check_decodes(path: Path, backend: Backend) -> None:
-    """Decode the middle of the coarsest level once, so that a broken file is refused before any work."""
+    """Decode a few spots of the coarsest level, so that a broken file is refused before any work.
+
+    One that decodes is enough: a slide with a damaged storage tile is for the budget of unreadable tiles.
+    """
     level = backend.levels[-1]
     w, h = min(16, level.width), min(16, level.height)
-    x = int((level.width - w) // 2 * level.downsample_x)
-    y = int((level.height - h) // 2 * level.downsample_y)
-    backend.read(level.index, x, y, w, h)
+    failure: SlideError | None = None
+    for fy, fx in ((0.5, 0.5), (0.2, 0.2), (0.2, 0.8), (0.8, 0.2), (0.8, 0.8)):
+        x = int((level.width - w) * fx * level.downsample_x)
+        y = int((level.height - h) * fy * level.downsample_y)
+        try:
+            backend.read(level.index, x, y, w, h)
+        except SlideError as error:
+            failure = failure or error
+        else:
+            return
+    assert failure is not None
+    raise failure
 
 
 def _choose_route(path: Path, backend: Backend, forced: str | None) -> Route:

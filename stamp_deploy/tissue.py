@@ -10,6 +10,7 @@ green in every pixel that is stained. Written for H&E.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Protocol
 
@@ -89,6 +90,8 @@ class HasThumbnail(Protocol):
     def height(self) -> int: ...
     @property
     def mpp_xy(self) -> tuple[float, float]: ...
+    @property
+    def damage(self) -> Sequence[tuple[int, int, int, int]]: ...
     def thumbnail(self, max_px: int) -> NDArray[np.uint8]: ...
 
 
@@ -138,12 +141,18 @@ def _at(integral: NDArray[np.float64], y: NDArray[np.float64], x: NDArray[np.flo
 
 
 def find_tissue(slide: HasThumbnail, rule: TissueRule) -> TissueMask:
-    """Find the tissue of an open slide on a thumbnail of about `rule.mask_mpp`."""
+    """Find the tissue of an open slide on a thumbnail of about `rule.mask_mpp`.
+
+    What the thumbnail could not show counts as tissue: its tiles are then tried, and counted as unreadable where
+    they are, instead of being passed over as glass.
+    """
     mpp_x, mpp_y = slide.mpp_xy
     longest_um = max(slide.width * mpp_x, slide.height * mpp_y)
     rgb = slide.thumbnail(int(np.clip(round(longest_um / rule.mask_mpp), 1, rule.max_px)))
     scale_x, scale_y = slide.width / rgb.shape[1], slide.height / rgb.shape[0]
     mask, threshold = find_tissue_in(rgb, rule, mpp=(scale_x * mpp_x + scale_y * mpp_y) / 2)
+    for x, y, w, h in slide.damage:
+        mask[int(y / scale_y) : int((y + h) / scale_y) + 1, int(x / scale_x) : int((x + w) / scale_x) + 1] = True
     return TissueMask(mask, scale_x, scale_y, rule, threshold, float(mask.mean()))
 
 

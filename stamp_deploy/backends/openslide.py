@@ -35,6 +35,14 @@ class OpenSlideBackend:
             for index, (w, h) in enumerate(slide.level_dimensions)
         )
 
+    @staticmethod
+    def detect(path: Path) -> str | None:
+        """The vendor's format by OpenSlide's name, also of a file that it cannot open; None where it knows none."""
+        import openslide
+
+        vendor: str | None = openslide.OpenSlide.detect_format(path)
+        return vendor
+
     def read(self, level: int, x: int, y: int, w: int, h: int) -> NDArray[np.uint8]:
         """RGB of a region (see Backend.read); what the file leaves out is white."""
         import openslide

@@ -44,6 +44,8 @@ class VipsBackend:
                 image = self._page(page)
             except SlideError:
                 continue
+            if _is_label_or_macro(image):
+                continue
             if _is_reduction(sizes[0], (image.width, image.height)) and image.width < sizes[-1][0]:
                 self._pages.append(page)
                 sizes.append((image.width, image.height))
@@ -109,6 +111,12 @@ class VipsBackend:
             image = image.colourspace("srgb").cast("uchar")
             self._images[level] = image.copy_memory()
         return self._images[level]
+
+
+def _is_label_or_macro(image: Any) -> bool:
+    """Whether a page says that it is a picture of the label or of the whole glass, which can name a patient."""
+    text = str(image.get("image-description")).lower() if image.get_typeof("image-description") else ""
+    return "label" in text or "macro" in text
 
 
 def _is_reduction(full: tuple[int, int], size: tuple[int, int]) -> bool:

@@ -1,0 +1,46 @@
+"""Run the command in this process, as `main` would: exit code, standard output, standard error."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from dataclasses import dataclass
+
+import pytest
+
+from stamp_deploy.cli import main
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a run left."""
+
+    code: int
+    out: str
+    err: str
+
+
+class Runner:
+    """``runner("infer", slide, "--bundle", bundle)`` gives a `Done`."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        self._capsys, self._monkeypatch = capsys, monkeypatch
+
+    def __call__(self, *args: object) -> Done:
+        self._capsys.readouterr()
+        before = signal.getsignal(signal.SIGTERM)
+        self._monkeypatch.setattr(sys, "argv", ["stamp-deploy", *map(str, args)])
+        try:
+            main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        finally:
+            signal.signal(signal.SIGTERM, before)
+        done = self._capsys.readouterr()
+        return Done(code, done.out, done.err)
+
+
+@pytest.fixture
+def runner(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Runner:
+    """The command, run in this process."""
+    return Runner(capsys, monkeypatch)
