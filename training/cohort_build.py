@@ -102,7 +102,7 @@ def prepare(
     StampError
         Whatever makes the sample unusable; the message names the sample.
     """
-    read, _ = reader(sample.reader)
+    read, _ = reader(sample.format)
     settings = sample.settings
     try:
         raw = read(settings)
@@ -215,7 +215,7 @@ def _open_image(raw: RawSample, stated: float | None, overrides: bool) -> tuple[
             raise DataError(
                 "the microns per pixel are unknown: neither config nor files nor image state them",
                 path=raw.image,
-                remedy='state mpp, or spot_pitch_um with reader = "legacy-st"',
+                remedy='state mpp, or spot_pitch_um with format = "legacy-st"',
             ) from error
     best, source = found[0]
     for i, (value, other) in enumerate(found[1:], 1):

@@ -16,7 +16,7 @@ from .readers import Settings, reader
 
 @dataclass(frozen=True)
 class CohortConfig:
-    """The table [cohort]; paths are relative to the config's folder."""
+    """Settings of the whole cohort: the keys before the first table. Paths are relative to the config's folder."""
 
     tile_px: int = 224  # side of a tile, as the foundation model wants it
     mpp: float = 0.5  # microns per pixel of the tiles
@@ -40,7 +40,7 @@ class CohortConfig:
 
 COMMON_KEYS = (
     "id",
-    "reader",
+    "format",
     "patient_id",
     "organ",
     "platform",
@@ -49,7 +49,7 @@ COMMON_KEYS = (
     "allow_fractions",
     "outside",
 )
-"""Keys that every sample may have; the reader adds its own."""
+"""Keys that every sample may have; the reader of its format adds its own."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class SampleConfig:
     """One table [[samples]]."""
 
     id: str
-    reader: str
+    format: str
     settings: Settings
 
     @property
@@ -80,13 +80,8 @@ def load_config(path: Path) -> tuple[CohortConfig, tuple[SampleConfig, ...]]:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"cannot be read as TOML: {error}", path=path) from error
-    unknown = sorted(set(document) - {"cohort", "samples", "defaults"})
-    if unknown:
-        raise UsageError(
-            f"has the unknown table {unknown[0]}", path=path, remedy="tables: [cohort], [defaults], [[samples]]"
-        )
-    config = _cohort(document.get("cohort", {}), path)
-    tables, defaults = document.get("samples", []), document.get("defaults", {})
+    tables, defaults = document.pop("samples", []), document.pop("defaults", {})
+    config = _cohort({**document.pop("cohort", {}), **document}, path)
     if not isinstance(tables, list) or not tables or not isinstance(defaults, dict):
         raise DataError("names no samples", path=path, remedy="add a table [[samples]] for each sample")
     samples = [_sample({**defaults, **table}, path) for table in tables]
@@ -102,7 +97,11 @@ def _cohort(values: Mapping[str, Any], path: Path) -> CohortConfig:
     clean: dict[str, Any] = {}
     for key, value in values.items():
         if key not in known:
-            raise UsageError(f"[cohort] has the unknown key {key}", path=path, remedy="keys: " + ", ".join(known))
+            raise UsageError(
+                f"has the unknown key {key}",
+                path=path,
+                remedy="keys: " + ", ".join(known) + "; tables: [defaults], [[samples]]",
+            )
         default = known[key]
         if isinstance(default, tuple):
             value = tuple(str(v) for v in ([value] if isinstance(value, str) else value))
@@ -120,9 +119,9 @@ def _sample(values: Mapping[str, Any], path: Path) -> SampleConfig:
     name = str(values.get("id", ""))
     if not name:
         raise DataError("a sample has no id", path=path, remedy='add id = "..."')
-    kind = str(values.get("reader", ""))
+    kind = str(values.get("format", ""))
     if not kind:
-        raise DataError(f"the sample {name} names no reader", path=path, remedy='add reader = "visium", for example')
+        raise DataError(f"the sample {name} states no format", path=path, remedy='add format = "visium", for example')
     _, keys = reader(kind)
     known = (*COMMON_KEYS, *keys)
     unknown = [key for key in values if key not in known]

@@ -95,7 +95,7 @@ def cut_tiles(
         raise DataError(
             f"has {finest:.4g} um per pixel, coarser than the tiles' {target_mpp:g}: pixels would have to be invented",
             path=slide.path,
-            remedy=f"state [cohort] mpp = {math.ceil(finest * 100) / 100:g} and a tile_px to match, use a finer image, "
+            remedy=f"state mpp = {math.ceil(finest * 100) / 100:g} and a tile_px to match, use a finer image, "
             "or state allow_upsampling = true",
         )
     read_px = tile_px if enlarge == 1 else max(1, round(tile_px / enlarge))

@@ -23,9 +23,9 @@ def build(config: Path, out: Path | None, overwrite: bool, dry_run: bool) -> Non
     """Build a cohort folder from CONFIG, a TOML file that names the samples (see docs/cohort.md).
 
     \b
-    [cohort]                       tile_px, mpp, min_genes, gmt, gene_table
-    [[samples]]                    id, patient_id, reader, and the reader's files
-    readers: legacy-st, visium, xenium, hest, anndata
+    tile_px, mpp, min_genes, gmt, gene_table      of the whole cohort
+    [[samples]]                                   id, patient_id, format and its files
+    formats: legacy-st, visium, xenium, hest, anndata
     """
     from .cohort_build import build as build_cohort
 

@@ -30,6 +30,6 @@ def reader(name: str) -> tuple[Callable[[Settings], RawSample], tuple[str, ...]]
         There is no such reader.
     """
     if name not in READERS:
-        raise UsageError(f"there is no reader {name!r}", remedy="use one of: " + ", ".join(READERS))
+        raise UsageError(f"there is no format {name!r}", remedy="use one of: " + ", ".join(READERS))
     module = import_module(f".{READERS[name]}", __name__)
     return module.read, module.KEYS

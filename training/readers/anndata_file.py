@@ -15,7 +15,7 @@ from .base import RawSample, Settings
 if TYPE_CHECKING:
     from anndata import AnnData
 
-KEYS = ("path", "image", "layer", "gene_column")
+KEYS = ("counts", "image", "layer", "gene_column")
 
 
 def read(settings: Settings) -> RawSample:
@@ -26,7 +26,7 @@ def read(settings: Settings) -> RawSample:
     DataError
         The file cannot be read, or lacks obsm["spatial"] or the layer.
     """
-    path = settings.path("path")
+    path = settings.path("counts")
     data = open_h5ad(path)
     return from_anndata(data, path, settings, settings.path("image"))
 

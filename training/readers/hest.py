@@ -11,7 +11,7 @@ from stamp_deploy.errors import DataError
 from .anndata_file import from_anndata, open_h5ad
 from .base import RawSample, Settings, read_table
 
-KEYS = ("path", "hest_id", "layer", "gene_column")
+KEYS = ("folder", "hest_id", "layer", "gene_column")
 _PIXEL_KEYS = ("pixel_size_um_estimated", "pixel_size_um_embedded")
 
 
@@ -25,7 +25,7 @@ def read(settings: Settings) -> RawSample:
     DataError
         A file of the sample is missing or damaged.
     """
-    root = settings.path("path")
+    root = settings.path("folder")
     name = settings.text("hest_id", settings.sample)
     image = _image(root, name)
     metadata = _metadata(root, name)

@@ -18,7 +18,7 @@ from stamp_deploy.errors import DataError
 from .base import RawSample, Settings, columns_of, grid_pitch, join, number, open_text, read_table
 from .tenx import find_matrix, read_matrix
 
-KEYS = ("path", "counts", "image", "image_level")
+KEYS = ("folder", "counts", "image", "image_level")
 PITCH_UM = 100.0
 _HEADER = ("barcode", "in_tissue", "array_row", "array_col", "pxl_row_in_fullres", "pxl_col_in_fullres")
 _SMALL = {"hires": "tissue_hires_image.png", "lowres": "tissue_lowres_image.png"}
@@ -32,7 +32,7 @@ def read(settings: Settings) -> RawSample:
     DataError
         A file is missing or damaged, barcodes do not match, or no image is named.
     """
-    root = settings.path("path")
+    root = settings.path("folder")
     spatial = root / "spatial"
     matrix = settings.optional_path("counts") or find_matrix(root, "filtered_feature_bc_matrix")
     counts, barcodes, names, ids = read_matrix(matrix)

@@ -18,7 +18,7 @@ from stamp_deploy.errors import DataError
 from .base import RawSample, Settings, columns_of, join, number, read_table
 from .tenx import find_matrix, read_matrix
 
-KEYS = ("path", "image", "pool_um", "alignment", "pixel_size_um", "min_cells")
+KEYS = ("folder", "image", "pool_um", "alignment", "pixel_size_um", "min_cells")
 
 
 def read(settings: Settings) -> RawSample:
@@ -29,7 +29,7 @@ def read(settings: Settings) -> RawSample:
     DataError
         The pool size or the alignment is not stated, or a file is missing or damaged.
     """
-    root, image = settings.path("path"), settings.path("image")
+    root, image = settings.path("folder"), settings.path("image")
     pool_um = settings.number("pool_um")
     if pool_um is None:
         raise DataError(
