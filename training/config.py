@@ -41,6 +41,7 @@ class TrainConfig:
     lora_dropout: float = 0.1  # cohorts are small
     lora_target: str = r"blocks\.\d+\.attn\.(qkv|proj)"  # attention only; a list would also hit patch_embed.proj
     head_init: str = "ridge"  # start from the frozen model's ridge solution, so adapting can only add; or "random"
+    head_final: str = "trained"  # or "ridge": refitted on the adapted embedding
     warm_up: str = "none"  # self-supervised steps before, for random weights: "vicreg" (see training/ssl.py)
     warm_up_steps: int = 0
     warm_up_batch: int = 128
@@ -53,7 +54,7 @@ class TrainConfig:
     w_batch: float = 0.0  # adversarial sample head
     projection_dim: int = 128  # of the contrastive space
     # The loop
-    epochs: int = 20
+    epochs: int = 20  # 0: no adaptation, ridge heads on the model as it is
     batch_slides: int = 8  # 8 x 48 = 384: enough in-slide negatives, several slides a step
     batch_spots: int = 48
     micro_batch: int = 0  # tiles a forward pass; 0: the whole batch. The frozen reference runs in the same pieces
@@ -65,6 +66,7 @@ class TrainConfig:
     clip: float = 1.0  # gradient norm
     precision: str = "bf16"  # or "fp32"; weights and optimiser stay in fp32
     gradient_checkpointing: bool = False  # switched on by itself from 600 M parameters
+    shift_um: float = 0.0  # crops are moved by up to this; needs a cohort of tiles larger than tile_px
     hed_jitter: float = 0.03  # sd of stain concentration scale and shift; 0: off
     flips: bool = True  # flips and quarter turns: tissue has no up
     patience: int = 5  # epochs without a better validation r; 0: run to the end
@@ -113,9 +115,12 @@ class TrainConfig:
                     path=source,
                     remedy="use one of: " + ", ".join(repr(c) for c in choices),
                 )
-        for key in ("epochs", "batch_slides", "batch_spots", "accumulation"):
+        for key in ("batch_slides", "batch_spots", "accumulation", "lora_r"):
             if getattr(config, key) < 1:
                 raise UsageError(f"{key} must be 1 or more", path=source)
+        for key in ("epochs", "warm_up_steps", "lr", "lr_heads", "checkpoint_minutes", *WEIGHTS):
+            if getattr(config, key) < 0:
+                raise UsageError(f"{key} must not be negative", path=source)
         return config
 
     def with_(self, **changes: Any) -> TrainConfig:
@@ -123,11 +128,13 @@ class TrainConfig:
         return TrainConfig.from_dict({**replace(self).to_dict(), **changes})
 
 
+WEIGHTS = ("w_regression", "w_correlation", "w_contrastive", "w_anchor", "w_genes", "w_batch")
 CHOICES: dict[str, tuple[str, ...]] = {
     "targets": ("pathways", "genes"),
     "control": ("", "shuffled", "random-sets"),
     "adapt": ("lora", "full", "last-block", "frozen"),
     "head_init": ("ridge", "random"),
+    "head_final": ("trained", "ridge"),
     "warm_up": ("none", "vicreg"),
     "precision": ("bf16", "fp32"),
     "score": ("ucell", "zmean"),

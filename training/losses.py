@@ -80,7 +80,8 @@ def contrastive_loss(
             continue
         logits = scale * image[rows] @ molecular[rows].T  # [n, n]
         profile = functional.normalize(target[rows] - target[rows].mean(1, keepdim=True), dim=1)
-        wanted = soft * torch.softmax(profile @ profile.T / 0.1, dim=1) + (1 - soft) * torch.eye(n, device=logits.device)
+        alike = torch.softmax(profile @ profile.T / 0.1, dim=1)
+        wanted = soft * alike + (1 - soft) * torch.eye(n, device=logits.device)
         losses.append(functional.cross_entropy(logits, wanted) / 2 + functional.cross_entropy(logits.T, wanted.T) / 2)
     return torch.stack(losses).mean() if losses else image.sum() * 0.0
 

@@ -88,6 +88,7 @@ GIGAPATH_KWARGS = {
 }  # fmt: skip
 H0_KWARGS = {"img_size": 224, "init_values": 1e-5, "mlp_ratio": 5.33334, "dynamic_img_size": True, **SWIGLU}
 NC, ND = "CC-BY-NC-4.0", "CC-BY-NC-ND-4.0, gated"
+STAMP_KWARGS = {"img_size": 112, "patch_size": 16, "embed_dim": 128, "depth": 4, "num_heads": 4}
 DEMO_KWARGS = {"img_size": 64, "patch_size": 8, "embed_dim": 96, "depth": 4, "num_heads": 3}
 
 REGISTRY: dict[str, PFM] = _table(
@@ -119,13 +120,18 @@ REGISTRY: dict[str, PFM] = _table(
         LUNIT_MEAN, LUNIT_STD),
     PFM("phikon-v2", "vit_large_patch16_224", {**UNI_KWARGS}, "cls", 1024, 303.4, "CC-BY-NC-ND-4.0",
         note="the published file is in transformers' layout: convert its keys first"),
-    PFM("hibou-b", "vit_base_patch14_reg4_dinov2", H0_KWARGS, "cls", 768, 85.7, "Apache-2.0", True, HIBOU_MEAN, HIBOU_STD),
-    PFM("hibou-l", "vit_large_patch14_reg4_dinov2", {**H0_KWARGS, "mlp_ratio": 5.34375}, "cls", 1024, 303.7, "Apache-2.0", True, HIBOU_MEAN, HIBOU_STD),
-    PFM("gpfm", "vit_large_patch14_dinov2", {"img_size": 224, "init_values": 1e-5, "dynamic_img_size": True}, "cls", 1024,
-        303.2, NC),
+    PFM("hibou-b", "vit_base_patch14_reg4_dinov2", H0_KWARGS, "cls", 768, 85.7, "Apache-2.0", True,
+        HIBOU_MEAN, HIBOU_STD),
+    PFM("hibou-l", "vit_large_patch14_reg4_dinov2", {**H0_KWARGS, "mlp_ratio": 5.34375}, "cls", 1024, 303.7,
+        "Apache-2.0", True, HIBOU_MEAN, HIBOU_STD),
+    PFM("gpfm", "vit_large_patch14_dinov2", {"img_size": 224, "init_values": 1e-5, "dynamic_img_size": True}, "cls",
+        1024, 303.2, NC),
     PFM("mstar", "vit_large_patch16_224", UNI_KWARGS, "cls", 1024, 303.4, ND),
     # Not PFMs: small models from random weights, for tests, the demo and training from scratch.
     PFM("vit-tiny", "vit_tiny_patch16_224", {"dynamic_img_size": True}, "cls", 192, 5.5, "random weights", True,
+        tags=("random",)),
+    PFM("stamp-vit-s", "stamp_vit", STAMP_KWARGS, "cls+mean", 256, 0.9, "random weights", True, HOPTIMUS_MEAN,
+        HOPTIMUS_STD, 112, 2.0, note="learns from a few sections on a CPU: start with warm_up = \"vicreg\"",
         tags=("random",)),
     PFM("demo-vit", "vit_tiny_patch16_224", DEMO_KWARGS, "mean", 96, 0.5, "random weights", True, HOPTIMUS_MEAN,
         HOPTIMUS_STD, 64, 1.0, tags=("random",)),

@@ -1,0 +1,85 @@
+"""One training step as a module: tiles in, named losses out. What accelerate wraps for several GPUs."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from .config import TrainConfig
+from .losses import AuxiliaryHeads, anchor_loss, contrastive_loss, correlation_loss, regression_loss
+from .model import StampModel, is_peft
+
+TERMS = ("regression", "correlation", "contrastive", "anchor", "genes", "batch")
+
+
+class Alignment(nn.Module):
+    """The model with its losses.
+
+    Parameters
+    ----------
+    model : StampModel
+    config : TrainConfig
+    genes, sections : int
+        Sizes of the optional heads: genes to reconstruct, samples to be told apart.
+    """
+
+    def __init__(self, model: StampModel, config: TrainConfig, *, genes: int = 0, sections: int = 0) -> None:
+        super().__init__()
+        self.model, self.config = model, config
+        self.extra = AuxiliaryHeads(
+            model.dim, genes if config.w_genes > 0 else 0, sections if config.w_batch > 0 else 0
+        )
+
+    def forward(
+        self, tiles: Tensor, target: Tensor, mask: Tensor, slide: Tensor, genes: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Weighted total, and each term before its weight; shapes as in `data.Batch`.
+
+        ``cosine`` among the terms is the mean cosine of adapted and frozen embedding, where both are known.
+        """
+        config = self.config
+        embedding, frozen = self._embed(tiles)
+        embedding = embedding.float()
+        predicted = self.model.pathway(embedding)
+        target = target * mask
+        terms: dict[str, Tensor] = {}
+        if config.w_regression > 0:
+            terms["regression"] = regression_loss(predicted, target, mask)
+        if config.w_correlation > 0:
+            terms["correlation"] = correlation_loss(predicted, target, mask, slide)
+        if config.w_contrastive > 0:
+            assert self.model.projection is not None and self.model.target_projection is not None
+            terms["contrastive"] = contrastive_loss(
+                self.model.projection(embedding), self.model.target_projection(target), target, slide,
+                self.model.log_temperature,
+            )  # fmt: skip
+        if frozen is not None:
+            terms["anchor"] = anchor_loss(embedding, frozen.float())
+        if config.w_genes > 0:
+            terms["genes"] = self.extra.gene_loss(embedding, genes)
+        if config.w_batch > 0:
+            terms["batch"] = self.extra.batch_loss(embedding, slide)
+        total = embedding.sum() * 0.0
+        for name, value in terms.items():
+            total = total + getattr(config, f"w_{name}") * value
+        return total, {name: value.detach() for name, value in terms.items()}
+
+    def _embed(self, tiles: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Embeddings with and without the adapter, `micro_batch` tiles at a time."""
+        anchored = self.config.w_anchor > 0 and is_peft(self.model.backbone)
+        size = self.config.micro_batch or len(tiles)
+        adapted, frozen = [], []
+        for part in tiles.split(size):
+            adapted.append(self.model.embedding(part))
+            if anchored:
+                with torch.no_grad(), self.model.without_adapter():
+                    frozen.append(self.model.embedding(part))
+        return torch.cat(adapted), torch.cat(frozen) if anchored else None
+
+
+def learning_parameters(step: Alignment) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """Parameters that learn: of the backbone, and of the heads."""
+    backbone = [p for p in step.model.backbone.parameters() if p.requires_grad]
+    own = {id(p) for p in step.model.backbone.parameters()}
+    heads = [p for p in step.parameters() if p.requires_grad and id(p) not in own]
+    return backbone, heads

@@ -1,0 +1,331 @@
+"""`fit`: one training run, from a config to a run folder. Killed at any point, the same command goes on from there."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from stamp_deploy.atomic import disk_errors, write_text_atomic
+from stamp_deploy.errors import DataError, UsageError
+
+from .align import TERMS, Alignment, learning_parameters
+from .checkpoint import Checkpoint
+from .config import TrainConfig
+from .data import Batch, Loader, TrainSection
+from .metrics import section_median_r
+from .model import RunInfo, StampModel, is_peft, save_run
+from .predict import embed_tiles
+from .progress import Report, write_csv
+from .ridge_heads import set_ridge_heads
+from .start import Start, first_model, prepare, weights_of
+
+
+@dataclass
+class Position:
+    """Where a run stands; all of it is in the checkpoint's header."""
+
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+    history: list[dict[str, Any]] = field(default_factory=list)
+    best_r: float | None = None
+    best_epoch: int = 0
+    bad_epochs: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return dict(self.__dict__)
+
+
+def fit(config: TrainConfig, out: Path | str, *, overwrite: bool = False) -> RunInfo:
+    """Train, and write the run folder: run.json (last), config.toml, metrics.csv, backbone, adapter and heads.
+
+    The folder's `checkpoint/` lives while the run does; calling `fit` again with the same settings goes on from it,
+    and ends with the same weights as a run that was never stopped (bit for bit on the CPU with as many threads).
+
+    Raises
+    ------
+    UsageError
+        A setting that cannot be used; the folder holds a finished run, or an unfinished one of other settings.
+    DataError
+        Data that would teach something false; or the loss became NaN.
+    DiskError
+        The disk is full.
+    """
+    out = Path(out)
+    if out.exists() and not out.is_dir():
+        raise UsageError("the output exists and is not a folder", path=out, remedy="name another output with -o")
+    if (out / "run.json").exists() and not overwrite:
+        raise UsageError("the folder holds a finished run", path=out, remedy="name another, or add --overwrite")
+    keep_memory()
+    if config.threads > 0:
+        torch.set_num_threads(config.threads)
+    start = prepare(config)
+    with disk_errors(out):
+        if overwrite and out.exists():
+            _clear(out)
+        out.mkdir(parents=True, exist_ok=True)
+        return _Trainer(config, start, out).run()
+
+
+class _Trainer:
+    """The state of one call of `fit`."""
+
+    def __init__(self, config: TrainConfig, start: Start, out: Path) -> None:
+        from accelerate import Accelerator
+
+        self.config, self.start, self.out = config, start, out
+        self.accelerator = Accelerator(mixed_precision="no")  # autocast is this module's own
+        self.device = self.accelerator.device
+        self.main = bool(self.accelerator.is_main_process)
+        self.report = Report(config.progress and self.main)
+        self.checkpoint = Checkpoint(out / "checkpoint", start.key, config.checkpoint_minutes, enabled=self.main)
+        self.seconds = 0.0
+
+    def run(self) -> RunInfo:
+        if self.main:
+            write_text_atomic(self.out / "config.toml", self.config.to_toml())
+        with self.accelerator.main_process_first():  # the others find the warmed-up backbone on the disk
+            model, warm_up = first_model(self.config, self.start, self.checkpoint, self.report, self.device)
+        embeddings = self._embed(model, self.start.train)
+        set_ridge_heads(model, embeddings, self.start.train, pathway=self.config.head_init == "ridge")
+        position, step = self._train(model)
+        info = self._finish(step.model, position, embeddings, warm_up) if self.main else self.start.info
+        self.accelerator.wait_for_everyone()
+        return info
+
+    def _train(self, model: StampModel) -> tuple[Position, Alignment]:
+        config = self.config
+        genes = self.start.train[0].genes.shape[1]
+        torch.manual_seed(config.seed + 1)
+        step = Alignment(model, config, genes=genes, sections=len(self.start.train)).to(self.device)
+        backbone, heads = learning_parameters(step)
+        rates = ((backbone, config.lr), (heads, config.lr_heads))
+        groups = [{"params": p, "lr": lr, "top": lr} for p, lr in rates if p]
+        optimiser = torch.optim.AdamW(groups, weight_decay=config.weight_decay)
+        saved = self.checkpoint.load("training", step, optimiser)
+        position = Position(**saved) if saved else Position()
+        loader = self._loader()
+        batches = loader.batches_per_epoch()
+        steps_an_epoch = math.ceil(batches / config.accumulation)
+        total = steps_an_epoch * config.epochs
+        wrapped, optimiser = self._wrap(step, optimiser)
+        if not saved and config.epochs:
+            self._validate(step, position)
+        self.report.start("training", total, position.step)
+        while position.epoch < config.epochs and not self._patience_over(position):
+            clock = time.perf_counter()
+            wrapped.train()
+            for batch in self._batches(loader, position):
+                last = position.batch + 1 == batches
+                update = last or (position.batch + 1) % config.accumulation == 0
+                self._backward(wrapped, batch, position, update)
+                position.batch += 1
+                if update:
+                    self._update(optimiser, [*backbone, *heads], position, total)
+                    self.report.advance(_note(position))
+                    if not last:
+                        self.checkpoint.save_if_due("training", step, optimiser, position.to_dict())
+            position.epoch, position.batch = position.epoch + 1, 0
+            self.seconds += time.perf_counter() - clock
+            self._close_epoch(step, position, time.perf_counter() - clock)
+            self.checkpoint.save_if_due("training", step, optimiser, position.to_dict())
+        self.report.stop()
+        if position.best_r is not None and self.start.validation:
+            self.checkpoint.load("best", step, torch.optim.SGD(step.parameters(), lr=0.0))
+        return position, step
+
+    def _wrap(self, step: Alignment, optimiser: torch.optim.Optimizer) -> tuple[nn.Module, torch.optim.Optimizer]:
+        """Distributed data parallel where there are several processes."""
+        if self.accelerator.num_processes == 1:
+            return step, optimiser
+        wrapped = torch.nn.parallel.DistributedDataParallel(
+            step, device_ids=[self.device] if self.device.type == "cuda" else None, find_unused_parameters=True
+        )
+        return wrapped, optimiser
+
+    def _loader(self) -> Loader:
+        info, a = self.start.info, self.accelerator
+        return Loader(
+            self.start.train, self.config, info.tile_px, info.mean, info.std, info.mpp,
+            rank=a.process_index, world=a.num_processes,
+        )  # fmt: skip
+
+    def _batches(self, loader: Loader, position: Position) -> Iterator[Batch]:
+        for batch in loader.epoch(position.epoch, position.batch):
+            yield batch.to(self.device)
+
+    def _backward(self, wrapped: nn.Module, batch: Batch, position: Position, update: bool) -> None:
+        several = self.accelerator.num_processes > 1
+        hold: AbstractContextManager[Any] = wrapped.no_sync() if several and not update else nullcontext()  # type: ignore[operator]
+        with hold:
+            with autocast(self.device, self.config.precision):
+                loss, terms = wrapped(*batch.fields())
+            if not torch.isfinite(loss):
+                raise DataError(
+                    f"the loss became {float(loss)} in epoch {position.epoch + 1}",
+                    path=self.out,
+                    remedy='lower lr, or set precision = "fp32"',
+                )
+            (loss / self.config.accumulation).backward()
+        sums = position.sums
+        for name, value in {"loss": loss.detach(), **terms}.items():
+            sums[name] = sums.get(name, 0.0) + float(value)
+        sums["batches"] = sums.get("batches", 0.0) + 1
+        sums["tiles"] = sums.get("tiles", 0.0) + len(batch.tiles)
+
+    def _update(
+        self, optimiser: torch.optim.Optimizer, parameters: list[nn.Parameter], position: Position, total: int
+    ) -> None:
+        factor = rate_factor(position.step, total, self.config.warmup_fraction)
+        for group in optimiser.param_groups:
+            group["lr"] = group["top"] * factor
+        nn.utils.clip_grad_norm_(parameters, self.config.clip)
+        optimiser.step()
+        optimiser.zero_grad()
+        position.step += 1
+
+    def _close_epoch(self, step: Alignment, position: Position, seconds: float) -> None:
+        sums, position.sums = position.sums, {}
+        count = sums.get("batches", 1.0)
+        row: dict[str, Any] = {"epoch": position.epoch, "step": position.step, "loss": sums.get("loss", 0.0) / count}
+        row |= {name: sums[name] / count for name in TERMS if name in sums}
+        position.history.append(row)
+        self._validate(step, position)
+        if self.main:
+            self._write_metrics(position, {"tiles_per_s": sums.get("tiles", 0.0) / max(seconds, 1e-9)})
+
+    def _validate(self, step: Alignment, position: Position) -> None:
+        """Score the validation sections; keep the model where it is the best so far."""
+        if not self.start.validation:
+            return
+        if self.config.w_regression == 0 and self.config.w_correlation == 0:  # nothing trains the head
+            set_ridge_heads(step.model, self._embed(step.model, self.start.train), self.start.train)
+        value = validation_r(step.model, self.start.info, self.start.validation)
+        if position.history:
+            position.history[-1]["validation_r"] = value
+        if position.best_r is None or value > position.best_r:
+            position.best_r, position.best_epoch, position.bad_epochs = value, position.epoch, 0
+            self.checkpoint.save("best", step, torch.optim.SGD(step.parameters(), lr=0.0), {"epoch": position.epoch})
+        else:
+            position.bad_epochs += 1
+
+    def _write_metrics(self, position: Position, last: dict[str, float]) -> None:
+        position.history[-1] |= last
+        write_csv(self.out / "metrics.csv", position.history)
+
+    def _patience_over(self, position: Position) -> bool:
+        return bool(self.start.validation) and 0 < self.config.patience <= position.bad_epochs
+
+    def _embed(self, model: StampModel, sections: list[TrainSection]) -> list[NDArray[np.float32]]:
+        return [embed_tiles(model, self.start.info, s.tiles) for s in sections]
+
+    def _finish(
+        self, model: StampModel, position: Position, frozen: list[NDArray[np.float32]], warm_up: list[dict[str, Any]]
+    ) -> RunInfo:
+        embeddings = self._embed(model, self.start.train)
+        refit = self.config.head_final == "ridge" or self.config.epochs == 0 or self.config.w_regression == 0
+        set_ridge_heads(model, embeddings, self.start.train, pathway=refit)
+        metrics: dict[str, Any] = {
+            "epochs": position.epoch,
+            "steps": position.step,
+            "seconds": round(self.seconds, 1),
+            "best_epoch": position.best_epoch if self.start.validation else position.epoch,
+            "validation_r": position.best_r,
+            "pathway_head": "ridge" if refit else "trained",
+            "training_samples": [s.sample.id for s in self.start.train],
+            "validation_samples": [s.sample.id for s in self.start.validation],
+            "precision": "bf16" if use_bf16(self.device, self.config.precision) else "fp32",
+            "device": self.device.type,
+        }
+        if is_peft(model.backbone) or self.config.adapt in ("full", "last-block"):
+            # the anchor's guard: how far the embedding has moved from where training started
+            metrics["cosine_to_frozen"] = mean_cosine(embeddings, frozen)
+        if warm_up:
+            metrics["warm_up"] = warm_up[-1]
+        info = replace(self.start.info, metrics=metrics)
+        weights, sha256 = weights_of(self.config)
+        if sha256:
+            info.software["weights_sha256"] = sha256
+        save_run(self.out, model.cpu(), info, weights=weights, copy_backbone=self.config.copy_backbone)
+        shutil.rmtree(self.out / "checkpoint", ignore_errors=True)
+        return info
+
+
+def validation_r(model: StampModel, info: RunInfo, sections: list[TrainSection]) -> float:
+    """Mean over sections of the median over pathways of Pearson r of the pathway head, against unsmoothed scores."""
+    values = []
+    for section in sections:
+        z = torch.from_numpy(embed_tiles(model, info, section.tiles))
+        with torch.inference_mode():
+            device = model.pathway.weight.device
+            predicted = model.pathway(z.to(device)).float().cpu().numpy()
+        values.append(section_median_r(section.scores, predicted, section.mask))
+    return float(np.mean(values))
+
+
+def rate_factor(step: int, total: int, ramp: float) -> float:
+    """Linear warm-up over `ramp` of the steps, then a cosine to 0."""
+    first = max(1, round(ramp * total))
+    if step < first:
+        return (step + 1) / first
+    return 0.5 * (1 + math.cos(math.pi * (step - first) / max(1, total - first)))
+
+
+def mean_cosine(a: list[NDArray[np.float32]], b: list[NDArray[np.float32]]) -> float:
+    """Mean cosine between rows of two lists of embeddings."""
+    x, y = np.concatenate(a).astype(np.float64), np.concatenate(b).astype(np.float64)
+    norms = np.linalg.norm(x, axis=1) * np.linalg.norm(y, axis=1)
+    return float(((x * y).sum(axis=1) / np.maximum(norms, 1e-12)).mean())
+
+
+def use_bf16(device: torch.device, precision: str) -> bool:
+    """Whether bf16 is asked for and worth it: a CPU without AVX-512 BF16 computes it ten times slower than fp32."""
+    if precision != "bf16":
+        return False
+    return device.type != "cpu" or bool(torch.cpu._is_avx512_bf16_supported())
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
+    """bf16 for matrix products where `use_bf16`; weights, optimiser and losses stay in fp32."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=use_bf16(device, precision))
+
+
+def keep_memory() -> None:
+    """Ask glibc to keep freed memory. Activations of tens of megabytes are otherwise mapped and zeroed at each step,
+    which made a step on the CPU more than twice as slow. Other platforms are left alone."""
+    if not sys.platform.startswith("linux"):
+        return
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return
+    for parameter, value in ((-4, 0), (-1, 2**31 - 1), (-2, 64 << 20)):  # M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD
+        mallopt(parameter, value)
+
+
+def _note(position: Position) -> str:
+    best = "" if position.best_r is None else f"  validation r {position.best_r:.3f}"
+    return f"loss {position.sums['loss'] / position.sums['batches']:.3f}{best}"
+
+
+def _clear(out: Path) -> None:
+    """Remove a former run's files, run.json first; foreign files stay."""
+    for name in ("run.json", "config.toml", "metrics.csv", "backbone.safetensors", "backbone.json",
+                 "adapter.safetensors", "heads.safetensors"):  # fmt: skip
+        (out / name).unlink(missing_ok=True)
+    shutil.rmtree(out / "checkpoint", ignore_errors=True)
