@@ -23,14 +23,13 @@ from torch import nn
 from stamp_deploy import __version__
 from stamp_deploy.atomic import check_output, staged_directory, write_json_atomic
 from stamp_deploy.bundle import ENCODER_FILE, GOLDEN_DIR, Bundle, load_bundle, write_bundle_json
-from stamp_deploy.errors import UsageError
-from stamp_deploy.parity import Outputs, StageReport, compare, to_table
+from stamp_deploy.parity import Outputs, StageReport, compare, head_probabilities, to_table
 
 from .card import write_card
 from .golden import PARITY_TILES, load_tiles, write_golden
 from .onnx_graph import Encoder, write_encoder, write_head
-
-BATCH = 16
+from .precision import check_precision, judged_tiles, lower
+from .sides import run_onnx, run_onnx_head, run_torch, run_torch_head
 
 
 @dataclass
@@ -73,7 +72,7 @@ def export_run(
     out : path
         The bundle folder to be made.
     precision : str
-        ``fp32``.
+        ``fp32``; ``fp16`` or ``bf16`` (matrix products in it, the rest in fp32); ``int8`` (quantised after training).
     tiles : path or uint8 [N, T, T, 3], optional
         Tissue tiles for parity: 500 or more are wanted. By default they are drawn from the run's cohort.
     name : str, optional
@@ -112,11 +111,11 @@ def export_model(
     overwrite: bool = False,
 ) -> Bundle:
     """Export modules that are already in memory; see `export_run`."""
-    if precision != "fp32":
-        raise UsageError(f"export in {precision} is not possible", remedy="use --precision fp32")
+    check_precision(precision)
     check_output(out, overwrite=overwrite)
     document = source.document
     pixels = load_tiles(tiles, document["tile_px"], document["mpp"])
+    judged = judged_tiles(pixels, precision)
     mean, std = tuple(document["mean"]), tuple(document["std"])
     pathways = tuple(document["pathways"])
     stages: list[StageReport] = []
@@ -126,9 +125,9 @@ def export_model(
         stages.append(report)
         report.raise_if_failed()
 
-    adapted = run_torch(Encoder(source.model, mean, std), pixels)
+    adapted = run_torch(Encoder(source.model, mean, std), judged)
     encoder = Encoder(source.merged, mean, std)
-    merged = run_torch(encoder, pixels)
+    merged = run_torch(encoder, judged)
     check("torch -> merged", ("torch with the adapter apart", "the merged model"), adapted, merged)
     document = {
         **document,
@@ -140,31 +139,45 @@ def export_model(
         "created_utc": datetime.now(UTC).isoformat(timespec="seconds"),
         "software": _software(),
     }
+    heads = [(entry["name"], entry, head) for head, entry in source.heads]
     with staged_directory(out, overwrite=overwrite) as staging:
-        write_encoder(encoder, staging / ENCODER_FILE, document["tile_px"])
-        for head, entry in source.heads:
+        full = staging / ENCODER_FILE
+        write_encoder(encoder, full, document["tile_px"])
+        for _, entry, head in heads:
             (staging / entry["file"]).parent.mkdir(exist_ok=True)
             write_head(head, staging / entry["file"], document["embedding_dim"])
-        heads = [(entry["name"], entry["file"], head) for head, entry in source.heads]
-        merged_heads = {name: run_torch_head(head, merged.embedding) for name, _, head in heads}
-        compiled = run_onnx(staging / ENCODER_FILE, pixels)
-        onnx_heads = {name: run_onnx_head(staging / file, merged.embedding) for name, file, _ in heads}
-        check(
-            "merged -> ONNX",
-            ("the merged model", "its ONNX file in ONNX Runtime"),
-            Outputs(merged.embedding, merged.pathways, merged_heads),
-            Outputs(compiled.embedding, compiled.pathways, onnx_heads),
-        )
-        write_golden(staging / GOLDEN_DIR, pixels, adapted.embedding, adapted.pathways)
+        expected = _with_heads(merged, {name: run_torch_head(head, merged.embedding) for name, _, head in heads}, heads)
+
+        def compiled(path: Path) -> Outputs:
+            """An encoder's answers, and those of the ONNX heads on its embeddings."""
+            found = run_onnx(path, judged)
+            logits = {name: run_onnx_head(staging / entry["file"], found.embedding) for name, entry, _ in heads}
+            return _with_heads(found, logits, heads)
+
+        check("merged -> ONNX", ("the merged model", "its ONNX file in ONNX Runtime"), expected, compiled(full))
+        facts = lower(precision, full, pixels, expected, compiled, stages, pathways)
+        write_golden(staging / GOLDEN_DIR, judged, adapted.embedding, adapted.pathways)
         document["parity"] = {
             "passed": True,
-            "tiles": len(pixels),
+            "tiles": len(judged),
             "stages": {report.stage: report.metrics for report in stages},
+            **facts,
         }
         write_json_atomic(staging / "parity.json", {"passed": True, "stages": [s.to_dict() for s in stages]})
         (staging / "card.md").write_text(write_card(document, stages), encoding="utf-8")
         write_bundle_json(staging, document)
     return load_bundle(out)
+
+
+def _with_heads(
+    found: Outputs, logits: dict[str, NDArray[np.float32]], heads: list[tuple[str, dict[str, Any], nn.Module]]
+) -> Outputs:
+    """Logits as probabilities, at each head's temperature."""
+    return Outputs(
+        found.embedding,
+        found.pathways,
+        {name: head_probabilities(logits[name], entry["temperature"], entry["kind"]) for name, entry, _ in heads},
+    )
 
 
 def describe(bundle: Bundle) -> str:
@@ -178,47 +191,9 @@ def describe(bundle: Bundle) -> str:
     return "\n".join(rows)
 
 
-@torch.no_grad()
-def run_torch(module: nn.Module, tiles: NDArray[np.uint8]) -> Outputs:
-    """The torch side, in fp32, batch by batch."""
-    module = module.eval()
-    parts = [module(torch.from_numpy(tiles[i : i + BATCH])) for i in range(0, len(tiles), BATCH)]
-    return Outputs(*(torch.cat([part[side] for part in parts]).numpy() for side in (0, 1)))
-
-
-@torch.no_grad()
-def run_torch_head(head: nn.Module, embedding: NDArray[np.float32]) -> NDArray[np.float32]:
-    """A head's logits [C] in torch."""
-    logits, _ = head.eval()(torch.from_numpy(embedding))
-    return np.asarray(logits.float().reshape(-1).numpy())
-
-
-def run_onnx(path: Path, tiles: NDArray[np.uint8]) -> Outputs:
-    """The ONNX side, in ONNX Runtime on the CPU."""
-    session = _session(path)
-    parts = [
-        session.run(["embedding", "pathways"], {"tiles": tiles[i : i + BATCH]})
-        for i in range(0, len(tiles), BATCH)
-    ]
-    return Outputs(*(np.concatenate([part[side] for part in parts]) for side in (0, 1)))
-
-
-def run_onnx_head(path: Path, embedding: NDArray[np.float32]) -> NDArray[np.float32]:
-    """A head's logits [C] in ONNX Runtime."""
-    return np.asarray(_session(path).run(["logits"], {"embeddings": embedding})[0])
-
-
 def plain_copy(module: nn.Module) -> nn.Module:
     """A deep copy in fp32 and evaluation mode, so that merging leaves the caller's model alone."""
     return copy.deepcopy(module).float().eval()
-
-
-def _session(path: Path) -> Any:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 def _software() -> dict[str, str]:

@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 from stamp_deploy.errors import ParityError
 
+from .fold import fold_file
+
 OPSET = 20
 INLINE_LIMIT_BYTES = 1_500_000_000
 """Above this the weights go beside the graph, as encoder.onnx.data (protobuf ends at 2 GiB)."""
@@ -90,7 +92,7 @@ def _export(
     external: bool,
 ) -> None:
     module.eval()
-    with torch.no_grad(), _plain_attention(), warnings.catch_warnings():
+    with torch.no_grad(), _plain_attention(module), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             module,
@@ -105,6 +107,7 @@ def _export(
     if program is None:
         raise ParityError("the ONNX exporter gave no program")
     program.save(str(path), external_data=external)
+    fold_file(path)
     try:
         onnx.checker.check_model(str(path), full_check=True)  # full_check runs strict shape inference
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
@@ -112,9 +115,19 @@ def _export(
 
 
 @contextmanager
-def _plain_attention() -> Iterator[None]:
-    """Trace the MATH form of scaled-dot-product attention, which every exporter decomposes the same way."""
+def _plain_attention(module: nn.Module) -> Iterator[None]:
+    """Trace attention as MatMul, Softmax, MatMul: the form that every runtime recognises and fuses.
+
+    timm's layers have a switch; other modules get the MATH form of scaled_dot_product_attention.
+    """
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
-    with sdpa_kernel(SDPBackend.MATH):
-        yield
+    fused = [part for part in module.modules() if getattr(part, "fused_attn", False)]
+    for part in fused:
+        part.fused_attn = False  # type: ignore[assignment]
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        for part in fused:
+            part.fused_attn = True  # type: ignore[assignment]

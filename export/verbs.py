@@ -12,7 +12,7 @@ import click
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Bundle folder to be made.")
 @click.option(
     "--precision",
-    type=click.Choice(["fp32"]),
+    type=click.Choice(["fp32", "fp16", "bf16", "int8"]),
     default="fp32",
     show_default=True,
     help="Precision of the ONNX file.",

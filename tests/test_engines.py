@@ -1,7 +1,8 @@
 """One suite for every engine: the protocol, the numbers, the edges, memory, and how `auto` chooses.
 
-Engines that cannot run on this machine skip with the reason that they give themselves. Two of them are exercised without
-their device: ONNX Runtime's bound engine on the CPU provider, and TensorRT's lanes over a CUDA runtime made of numpy.
+Engines that cannot run on this machine skip with the reason that they give themselves. Two of them are exercised
+without their device: ONNX Runtime's bound engine on the CPU provider, and TensorRT's lanes over a CUDA runtime made
+of numpy.
 """
 
 from __future__ import annotations

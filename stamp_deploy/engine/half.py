@@ -96,8 +96,11 @@ def save(model: onnx.ModelProto, target: Path) -> None:
         onnx.save(model, target)
 
 
-def convert(model: onnx.ModelProto, precision: str) -> onnx.ModelProto:
+def convert(model: onnx.ModelProto, precision: str, *, emulate: bool = False) -> onnx.ModelProto:
     """A copy of a fp32 graph with its matrix products in ``fp16`` or ``bf16``; see the module's head for the rule.
+
+    With `emulate` the products themselves stand in fp32, between casts: operands and results are rounded as in the real
+    graph and sums are fp32. That is how a precision is judged on a processor whose runtime has no kernels for it.
 
     Raises
     ------
@@ -109,7 +112,7 @@ def convert(model: onnx.ModelProto, precision: str) -> onnx.ModelProto:
     low = {"fp16": onnx.TensorProto.FLOAT16, "bf16": onnx.TensorProto.BFLOAT16}[precision]
     result = onnx.ModelProto()
     result.CopyFrom(model)
-    _Converter(result, low, precision).run()
+    _Converter(result, low, precision, emulate).run()
     result.producer_name = f"stamp-deploy {precision}"
     return result
 
@@ -117,9 +120,10 @@ def convert(model: onnx.ModelProto, precision: str) -> onnx.ModelProto:
 class _Converter:
     """One pass in topological order. `kind` knows which tensors are float, and whether they are low."""
 
-    def __init__(self, model: onnx.ModelProto, low: int, precision: str) -> None:
+    def __init__(self, model: onnx.ModelProto, low: int, precision: str, emulate: bool) -> None:
         import onnx
 
+        self.emulate = emulate
         self.onnx, self.graph, self.low, self.precision = onnx, model.graph, low, precision
         self.weights = {tensor.name: tensor for tensor in model.graph.initializer}
         self.kind: dict[str, str] = {}  # tensor -> "low" or "full"; tensors that are not float are absent
@@ -174,7 +178,21 @@ class _Converter:
         for name in node.output:
             if name in self.floats:
                 self.kind[name] = wanted
-        self.nodes.append(node)
+        if self.emulate and wanted == "low" and node.op_type in LOW_OPS | BIAS_OPS:
+            self._append_emulated(node)
+        else:
+            self.nodes.append(node)
+
+    def _append_emulated(self, node: Any) -> None:
+        """The node in fp32, with casts from and to the lower precision around it."""
+        make, number = self.onnx.helper.make_node, len(self.nodes)
+        for index, name in enumerate(node.input):
+            up = f"{name}_up{number}"
+            self.nodes.append(make("Cast", [name], [up], to=self.onnx.TensorProto.FLOAT))
+            node.input[index] = up
+        (name,) = node.output
+        node.output[0] = f"{name}_sum"
+        self.nodes += [node, make("Cast", [f"{name}_sum"], [name], to=self.low)]
 
     def _wanted(self, node: Any) -> str:
         data = [name for name in node.input if name in self.floats]
