@@ -8,29 +8,43 @@ from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 import numpy as np
 
 
+cdef extern from "planes.h" nogil:
+    ctypedef struct stamp_geometry:
+        int width, height
+        size_t stride, plane, slot
+    int STAMP_OK, STAMP_MISSING, STAMP_CORRUPT, STAMP_NO_MEMORY, STAMP_BAD_ARGUMENT, STAMP_UNREAD
+
 cdef extern from "jpeg_tile.h" nogil:
     ctypedef struct stamp_decoder:
         pass
-    int STAMP_OK, STAMP_MISSING, STAMP_CORRUPT, STAMP_NO_MEMORY, STAMP_BAD_ARGUMENT, STAMP_READ_ERROR
     int STAMP_RGB, STAMP_YCBCR
     unsigned STAMP_MAX_TILE_SIDE
-    stamp_decoder *stamp_decoder_new()
+    stamp_decoder *stamp_decoder_new(const uint8_t *tables, size_t size, int colour, unsigned width, unsigned height,
+                                     unsigned denominator, int *status)
     void stamp_decoder_free(stamp_decoder *d)
-    int stamp_decoder_tables(stamp_decoder *d, const uint8_t *tables, size_t size)
-    int stamp_decode(stamp_decoder *d, const uint8_t *data, size_t size, int colour, unsigned width, unsigned height,
-                     unsigned denominator, unsigned row0, unsigned row1, uint8_t *out, size_t stride)
+    int stamp_decode(stamp_decoder *d, const uint8_t *data, size_t size, uint8_t *slot, uint8_t *layout)
+    stamp_geometry stamp_decoder_geometry(const stamp_decoder *d)
     const char *stamp_decoder_message(const stamp_decoder *d)
     const uint8_t *stamp_decoder_read(stamp_decoder *d, int fd, uint64_t offset, size_t size, int *status)
+
+cdef extern from "rows.h" nogil:
+    ctypedef struct stamp_kernels:
+        const char *name
+    const stamp_kernels *stamp_kernels_best()
+    const stamp_kernels *stamp_kernels_plain()
 
 cdef extern from "mosaic.h" nogil:
     ctypedef struct stamp_mosaic:
         const uint8_t *pool
         const int32_t *slot
         const uint8_t *state
-        int tile_w, tile_h, columns, rows, image_w, image_h
+        const uint8_t *layout
+        stamp_geometry geometry
+        int columns, rows, slots, image_w, image_h
     ctypedef struct stamp_workspace:
         pass
-    stamp_workspace *stamp_workspace_new(int tile_px, double scale_x, double scale_y)
+    stamp_workspace *stamp_workspace_new(const stamp_kernels *kernels, stamp_geometry geometry, int tile_px,
+                                         double scale_x, double scale_y, int exact)
     void stamp_workspace_free(stamp_workspace *w)
     int stamp_assemble(const stamp_mosaic *m, stamp_workspace *w, double x, double y, uint8_t *out)
 
@@ -42,21 +56,28 @@ cdef extern from *:
     #ifndef STAMP_CHECKED
     #define STAMP_CHECKED 0
     #endif
+    static inline int64_t stamp_take(int64_t *counter) { return __atomic_fetch_add(counter, 1, __ATOMIC_RELAXED); }
+    static inline int stamp_load(const int *flag) { return __atomic_load_n(flag, __ATOMIC_RELAXED); }
+    static inline void stamp_store(int *flag, int value) { __atomic_store_n(flag, value, __ATOMIC_RELAXED); }
     """
     int STAMP_CHECKED
+    int64_t stamp_take(int64_t *counter) nogil
+    int stamp_load(const int *flag) nogil
+    void stamp_store(int *flag, int value) nogil
 
 OK = STAMP_OK
 MISSING = STAMP_MISSING
 CORRUPT = STAMP_CORRUPT
-NO_MEMORY = STAMP_NO_MEMORY
+UNREAD = STAMP_UNREAD
 MAX_TILE_SIDE = STAMP_MAX_TILE_SIDE
 
 
 def build_info():
-    """Which libjpeg-turbo the core was built with, and whether it is a checked build."""
+    """Which libjpeg-turbo the core was built with, its row kernels, and whether it is a checked build."""
     number = LIBJPEG_TURBO_VERSION_NUMBER
     version = f"{number // 1000000}.{number // 1000 % 1000}.{number % 1000}"
-    return f"libjpeg-turbo {version}{', checked build' if STAMP_CHECKED else ''}"
+    kernels = stamp_kernels_best().name.decode()
+    return f"libjpeg-turbo {version}, {kernels} kernels{', checked build' if STAMP_CHECKED else ''}"
 
 
 cdef inline double _now() noexcept nogil:
@@ -65,8 +86,104 @@ cdef inline double _now() noexcept nogil:
     return now.tv_sec + 1e-9 * now.tv_nsec
 
 
-cdef class Decoder:
-    """Decodes storage tiles; one a thread.
+cdef class Stop:
+    """Ends the work of every thread before its next storage tile: when asked to, or at a time.
+
+    Parameters
+    ----------
+    deadline : float
+        On time.monotonic's clock; infinity for none.
+    """
+
+    cdef int asked
+    cdef double deadline
+
+    def __cinit__(self, double deadline=float("inf")):
+        self.asked, self.deadline = 0, deadline
+
+    def set(self):
+        """Ask the threads to end."""
+        stamp_store(&self.asked, 1)
+
+
+cdef class Job:
+    """Storage tiles to decode and model tiles to assemble, shared by the threads that take from it.
+
+    No model tile of a job may touch a storage tile that the same job decodes.
+
+    Parameters
+    ----------
+    fd : int
+        Open file.
+    offsets, sizes : int64 [n]
+        Where each storage tile lies, bytes; size 0 is a tile that the file leaves out.
+    cells, slots : int32 [n]
+        Its place in the level (flat), and the slot of the pool that it goes to.
+    pool : uint8 [slots, bytes]
+    slot : int32 [rows, columns]
+        The slot of each decoded storage tile; filled.
+    state, layout : uint8 [rows, columns]
+        Its status and how its planes lie; filled.
+    image_w, image_h : int
+        Size of the level at the decoding scale.
+    corners : float64 [m, 2]
+        (x, y) of the model tiles, pixels at the decoding scale.
+    out : uint8 [m, T, T, 3]
+        Filled.
+    status : uint8 [m]
+        Filled.
+    stop : Stop
+
+    Raises
+    ------
+    ValueError
+        Lengths differ, or a number is out of range.
+    """
+
+    cdef int fd, image_w, image_h
+    cdef const int64_t[::1] offsets, sizes
+    cdef const int32_t[::1] cells, slots
+    cdef uint8_t[:, ::1] pool
+    cdef int32_t[:, ::1] slot
+    cdef uint8_t[:, ::1] state, layout
+    cdef const double[:, ::1] corners
+    cdef uint8_t[:, :, :, ::1] out
+    cdef uint8_t[::1] status
+    cdef Stop stop
+    cdef int64_t next_decode, next_assemble
+
+    def __cinit__(self, int fd, const int64_t[::1] offsets, const int64_t[::1] sizes, const int32_t[::1] cells,
+                  const int32_t[::1] slots, uint8_t[:, ::1] pool, int32_t[:, ::1] slot, uint8_t[:, ::1] state,
+                  uint8_t[:, ::1] layout, int image_w, int image_h, const double[:, ::1] corners,
+                  uint8_t[:, :, :, ::1] out, uint8_t[::1] status, Stop stop not None):
+        cdef Py_ssize_t n = offsets.shape[0], i
+        cdef Py_ssize_t count = state.shape[0] * state.shape[1]
+        if sizes.shape[0] != n or cells.shape[0] != n or slots.shape[0] != n:
+            raise ValueError("offsets, sizes, cells and slots differ in length")
+        for i in range(n):
+            if not 0 <= slots[i] < pool.shape[0] or not 0 <= cells[i] < count or offsets[i] < 0 or sizes[i] < 0:
+                raise ValueError("a slot, cell, offset or size is out of range")
+        if (slot.shape[0] != state.shape[0] or slot.shape[1] != state.shape[1] or
+                layout.shape[0] != state.shape[0] or layout.shape[1] != state.shape[1]):
+            raise ValueError("slot, state and layout differ in shape")
+        if pool.shape[0] < 1 or count < 1:
+            raise ValueError("the pool or the level is empty")
+        if corners.shape[1] != 2 or out.shape[0] != corners.shape[0] or status.shape[0] != corners.shape[0]:
+            raise ValueError("corners, out and status differ in length")
+        for i in range(corners.shape[0]):
+            if not (-1e9 < corners[i, 0] < 1e9 and -1e9 < corners[i, 1] < 1e9):
+                raise ValueError("a corner is out of range")
+        if image_w < 1 or image_h < 1:
+            raise ValueError("the image has no pixels")
+        self.fd, self.image_w, self.image_h = fd, image_w, image_h
+        self.offsets, self.sizes, self.cells, self.slots = offsets, sizes, cells, slots
+        self.pool, self.slot, self.state, self.layout = pool, slot, state, layout
+        self.corners, self.out, self.status = corners, out, status
+        self.stop = stop
+
+
+cdef class Worker:
+    """Decodes storage tiles and assembles model tiles; one a thread.
 
     Parameters
     ----------
@@ -78,147 +195,164 @@ cdef class Decoder:
         Size of a storage tile at full scale, pixels.
     denominator : int
         Decoding scale 1/denominator: 1, 2, 4 or 8; it must divide width and height.
+    tile_px : int
+        Side of a model tile.
+    scale_x, scale_y : float
+        Decoded pixels per model pixel.
+    exact : bool
+        Convert to RGB before averaging, instead of averaging the planes as they are coded.
+    plain : bool
+        Use the plain C kernels, to compare with.
+
+    Attributes
+    ----------
+    read_s, decode_s, assemble_s : float
+        Seconds spent.
+    bytes_read, tiles : int
+        Of storage tiles.
+    out_of_memory : bool
     """
 
-    cdef stamp_decoder *handle
-    cdef int colour
-    cdef unsigned width, height, denominator
-    cdef readonly double read_s, decode_s
+    cdef stamp_decoder *decoder
+    cdef stamp_workspace *workspace
+    cdef stamp_geometry geometry
+    cdef int tile_px
+    cdef readonly double read_s, decode_s, assemble_s
     cdef readonly int64_t bytes_read, tiles
+    cdef readonly bint out_of_memory
 
-    def __cinit__(self, bytes tables, int colour, unsigned width, unsigned height, unsigned denominator):
+    def __cinit__(self, bytes tables, int colour, unsigned width, unsigned height, unsigned denominator,
+                  int tile_px=1, double scale_x=1.0, double scale_y=1.0, bint exact=False, bint plain=False):
+        cdef int status = STAMP_OK
         if colour not in (STAMP_RGB, STAMP_YCBCR):
             raise ValueError(f"photometric {colour} is not RGB (2) or YCbCr (6)")
         if denominator not in (1, 2, 4, 8) or not width or not height or width % denominator or height % denominator:
             raise ValueError(f"scale 1/{denominator} does not divide a storage tile of {width} x {height} px")
         if width > STAMP_MAX_TILE_SIDE or height > STAMP_MAX_TILE_SIDE:
             raise ValueError(f"storage tiles of {width} x {height} px are larger than {STAMP_MAX_TILE_SIDE} px")
-        self.handle = stamp_decoder_new()
-        if self.handle is NULL:
-            raise MemoryError("no memory for a JPEG decoder")
-        self.colour, self.width, self.height, self.denominator = colour, width, height, denominator
-        if stamp_decoder_tables(self.handle, tables, len(tables)) != STAMP_OK:
-            raise ValueError(f"the JPEG tables are damaged: {self.message}")
-
-    def __dealloc__(self):
-        stamp_decoder_free(self.handle)
-
-    @property
-    def message(self):
-        """The library's message of the last failure."""
-        return stamp_decoder_message(self.handle).decode("latin-1")
-
-    def decode(self, bytes data):
-        """One stream to (status, uint8 [h, w, 3])."""
-        cdef unsigned rows = self.height // self.denominator
-        cdef unsigned columns = self.width // self.denominator
-        cdef uint8_t[:, :, ::1] out = np.zeros((rows, columns, 3), np.uint8)
-        cdef const uint8_t *bytes_ = data
-        cdef size_t size = len(data)
-        cdef int status
-        with nogil:
-            status = stamp_decode(self.handle, bytes_, size, self.colour, self.width, self.height, self.denominator,
-                                  0, rows, &out[0, 0, 0], columns * 3)
-        return status, np.asarray(out)
-
-    def decode_many(self, int fd, const int64_t[::1] offsets, const int64_t[::1] sizes, const int32_t[::1] slots,
-                    uint8_t[:, :, :, ::1] pool, uint8_t[::1] status):
-        """Read and decode storage tiles from a file into slots of a pool.
-
-        Parameters
-        ----------
-        fd : int
-            Open file.
-        offsets, sizes : int64 [n]
-            Bytes; size 0 is a tile that the file leaves out.
-        slots : int32 [n]
-            Places in the pool.
-        pool : uint8 [slots, h, w, 3]
-        status : uint8 [n]
-            Filled.
-        """
-        cdef Py_ssize_t n = offsets.shape[0], i
-        cdef unsigned rows = self.height // self.denominator
-        cdef unsigned columns = self.width // self.denominator
-        cdef const uint8_t *data
-        cdef int result
-        cdef double clock, after
-        if sizes.shape[0] != n or slots.shape[0] != n or status.shape[0] != n:
-            raise ValueError("offsets, sizes, slots and status differ in length")
-        if pool.shape[1] != rows or pool.shape[2] != columns or pool.shape[3] != 3:
-            raise ValueError("the pool's tiles are not of the decoded size")
-        for i in range(n):
-            if not 0 <= slots[i] < pool.shape[0] or offsets[i] < 0 or sizes[i] < 0:
-                raise ValueError("a slot, offset or size is out of range")
-        with nogil:
-            clock = _now()
-            for i in range(n):
-                if sizes[i] == 0:
-                    status[i] = STAMP_MISSING
-                    continue
-                data = stamp_decoder_read(self.handle, fd, <uint64_t>offsets[i], <size_t>sizes[i], &result)
-                after = _now()
-                self.read_s += after - clock
-                if result == STAMP_OK:
-                    self.bytes_read += sizes[i]
-                    self.tiles += 1
-                    result = stamp_decode(self.handle, data, <size_t>sizes[i], self.colour, self.width, self.height,
-                                          self.denominator, 0, rows, &pool[slots[i], 0, 0, 0], columns * 3)
-                clock = _now()
-                self.decode_s += clock - after
-                status[i] = <uint8_t>result
-
-
-cdef class Assembler:
-    """Writes model tiles out of decoded storage tiles; one a thread.
-
-    Parameters
-    ----------
-    tile_px : int
-        Side of a model tile.
-    scale_x, scale_y : float
-        Decoded pixels per model pixel.
-    """
-
-    cdef stamp_workspace *workspace
-    cdef int tile_px
-    cdef readonly double resample_s
-
-    def __cinit__(self, int tile_px, double scale_x, double scale_y):
         if not 1 <= tile_px <= 16384 or not 0.9 <= scale_x <= 512 or not 0.9 <= scale_y <= 512:
             raise ValueError(f"tiles of {tile_px} px at scale {scale_x} x {scale_y} are not possible")
+        self.decoder = stamp_decoder_new(tables, len(tables), colour, width, height, denominator, &status)
+        if status == STAMP_NO_MEMORY:
+            raise MemoryError("no memory for a JPEG decoder")
+        if self.decoder is NULL:
+            raise ValueError("the shared JPEG tables are damaged")
+        self.geometry = stamp_decoder_geometry(self.decoder)
         self.tile_px = tile_px
-        self.workspace = stamp_workspace_new(tile_px, scale_x, scale_y)
+        self.workspace = stamp_workspace_new(stamp_kernels_plain() if plain else stamp_kernels_best(), self.geometry,
+                                             tile_px, scale_x, scale_y, exact)
         if self.workspace is NULL:
             raise MemoryError("no memory for a tile workspace")
 
     def __dealloc__(self):
+        stamp_decoder_free(self.decoder)
         stamp_workspace_free(self.workspace)
 
-    def assemble(self, const uint8_t[:, :, :, ::1] pool, const int32_t[:, ::1] slot, const uint8_t[:, ::1] state,
-                 int image_w, int image_h, const double[:, ::1] corners, uint8_t[:, :, :, ::1] out,
-                 uint8_t[::1] status):
-        """Fill out uint8 [n, T, T, 3] and status uint8 [n] for corners float64 [n, 2] (x, y) in decoded pixels."""
-        cdef stamp_mosaic mosaic
-        cdef Py_ssize_t n = corners.shape[0], i
-        cdef double clock
-        if out.shape[0] != n or status.shape[0] != n or corners.shape[1] != 2:
-            raise ValueError("corners, out and status differ in length")
-        if out.shape[1] != self.tile_px or out.shape[2] != self.tile_px or out.shape[3] != 3:
+    @property
+    def message(self):
+        """The library's message of the last failure."""
+        return stamp_decoder_message(self.decoder).decode("latin-1")
+
+    @property
+    def slot_bytes(self):
+        """Bytes of a slot of the pool."""
+        return self.geometry.slot
+
+    def run(self, Job job not None):
+        """Take work until none is left: first storage tiles, in the job's order, then model tiles."""
+        cdef int64_t n = job.offsets.shape[0], m = job.corners.shape[0]
+        if job.pool.shape[1] != <Py_ssize_t>self.geometry.slot:
+            raise ValueError("the pool's slots are not of this worker's size")
+        if job.out.shape[1] != self.tile_px or job.out.shape[2] != self.tile_px or job.out.shape[3] != 3:
             raise ValueError("out is not of the tile's size")
-        if slot.shape[0] != state.shape[0] or slot.shape[1] != state.shape[1]:
-            raise ValueError("slot and state differ in shape")
-        if n == 0:
+        if self.out_of_memory:
             return
-        mosaic.pool = &pool[0, 0, 0, 0]
-        mosaic.slot = &slot[0, 0]
-        mosaic.state = &state[0, 0]
-        mosaic.tile_h, mosaic.tile_w = <int>pool.shape[1], <int>pool.shape[2]
-        mosaic.rows, mosaic.columns = <int>slot.shape[0], <int>slot.shape[1]
-        mosaic.image_w, mosaic.image_h = image_w, image_h
         with nogil:
+            if n > 0:
+                self._decode(job, n)
+            if m > 0:
+                self._assemble(job, m)
+
+    cdef void _decode(self, Job job, int64_t n) noexcept nogil:
+        cdef double clock = _now(), after
+        cdef const uint8_t *data
+        cdef int64_t i
+        cdef int32_t cell
+        cdef int status = STAMP_OK
+        while not stamp_load(&job.stop.asked) and clock < job.stop.deadline:
+            i = stamp_take(&job.next_decode)
+            if i >= n:
+                return
+            cell = job.cells[i]
+            if job.sizes[i] == 0:
+                (&job.state[0, 0])[cell] = <uint8_t>STAMP_MISSING
+                continue
+            data = stamp_decoder_read(self.decoder, job.fd, <uint64_t>job.offsets[i], <size_t>job.sizes[i], &status)
+            after = _now()
+            self.read_s += after - clock
+            if status == STAMP_OK:
+                self.bytes_read += job.sizes[i]
+                status = stamp_decode(self.decoder, data, <size_t>job.sizes[i], &job.pool[job.slots[i], 0],
+                                      &job.layout[0, 0] + cell)
+            self.tiles += 1
             clock = _now()
-            for i in range(n):
-                status[i] = <uint8_t>stamp_assemble(&mosaic, self.workspace, corners[i, 0], corners[i, 1],
-                                                    &out[i, 0, 0, 0])
-            self.resample_s += _now() - clock
+            self.decode_s += clock - after
+            if status == STAMP_NO_MEMORY:
+                self.out_of_memory = True
+                return
+            if status == STAMP_OK:
+                (&job.slot[0, 0])[cell] = job.slots[i]
+            (&job.state[0, 0])[cell] = <uint8_t>(status if status == STAMP_OK else STAMP_CORRUPT)
+
+    cdef void _assemble(self, Job job, int64_t m) noexcept nogil:
+        cdef double clock = _now()
+        cdef stamp_mosaic mosaic
+        cdef int64_t i
+        cdef int status
+        mosaic.pool = &job.pool[0, 0]
+        mosaic.slot = &job.slot[0, 0]
+        mosaic.state = &job.state[0, 0]
+        mosaic.layout = &job.layout[0, 0]
+        mosaic.geometry = self.geometry
+        mosaic.rows, mosaic.columns = <int>job.state.shape[0], <int>job.state.shape[1]
+        mosaic.slots = <int>job.pool.shape[0]
+        mosaic.image_w, mosaic.image_h = job.image_w, job.image_h
+        while True:
+            i = stamp_take(&job.next_assemble)
+            if i >= m:
+                break
+            status = stamp_assemble(&mosaic, self.workspace, job.corners[i, 0], job.corners[i, 1],
+                                    &job.out[i, 0, 0, 0])
+            if status == STAMP_NO_MEMORY:
+                self.out_of_memory = True
+            job.status[i] = <uint8_t>status
+        self.assemble_s += _now() - clock
+
+    def decode(self, bytes data):
+        """One stream to (status, uint8 [h, w, 3]); the pixels are zero where the status is not OK."""
+        cdef uint8_t[:, ::1] pool = np.zeros((1, self.geometry.slot), np.uint8)
+        cdef uint8_t[:, :, ::1] out = np.zeros((self.geometry.height, self.geometry.width, 3), np.uint8)
+        cdef const uint8_t *bytes_ = data
+        cdef size_t size = len(data)
+        cdef uint8_t layout = 0, state = STAMP_OK
+        cdef int32_t slot = 0
+        cdef int status, side
+        cdef stamp_mosaic mosaic
+        cdef stamp_workspace *one
+        cdef int y, x
+        status = stamp_decode(self.decoder, bytes_, size, &pool[0, 0], &layout)
+        if status != STAMP_OK:
+            return status, np.asarray(out)
+        mosaic.pool, mosaic.slot, mosaic.state, mosaic.layout = &pool[0, 0], &slot, &state, &layout
+        mosaic.geometry, mosaic.rows, mosaic.columns = self.geometry, 1, 1
+        mosaic.slots = 1
+        mosaic.image_w, mosaic.image_h = self.geometry.width, self.geometry.height
+        side = max(self.geometry.width, self.geometry.height)
+        square = np.zeros((side, side, 3), np.uint8)
+        cdef uint8_t[:, :, ::1] view = square
+        one = stamp_workspace_new(stamp_kernels_best(), self.geometry, side, 1.0, 1.0, 1)
+        if one is NULL:
+            raise MemoryError("no memory for a tile workspace")
+        status = stamp_assemble(&mosaic, one, 0.0, 0.0, &view[0, 0, 0])
+        stamp_workspace_free(one)
+        return status, np.ascontiguousarray(square[:self.geometry.height, :self.geometry.width])

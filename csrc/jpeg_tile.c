@@ -21,9 +21,16 @@ struct stamp_decoder {
     struct jpeg_decompress_struct jpeg;
     error_manager errors;
     struct jpeg_progress_mgr progress;
+    int colour;
+    unsigned width, height, denominator;
+    stamp_geometry geometry;
+    uint8_t *tables;
+    size_t tables_size;
+    int created;
+    int foreign; /* holds tables that an earlier stream brought */
     uint8_t *file_bytes;
     size_t file_capacity;
-    int ready;
+    uint8_t *row; /* one line of RGB, for the sampling factors that have no layout */
 };
 
 static void on_error(j_common_ptr info)
@@ -55,24 +62,54 @@ static void on_progress(j_common_ptr info)
     }
 }
 
-stamp_decoder *stamp_decoder_new(void)
+/* A library state that knows the shared tables and nothing else. */
+static int reset(stamp_decoder *d)
 {
-    stamp_decoder *d = calloc(1, sizeof *d);
-    if (d == NULL)
-        return NULL;
+    if (setjmp(d->errors.escape))
+        return STAMP_CORRUPT;
+    if (d->created)
+        jpeg_destroy_decompress(&d->jpeg);
+    d->created = d->foreign = 0;
     d->jpeg.err = jpeg_std_error(&d->errors.base);
     d->errors.base.error_exit = on_error;
     d->errors.base.emit_message = on_message;
     d->errors.base.output_message = on_output;
-    if (setjmp(d->errors.escape)) {
-        free(d);
-        return NULL;
-    }
     jpeg_create_decompress(&d->jpeg);
+    d->created = 1;
     d->jpeg.mem->max_memory_to_use = 256L << 20;
     d->progress.progress_monitor = on_progress;
     d->jpeg.progress = &d->progress;
-    d->ready = 1;
+    if (d->tables_size == 0)
+        return STAMP_OK;
+    jpeg_mem_src(&d->jpeg, d->tables, d->tables_size);
+    int found = jpeg_read_header(&d->jpeg, FALSE);
+    jpeg_abort_decompress(&d->jpeg);
+    return found == JPEG_HEADER_TABLES_ONLY ? STAMP_OK : STAMP_CORRUPT;
+}
+
+stamp_decoder *stamp_decoder_new(const uint8_t *tables, size_t size, int colour, unsigned width, unsigned height,
+                                 unsigned denominator, int *status)
+{
+    stamp_decoder *d = calloc(1, sizeof *d);
+    *status = STAMP_NO_MEMORY;
+    if (d == NULL)
+        return NULL;
+    d->colour = colour;
+    d->width = width;
+    d->height = height;
+    d->denominator = denominator;
+    d->geometry = stamp_geometry_of(width / denominator, height / denominator);
+    d->row = malloc((size_t)width * 3);
+    d->tables = malloc(size > 0 ? size : 1);
+    if (d->row != NULL && d->tables != NULL) {
+        memcpy(d->tables, tables, size);
+        d->tables_size = size;
+        *status = reset(d);
+    }
+    if (*status != STAMP_OK) {
+        stamp_decoder_free(d);
+        return NULL;
+    }
     return d;
 }
 
@@ -80,29 +117,22 @@ void stamp_decoder_free(stamp_decoder *d)
 {
     if (d == NULL)
         return;
-    if (d->ready)
+    if (d->created)
         jpeg_destroy_decompress(&d->jpeg);
+    free(d->tables);
+    free(d->row);
     free(d->file_bytes);
     free(d);
+}
+
+stamp_geometry stamp_decoder_geometry(const stamp_decoder *d)
+{
+    return d->geometry;
 }
 
 const char *stamp_decoder_message(const stamp_decoder *d)
 {
     return d->errors.message;
-}
-
-int stamp_decoder_tables(stamp_decoder *d, const uint8_t *tables, size_t size)
-{
-    if (size == 0)
-        return STAMP_OK;
-    if (setjmp(d->errors.escape)) {
-        jpeg_abort_decompress(&d->jpeg);
-        return STAMP_CORRUPT;
-    }
-    jpeg_mem_src(&d->jpeg, tables, size);
-    int found = jpeg_read_header(&d->jpeg, FALSE);
-    jpeg_abort_decompress(&d->jpeg);
-    return found == JPEG_HEADER_TABLES_ONLY ? STAMP_OK : STAMP_CORRUPT;
 }
 
 static int fail(stamp_decoder *d, const char *message)
@@ -112,51 +142,169 @@ static int fail(stamp_decoder *d, const char *message)
     return STAMP_CORRUPT;
 }
 
-int stamp_decode(stamp_decoder *d, const uint8_t *data, size_t size, int colour, unsigned width, unsigned height,
-                 unsigned denominator, unsigned row0, unsigned row1, uint8_t *out, size_t stride)
+/* The tables that a stream defines before its first scan, as bits: quantisation, DC and AC Huffman tables. */
+typedef struct {
+    unsigned quantisation, dc, ac;
+} table_set;
+
+static table_set tables_of(const uint8_t *data, size_t size)
+{
+    table_set found = {0, 0, 0};
+    size_t at = 2;
+    while (at + 4 <= size && data[at] == 0xff) {
+        unsigned marker = data[at + 1];
+        size_t length = (size_t)data[at + 2] << 8 | data[at + 3], end = at + 2 + length;
+        if (marker == 0xff) { /* fill byte */
+            at++;
+            continue;
+        }
+        if (marker == 0xda || length < 2 || end > size)
+            break;
+        size_t p = at + 4;
+        if (marker == 0xdb) {
+            for (; p < end; p += 65 + (data[p] >> 4 ? 64 : 0))
+                found.quantisation |= 1u << (data[p] & 3);
+        } else if (marker == 0xc4) {
+            while (p + 17 <= end) {
+                size_t symbols = 0;
+                for (int i = 1; i <= 16; i++)
+                    symbols += data[p + (size_t)i];
+                *(data[p] & 0x10 ? &found.ac : &found.dc) |= 1u << (data[p] & 3);
+                p += 17 + symbols;
+            }
+        }
+        at = end;
+    }
+    return found;
+}
+
+/* Whether a stream whose header has been read brings every table that it uses. */
+static int self_sufficient(const stamp_decoder *d, table_set own)
+{
+    const struct jpeg_decompress_struct *jpeg = &d->jpeg;
+    if (jpeg->progressive_mode || jpeg->arith_code || jpeg->comps_in_scan != jpeg->num_components)
+        return 0;
+    for (int i = 0; i < jpeg->num_components; i++) {
+        const jpeg_component_info *c = &jpeg->comp_info[i];
+        if (!(own.quantisation >> (c->quant_tbl_no & 3) & 1) || !(own.dc >> (c->dc_tbl_no & 3) & 1) ||
+            !(own.ac >> (c->ac_tbl_no & 3) & 1))
+            return 0;
+    }
+    return 1;
+}
+
+/* How the planes of a stream come out at the scale that has been set; -1: in no layout of ours. */
+static int layout_of(const struct jpeg_decompress_struct *jpeg)
+{
+    const jpeg_component_info *c = jpeg->comp_info;
+    if (c[0].h_samp_factor != jpeg->max_h_samp_factor || c[0].v_samp_factor != jpeg->max_v_samp_factor ||
+        jpeg->max_h_samp_factor > 2 || jpeg->max_v_samp_factor > 2 || c[0].DCT_scaled_size != jpeg->min_DCT_scaled_size)
+        return -1;
+    if (c[1].h_samp_factor != c[2].h_samp_factor || c[1].v_samp_factor != c[2].v_samp_factor ||
+        c[1].DCT_scaled_size != c[2].DCT_scaled_size)
+        return -1;
+    int across = c[0].h_samp_factor * c[0].DCT_scaled_size, chroma_across = c[1].h_samp_factor * c[1].DCT_scaled_size;
+    int down = c[0].v_samp_factor * c[0].DCT_scaled_size, chroma_down = c[1].v_samp_factor * c[1].DCT_scaled_size;
+    if (across == chroma_across && down == chroma_down)
+        return jpeg->jpeg_color_space == JCS_RGB ? STAMP_PLANES_RGB : STAMP_PLANES_444;
+    if (jpeg->jpeg_color_space == JCS_RGB || across != 2 * chroma_across)
+        return -1;
+    return down == chroma_down ? STAMP_PLANES_422 : down == 2 * chroma_down ? STAMP_PLANES_420 : -1;
+}
+
+/* The samples as coded, straight into the slot; colour conversion and upsampling are left to the mosaic. */
+static int read_planes(stamp_decoder *d, uint8_t *slot)
+{
+    j_decompress_ptr jpeg = &d->jpeg;
+    JSAMPROW rows[3][16];
+    JSAMPARRAY planes[3] = {rows[0], rows[1], rows[2]};
+    unsigned lines = (unsigned)(jpeg->max_v_samp_factor * jpeg->min_DCT_scaled_size);
+
+    for (unsigned group = 0; jpeg->output_scanline < jpeg->output_height; group++) {
+        for (int c = 0; c < 3; c++) {
+            int count = jpeg->comp_info[c].v_samp_factor * jpeg->comp_info[c].DCT_scaled_size;
+            uint8_t *first = slot + (size_t)c * d->geometry.plane + (size_t)group * (size_t)count * d->geometry.stride;
+            for (int i = 0; i < count; i++)
+                rows[c][i] = first + (size_t)i * d->geometry.stride;
+        }
+        if (jpeg_read_raw_data(jpeg, planes, lines) == 0)
+            return fail(d, "the stream ends early");
+    }
+    return STAMP_OK;
+}
+
+/* Any other sampling: converted by the library, kept as planes of RGB. */
+static int read_rgb(stamp_decoder *d, uint8_t *slot)
+{
+    j_decompress_ptr jpeg = &d->jpeg;
+    while (jpeg->output_scanline < jpeg->output_height) {
+        uint8_t *out = slot + (size_t)jpeg->output_scanline * d->geometry.stride;
+        if (jpeg_read_scanlines(jpeg, &d->row, 1) == 0)
+            return fail(d, "the stream ends early");
+        for (int x = 0; x < d->geometry.width; x++)
+            for (int c = 0; c < 3; c++)
+                out[(size_t)c * d->geometry.plane + (size_t)x] = d->row[3 * x + c];
+    }
+    return STAMP_OK;
+}
+
+/* One go at a stream. STAMP_UNREAD: it leans on tables of an earlier stream, which must be forgotten first. */
+static int attempt(stamp_decoder *d, const uint8_t *data, size_t size, table_set own, uint8_t *slot, uint8_t *layout)
 {
     j_decompress_ptr jpeg = &d->jpeg;
 
-    d->errors.message[0] = '\0';
-    if (size == 0)
-        return STAMP_MISSING;
     if (setjmp(d->errors.escape)) {
         jpeg_abort_decompress(jpeg);
+        d->foreign = 1; /* whatever it took in before it failed */
         return STAMP_CORRUPT;
     }
-    d->errors.base.num_warnings = 0;
     jpeg_mem_src(jpeg, data, size);
     if (jpeg_read_header(jpeg, TRUE) != JPEG_HEADER_OK)
         return fail(d, "no image in the stream");
-    if (jpeg->image_width != width || jpeg->image_height != height || jpeg->num_components != 3 ||
+    if (d->foreign && !self_sufficient(d, own)) {
+        jpeg_abort_decompress(jpeg);
+        return STAMP_UNREAD;
+    }
+    d->foreign |= (own.quantisation | own.dc | own.ac) != 0 || jpeg->progressive_mode ||
+                  jpeg->comps_in_scan != jpeg->num_components;
+    if (jpeg->image_width != d->width || jpeg->image_height != d->height || jpeg->num_components != 3 ||
         jpeg->data_precision != 8)
         return fail(d, "the stream's size or kind is not the directory's");
 
-    jpeg->jpeg_color_space = colour == STAMP_RGB ? JCS_RGB : JCS_YCbCr;
+    jpeg->jpeg_color_space = d->colour == STAMP_RGB ? JCS_RGB : JCS_YCbCr;
     jpeg->out_color_space = JCS_RGB;
     jpeg->scale_num = 1;
-    jpeg->scale_denom = denominator;
+    jpeg->scale_denom = d->denominator;
     jpeg->dct_method = JDCT_ISLOW;
+    jpeg_calc_output_dimensions(jpeg);
+    int found = layout_of(jpeg);
+    jpeg->raw_data_out = found >= 0;
     jpeg_start_decompress(jpeg);
-    if (row1 > jpeg->output_height || row0 >= row1)
-        return fail(d, "rows out of range");
-    if (row0 > 0 && jpeg_skip_scanlines(jpeg, row0) != row0)
-        return fail(d, "rows cannot be skipped");
-    while (jpeg->output_scanline < row1) {
-        JSAMPROW rows[16];
-        unsigned left = row1 - jpeg->output_scanline;
-        unsigned count = left < 16 ? left : 16;
-        uint8_t *next = out + (size_t)(jpeg->output_scanline - row0) * stride;
-        for (unsigned i = 0; i < count; i++)
-            rows[i] = next + i * stride;
-        if (jpeg_read_scanlines(jpeg, rows, count) == 0)
-            return fail(d, "the stream ends early");
-    }
-    if (row1 == jpeg->output_height)
-        jpeg_finish_decompress(jpeg);
-    else
-        jpeg_abort_decompress(jpeg);
+    if (jpeg->output_width != (unsigned)d->geometry.width || jpeg->output_height != (unsigned)d->geometry.height)
+        return fail(d, "the decoded size is not the expected one");
+    int status = found >= 0 ? read_planes(d, slot) : read_rgb(d, slot);
+    if (status != STAMP_OK)
+        return status;
+    jpeg_finish_decompress(jpeg);
+    *layout = (uint8_t)(found >= 0 ? found : STAMP_PLANES_RGB);
     return STAMP_OK;
+}
+
+int stamp_decode(stamp_decoder *d, const uint8_t *data, size_t size, uint8_t *slot, uint8_t *layout)
+{
+    int status = d->created ? STAMP_OK : reset(d);
+
+    if (size == 0)
+        return STAMP_MISSING;
+    table_set own = tables_of(data, size);
+    if (status == STAMP_OK)
+        status = attempt(d, data, size, own, slot, layout);
+    if (status == STAMP_UNREAD) {
+        status = reset(d);
+        if (status == STAMP_OK)
+            status = attempt(d, data, size, own, slot, layout);
+    }
+    return status;
 }
 
 const uint8_t *stamp_decoder_read(stamp_decoder *d, int fd, uint64_t offset, size_t size, int *status)

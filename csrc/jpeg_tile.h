@@ -5,14 +5,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum stamp_status {
-    STAMP_OK = 0,
-    STAMP_MISSING = 1,
-    STAMP_CORRUPT = 2,
-    STAMP_NO_MEMORY = 3,
-    STAMP_BAD_ARGUMENT = 4,
-    STAMP_READ_ERROR = 5,
-};
+#include "planes.h"
 
 /* How the stream codes colour: what the TIFF's photometric tag says, whatever the stream claims. */
 enum stamp_colour { STAMP_RGB = 2, STAMP_YCBCR = 6 };
@@ -20,19 +13,22 @@ enum stamp_colour { STAMP_RGB = 2, STAMP_YCBCR = 6 };
 /* A decoder and its buffers, reused from tile to tile; one a thread. */
 typedef struct stamp_decoder stamp_decoder;
 
-stamp_decoder *stamp_decoder_new(void);
+/*
+ * A decoder of streams of width x height pixels at 1/denominator (1, 2, 4, 8), which divides both. tables is the
+ * abbreviated stream that a TIFF directory shares (size 0: none); it is copied. *status tells why NULL came back.
+ */
+stamp_decoder *stamp_decoder_new(const uint8_t *tables, size_t size, int colour, unsigned width, unsigned height,
+                                 unsigned denominator, int *status);
 void stamp_decoder_free(stamp_decoder *d);
 
-/* Give the decoder the abbreviated stream of tables that a TIFF directory shares. size 0 forgets them. */
-int stamp_decoder_tables(stamp_decoder *d, const uint8_t *tables, size_t size);
-
 /*
- * Decode a JPEG stream of exactly width x height pixels at 1/denominator (1, 2, 4, 8) into RGB rows.
- * Only output rows [row0, row1) are written, the first of them to out; stride is in bytes.
- * A warning of the library counts as STAMP_CORRUPT: the pixels may be plausible and wrong.
+ * Decode a stream into a slot (see planes.h). A stream may use the tables that it brings and the shared ones, never
+ * those of an earlier stream. A warning of the library counts as STAMP_CORRUPT: the pixels may be plausible and wrong.
  */
-int stamp_decode(stamp_decoder *d, const uint8_t *data, size_t size, int colour, unsigned width, unsigned height,
-                 unsigned denominator, unsigned row0, unsigned row1, uint8_t *out, size_t stride);
+int stamp_decode(stamp_decoder *d, const uint8_t *data, size_t size, uint8_t *slot, uint8_t *layout);
+
+/* Where the planes of a slot lie. */
+stamp_geometry stamp_decoder_geometry(const stamp_decoder *d);
 
 /* The library's message of the last failure on this decoder. */
 const char *stamp_decoder_message(const stamp_decoder *d);

@@ -1,45 +1,60 @@
-/* Gather a rectangle from decoded storage tiles, then average it down to the model tile. */
+/* Colour conversion and resampling straight from the planes of decoded storage tiles into model tiles. */
 #include "mosaic.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "jpeg_tile.h"
 #include "resample.h"
 
+typedef struct {
+    int left, top, width, height;
+} rectangle;
+
 struct stamp_workspace {
-    int tile_px;
+    const stamp_kernels *kernels;
+    int tile_px, exact;
     double scale_x, scale_y;
-    int gather_w, gather_h; /* the largest rectangle that a tile can need */
-    uint8_t *gathered;
-    uint16_t *squeezed;
-    stamp_axis x, y;
+    rectangle largest; /* that a tile can need */
+    uint16_t *chroma_sums;
+    uint8_t *chroma[2]; /* one row, upsampled */
+    int16_t *line;      /* a row of vertical sums, as wide as the largest rectangle */
+    int16_t *sums[3];   /* a row of the model tile */
+    const uint8_t **rows;
+    uint8_t *converted; /* rectangle as RGB planes; made when it is first needed */
+    uint8_t *rgb_row;
+    stamp_axis x[2][2], y[2][2]; /* [of half-size chroma][starting on an odd pixel] */
 };
 
-static int axis_alloc(stamp_axis *axis, int count, double scale)
-{
-    axis->count = count;
-    axis->taps = stamp_axis_taps(scale);
-    axis->first = malloc(sizeof *axis->first * (size_t)count);
-    axis->weight = malloc(sizeof *axis->weight * (size_t)count * (size_t)axis->taps);
-    return axis->first != NULL && axis->weight != NULL;
-}
-
-stamp_workspace *stamp_workspace_new(int tile_px, double scale_x, double scale_y)
+stamp_workspace *stamp_workspace_new(const stamp_kernels *kernels, stamp_geometry geometry, int tile_px, double scale_x,
+                                     double scale_y, int exact)
 {
     stamp_workspace *w = calloc(1, sizeof *w);
     if (w == NULL)
         return NULL;
+    w->kernels = kernels;
     w->tile_px = tile_px;
+    w->exact = exact;
     w->scale_x = scale_x;
     w->scale_y = scale_y;
-    w->gather_w = (int)ceil(tile_px * scale_x) + 2;
-    w->gather_h = (int)ceil(tile_px * scale_y) + 2;
-    w->gathered = malloc((size_t)w->gather_w * (size_t)w->gather_h * 3);
-    w->squeezed = malloc(sizeof *w->squeezed * (size_t)w->gather_h * (size_t)tile_px * 3);
-    if (!axis_alloc(&w->x, tile_px, scale_x) || !axis_alloc(&w->y, tile_px, scale_y) || w->gathered == NULL ||
-        w->squeezed == NULL) {
+    w->largest.width = (int)ceil(tile_px * scale_x) + 2;
+    w->largest.height = (int)ceil(tile_px * scale_y) + 2;
+    size_t cell = (size_t)geometry.width + 64, line = (size_t)w->largest.width + 64;
+    w->chroma_sums = malloc(sizeof *w->chroma_sums * cell);
+    w->chroma[0] = malloc(cell);
+    w->chroma[1] = malloc(cell);
+    int ok = w->chroma_sums != NULL && w->chroma[0] != NULL && w->chroma[1] != NULL;
+    for (int c = 0; c < 3; c++) {
+        w->sums[c] = malloc(sizeof *w->sums[c] * (size_t)tile_px);
+        ok = ok && w->sums[c] != NULL;
+    }
+    for (int i = 0; i < 4; i++) {
+        ok = stamp_axis_alloc(&w->x[i / 2][i % 2], tile_px, scale_x) && ok;
+        ok = stamp_axis_alloc(&w->y[i / 2][i % 2], tile_px, scale_y) && ok;
+    }
+    w->line = calloc(line + (size_t)w->x[0][0].taps, sizeof *w->line);
+    w->rows = malloc(sizeof *w->rows * (size_t)w->y[0][0].taps);
+    if (!ok || w->line == NULL || w->rows == NULL) {
         stamp_workspace_free(w);
         return NULL;
     }
@@ -50,12 +65,19 @@ void stamp_workspace_free(stamp_workspace *w)
 {
     if (w == NULL)
         return;
-    free(w->gathered);
-    free(w->squeezed);
-    free(w->x.first);
-    free(w->x.weight);
-    free(w->y.first);
-    free(w->y.weight);
+    free(w->chroma_sums);
+    free(w->chroma[0]);
+    free(w->chroma[1]);
+    free(w->line);
+    for (int c = 0; c < 3; c++)
+        free(w->sums[c]);
+    for (int i = 0; i < 4; i++) {
+        stamp_axis_free(&w->x[i / 2][i % 2]);
+        stamp_axis_free(&w->y[i / 2][i % 2]);
+    }
+    free(w->rows);
+    free(w->converted);
+    free(w->rgb_row);
     free(w);
 }
 
@@ -69,54 +91,208 @@ static int max_int(int a, int b)
     return a > b ? a : b;
 }
 
-/* Copy the rectangle at (left, top) of w x h pixels to out, white beyond the image; the worst status met. */
-static int gather(const stamp_mosaic *m, int left, int top, int w, int h, uint8_t *out, size_t stride)
+static size_t cell_at(const stamp_mosaic *m, int x, int y)
 {
-    int x0 = max_int(left, 0), y0 = max_int(top, 0);
-    int x1 = min_int(left + w, m->image_w), y1 = min_int(top + h, m->image_h);
-    int worst = STAMP_OK;
+    return (size_t)(y / m->geometry.height) * (size_t)m->columns + (size_t)(x / m->geometry.width);
+}
 
-    if (x0 > left || y0 > top || x1 < left + w || y1 < top + h)
-        for (int r = 0; r < h; r++)
-            memset(out + (size_t)r * stride, 255, (size_t)w * 3);
-    for (int row = y0 / m->tile_h; y0 < y1 && row * m->tile_h < y1; row++) {
-        for (int column = x0 / m->tile_w; x0 < x1 && column * m->tile_w < x1; column++) {
-            if (row >= m->rows || column >= m->columns)
-                return STAMP_BAD_ARGUMENT;
+static const uint8_t *slot_of(const stamp_mosaic *m, size_t cell)
+{
+    return m->pool + (size_t)m->slot[cell] * m->geometry.slot;
+}
+
+/* The part of a rectangle that lies in the image. */
+static rectangle inside(const stamp_mosaic *m, rectangle r)
+{
+    int x0 = max_int(r.left, 0), y0 = max_int(r.top, 0);
+    int x1 = min_int(r.left + r.width, m->image_w), y1 = min_int(r.top + r.height, m->image_h);
+    rectangle part = {x0, y0, max_int(x1 - x0, 0), max_int(y1 - y0, 0)};
+    return part;
+}
+
+/* The worst status of the storage tiles under a part of the image; *layout is theirs, or -1 where they differ. */
+static int look(const stamp_mosaic *m, rectangle part, int *layout)
+{
+    int worst = STAMP_OK;
+    *layout = -2;
+    if (part.width == 0 || part.height == 0)
+        return STAMP_OK;
+    int last_column = (part.left + part.width - 1) / m->geometry.width;
+    int last_row = (part.top + part.height - 1) / m->geometry.height;
+    if (last_column >= m->columns || last_row >= m->rows)
+        return STAMP_BAD_ARGUMENT;
+    for (int row = part.top / m->geometry.height; row <= last_row; row++)
+        for (int column = part.left / m->geometry.width; column <= last_column; column++) {
             size_t cell = (size_t)row * (size_t)m->columns + (size_t)column;
-            if (m->state[cell] != STAMP_OK || m->slot[cell] < 0) {
-                worst = max_int(worst, m->state[cell] != STAMP_OK ? m->state[cell] : STAMP_BAD_ARGUMENT);
-                continue;
-            }
-            int from_x = max_int(x0, column * m->tile_w), to_x = min_int(x1, (column + 1) * m->tile_w);
-            int from_y = max_int(y0, row * m->tile_h), to_y = min_int(y1, (row + 1) * m->tile_h);
-            const uint8_t *tile = m->pool + (size_t)m->slot[cell] * (size_t)m->tile_h * (size_t)m->tile_w * 3;
-            for (int y = from_y; y < to_y; y++)
-                memcpy(out + (size_t)(y - top) * stride + (size_t)(from_x - left) * 3,
-                       tile + ((size_t)(y - row * m->tile_h) * (size_t)m->tile_w + (size_t)(from_x - column * m->tile_w)) * 3,
-                       (size_t)(to_x - from_x) * 3);
+            int status = m->state[cell];
+            if (status == STAMP_OK && (m->slot[cell] < 0 || m->slot[cell] >= m->slots))
+                status = STAMP_BAD_ARGUMENT;
+            worst = max_int(worst, status);
+            *layout = *layout == -2 || *layout == m->layout[cell] ? m->layout[cell] : -1;
         }
-    }
     return worst;
+}
+
+/* Pixels [x0, x1) of row y of a storage tile to interleaved RGB, as libjpeg would give them. */
+static void convert_row(const stamp_mosaic *m, const stamp_workspace *w, size_t cell, int y, int x0, int x1, uint8_t *out)
+{
+    const stamp_geometry *g = &m->geometry;
+    const uint8_t *slot = slot_of(m, cell), *row = slot + (size_t)y * g->stride;
+    const uint8_t *planes[2] = {slot + g->plane, slot + 2 * g->plane};
+    const uint8_t *full[2];
+    int layout = m->layout[cell];
+
+    if (layout == STAMP_PLANES_RGB || layout == STAMP_PLANES_444) {
+        size_t at = (size_t)y * g->stride + (size_t)x0;
+        (layout == STAMP_PLANES_RGB ? w->kernels->interleave : w->kernels->ycc_to_rgb)(
+            row + x0, planes[0] + at, planes[1] + at, x1 - x0, out);
+        return;
+    }
+    int samples = (g->width + 1) / 2, from = x0 / 2, to = (x1 + 1) / 2;
+    for (int c = 0; c < 2; c++) {
+        if (layout == STAMP_PLANES_422) {
+            stamp_upsample_422(planes[c] + (size_t)y * g->stride, samples, from, to, w->chroma_sums, w->chroma[c]);
+        } else {
+            int near = y / 2, far = y & 1 ? min_int(near + 1, (g->height + 1) / 2 - 1) : max_int(near - 1, 0);
+            stamp_upsample_420(planes[c] + (size_t)near * g->stride, planes[c] + (size_t)far * g->stride, samples, from,
+                               to, w->chroma_sums, w->chroma[c]);
+        }
+        full[c] = w->chroma[c] + (x0 - 2 * from);
+    }
+    w->kernels->ycc_to_rgb(row + x0, full[0], full[1], x1 - x0, out);
+}
+
+/* Row y of the image, pixels [x0, x1), to interleaved RGB. */
+static void convert_span(const stamp_mosaic *m, const stamp_workspace *w, int y, int x0, int x1, uint8_t *out)
+{
+    for (int x = x0; x < x1;) {
+        int start = x / m->geometry.width * m->geometry.width, stop = min_int(x1, start + m->geometry.width);
+        convert_row(m, w, cell_at(m, x, y), y % m->geometry.height, x - start, stop - start, out);
+        out += (size_t)(stop - x) * 3;
+        x = stop;
+    }
+}
+
+/* A rectangle of the image as it is, white beyond. */
+static void copy_rectangle(const stamp_mosaic *m, const stamp_workspace *w, rectangle r, rectangle part, uint8_t *out)
+{
+    size_t stride = (size_t)r.width * 3;
+    if (part.width < r.width || part.height < r.height)
+        memset(out, 255, stride * (size_t)r.height);
+    for (int y = part.top; y < part.top + part.height; y++)
+        convert_span(m, w, y, part.left, part.left + part.width,
+                     out + (size_t)(y - r.top) * stride + (size_t)(part.left - r.left) * 3);
+}
+
+/* Three rows of sums to a row of the model tile. */
+static void finish_row(const stamp_workspace *w, int is_rgb, uint8_t *out)
+{
+    (is_rgb ? w->kernels->sums_to_rgb : w->kernels->ycc_sums_to_rgb)(w->sums[0], w->sums[1], w->sums[2], w->tile_px, out);
+}
+
+/* Convert the rectangle, white beyond the image, to planes of RGB, then average. */
+static int resample_converted(const stamp_mosaic *m, stamp_workspace *w, const stamp_axis *ax, const stamp_axis *ay,
+                              rectangle r, rectangle part, uint8_t *out)
+{
+    size_t stride = (size_t)w->largest.width + 16, plane = stride * (size_t)w->largest.height;
+    if (w->converted == NULL) {
+        w->converted = malloc(3 * plane + 16);
+        w->rgb_row = malloc((size_t)w->largest.width * 3 + 64);
+        if (w->converted == NULL || w->rgb_row == NULL)
+            return STAMP_NO_MEMORY;
+    }
+    memset(w->rgb_row, 255, (size_t)r.width * 3);
+    for (int y = r.top; y < r.top + r.height; y++) {
+        uint8_t *row = w->converted + (size_t)(y - r.top) * stride;
+        int present = y >= part.top && y < part.top + part.height;
+        if (present && part.width > 0)
+            convert_span(m, w, y, part.left, part.left + part.width, w->rgb_row + (size_t)(part.left - r.left) * 3);
+        for (int c = 0; c < 3; c++)
+            if (present)
+                for (int x = 0; x < r.width; x++)
+                    row[(size_t)c * plane + (size_t)x] = w->rgb_row[3 * x + c];
+            else
+                memset(row + (size_t)c * plane, 255, (size_t)r.width);
+    }
+    for (int i = 0; i < w->tile_px; i++, out += (size_t)w->tile_px * 3) {
+        for (int c = 0; c < 3; c++) {
+            for (int k = 0; k < ay->used[i]; k++)
+                w->rows[k] = w->converted + (size_t)c * plane + (size_t)(ay->first[i] + k) * stride;
+            w->kernels->sum_down(w->rows, ay->coarse + (size_t)i * (size_t)ay->taps, ay->used[i], r.width, w->line);
+            w->kernels->sum_across(w->line, ax->first, ax->weight, ax->taps, w->tile_px, w->sums[c]);
+        }
+        finish_row(w, 1, out);
+    }
+    return STAMP_OK;
+}
+
+/* Average the planes as they are coded, and convert the averages: a quarter of the work, or less. */
+static void resample_planes(const stamp_mosaic *m, stamp_workspace *w, const stamp_axis *const *across,
+                            const stamp_axis *const *down, rectangle r, int layout, uint8_t *out)
+{
+    for (int i = 0; i < w->tile_px; i++, out += (size_t)w->tile_px * 3) {
+        for (int c = 0; c < 3; c++) {
+            int sx = c > 0 ? stamp_chroma_shift_x(layout) : 0, sy = c > 0 ? stamp_chroma_shift_y(layout) : 0;
+            const stamp_axis *ax = across[sx], *ay = down[sy];
+            int cell_w = m->geometry.width >> sx, cell_h = m->geometry.height >> sy;
+            int left = r.left >> sx, right = (r.left + r.width + sx) >> sx, top = r.top >> sy;
+            for (int x = left; x < right;) {
+                int column = x / cell_w, start = column * cell_w, stop = min_int(right, start + cell_w);
+                for (int k = 0; k < ay->used[i]; k++) {
+                    int y = top + ay->first[i] + k, row = y / cell_h;
+                    size_t cell = (size_t)row * (size_t)m->columns + (size_t)column;
+                    w->rows[k] = slot_of(m, cell) + (size_t)c * m->geometry.plane +
+                                 (size_t)(y - row * cell_h) * m->geometry.stride + (size_t)(x - start);
+                }
+                w->kernels->sum_down(w->rows, ay->coarse + (size_t)i * (size_t)ay->taps, ay->used[i], stop - x,
+                                     w->line + (x - left));
+                x = stop;
+            }
+            w->kernels->sum_across(w->line, ax->first, ax->weight, ax->taps, w->tile_px, w->sums[c]);
+        }
+        finish_row(w, layout == STAMP_PLANES_RGB, out);
+    }
 }
 
 int stamp_assemble(const stamp_mosaic *m, stamp_workspace *w, double x, double y, uint8_t *out)
 {
-    int left = (int)floor(x + 1e-6), top = (int)floor(y + 1e-6);
+    int left = (int)floor(x + 1e-6), top = (int)floor(y + 1e-6), layout;
     double fraction_x = x - left > 1e-6 ? x - left : 0, fraction_y = y - top > 1e-6 ? y - top : 0;
-    size_t out_stride = (size_t)w->tile_px * 3;
+    int as_is = fabs(w->scale_x - 1) < 1e-9 && fabs(w->scale_y - 1) < 1e-9 && fraction_x == 0 && fraction_y == 0;
+    rectangle r = {left, top, w->tile_px, w->tile_px};
 
-    if (fabs(w->scale_x - 1) < 1e-9 && fabs(w->scale_y - 1) < 1e-9 && fraction_x == 0 && fraction_y == 0)
-        return gather(m, left, top, w->tile_px, w->tile_px, out, out_stride);
-
-    int width = min_int((int)ceil(fraction_x + w->tile_px * w->scale_x - 1e-6), w->gather_w);
-    int height = min_int((int)ceil(fraction_y + w->tile_px * w->scale_y - 1e-6), w->gather_h);
-    size_t stride = (size_t)width * 3;
-    int status = gather(m, left, top, width, height, w->gathered, stride);
+    if (!as_is) {
+        r.width = min_int((int)ceil(fraction_x + w->tile_px * w->scale_x - 1e-6), w->largest.width);
+        r.height = min_int((int)ceil(fraction_y + w->tile_px * w->scale_y - 1e-6), w->largest.height);
+    }
+    rectangle part = inside(m, r);
+    int status = look(m, part, &layout);
     if (status != STAMP_OK)
         return status;
-    stamp_axis_fill(&w->x, fraction_x, w->scale_x, width);
-    stamp_axis_fill(&w->y, fraction_y, w->scale_y, height);
-    stamp_resample(w->gathered, stride, height, &w->x, &w->y, w->squeezed, out, out_stride);
+    if (as_is) {
+        copy_rectangle(m, w, r, part, out);
+        return STAMP_OK;
+    }
+    int sx = layout >= 0 ? stamp_chroma_shift_x(layout) : 0, sy = layout >= 0 ? stamp_chroma_shift_y(layout) : 0;
+    int odd_x = sx & left, odd_y = sy & top; /* then start one pixel earlier, on a whole chroma sample */
+    r.left -= odd_x;
+    r.top -= odd_y;
+    r.width = min_int(r.width + odd_x, w->largest.width);
+    r.height = min_int(r.height + odd_y, w->largest.height);
+    fraction_x += odd_x;
+    fraction_y += odd_y;
+    stamp_axis *across[2] = {&w->x[0][odd_x], &w->x[1][odd_x]}, *down[2] = {&w->y[0][odd_y], &w->y[1][odd_y]};
+    stamp_axis_fill(across[0], fraction_x, w->scale_x, r.width, 0);
+    stamp_axis_fill(down[0], fraction_y, w->scale_y, r.height, 0);
+    /* the planes serve where the rectangle lies in the image and chroma samples do not cross storage tiles */
+    int whole = left >= 0 && top >= 0 && part.left + part.width == r.left + r.width &&
+                part.top + part.height == r.top + r.height;
+    if (w->exact || layout < 0 || !whole || (m->geometry.width & sx) || (m->geometry.height & sy))
+        return resample_converted(m, w, across[0], down[0], r, inside(m, r), out);
+    if (sx)
+        stamp_axis_fill(across[1], fraction_x, w->scale_x, r.width, 1);
+    if (sy)
+        stamp_axis_fill(down[1], fraction_y, w->scale_y, r.height, 1);
+    resample_planes(m, w, (const stamp_axis *const *)across, (const stamp_axis *const *)down, r, layout, out);
     return STAMP_OK;
 }

@@ -2,92 +2,118 @@
 #include "resample.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
-int stamp_axis_taps(double scale)
+int stamp_axis_alloc(stamp_axis *axis, int count, double scale)
 {
-    return (int)ceil(scale) + 2;
+    memset(axis, 0, sizeof *axis);
+    axis->count = count;
+    axis->taps = ((int)ceil(scale) + 4 + 3) / 4 * 4;
+    size_t weights = (size_t)count * (size_t)axis->taps;
+    axis->used = malloc(sizeof *axis->used * (size_t)count);
+    axis->first = malloc(sizeof *axis->first * (size_t)count);
+    axis->weight = malloc(sizeof *axis->weight * weights);
+    axis->coarse = malloc(sizeof *axis->coarse * weights);
+    axis->share = malloc(sizeof *axis->share * ((size_t)axis->taps + 4));
+    axis->length = -1;
+    return axis->used != NULL && axis->first != NULL && axis->weight != NULL && axis->coarse != NULL &&
+           axis->share != NULL;
 }
 
-void stamp_axis_fill(stamp_axis *axis, double start, double scale, int length)
+void stamp_axis_free(stamp_axis *axis)
 {
+    free(axis->used);
+    free(axis->first);
+    free(axis->weight);
+    free(axis->coarse);
+    free(axis->share);
+}
+
+/* Shares of the pixels from floor(low) on; returns their count. */
+static int pixel_shares(double low, double high, int length, double *share)
+{
+    int first = (int)floor(low), count = 0;
+    for (int j = first; j < length && j < high - 1e-9; j++) {
+        double from = j > low ? j : low, to = j + 1 < high ? j + 1 : high;
+        share[count++] = (to - from) / (high - low);
+    }
+    return count;
+}
+
+/* Shares of pixels from `first` on into shares of half-width samples; *first becomes the first sample. */
+static int to_samples(double *share, int count, int *first, int samples)
+{
+    double folded[3] = {0, 0, 0}; /* a window over the samples that pixel j touches */
+    int base = (*first >> 1) - 1, written = 0;
+    for (int k = 0; k < count; k++) {
+        int j = *first + k, own = (j >> 1) - base, other = j & 1 ? own + 1 : own - 1;
+        while (own > 1) { /* the window moves on: nothing later touches its first sample */
+            share[written++] = folded[0];
+            folded[0] = folded[1];
+            folded[1] = folded[2];
+            folded[2] = 0;
+            base++;
+            own--;
+            other--;
+        }
+        int there = base + other;
+        if (there < 0 || there >= samples)
+            other = own;
+        double weight = share[k];
+        folded[own] += 0.75 * weight;
+        folded[other] += 0.25 * weight;
+    }
+    for (int k = 0; k < 3; k++)
+        share[written++] = folded[k];
+    *first = (*first >> 1) - 1;
+    return written;
+}
+
+void stamp_axis_fill(stamp_axis *axis, double start, double scale, int length, int shift)
+{
+    int samples = shift ? (length + 1) / 2 : length;
+
+    if (axis->length == length && axis->shift == shift && axis->start == start)
+        return;
     for (int i = 0; i < axis->count; i++) {
         double low = start + i * scale, high = low + scale;
-        if (low < 0)
-            low = 0;
+        if (fabs(low - rint(low)) < 1e-9)
+            low = rint(low);
         if (high > length)
             high = length;
-        if (high <= low) { /* beyond the source: its last pixel */
+        if (low > length - 1e-6 || high <= low) { /* beyond the source: its last pixel */
             low = length - 1;
             high = length;
         }
-        int first = (int)floor(low + 1e-9);
-        if (first > length - 1)
-            first = length - 1;
-        axis->first[i] = first;
-        int16_t *weight = axis->weight + (size_t)i * axis->taps;
+        int first = (int)floor(low);
+        int count = pixel_shares(low, high, length, axis->share);
+        if (shift)
+            count = to_samples(axis->share, count, &first, samples);
+        int lead = 0;
+        while (lead < count - 1 && axis->share[lead] == 0)
+            lead++;
+        while (count > lead + 1 && axis->share[count - 1] == 0)
+            count--;
+        first += lead;
+        count -= lead;
+
+        int16_t *weight = axis->weight + (size_t)i * (size_t)axis->taps;
+        uint16_t *coarse = axis->coarse + (size_t)i * (size_t)axis->taps;
         int total = 0, largest = 0;
         for (int k = 0; k < axis->taps; k++) {
-            double from = first + k > low ? first + k : low;
-            double to = first + k + 1 < high ? first + k + 1 : high;
-            double share = first + k < length && to > from ? (to - from) / (high - low) : 0;
-            weight[k] = (int16_t)lrint(share * STAMP_ONE);
+            weight[k] = k < count ? (int16_t)lrint(axis->share[lead + k] * STAMP_ONE) : 0;
             total += weight[k];
             if (weight[k] > weight[largest])
                 largest = k;
         }
         weight[largest] = (int16_t)(weight[largest] + STAMP_ONE - total);
-        /* zeros only at the end, so that the loops below can stop at the first one */
-        int lead = 0;
-        while (weight[lead] == 0)
-            lead++;
-        if (lead > 0) {
-            memmove(weight, weight + lead, sizeof *weight * (size_t)(axis->taps - lead));
-            memset(weight + axis->taps - lead, 0, sizeof *weight * (size_t)lead);
-            axis->first[i] += lead;
-        }
+        for (int k = 0; k < axis->taps; k++)
+            coarse[k] = (uint16_t)(weight[k] == STAMP_ONE ? 65535 : weight[k] * 4);
+        axis->first[i] = first;
+        axis->used[i] = count < axis->taps ? count : axis->taps;
     }
-}
-
-/* One source row to x->count pixels of 3 channels, in 1/64 of a grey level. */
-static void squeeze_row(const uint8_t *source, const stamp_axis *x, uint16_t *out)
-{
-    for (int i = 0; i < x->count; i++) {
-        const int16_t *weight = x->weight + (size_t)i * x->taps;
-        const uint8_t *pixel = source + (size_t)x->first[i] * 3;
-        int32_t r = 128, g = 128, b = 128;
-        for (int k = 0; k < x->taps; k++, pixel += 3) {
-            int32_t w = weight[k];
-            if (w == 0)
-                break;
-            r += w * pixel[0];
-            g += w * pixel[1];
-            b += w * pixel[2];
-        }
-        out[3 * i] = (uint16_t)(r >> 8);
-        out[3 * i + 1] = (uint16_t)(g >> 8);
-        out[3 * i + 2] = (uint16_t)(b >> 8);
-    }
-}
-
-void stamp_resample(const uint8_t *source, size_t stride, int rows, const stamp_axis *x, const stamp_axis *y,
-                    uint16_t *scratch, uint8_t *out, size_t out_stride)
-{
-    int width = x->count * 3;
-    for (int r = 0; r < rows; r++)
-        squeeze_row(source + (size_t)r * stride, x, scratch + (size_t)r * width);
-    for (int i = 0; i < y->count; i++) {
-        const int16_t *weight = y->weight + (size_t)i * y->taps;
-        const uint16_t *column = scratch + (size_t)y->first[i] * width;
-        uint8_t *row = out + (size_t)i * out_stride;
-        int used = 0;
-        while (used < y->taps && weight[used] != 0)
-            used++;
-        for (int c = 0; c < width; c++) {
-            int32_t sum = 1 << 19;
-            for (int k = 0; k < used; k++)
-                sum += weight[k] * (int32_t)column[(size_t)k * width + c];
-            row[c] = (uint8_t)(sum >> 20);
-        }
-    }
+    axis->start = start;
+    axis->length = length;
+    axis->shift = shift;
 }

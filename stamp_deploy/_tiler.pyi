@@ -6,41 +6,58 @@ from numpy.typing import NDArray
 OK: int
 MISSING: int
 CORRUPT: int
-NO_MEMORY: int
+UNREAD: int
 MAX_TILE_SIDE: int
 
 def build_info() -> str: ...
 
-class Decoder:
-    read_s: float
-    decode_s: float
-    bytes_read: int
-    tiles: int
-    def __init__(self, tables: bytes, colour: int, width: int, height: int, denominator: int) -> None: ...
-    @property
-    def message(self) -> str: ...
-    def decode(self, data: bytes) -> tuple[int, NDArray[np.uint8]]: ...
-    def decode_many(
+class Stop:
+    def __init__(self, deadline: float = ...) -> None: ...
+    def set(self) -> None: ...
+
+class Job:
+    def __init__(
         self,
         fd: int,
         offsets: NDArray[np.int64],
         sizes: NDArray[np.int64],
+        cells: NDArray[np.int32],
         slots: NDArray[np.int32],
-        pool: NDArray[np.uint8],
-        status: NDArray[np.uint8],
-    ) -> None: ...
-
-class Assembler:
-    resample_s: float
-    def __init__(self, tile_px: int, scale_x: float, scale_y: float) -> None: ...
-    def assemble(
-        self,
         pool: NDArray[np.uint8],
         slot: NDArray[np.int32],
         state: NDArray[np.uint8],
+        layout: NDArray[np.uint8],
         image_w: int,
         image_h: int,
         corners: NDArray[np.float64],
         out: NDArray[np.uint8],
         status: NDArray[np.uint8],
+        stop: Stop,
     ) -> None: ...
+
+class Worker:
+    read_s: float
+    decode_s: float
+    assemble_s: float
+    bytes_read: int
+    tiles: int
+    out_of_memory: bool
+    def __init__(
+        self,
+        tables: bytes,
+        colour: int,
+        width: int,
+        height: int,
+        denominator: int,
+        tile_px: int = ...,
+        scale_x: float = ...,
+        scale_y: float = ...,
+        exact: bool = ...,
+        plain: bool = ...,
+    ) -> None: ...
+    @property
+    def message(self) -> str: ...
+    @property
+    def slot_bytes(self) -> int: ...
+    def run(self, job: Job) -> None: ...
+    def decode(self, data: bytes) -> tuple[int, NDArray[np.uint8]]: ...

@@ -43,6 +43,9 @@ class RegionReader:
                 status[i] = TileStatus.CORRUPT
         return status
 
+    def stop(self) -> None:
+        """Nothing to do: `late` is asked before every tile."""
+
     def close(self) -> None:
         """Nothing to free: the slide belongs to the caller."""
 

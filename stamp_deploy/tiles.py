@@ -8,6 +8,7 @@ is the slide's route, and cannot be told from the batches.
 
 from __future__ import annotations
 
+import math
 import os
 import queue
 import threading
@@ -81,8 +82,8 @@ class Reader(Protocol):
     """A route's way to fill slots.
 
     `order` lists the TileSet positions in the order in which the reader wants to serve them; `fill` decodes
-    the tiles at `index` into `out` uint8 [n, T, T, 3] and returns their status uint8 [n]. `check` raises
-    Stopped or returns whether the time limit has passed.
+    the tiles at `index` into `out` uint8 [n, T, T, 3] and returns their status uint8 [n]. `late` raises
+    Stopped or returns whether the time limit has passed. `stop`, from any thread, ends a `fill` early.
     """
 
     plan: ReadPlan
@@ -91,6 +92,8 @@ class Reader(Protocol):
     def fill(
         self, index: NDArray[np.int64], out: NDArray[np.uint8], times: StageTimes, late: Callable[[], bool]
     ) -> NDArray[np.uint8]: ...
+
+    def stop(self) -> None: ...
 
     def close(self) -> None: ...
 
@@ -117,7 +120,7 @@ class TileSource:
     tileset: TileSet
     batch: int
     slots: int
-    time_limit_s: float | None
+    deadline: float
     allocate: Allocate
     name: str = ""
     times: StageTimes = field(default_factory=StageTimes)
@@ -135,7 +138,6 @@ class TileSource:
             self._free.put(slot)
         self._full: queue.SimpleQueue[_Filled | BaseException | None] = queue.SimpleQueue()
         self._stop = threading.Event()
-        self._deadline = None if self.time_limit_s is None else time.monotonic() + self.time_limit_s
         self._started = False
         self._thread = threading.Thread(target=self._produce, name="tiles", daemon=True)
         self._thread.start()
@@ -168,6 +170,7 @@ class TileSource:
     def close(self) -> None:
         """Stop decoding and free the slots; safe to call twice."""
         self._stop.set()
+        self.reader.stop()
         self._free.put(None)
         self._thread.join()
         self.reader.close()
@@ -184,7 +187,7 @@ class TileSource:
     def _late(self) -> bool:
         if self._stop.is_set():
             raise Stopped
-        return self._deadline is not None and time.monotonic() > self._deadline
+        return time.monotonic() > self.deadline
 
     def _produce(self) -> None:
         order = self.reader.order
@@ -245,19 +248,20 @@ def open_tiles(
     if batch < 1 or slots < 2:
         raise ValueError(f"batch {batch} or slots {slots} out of range")
     threads = threads or len(os.sched_getaffinity(0))
-    reader = _open_reader(slide, tileset, threads=threads, exact=exact)
-    return TileSource(reader, tileset, batch, slots, time_limit_s, allocate or _zeros, slide.path.name)
+    deadline = math.inf if time_limit_s is None else time.monotonic() + time_limit_s
+    reader = _open_reader(slide, tileset, threads=threads, exact=exact, deadline=deadline)
+    return TileSource(reader, tileset, batch, slots, deadline, allocate or _zeros, slide.path.name)
 
 
 def _zeros(shape: tuple[int, ...]) -> NDArray[np.uint8]:
     return np.zeros(shape, np.uint8)
 
 
-def _open_reader(slide: Slide, tileset: TileSet, *, threads: int, exact: bool) -> Reader:
+def _open_reader(slide: Slide, tileset: TileSet, *, threads: int, exact: bool, deadline: float) -> Reader:
     if slide.route.name == "jpeg-tiff":
         from .jpeg_route import JpegReader
 
-        return JpegReader(slide, tileset, threads=threads, exact=exact)
+        return JpegReader(slide, tileset, threads=threads, exact=exact, deadline=deadline)
     if slide.route.name in ("openslide", "pyvips"):
         from .region_route import RegionReader
 

@@ -75,8 +75,11 @@ def test_any_ratio_agrees_with_area_averaging(tmp_path: Path, target_mpp: float,
     assert (status == TileStatus.OK).all()
     inside = np.flatnonzero((tiles.coords + tiles.grid.span_x <= (1300, 1100)).all(1))
     assert len(inside) > 2
-    for i in inside:
-        want = area_average(full, *tiles.coords[i], tiles.grid.span_x, 64)
+    for i in inside[:: max(1, len(inside) // 9)]:
+        x, y = tiles.coords[i]
+        span = tiles.grid.span_x
+        crop = full[y : y + int(span) + 2, x : x + int(span) + 2]
+        want = area_average(crop, 0, 0, span, 64)
         error = np.abs(ours[i] - want)
         # fixed point costs half a grey level and a little; the reduced DCT is another low-pass filter
         assert error.max() <= (0.6 if exact else 24), (i, error.max())
@@ -122,7 +125,7 @@ def test_each_storage_tile_is_decoded_once_and_memory_is_given_back(tmp_path: Pa
 @pytest.mark.parametrize("how", ["missing", "truncated", "garbage", "beyond"])
 @pytest.mark.parametrize("scale", [1, 2])
 def test_a_spoilt_storage_tile_marks_exactly_the_tiles_it_touches(tmp_path: Path, how: str, scale: int) -> None:
-    clean = write_slide(tmp_path / "clean.svs", texture(768, 1024), tile=128)
+    clean = write_slide(tmp_path / "clean.svs", texture(768, 1024), tile=128, levels=(4,))
     spoilt = tmp_path / "spoilt.svs"
     spoilt.write_bytes(clean.read_bytes())
     damage(spoilt, 3 * 8 + 4, how)  # row 3, column 4: pixels 512..640 x 384..512
