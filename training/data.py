@@ -174,6 +174,8 @@ def make_sections(
             found = score(data.X, names, sets, config.score, statistics=(statistics or {}).get(sample.platform))
             values, mask = found.values, found.mask
         raw.append((sample, values, mask, wanted, np.asarray(data.obsm["spatial"]) * sample.mpp))
+    if not raw:
+        return []
     everything = np.concatenate([v for _, v, _, _, _ in raw])
     mean, sd = everything.mean(axis=0), everything.std(axis=0)
     sections = []

@@ -14,6 +14,7 @@ from stamp_deploy.errors import DataError, UsageError
 from .cohort import Cohort, Sample
 from .config import TrainConfig, load_config
 from .gene_sets import GeneSets
+from .images import crop_centre
 from .model import RunInfo, StampModel, load_run
 from .scoring import GeneStatistics, gene_statistics, score
 
@@ -90,20 +91,20 @@ def open_run(path: Path, device: str = "cpu") -> Run:
 
 
 def check_fits(run: Run, cohort: Cohort) -> None:
-    """Refuse tiles of another size or resolution than the model was trained on.
+    """Refuse tiles that are smaller than the model's, or of another resolution; of larger ones the middle is used.
 
     Raises
     ------
     DataError
-        They differ.
+        They do not fit.
     """
     info = run.info
-    if cohort.tile_px != info.tile_px or abs(cohort.mpp - info.mpp) > 0.02 * info.mpp:
+    if cohort.tile_px < info.tile_px or abs(cohort.mpp - info.mpp) > 0.02 * info.mpp:
         raise DataError(
             f"its tiles are {cohort.tile_px} px at {cohort.mpp:g} um; the model wants {info.tile_px} px at "
             f"{info.mpp:g} um",
             path=cohort.path,
-            remedy=f"build the cohort again with tile_px = {info.tile_px} and mpp = {info.mpp:g}",
+            remedy=f"build the cohort again with tile_px = {info.tile_px} (or more) and mpp = {info.mpp:g}",
         )
 
 
@@ -169,7 +170,8 @@ def _predict(run: Run, sample: Sample, progress: Progress | None) -> Outputs:
     model.eval()
     with torch.inference_mode():
         for start in range(0, len(tiles), BATCH):
-            batch = torch.from_numpy(np.array(tiles[start : start + BATCH])).to(run.device)
+            middle = crop_centre(tiles[start : start + BATCH], info.tile_px)
+            batch = torch.from_numpy(np.array(middle)).to(run.device)
             x = (batch.permute(0, 3, 1, 2).float() / 255 - mean) / std
             embedding, pathways = model(x)
             embeddings.append(embedding.float().cpu().numpy())

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from stamp_deploy.errors import UsageError
 
-from .baselines import _RUIFROK, _UNMIX
+from .baselines import _UNMIX
 
 UNMIX = torch.tensor(_UNMIX)
 """Optical density (R, G, B) -> concentrations of haematoxylin, eosin and what is left: [3, 3]."""
 STAINS = torch.tensor(np.linalg.inv(_UNMIX).astype(np.float32))
-assert _RUIFROK.shape == (3, 3)
+"""The inverse: concentrations -> optical density."""
 
 
 def crop_centre(tiles: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:

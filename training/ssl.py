@@ -108,7 +108,7 @@ def warm_up(
         done = step + 1
         if done % 20 == 0 or done == config.warm_up_steps:
             count = done % 20 or 20
-            history.append({"step": done, "pretext": sums[0] / count, "vicreg": sums[1] / count})
+            history.append({"step": done, "pretext": float(sums[0] / count), "vicreg": float(sums[1] / count)})
             sums[:] = 0
         report.advance(f"pretext {history[-1]['pretext']:.3f}" if history else "")
         checkpoint.save_if_due("warm-up", trainer, optimiser, {"step": done, "history": history, "sums": sums.tolist()})
