@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .errors import DiskError, UsageError
+from .errors import DiskError, StampError, UsageError
 
 DONE_MARKER = "DONE"
 _STAGING = ".partial-"
@@ -119,8 +119,25 @@ def staged_directory(final: Path, *, overwrite: bool = False, marker: bytes = b"
             _flush_tree(staging)
             _write_marker(staging, marker)
             _swap_in(staging, final)
+        except Exception as error:
+            # Libraries word a full disk in their own ways (HDF5 by a RuntimeError): ask the disk itself.
+            if not isinstance(error, (StampError, OSError)) and _is_full(staging):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+            raise
         finally:
             shutil.rmtree(staging, ignore_errors=True)
+
+
+def _is_full(directory: Path) -> bool:
+    """Whether the disk refuses 256 KiB more for want of space or quota."""
+    try:
+        with (directory / f"{_STAGING}space").open("xb") as handle:
+            handle.write(bytes(1 << 18))
+            handle.flush()
+            os.fsync(handle.fileno())
+    except OSError as error:
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return False
 
 
 def _flush_tree(directory: Path) -> None:

@@ -88,11 +88,12 @@ class JsonView:
             bytes_needed=plan.bytes_needed,
             bytes_free=plan.bytes_free,
         )
+        tokens = {part: slide_token(s.path) for s in plan.slides for part in (s.path.name, s.key)}
         for finding in plan.findings:
             self._emit(
                 "finding",
                 kind=finding.kind,
-                detail=finding.detail,
+                detail=self._hide(finding.detail, tokens),
                 fatal=finding.fatal,
                 **self._slide(finding.name),
             )
@@ -115,11 +116,11 @@ class JsonView:
     def settled(self, settled: Settled, path: Path) -> None:
         with self._lock:
             self._pace.finish(settled.key, self._sizes.get(settled.key, 0))
-        reason = settled.reason.replace(path.name, "the slide") if not self._names else settled.reason
+        tokens = dict.fromkeys((path.name, settled.key), slide_token(path))
         self._emit(
             "slide",
             state=settled.state,
-            reason=reason,
+            reason=self._hide(settled.reason, tokens),
             attempts=settled.attempts,
             seconds=settled.seconds,
             tiles=settled.summary.get("tiles", {}).get("ok", 0),
@@ -133,6 +134,13 @@ class JsonView:
 
     def close(self) -> None:
         pass
+
+    def _hide(self, text: str, tokens: dict[str, str]) -> str:
+        """The text with file names and keys replaced by tokens, unless names are asked for."""
+        if not self._names:
+            for name in sorted((name for name in tokens if name in text), key=len, reverse=True):
+                text = text.replace(name, f"slide {tokens[name]}")
+        return text
 
     def _slide(self, name: str) -> dict[str, str]:
         token = {"slide": slide_token(Path(name))}
