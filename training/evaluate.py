@@ -68,7 +68,7 @@ def evaluate(options: EvaluateOptions, progress: Progress | None = None) -> Eval
     DataError
         There is nothing to test on, or the cohort does not fit the model.
     """
-    run = open_run(options.run, options.device)
+    run = open_run(options.run, options.device, progress)
     sets = gene_sets_of(run, options)
     train_cohort = training_cohort_of(run, options)
     train_samples = training_samples(train_cohort, run.config) if train_cohort is not None else []
@@ -82,10 +82,10 @@ def evaluate(options: EvaluateOptions, progress: Progress | None = None) -> Eval
     test = score_sections(tests, sets, method, statistics=statistics, seen_patients=seen)
     train = score_sections(train_samples, sets, method, statistics=statistics)
     table = Table(sets.names, train, test, options.seed)
-    add_baselines(table, run, train_cohort is not None, progress)
-    runs = runs_of(run, options)
+    add_baselines(table, run, train_cohort is not None)
+    runs = runs_of(run, options, progress)
     for name, kind, other in runs:
-        add_run(table, name, kind, other, sets, progress)
+        add_run(table, name, kind, other, sets)
     add_missing(table, {kind.key for _, kind, _ in runs}, options.run.name)
     evaluation = Evaluation(table.rows, table.sections, sets.names, test)
     evaluation.document = {
@@ -98,29 +98,26 @@ def evaluate(options: EvaluateOptions, progress: Progress | None = None) -> Eval
             {"id": s.sample.id, "spots": s.sample.n_spots, "patient_seen_in_training": s.seen_patient} for s in test
         ],
         "rows": [row.to_dict() for row in table.rows],
-        "guard": _guard(run, test, progress),
-        "tier1": _tier1(run, train_samples, tests, progress) if options.tier1 else None,
+        "guard": _guard(run, test),
+        "tier1": _tier1(run, train_samples, tests) if options.tier1 else None,
         "warnings": _warnings(test, train_cohort),
     }
     return evaluation
 
 
-def _guard(run: Run, test: Sequence[Section], progress: Progress | None) -> dict[str, Any] | None:
+def _guard(run: Run, test: Sequence[Section]) -> dict[str, Any] | None:
     """Mean cosine between adapted and frozen embedding: below .8 the adapter has bent the model far."""
+    if run.info.adapt != "lora":
+        return None
     cosines = []
     for s in test:
-        out = run.outputs(s.sample, progress)
-        if out.frozen is None:
-            return None
-        a, b = out.embedding.astype(np.float64), out.frozen.astype(np.float64)
+        a, b = run.embedding(s.sample).astype(np.float64), run.frozen(s.sample).astype(np.float64)
         cosines.append((a * b).sum(axis=1) / np.maximum(np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1), 1e-12))
     mean = float(np.concatenate(cosines).mean())
     return {"mean_cosine": round(mean, 4), "limit": 0.8, "ok": bool(mean >= 0.8)}
 
 
-def _tier1(
-    run: Run, train: Sequence[Sample], test: Sequence[Sample], progress: Progress | None
-) -> dict[str, Any] | None:
+def _tier1(run: Run, train: Sequence[Sample], test: Sequence[Sample]) -> dict[str, Any] | None:
     """Single genes: test patients from other test patients where there are several, else from the training sections."""
     several = len({s.patient for s in test}) > 1
     if several:
@@ -141,10 +138,10 @@ def _tier1(
         return None
     features: Mapping[str, Features] = {
         "features_29": lambda s: features29(s.tiles(), run.info.mpp),
-        "adapted": lambda s: run.outputs(s, progress).embedding,
+        "adapted": run.embedding,
     }
     if run.info.adapt == "lora":
-        features = {**features, "frozen": lambda s: run.outputs(s, progress).frozen_embedding()}
+        features = {**features, "frozen": run.frozen}
     result: dict[str, Any] = {"split": split, "genes": list(targets.genes), "mean_r": {}, "per_fold": {}}
     for name, make in features.items():
         r = hest_r([make(s) for s in samples], targets, folds)

@@ -14,12 +14,13 @@ from stamp_deploy.errors import DataError, UsageError
 from .cohort import Cohort, Sample
 from .config import TrainConfig, load_config
 from .gene_sets import GeneSets
-from .images import crop_centre
 from .model import RunInfo, StampModel, load_run
+from .predict import embed_tiles
 from .scoring import GeneStatistics, gene_statistics, score
 
 Progress = Callable[[str, int, int], None]
-BATCH = 64
+BLOCK = 256
+"""Tiles embedded between two reports of progress."""
 
 
 @dataclass(eq=False)
@@ -43,39 +44,67 @@ class Section:
 
 
 @dataclass(eq=False)
-class Outputs:
-    """What a run makes of a section: embedding and frozen embedding [N, D] (None where it has none), head [N, P]."""
-
-    embedding: NDArray[np.float32]
-    frozen: NDArray[np.float32] | None
-    head: NDArray[np.float32]
-
-    def frozen_embedding(self) -> NDArray[np.float32]:
-        """The frozen embedding of a run that has one."""
-        if self.frozen is None:
-            raise ValueError("this run holds no frozen model")
-        return self.frozen
-
-
-@dataclass(eq=False)
 class Run:
-    """An opened run folder; its outputs are computed once a section."""
+    """An opened run folder; what it makes of a section is computed once, when asked for.
+
+    Attributes
+    ----------
+    path : Path
+    model : StampModel
+    info : RunInfo
+    config : TrainConfig
+    progress : callable
+        Told what is being computed, tiles done and tiles in all.
+    """
 
     path: Path
     model: StampModel
     info: RunInfo
     config: TrainConfig
-    device: str = "cpu"
-    _outputs: dict[Path, Outputs] = field(default_factory=dict)
+    progress: Progress | None = None
+    _known: dict[tuple[Path, bool], NDArray[np.float32]] = field(default_factory=dict)
 
-    def outputs(self, sample: Sample, progress: Progress | None = None) -> Outputs:
-        """Embeddings and predictions of a sample's tiles."""
-        if sample.folder not in self._outputs:
-            self._outputs[sample.folder] = _predict(self, sample, progress)
-        return self._outputs[sample.folder]
+    @property
+    def has_frozen(self) -> bool:
+        """Whether the model as it was before adapting is still in the run."""
+        return self.info.adapt in ("lora", "frozen")
+
+    def embedding(self, sample: Sample) -> NDArray[np.float32]:
+        """Embeddings of a sample's tiles: float32 [N, D]."""
+        return self._embed(sample, frozen=False)
+
+    def frozen(self, sample: Sample) -> NDArray[np.float32]:
+        """The same, of the model before it was adapted."""
+        return self._embed(sample, frozen=self.info.adapt == "lora")
+
+    def head(self, sample: Sample) -> NDArray[np.float32]:
+        """Pathway scores of the run's own head: float32 [N, P]."""
+        import torch
+
+        device = self.model.pathway.weight.device
+        with torch.inference_mode():
+            scores = self.model.pathway(torch.from_numpy(self.embedding(sample)).to(device))
+        return np.asarray(scores.float().cpu().numpy())
+
+    def _embed(self, sample: Sample, frozen: bool) -> NDArray[np.float32]:
+        key = (sample.folder, frozen)
+        if key not in self._known:
+            tiles = sample.tiles()
+            parts = []
+            for start in range(0, len(tiles), BLOCK):
+                parts.append(embed_tiles(self.model, self.info, np.array(tiles[start : start + BLOCK]), frozen=frozen))
+                if self.progress is not None:
+                    self.progress(f"{self.path.name}: {sample.id}", min(start + BLOCK, len(tiles)), len(tiles))
+            embedding = np.concatenate(parts)
+            if not np.isfinite(embedding).all():
+                raise DataError(
+                    f"the model gives NaN on the sample {sample.id}", path=self.path, remedy="train it again"
+                )
+            self._known[key] = embedding
+        return self._known[key]
 
 
-def open_run(path: Path, device: str = "cpu") -> Run:
+def open_run(path: Path, device: str = "cpu", progress: Progress | None = None) -> Run:
     """Open a run folder with its settings.
 
     Raises
@@ -87,7 +116,7 @@ def open_run(path: Path, device: str = "cpu") -> Run:
     config_path = path / "config.toml"
     if not config_path.is_file():
         raise UsageError("holds no config.toml", path=path, remedy="name a folder that `stamp-deploy train` wrote")
-    return Run(path, model.to(device), info, load_config(config_path), device)
+    return Run(path, model.to(device), info, load_config(config_path), progress)
 
 
 def check_fits(run: Run, cohort: Cohort) -> None:
@@ -125,7 +154,7 @@ def score_sections(
     statistics: dict[str, GeneStatistics] | None = None,
     seen_patients: Sequence[str] = (),
 ) -> list[Section]:
-    """True scores of sections.
+    """True scores of sections, in the order given.
 
     Parameters
     ----------
@@ -156,33 +185,3 @@ def platform_statistics(samples: Sequence[Sample]) -> dict[str, GeneStatistics]:
         stacked = sparse.vstack([sparse.csr_array(d[:, genes].X) for d in data], format="csr")
         out[platform] = gene_statistics(stacked, genes)
     return out
-
-
-def _predict(run: Run, sample: Sample, progress: Progress | None) -> Outputs:
-    import torch
-
-    model, info = run.model, run.info
-    tiles = sample.tiles()
-    mean = torch.tensor(info.mean, device=run.device).view(1, 3, 1, 1)
-    std = torch.tensor(info.std, device=run.device).view(1, 3, 1, 1)
-    with_adapter = info.adapt == "lora"
-    embeddings, frozen, heads = [], [], []
-    model.eval()
-    with torch.inference_mode():
-        for start in range(0, len(tiles), BATCH):
-            middle = crop_centre(tiles[start : start + BATCH], info.tile_px)
-            batch = torch.from_numpy(np.array(middle)).to(run.device)
-            x = (batch.permute(0, 3, 1, 2).float() / 255 - mean) / std
-            embedding, pathways = model(x)
-            embeddings.append(embedding.float().cpu().numpy())
-            heads.append(pathways.float().cpu().numpy())
-            if with_adapter:
-                with model.without_adapter():
-                    frozen.append(model.embedding(x).float().cpu().numpy())
-            if progress is not None:
-                progress(f"{run.path.name}: {sample.id}", start + len(batch), len(tiles))
-    embedding = np.concatenate(embeddings)
-    if not np.isfinite(embedding).all():
-        raise DataError(f"the model gives NaN on the sample {sample.id}", path=run.path, remedy="train it again")
-    base = np.concatenate(frozen) if frozen else (embedding if info.adapt == "frozen" else None)
-    return Outputs(embedding, base, np.concatenate(heads))

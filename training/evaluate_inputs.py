@@ -9,7 +9,7 @@ from pathlib import Path
 from stamp_deploy.errors import DataError, UsageError
 
 from .cohort import Cohort, Sample, load_cohort
-from .evaluate_data import Run, open_run
+from .evaluate_data import Progress, Run, open_run
 from .evaluate_rows import RowKind, kind_of
 from .gene_sets import GeneSets, read_gmt
 
@@ -116,7 +116,7 @@ def test_samples_of(
     return chosen, cohort
 
 
-def runs_of(run: Run, options: EvaluateOptions) -> list[tuple[str, RowKind, Run]]:
+def runs_of(run: Run, options: EvaluateOptions, progress: Progress | None) -> list[tuple[str, RowKind, Run]]:
     """The run itself, then the others: (name, row, run). A row's first run needs no name of its own."""
     runs = [("", kind_of(run.config), run)]
     folders: list[tuple[str, Path]] = list(options.compare)
@@ -126,7 +126,7 @@ def runs_of(run: Run, options: EvaluateOptions) -> list[tuple[str, RowKind, Run]
             raise UsageError("holds no finished runs", path=options.ablations, remedy="a run is a folder with run.json")
         folders += [(p.name, p) for p in found if p.resolve() != options.run.resolve()]
     for name, folder in folders:
-        other = open_run(folder, options.device)
+        other = open_run(folder, options.device, progress)
         if other.info.tile_px != run.info.tile_px or abs(other.info.mpp - run.info.mpp) > 0.02 * run.info.mpp:
             raise UsageError(
                 f"the run {name} wants tiles of {other.info.tile_px} px at {other.info.mpp:g} um, not "

@@ -22,44 +22,51 @@ SHOWN = 6
 
 
 def rich_table(evaluation: Evaluation) -> Table:
-    """The rows; those without numbers say which command makes them."""
+    """One line a row: its own prediction, and the ridge probe on its embedding where it has one."""
+    from rich import box
     from rich.table import Table as RichTable
 
     tests = [t["id"] for t in evaluation.document["tested_on"]]
-    table = RichTable(title="Pearson r, median over pathways", title_justify="left", expand=False)
-    table.add_column("row", overflow="fold", max_width=46)
-    table.add_column("by")
-    table.add_column("mean", justify="right")
-    table.add_column("95 % interval", justify="right")
-    table.add_column("pooled", justify="right")
-    few = tests if len(tests) <= 6 else []
-    for name in few:
-        table.add_column(name, justify="right")
-    for row in evaluation.rows:
-        if row.result is None:
-            table.add_row(row.label, row.how, "not run", *[""] * (2 + len(few)), style="dim")
+    few = tests if len(tests) <= 4 else []
+    table = RichTable(title="Pearson r, median over pathways", title_justify="left", box=box.SIMPLE)
+    table.add_column("row", no_wrap=True)
+    for name in ("mean", "95 %", "pooled", *few, "probe"):
+        table.add_column(name, justify="right", no_wrap=True)
+    keys = list(dict.fromkeys(row.key for row in evaluation.rows))
+    for key in keys:
+        rows = {row.how: row for row in evaluation.rows if row.key == key}
+        own, probe = rows.get("baseline") or rows.get("head"), rows.get("probe")
+        label = next(iter(rows.values())).label
+        probed = _number(probe.result["mean_of_medians"]) if probe is not None and probe.result is not None else ""
+        if own is None or own.result is None:
+            missing = "" if probed else "not run"
+            table.add_row(label, missing, *[""] * (2 + len(few)), probed, style=None if probed else "dim")
             continue
-        result = row.result
-        interval = result["interval"]
-        low_high = "-" if interval["low"] is None else f"{interval['low']:.3f} to {interval['high']:.3f}"
-        if interval["unit"] == "sections" and interval["low"] is not None:
-            low_high += " *"
-        per = [_number(result["per_section"][name]["median_r"]) for name in few]
+        result = own.result
         table.add_row(
-            row.label,
-            row.how,
+            label,
             _number(result["mean_of_medians"]),
-            low_high,
+            _interval(result["interval"]) if key != "slide_mean" else "",
             _number(result["pooled_median"]),
-            *per,
+            *(_number(result["per_section"][name]["median_r"]) for name in few),
+            probed,
         )
     return table
+
+
+def _interval(interval: dict[str, Any]) -> str:
+    if interval["low"] is None:
+        return "none"
+    return f"{_number(interval['low'])} to {_number(interval['high'])}" + (" *" if interval["unit"] == "sections" else "")
 
 
 def footnotes(evaluation: Evaluation) -> list[str]:
     """What has to be read with the table."""
     document = evaluation.document
-    lines = ["mean: over sections; pooled: over all spots, each section z-scored; probe: ridge on the run's embedding"]
+    lines = [
+        "mean: over sections. pooled: all spots together, each section z-scored. probe: mean of ridge on the run's "
+        "embedding",
+    ]
     intervals = [row.result["interval"] for row in evaluation.rows if row.result is not None]
     if any(i["unit"] == "sections" for i in intervals):
         lines.append("* drawn over sections of one patient: says nothing about other patients")
@@ -113,7 +120,9 @@ def chosen_pathways(result: SectionResult, count: int = SHOWN) -> list[int]:
 
 def draw_maps(path: Path, result: SectionResult, names: tuple[str, ...], xy: NDArray[np.float64], row: str) -> None:
     """Truth beside prediction, z-scored within the section, for pathways from best to worst."""
-    figure = _figure((2.5 * SHOWN, 5.6))
+    spread = np.ptp(xy, axis=0) + spot_diameter(xy)
+    cell = 2.3 * float(np.clip(spread[1] / max(spread[0], 1e-9), 0.4, 2.5))
+    figure = _figure((2.5 * SHOWN, 2 * cell + 1.2))
     chosen = chosen_pathways(result)
     axes = figure.subplots(2, max(len(chosen), 1), squeeze=False)
     truth, predicted, r = section_z(result.truth), section_z(result.predicted), result.r
@@ -127,8 +136,8 @@ def draw_maps(path: Path, result: SectionResult, names: tuple[str, ...], xy: NDA
     if drawn is not None:
         bar = figure.colorbar(drawn, ax=axes, location="right", shrink=0.6, aspect=30)
         bar.set_label("z within the section", fontsize=9)
-    how = row.split("/")[1]
-    figure.suptitle(f"{result.id}: measured and predicted ({how}), from the best to the worst pathway", fontsize=11)
+    title = f"{result.id}: measured, and predicted by {_how(row)}, from the best to the worst pathway"
+    figure.suptitle(title, fontsize=11)
     figure.savefig(path)
 
 
@@ -165,7 +174,7 @@ def draw_scatter(path: Path, result: SectionResult, names: tuple[str, ...], row:
     bars.set_xlim(-0.6, max(len(order), 1) - 0.4)
     bars.set_ylabel("Pearson r", fontsize=9)
     _clean(bars)
-    figure.suptitle(f"{result.id}: {len(truth)} spots, prediction by {row.split('/')[1]}", fontsize=11)
+    figure.suptitle(f"{result.id}: {len(truth)} spots, predicted by {_how(row)}", fontsize=11)
     figure.savefig(path)
 
 
@@ -205,10 +214,14 @@ def _clean(axes: Any) -> None:
     axes.tick_params(labelsize=8)
 
 
-def _short(name: str, length: int = 24) -> str:
+def _short(name: str, length: int = 27) -> str:
     text = name.removeprefix("HALLMARK_").replace("_", " ").lower()
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
+def _how(row: str) -> str:
+    return "the run's own head" if row.endswith("/head") else "ridge on the run's embedding"
+
+
 def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
+    return "-" if value is None else f"{value:.3f}".replace("0.", ".")

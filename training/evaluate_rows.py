@@ -33,26 +33,26 @@ class RowKind:
 
 BASELINES = (
     RowKind("slide_mean", "slide-mean predictor"),
-    RowKind("features_29", "29 stain and texture features + ridge (CV alpha)"),
-    RowKind("frozen_ridge_fixed", "frozen model + ridge (fixed alpha)"),
-    RowKind("frozen_ridge_cv", "frozen model + ridge (CV alpha)"),
+    RowKind("features_29", "29 features + ridge"),
+    RowKind("frozen_ridge_fixed", "frozen + ridge, fixed alpha"),
+    RowKind("frozen_ridge_cv", "frozen + ridge, CV alpha"),
 )
 RUNS = (
-    RowKind("frozen_head", "frozen model + the same head", {"adapt": "frozen"}),
+    RowKind("frozen_head", "frozen + same head", {"adapt": "frozen"}),
     RowKind("lora_genes", "LoRA on genes", {"targets": "genes"}, head=False),
     RowKind("lora", "LoRA on pathways", {"adapt": "lora"}),
-    RowKind("random_sets", "LoRA on random gene sets (control)", {"control": "random-sets"}, head=False),
-    RowKind("shuffled", "LoRA, targets shuffled in the slide (control)", {"control": "shuffled"}),
+    RowKind("random_sets", "LoRA on random sets", {"control": "random-sets"}, head=False),
+    RowKind("shuffled", "LoRA, shuffled targets", {"control": "shuffled"}),
     RowKind("last_block", "last block only", {"adapt": "last-block"}),
     RowKind("full", "full fine-tuning", {"adapt": "full"}),
     RowKind(
         "regression_only",
-        "LoRA, regression loss only",
+        "LoRA, regression only",
         {"w_correlation": 0.0, "w_contrastive": 0.0, "w_anchor": 0.0},
     ),
     RowKind(
         "contrast_only",
-        "LoRA, contrastive loss only",
+        "LoRA, contrast only",
         {"w_regression": 0.0, "w_correlation": 0.0, "w_anchor": 0.0},
         head=False,
     ),

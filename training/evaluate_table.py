@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from .baselines import features29, fit_ridge, fit_ridge_cv
 from .cohort import Sample
-from .evaluate_data import Progress, Run, Section
+from .evaluate_data import Run, Section
 from .evaluate_rows import BASELINES, RUNS, Row, RowKind, command_for
 from .gene_sets import GeneSets
 from .metrics import SectionResult, median_r, pearson, section_z, summary
@@ -49,7 +49,7 @@ class Table:
         return [model.predict(section_z(features(s.sample))) for s in self.test], note
 
 
-def add_baselines(table: Table, run: Run, have_training: bool, progress: Progress | None) -> None:
+def add_baselines(table: Table, run: Run, have_training: bool) -> None:
     kinds = {kind.key: kind for kind in BASELINES}
     raw = pearson(
         np.concatenate([s.truth for s in table.test]),
@@ -72,52 +72,45 @@ def add_baselines(table: Table, run: Run, have_training: bool, progress: Progres
 
     predictions, note = table.ridge(simple, None)
     table.add("features_29", kinds["features_29"].label, "baseline", predictions, note)
-    if run.info.adapt not in ("lora", "frozen"):
+    if not run.has_frozen:
         for kind in BASELINES[2:]:
             why = f"a run with adapt = {run.info.adapt} holds no frozen model: --compare NAME=RUN with a LoRA run"
             table.rows.append(Row(kind.key, kind.label, "baseline", missing=why))
         return
-    add_frozen_rows(table, run, progress)
+    add_frozen_rows(table, run)
 
 
-def add_frozen_rows(table: Table, run: Run, progress: Progress | None) -> None:
+def add_frozen_rows(table: Table, run: Run) -> None:
     """Ridge on the embedding of the model as it was before adapting."""
-
-    def frozen(sample: Sample) -> NDArray[np.floating]:
-        return run.outputs(sample, progress).frozen_embedding()
 
     kinds = {kind.key: kind for kind in BASELINES}
     fixed = 100.0 / (run.model.dim * len(table.names))
     for key, alpha in (("frozen_ridge_fixed", fixed), ("frozen_ridge_cv", None)):
-        predictions, note = table.ridge(frozen, alpha)
+        predictions, note = table.ridge(run.frozen, alpha)
         table.rows = [row for row in table.rows if row.key != key]
         table.add(key, kinds[key].label, "baseline", predictions, note)
 
 
 def add_run(
-    table: Table, name: str, kind: RowKind, run: Run, sets: GeneSets, progress: Progress | None
+    table: Table, name: str, kind: RowKind, run: Run, sets: GeneSets
 ) -> None:
     label = kind.label if not name else f"{kind.label} [{name}]"
     if kind.key == "lora" and run.info.lora is not None:
         label = label.replace("LoRA", f"LoRA r{run.info.lora.r}", 1)
     key = kind.key if not name else f"{kind.key}:{name}"
-    outputs = [run.outputs(s.sample, progress) for s in table.test]
     same_sets = run.info.pathway_names == sets.names and run.info.gene_set_sha256 == sets.sha256
     if kind.head and same_sets:
-        table.add(key, label, "head", [o.head for o in outputs])
+        table.add(key, label, "head", [run.head(s.sample) for s in table.test])
     elif kind.head:
         table.rows.append(Row(key, label, "head", missing="its head predicts other gene sets"))
     if not table.train:
         table.rows.append(Row(key, label, "probe", missing="needs the training cohort: --train-cohort DIR"))
         return
     frozen_rows_missing = any(row.key == "frozen_ridge_cv" and row.result is None for row in table.rows)
-    if frozen_rows_missing and run.info.adapt in ("lora", "frozen"):
-        add_frozen_rows(table, run, progress)
+    if frozen_rows_missing and run.has_frozen:
+        add_frozen_rows(table, run)
 
-    def adapted(sample: Sample) -> NDArray[np.floating]:
-        return run.outputs(sample, progress).embedding
-
-    predictions, note = table.ridge(adapted, None)
+    predictions, note = table.ridge(run.embedding, None)
     table.add(key, label, "probe", predictions, note)
 
 

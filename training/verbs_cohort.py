@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
@@ -135,7 +136,8 @@ def evaluate(
     if as_json:
         click.echo(json.dumps(result.document, indent=2, allow_nan=False))
         return
-    Console().print(rich_table(result))
+    table = rich_table(result)
+    Console(width=None if sys.stdout.isatty() else 140).print(table)
     for line in footnotes(result):
         click.echo(line)
     click.echo(f"result  {target}")
