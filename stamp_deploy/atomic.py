@@ -7,6 +7,7 @@ last file in a finished folder, so that a reader never takes half a result for a
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import secrets
@@ -96,11 +97,14 @@ def check_output(final: Path, *, overwrite: bool) -> None:
 
 
 @contextmanager
-def staged_directory(final: Path, *, overwrite: bool = False, marker: bytes = b"done\n") -> Iterator[Path]:
+def staged_directory(
+    final: Path, *, overwrite: bool = False, marker: bytes = b"done\n", hashes: bool = False
+) -> Iterator[Path]:
     """Yield a temporary folder beside `final` that becomes `final` when the block succeeds.
 
-    The done-marker is written last; every file is flushed before the rename. When the block raises,
-    the temporary folder is removed and `final` is as it was.
+    The done-marker is written last; every file is flushed before the rename. With `hashes` the marker holds
+    the SHA-256 of every file, as ``sha256sum`` writes it, for ``sha256sum -c DONE`` and `stamp-deploy verify`.
+    When the block raises, the temporary folder is removed and `final` is as it was.
 
     Raises
     ------
@@ -117,7 +121,7 @@ def staged_directory(final: Path, *, overwrite: bool = False, marker: bytes = b"
         try:
             yield staging
             _flush_tree(staging)
-            _write_marker(staging, marker)
+            _write_marker(staging, _hash_lines(staging) if hashes else marker)
             _swap_in(staging, final)
         except Exception as error:
             # Libraries word a full disk in their own ways (HDF5 by a RuntimeError): ask the disk itself.
@@ -145,6 +149,15 @@ def _flush_tree(directory: Path) -> None:
         for name in names:
             fsync_path(Path(root, name))
         fsync_path(Path(root))
+
+
+def _hash_lines(directory: Path) -> bytes:
+    lines = []
+    for path in sorted(p for p in directory.rglob("*") if p.is_file()):
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        lines.append(f"{digest}  {path.relative_to(directory).as_posix()}\n")
+    return "".join(lines).encode()
 
 
 def _write_marker(directory: Path, marker: bytes) -> None:

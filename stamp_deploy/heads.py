@@ -107,6 +107,15 @@ def call_heads(bundle: Bundle, embedding: NDArray[np.float32], *, threads: int =
     return tuple(_call(bundle, spec, embedding, threads) for spec in bundle.heads)
 
 
+def head_probabilities(bundle: Bundle, embedding: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+    """Probabilities float32 [C] of every head over one bag of tiles, without calls or intervals; for parity."""
+    found = {}
+    for spec in bundle.heads:
+        logits, _ = _run(_session(bundle, spec, 0), spec, embedding)
+        found[spec.name] = to_probabilities(spec.kind, logits, float(spec.temperature or 1.0)).astype(np.float32)
+    return found
+
+
 def _call(bundle: Bundle, spec: HeadSpec, embedding: NDArray[np.float32], threads: int) -> HeadCall:
     session = _session(bundle, spec, threads)
     temperature = float(spec.temperature or 1.0)

@@ -213,7 +213,7 @@ def score(prepared: Prepared, engine: Engine, *, progress: Progress | None = Non
 
 def write(result: Result, out: Path, options: InferOptions) -> None:
     """Write the result folder: staged beside `out`, flushed, renamed."""
-    with staged_directory(out, overwrite=options.overwrite) as staging:
+    with staged_directory(out, overwrite=options.overwrite, hashes=True) as staging:
         write_all(result, staging, options.writers)
 
 

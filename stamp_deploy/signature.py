@@ -11,13 +11,19 @@ from pathlib import Path
 from .atomic import write_bytes_atomic
 from .errors import BundleError, EngineError, UsageError
 
-SIGNATURE_FILE = "bundle.json.sig"
+SIGNATURE_SUFFIX = ".sig"
+SIGNATURE_FILE = "bundle.json" + SIGNATURE_SUFFIX
 SIGNATURE_BYTES = 64
 MAX_KEY_BYTES = 64 * 1024
 
 
 def sign_bundle(bundle: Path, private_key: Path) -> Path:
-    """Sign a bundle with a PEM private key and write the signature beside bundle.json.
+    """Sign a bundle with a PEM private key and write the signature beside bundle.json; see `sign_file`."""
+    return sign_file(bundle / "bundle.json", private_key)
+
+
+def sign_file(document: Path, private_key: Path) -> Path:
+    """Sign the bytes of a file and write the signature beside it, as NAME.sig.
 
     Raises
     ------
@@ -33,13 +39,13 @@ def sign_bundle(bundle: Path, private_key: Path) -> Path:
         raise UsageError("this is not an unencrypted PEM private key", path=private_key) from error
     if not isinstance(key, Ed25519PrivateKey):
         raise UsageError("this is not an Ed25519 private key", path=private_key)
-    path = bundle / SIGNATURE_FILE
-    write_bytes_atomic(path, key.sign((bundle / "bundle.json").read_bytes()))
+    path = document.with_name(document.name + SIGNATURE_SUFFIX)
+    write_bytes_atomic(path, key.sign(document.read_bytes()))
     return path
 
 
 def check_signature(document: bytes, signature: Path, public_key: Path) -> None:
-    """Check the signature over the bytes of bundle.json, before they are parsed.
+    """Check the signature over the bytes of bundle.json or another document, before they are parsed.
 
     Raises
     ------
@@ -53,9 +59,7 @@ def check_signature(document: bytes, signature: Path, public_key: Path) -> None:
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
         from cryptography.hazmat.primitives.serialization import load_pem_public_key
     except ImportError as error:
-        raise EngineError(
-            "signatures need the package cryptography", remedy="pip install 'stamp-deploy[sign]'"
-        ) from error
+        raise EngineError("signatures need the package cryptography", remedy="pip install cryptography") from error
 
     try:
         key = load_pem_public_key(_key_bytes(public_key))
@@ -65,9 +69,7 @@ def check_signature(document: bytes, signature: Path, public_key: Path) -> None:
         raise UsageError("this is not an Ed25519 public key", path=public_key)
     remedy = "ask the bundle's maker for a signed bundle, or use the key it was signed with"
     if signature.is_symlink() or not signature.is_file() or signature.stat().st_size != SIGNATURE_BYTES:
-        raise BundleError(
-            "a signature is required and the bundle has none", path=signature.parent, remedy=remedy
-        )
+        raise BundleError("a signature is required and there is none", path=signature.parent, remedy=remedy)
     try:
         key.verify(signature.read_bytes(), document)
     except InvalidSignature as error:
