@@ -26,6 +26,7 @@ class TrainConfig:
     n_genes: int = 50  # HEST-Bench's number
     score: str = "ucell"  # ranks within a spot, so depth and platform matter least; or "zmean"
     smooth_um: float = 0.0  # radius of neighbour smoothing of training targets; 0: none. Evaluation is never smoothed
+    target_rank: int = 0  # principal components kept of the training targets; 0: all. Denoises small cohorts
     control: str = ""  # "shuffled": targets permuted within slides; "random-sets": size-matched random gene sets
     # The model
     pfm: str = "uni"  # see training/registry.py, or "timm/NAME"

@@ -97,6 +97,18 @@ def smooth(values: NDArray[np.floating], xy_um: NDArray[np.floating], radius_um:
     return np.asarray(0.5 * values + 0.5 * (kernel @ values), np.float32)
 
 
+def keep_components(targets: Sequence[NDArray[np.float32]], rank: int) -> list[NDArray[np.float32]]:
+    """Targets [N, P] of all sections, reduced to the `rank` components that they vary most along, about their mean.
+
+    Pathways share genes and respond together: what a few hundred spots can tell of 50 scores has few dimensions.
+    """
+    together = np.concatenate(targets).astype(np.float64)
+    mean = together.mean(axis=0)
+    _, _, axes = np.linalg.svd(together - mean, full_matrices=False)
+    keep = axes[:rank].T @ axes[:rank]
+    return [(mean + (t - mean) @ keep).astype(np.float32) for t in targets]
+
+
 def control_sets(config: TrainConfig, sets: GeneSets, samples: Sequence[Sample]) -> GeneSets:
     """The sets to learn: those given, or size-matched random ones from the genes that every sample measured."""
     if config.control != "random-sets":
@@ -178,11 +190,13 @@ def make_sections(
         return []
     everything = np.concatenate([v for _, v, _, _, _ in raw])
     mean, sd = everything.mean(axis=0), everything.std(axis=0)
+    targets = [robust_z(values) for _, values, _, _, _ in raw]
+    if training and config.smooth_um > 0:
+        targets = [smooth(t, row[4], config.smooth_um) for t, row in zip(targets, raw, strict=True)]
+    if training and config.target_rank > 0:
+        targets = keep_components(targets, config.target_rank)
     sections = []
-    for sample, values, mask, wanted, xy_um in raw:
-        target = robust_z(values)
-        if training and config.smooth_um > 0:
-            target = smooth(target, xy_um, config.smooth_um)
+    for target, (sample, values, mask, wanted, _) in zip(targets, raw, strict=True):
         if training and config.control == "shuffled":
             target = target[rng.permutation(len(target))]
         level = np.divide(values - mean, sd, out=np.zeros_like(values), where=sd > 1e-9)

@@ -1,0 +1,54 @@
+"""The ablation table's runs, one folder a row: the same config with one thing changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from stamp_deploy.errors import UsageError
+
+from .config import TrainConfig
+from .evaluate_rows import RUNS
+from .loop import fit
+from .model import RunInfo, load_run
+
+
+def ablation_configs(config: TrainConfig) -> dict[str, TrainConfig]:
+    """Settings of each row of the evaluation table that is a run, by the row's key; ``lora`` is the config itself."""
+    return {kind.key: config.with_(**kind.settings) for kind in RUNS}
+
+
+def train_ablations(
+    config: TrainConfig,
+    out: Path,
+    rows: tuple[str, ...] = (),
+    *,
+    overwrite: bool = False,
+    say: Callable[[str], object] = lambda text: None,
+) -> Iterator[tuple[str, RunInfo]]:
+    """Train each row into OUT/ROW; finished rows are kept, an unfinished one is gone on with.
+
+    A warm-up is done once, by the row ``frozen_head``, whose backbone the others start from.
+
+    Raises
+    ------
+    UsageError
+        A row that does not exist.
+    """
+    configs = ablation_configs(config)
+    unknown = [row for row in rows if row not in configs]
+    if unknown:
+        raise UsageError(f"there is no row {unknown[0]}", remedy="rows: " + ", ".join(configs))
+    order = sorted(rows or configs, key=lambda row: row != "frozen_head")
+    if config.warm_up != "none" and order[0] != "frozen_head":
+        order.insert(0, "frozen_head")
+    for row in order:
+        folder, settings = out / row, configs[row]
+        if config.warm_up != "none" and row != "frozen_head":
+            weights = str(out / "frozen_head" / "backbone.safetensors")
+            settings = settings.with_(warm_up="none", weights=weights, weights_sha256="")
+        if (folder / "run.json").exists() and not overwrite:
+            say(f"{row:<16} there already")
+            yield row, load_run(folder)[1]
+            continue
+        yield row, fit(settings, folder, overwrite=overwrite)

@@ -1,0 +1,155 @@
+"""The verb `train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from stamp_deploy.errors import UsageError
+
+
+@click.command()
+@click.argument("config", type=click.Path(path_type=Path))
+@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Run folder to be made.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a setting; may be repeated.")
+@click.option("--ablations", is_flag=True, help="Train the rows of the ablation table, each into OUT/ROW.")
+@click.option("--rows", metavar="ROW,ROW", help="With --ablations: these rows only.")
+@click.option("--overwrite", is_flag=True, help="Replace a finished or unfinished run.")
+@click.option("--show", is_flag=True, help="Print every setting with its value and stop.")
+def train(
+    config: Path, out: Path, settings: tuple[str, ...], ablations: bool, rows: str | None, overwrite: bool, show: bool
+) -> None:
+    """Fine-tune a foundation model on pathway scores, as CONFIG (TOML) says.
+
+    Killed at any point, the same command goes on where it was. For several GPUs: accelerate launch -m
+    stamp_deploy.cli train CONFIG -o RUN
+    """
+    from .ablations import train_ablations
+    from .config import load_config
+    from .loop import fit
+
+    chosen = load_config(config).with_(**parse_settings(settings))
+    if show:
+        click.echo(chosen.to_toml(), nl=False)
+        return
+    if ablations:
+        wanted = tuple(filter(None, (rows or "").split(",")))
+        for row, info in train_ablations(chosen, out, wanted, overwrite=overwrite, say=click.echo):
+            click.echo(f"{row:<16} {describe(info.metrics)}")
+        click.echo(f"table    stamp-deploy evaluate {out / 'lora'} --ablations {out}")
+        return
+    if rows:
+        raise UsageError("--rows goes with --ablations")
+    info = fit(chosen, out, overwrite=overwrite)
+    click.echo(f"run      {out}: {info.pfm_id}, {len(info.pathway_names)} outputs, {describe(info.metrics)}")
+    note = info.cohort.get("note")
+    if note:
+        click.echo(f"note     {note}")
+    if not info.share_merged:
+        click.echo(f"licence  {info.licence}: do not publish the merged weights")
+
+
+def describe(metrics: dict[str, Any]) -> str:
+    """A run's numbers in a line."""
+    parts = [f"{metrics['epochs']} epochs, {metrics['steps']} steps, {metrics['seconds']:.0f} s"]
+    if metrics.get("validation_r") is not None:
+        parts.append(f"validation r {metrics['validation_r']:.3f} (epoch {metrics['best_epoch']})")
+    if "cosine_to_frozen" in metrics:
+        cosine = metrics["cosine_to_frozen"]
+        parts.append(f"cosine to the frozen model {cosine:.3f}" + (" (below .8: moved far)" if cosine < 0.8 else ""))
+    return ", ".join(parts)
+
+
+def parse_settings(settings: tuple[str, ...]) -> dict[str, Any]:
+    """``KEY=VALUE`` pairs; the value is TOML, or else text.
+
+    Raises
+    ------
+    UsageError
+        A setting without ``=``.
+    """
+    import tomllib
+
+    found: dict[str, Any] = {}
+    for item in settings:
+        key, separator, text = item.partition("=")
+        if not separator:
+            raise UsageError(f"--set {item} lacks a value", remedy="write --set KEY=VALUE")
+        try:
+            found[key.strip()] = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            found[key.strip()] = text
+    return found
+
+
+@click.command("train-head")
+@click.argument("features", type=click.Path(file_okay=False, path_type=Path))
+@click.argument("labels", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Folder that gets heads.json.")
+@click.option("--name", default="", help="Name of the head; the label column's by default.")
+@click.option("--label", default="label", show_default=True, help="Column of the class.")
+@click.option("--classes", default="", metavar="A,B", help="Order of the classes; of two: negative, positive.")
+@click.option("--time", default="", help="Column of the survival time; with --event.")
+@click.option("--event", default="", help="Column of the event: 1 happened, 0 censored.")
+@click.option("--slide", "slide_column", default="", help="Column of the slide's name.  [default: slide_id, slide]")
+@click.option("--patient", "patient_column", default="", help="Column of the patient.  [default: patient_id, case_id]")
+@click.option("--folds", default=5, show_default=True, help="Patient folds.")
+@click.option("--epochs", default=40, show_default=True, help="Epochs at most.")
+@click.option("--lr", default=2e-4, show_default=True, help="Learning rate.")
+@click.option("--bins", default=4, show_default=True, help="Time bins of a survival head.")
+@click.option("--max-error", default=0.1, show_default=True, help="Aim of the abstention band: wrong calls outside it.")
+@click.option("--seed", default=0, show_default=True, help="Of folds, weights and draws.")
+def train_head(
+    features: Path, labels: Path, out: Path, name: str, label: str, classes: str, time: str, event: str,
+    slide_column: str, patient_column: str, **rest: Any,
+) -> None:  # fmt: skip
+    """Train a slide-level head on tile embeddings and a table of LABELS (CSV).
+
+    FEATURES is a folder of results (NAME/tiles.h5) or of CLAM or TRIDENT feature files (NAME.h5). The head is taken up
+    by `stamp-deploy export` where it lies in the run's folder.
+    """
+    import re
+
+    from .bags import find_bags, read_labels
+    from .slide_heads import HeadConfig
+    from .slide_heads import train_head as fit_head
+
+    if bool(time) != bool(event):
+        raise UsageError("survival needs both --time and --event")
+    name = name or re.sub(r"[^A-Za-z0-9._-]+", "-", "survival" if time else label).strip("-") or "head"
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise UsageError(f"a head cannot be called {name!r}", remedy="use letters, digits, dot, dash and underscore")
+    order = tuple(c.strip() for c in classes.split(",") if c.strip())
+    table = read_labels(
+        labels, find_bags(features), label=label, time=time, event=event, classes=order,
+        slide_column=slide_column, patient_column=patient_column,
+    )  # fmt: skip
+    entry = fit_head(table, out, HeadConfig(name=name, **rest), say=lambda text: click.echo(text, err=True))
+    for line in head_lines(entry):
+        click.echo(line)
+    click.echo(f"head     {out / 'heads' / name}.safetensors")
+
+
+def head_lines(entry: dict[str, Any]) -> list[str]:
+    """What a person wants to know of a trained head."""
+    d = entry["details"]
+    lines = [f"slides   {d['slides']} of {d['patients']} patients, {d['folds']} patient folds"]
+    for left, why in (("without_label", "no label"), ("without_features", "no features")):
+        if d[left]:
+            lines.append(f"left out {d[left]} slides: {why}")
+    for key, label in (("auroc", "AUROC"), ("auprc", "AUPRC"), ("c_index", "C-index")):
+        if key in d:
+            interval = d[f"{key}_interval"]
+            shown = f" (95 % interval over patients {interval[0]:.3f} to {interval[1]:.3f})" if interval else ""
+            lines.append(f"{label:<8} {d[key]:.3f}{shown}, held out")
+    if "calibration" in d:
+        c = d["calibration"]
+        errors = f"calibration error {c['ece_before']:.3f} to {c['ece_after']:.3f}"
+        lines.append(f"calib.   temperature {entry['temperature']:.2f}: {errors}")
+        a, band = d["abstention"], entry["abstain"]
+        shown = f"{band[0]:.2f} to {band[1]:.2f}" if band else "none"
+        missed = "" if a["met"] else f"; the aim of {a['aim']:.0%} was not met"
+        lines.append(f"abstain  {shown}: {a['share']:.0%} of slides, then {a['error']:.1%} of calls are wrong{missed}")
+    return lines
