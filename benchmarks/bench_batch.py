@@ -38,7 +38,7 @@ from stamp_deploy.bundle import load_bundle  # noqa: E402
 from stamp_deploy.config import InferOptions  # noqa: E402
 from stamp_deploy.executors.local import LocalExecutor  # noqa: E402
 from stamp_deploy.infer import prepare  # noqa: E402
-from stamp_deploy.worker import WorkerConfig  # noqa: E402
+from stamp_deploy.worker_process import WorkerConfig  # noqa: E402
 
 DATA = Path(os.environ.get("STAMP_TEST_DATA", ROOT.parent / "shared" / "data"))
 DEVICE = (sys.executable, str(Path(__file__).with_name("device_worker.py")))

@@ -30,7 +30,8 @@ from .executors.local import LocalExecutor, worker_setups
 from .ledger import Ledger, now_utc
 from .metrics import BatchMetrics
 from .tasks import Executor, Outcome, Task
-from .worker import STALL_S, SafeProbe, WorkerConfig
+from .worker_probe import SafeProbe
+from .worker_process import STALL_S, WorkerConfig
 from .writers import check_names
 
 STATE_FOLDER = ".stamp"

@@ -22,7 +22,8 @@ from .batch_view import View
 from .board import Settled
 from .bundle import load_bundle
 from .errors import ExitCode, UsageError
-from .worker import SafeProbe, WorkerConfig
+from .worker_probe import SafeProbe
+from .worker_process import WorkerConfig
 from .writers import check_names
 
 URGENT, NORMAL = 0, 1

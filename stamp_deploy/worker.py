@@ -1,4 +1,4 @@
-"""The parent's side of a worker process: start it, feed it, watch it, replace it.
+"""The supervisor of a worker process: start it, feed it, watch it, replace it.
 
 Blame: a slide whose stage makes no headway for ``stall_s`` has hung, and its worker is killed. When a
 worker dies by itself every slide in it is suspect: each is marked crashed and tried once more, alone.
@@ -7,137 +7,20 @@ A slide that crashes or hangs a second time is quarantined (by the board); the i
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
-import select
-import signal
-import socket
-import subprocess
-import sys
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from .batch_plan import SlideFacts
-from .errors import (
-    BundleError,
-    DiskError,
-    EngineError,
-    ExitCode,
-    MppError,
-    ParityError,
-    SlideError,
-    StampError,
-    UsageError,
-)
+from .errors import EngineError, ExitCode
 from .tasks import Listener, Outcome, Task, WorkSource
+from .worker_process import ChildProcess, WorkerConfig, rebuild_error
 
-STALL_S = 300.0
 START_LIMIT_S = 3600.0
 """Loading an engine may mean building it."""
 LOOKAHEAD = 3
 """Slides in a worker: one being written, one in the engine, one being decoded."""
-COMMAND = (sys.executable, "-m", "stamp_deploy.worker_child")
-_ERRORS: dict[str, type[StampError]] = {
-    cls.__name__: cls
-    for cls in (BundleError, DiskError, EngineError, MppError, ParityError, SlideError, UsageError)
-}
-
-
-def rebuild_error(described: dict[str, Any], path: Path | None = None) -> StampError:
-    """The StampError that a worker described."""
-    cls = _ERRORS.get(described["type"], StampError)
-    return cls(described["cause"], remedy=described["remedy"], path=path)
-
-
-@dataclass(frozen=True)
-class WorkerConfig:
-    """How worker processes are started.
-
-    ``cpus`` are the cores a worker is bound to (empty: all); ``environment`` is added to its own (as
-    CUDA_VISIBLE_DEVICES). ``log`` is the file for what its libraries print; ``command`` its program.
-    """
-
-    config: dict[str, Any]
-    log: Path
-    cpus: tuple[int, ...] = ()
-    environment: tuple[tuple[str, str], ...] = ()
-    command: Sequence[str] = COMMAND
-    stall_s: float = STALL_S
-
-
-class ChildProcess:
-    """A running worker process and the channel to it."""
-
-    def __init__(self, setup: WorkerConfig) -> None:
-        ours, theirs = socket.socketpair()
-        self.channel = ours
-        self._buffer = b""
-        environment = {**os.environ, **dict(setup.environment)}
-        try:
-            with open(setup.log, "ab") as log:
-                self._process = subprocess.Popen(
-                    [*setup.command, str(theirs.fileno()), str(os.getpid())],
-                    pass_fds=[theirs.fileno()],
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    env=environment,
-                    start_new_session=True,  # Ctrl-C is the parent's to handle
-                )
-        except OSError as error:
-            ours.close()
-            raise DiskError(f"a worker cannot be started: {error.strerror}", path=setup.log) from error
-        finally:
-            theirs.close()
-        if setup.cpus:
-            with contextlib.suppress(OSError):
-                os.sched_setaffinity(self._process.pid, setup.cpus)
-        self.send(setup.config)
-
-    def send(self, message: dict[str, Any]) -> None:
-        """Send one message; a worker that is gone is noticed by ``next_event``."""
-        with contextlib.suppress(OSError):
-            self.channel.sendall(json.dumps(message).encode() + b"\n")
-
-    def next_event(self, timeout_s: float) -> dict[str, Any] | None:
-        """The next event; None when none came in time, {"event": "gone"} when the worker has died."""
-        deadline = time.monotonic() + timeout_s
-        while b"\n" not in self._buffer:
-            left = deadline - time.monotonic()
-            if left <= 0 or not select.select([self.channel], [], [], left)[0]:
-                return None
-            try:
-                data = self.channel.recv(1 << 16)
-            except OSError:
-                data = b""
-            if not data:
-                return {"event": "gone"}
-            self._buffer += data
-        line, _, self._buffer = self._buffer.partition(b"\n")
-        event: dict[str, Any] = json.loads(line)
-        return event
-
-    def how_it_died(self) -> str:
-        """In words, how the process ended."""
-        try:
-            code = self._process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            return "closed its channel"
-        if code < 0:
-            extra = " (perhaps out of memory)" if -code == signal.SIGKILL else ""
-            return f"was killed by {signal.Signals(-code).name}{extra}"
-        return f"exited with code {code}"
-
-    def kill(self) -> None:
-        """End it, whatever it does, and reap it."""
-        with contextlib.suppress(ProcessLookupError):
-            self._process.kill()
-        self._process.wait()
-        self.channel.close()
+STOP_GRACE_S = 5.0
+"""When a worker was told to stop, the parent's own signal is due within so long."""
 
 
 @dataclass
@@ -196,7 +79,14 @@ class Supervisor:
             self._child.send({"op": "run", **task.to_dict()})
 
     def _start(self) -> None:
-        child = self._child = ChildProcess(self._setup)
+        """Start a worker and wait until it has its engine; one that is killed meanwhile gets a successor, once."""
+        for last in (False, True):
+            child = self._child = ChildProcess(self._setup)
+            if self._wait_until_ready(child, last):
+                return
+            child.kill()
+
+    def _wait_until_ready(self, child: ChildProcess, last: bool) -> bool:
         deadline = time.monotonic() + START_LIMIT_S
         while not self._stopped:
             event = child.next_event(1.0)
@@ -207,14 +97,19 @@ class Supervisor:
                 now = time.monotonic()
                 for work in self._work.values():
                     work.stage_since = now
-                return
+                return True
             if event is not None and event["event"] == "fatal":
                 raise rebuild_error(event["error"])
+            if event is not None and self._stopping(child):
+                return True
+            if event is not None and child.was_killed() and not last:
+                return False
             how = "did not become ready in time" if event is None else child.how_it_died()
             raise EngineError(
                 f"the worker {how} while loading the engine",
                 remedy=f"see {self._setup.log.name} in the output's .stamp folder; try another --engine",
             )
+        return True
 
     def _step(self, listener: Listener) -> None:
         child = self._child
@@ -247,7 +142,17 @@ class Supervisor:
         reason = f"{error['cause']} - {error['remedy']}" if error["remedy"] else error["cause"]
         self._end(work, listener, state, reason, {"error": error})
 
+    def _stopping(self, child: ChildProcess) -> bool:
+        """Whether a dead worker was stopped together with us, rather than by a slide or an engine."""
+        child.how_it_died()
+        deadline = time.monotonic() + STOP_GRACE_S
+        while child.was_told_to_stop() and not self._stopped and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return self._stopped
+
     def _crashed(self, child: ChildProcess, listener: Listener) -> None:
+        if self._stopping(child):
+            return
         how = child.how_it_died()
         self._replace(listener, "crashed")
         for work in list(self._work.values()):
@@ -291,49 +196,3 @@ class Supervisor:
         listener.outcome(
             Outcome(work.task.key, state, reason, round(time.monotonic() - work.started, 3), summary or {})
         )
-
-
-class SafeProbe:
-    """Opens slides in a child process, for planning; replaced when a slide crashes or hangs it."""
-
-    def __init__(self, setup: WorkerConfig, *, limit_s: float = 60.0) -> None:
-        self._setup = setup
-        self._limit_s = limit_s
-        self._child: ChildProcess | None = None
-
-    def __call__(self, slide: Path, mpp: float | None) -> SlideFacts:
-        """Facts of a slide.
-
-        Raises
-        ------
-        SlideError, MppError
-            As ``open_slide``, or because the slide crashes or hangs the reader.
-        """
-        child = self._child or self._start()
-        child.send({"op": "probe", "key": "probe", "slide": str(slide), "mpp": mpp})
-        event = child.next_event(self._limit_s)
-        if event is not None and event["event"] == "probed":
-            return SlideFacts(**event["facts"])
-        if event is not None and event["event"] == "probe-failed":
-            raise rebuild_error(event["error"], slide)
-        how = f"hung for {self._limit_s:g} s" if event is None else child.how_it_died()
-        self.close()
-        raise SlideError(
-            f"the reader {how} on opening it", remedy="the file is damaged; copy it again", path=slide
-        )
-
-    def _start(self) -> ChildProcess:
-        self._child = ChildProcess(self._setup)
-        event = self._child.next_event(self._limit_s)
-        if event is None or event["event"] != "ready":
-            self.close()
-            raise EngineError(
-                "the process that opens slides cannot be started", remedy="see the log in .stamp"
-            )
-        return self._child
-
-    def close(self) -> None:
-        """End the child process."""
-        if self._child is not None:
-            self._child.kill()
-            self._child = None

@@ -280,7 +280,9 @@ def _die_with_parent(parent: int) -> None:
 def main(steps: Steps | None = None) -> None:
     """Entry point: ``python -m stamp_deploy.worker_child FD PARENT``."""
     faulthandler.enable()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Schedulers send SIGTERM to every process of a step. The parent decides: it hangs up, or kills.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     _die_with_parent(int(sys.argv[2]))
     Worker(socket.socket(fileno=int(sys.argv[1])), steps or InferSteps()).serve()
 

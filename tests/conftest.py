@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--kills", type=int, default=5, help="how many times the kill test kills the worker")
+    parser.addoption("--kills", type=int, default=4, help="how many kills the kill test makes")
 
 
 @pytest.fixture(scope="session", autouse=True)

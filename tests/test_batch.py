@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +63,18 @@ def run(
 
 def lines(done: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def children(pid: int) -> list[int]:
+    """Processes whose parent is ``pid``."""
+    tasks = Path(f"/proc/{pid}/task").glob("*/children")
+    found = []
+    for path in tasks:
+        try:
+            found += [int(number) for number in path.read_text().split()]
+        except OSError:
+            continue
+    return found
 
 
 @pytest.fixture(scope="session")
@@ -146,6 +160,31 @@ def test_two_processes_share_one_folder(tmp_path: Path, bundle: Path) -> None:
     own = [event for event in events if event["event"] == "slide" and event["attempts"] == 1]
     assert len(own) == 5  # every slide was scored once, by one of the two
     assert sum(is_done(path) for path in out.iterdir() if path.is_dir()) == 5
+
+
+def test_sigterm_to_every_process_is_exit_75_and_blames_no_slide(tmp_path: Path, bundle: Path) -> None:
+    """As schedulers do it: first to the worker, then to the batch."""
+    slides, out = tmp_path / "slides", tmp_path / "out"
+    slides.mkdir()
+    for i in range(3):
+        make_slide(slides / f"s{i}.tif", i)
+    options = ("batch", slides, "--bundle", bundle, "-o", out, "--engine", "onnxruntime", "--write", "json")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen([*COMMAND, *map(str, options)], env=environment, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    planned = json.loads(process.stdout.readline())
+    assert planned["event"] == "planned"
+    deadline = time.monotonic() + 60
+    while not (workers := children(process.pid)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    for number in (*workers, process.pid):
+        os.kill(number, signal.SIGTERM)
+    rest, _ = process.communicate(timeout=60)
+    assert process.returncode == 75, rest
+    report = json.loads((out / "batch.json").read_text())
+    assert report["counts"]["failed"] == report["counts"]["quarantined"] == 0
+    again = run(*options[1:5], writers="json")
+    assert again.returncode == 0, again.stdout + again.stderr
 
 
 def test_watch_scores_what_arrives_and_resumes(tmp_path: Path, bundle: Path) -> None:

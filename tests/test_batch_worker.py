@@ -17,7 +17,8 @@ from stamp_deploy.errors import EngineError, MppError, SlideError, StampError
 from stamp_deploy.executors.local import LocalExecutor, worker_setups
 from stamp_deploy.ledger import Ledger
 from stamp_deploy.tasks import Outcome, Task
-from stamp_deploy.worker import ChildProcess, SafeProbe, WorkerConfig, rebuild_error
+from stamp_deploy.worker_probe import SafeProbe
+from stamp_deploy.worker_process import ChildProcess, WorkerConfig, rebuild_error
 
 FAKE = (sys.executable, str(Path(__file__).with_name("fake_worker.py")))
 
@@ -160,7 +161,7 @@ def test_probe_survives_slides_that_crash_and_hang(tmp_path: Path) -> None:
     scripts = {"good": "", "crash": "at probe crash", "hang": "at probe hang", "bad": "at probe error"}
     for name, script in scripts.items():
         (tmp_path / name).write_text(script)
-    probe = SafeProbe(WorkerConfig({}, Path(os.devnull), command=FAKE), limit_s=3.0)
+    probe = SafeProbe(WorkerConfig({}, Path(os.devnull), command=FAKE), limit_s=1.0)
     assert probe(tmp_path / "good", None).width == 10
     with pytest.raises(SlideError, match="SIGSEGV"):
         probe(tmp_path / "crash", None)

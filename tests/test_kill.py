@@ -17,11 +17,11 @@ from typing import Any
 
 import pytest
 from bundle_factory import make_bundle
-from test_batch import COMMAND, ROOT, make_slide
+from test_batch import COMMAND, ROOT, children, make_slide
 
 from stamp_deploy.atomic import is_done
 
-SLIDES = 8
+SLIDES = 5
 VOLATILE = {"started_utc", "timing_seconds", "limiting_stage"}
 """Fields of result.json that say when and how fast; everything else must be equal."""
 
@@ -52,6 +52,8 @@ def start_arguments(slides: Path, bundle: Path, out: Path) -> list[str]:
         str(out),
         "--engine",
         "onnxruntime",
+        "--write",
+        "json,hdf5,parquet,geojson",
     ]
 
 
@@ -62,18 +64,6 @@ def start(slides: Path, bundle: Path, out: Path) -> subprocess.Popen[bytes]:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-
-
-def children(pid: int) -> list[int]:
-    """Processes whose parent is ``pid``."""
-    tasks = Path(f"/proc/{pid}/task").glob("*/children")
-    found = []
-    for path in tasks:
-        try:
-            found += [int(number) for number in path.read_text().split()]
-        except OSError:
-            continue
-    return found
 
 
 def result_folders(out: Path) -> list[Path]:
@@ -88,7 +78,7 @@ def test_kill_and_resume_gives_the_same_bytes(tmp_path: Path, request: pytest.Fi
     seed = int(os.environ.get("STAMP_KILL_SEED", "0")) or int(time.time())
     print(f"STAMP_KILL_SEED={seed}")
     rng = random.Random(seed)
-    bundle = make_bundle(tmp_path / "bundle")
+    bundle = make_bundle(tmp_path / "bundle", pathways=("HYPOXIA", "ANGIOGENESIS"))
     slides = tmp_path / "slides"
     slides.mkdir()
     for i in range(SLIDES):

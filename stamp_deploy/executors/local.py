@@ -10,7 +10,8 @@ from typing import Any
 
 from ..errors import UsageError
 from ..tasks import Listener, WorkSource
-from ..worker import STALL_S, Supervisor, WorkerConfig
+from ..worker import Supervisor
+from ..worker_process import STALL_S, WorkerConfig
 
 
 class LocalExecutor:

@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
 from ..tasks import Listener, Outcome, Task, WorkSource
-from ..worker import LOOKAHEAD, STALL_S, Supervisor, WorkerConfig, rebuild_error
+from ..worker import LOOKAHEAD, Supervisor
+from ..worker_process import STALL_S, WorkerConfig, rebuild_error
 
 if TYPE_CHECKING:
     from ..batch import BatchOptions
