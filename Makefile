@@ -14,6 +14,8 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.stamp
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# setuptools reminds of an editable installation's nature on every run; its other warnings stay
+EDIT   := PYTHONWARNINGS="ignore:Editable installation" $(PIP) --no-build-isolation -e
 SOURCE := pyproject.toml setup.py $(wildcard csrc/*.c csrc/*.h csrc/*.pyx csrc/*.pxd)
 
 # The tests of the compiled tiler, for the checked and sanitized builds.
@@ -45,12 +47,12 @@ $(STAMP)-torch: $(STAMP)-build
 	touch $@
 
 $(STAMP)-demo: $(STAMP)-torch $(SOURCE)
-	$(PIP) --no-build-isolation -e '.[train,export]'
+	$(EDIT) '.[train,export]'
 	touch $@
 
 $(STAMP)-test: $(STAMP)-torch $(SOURCE)
 	PYTHON=$(PYTHON) sh .ci/system-packages test
-	$(PIP) --no-build-isolation -e '.[openvino,train,export,dev]'
+	$(EDIT) '.[openvino,train,export,dev]'
 	touch $@ $(STAMP)-demo
 
 # The package as a user installs it, but built with checks: PYTHONPATH puts it before the editable one.

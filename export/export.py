@@ -60,6 +60,7 @@ def export_run(
     *,
     precision: str = "fp32",
     tiles: str | Path | NDArray[np.uint8] | None = None,
+    heads: str | Path | None = None,
     name: str | None = None,
     overwrite: bool = False,
 ) -> Bundle:
@@ -75,6 +76,8 @@ def export_run(
         ``fp32``; ``fp16`` or ``bf16`` (matrix products in it, the rest in fp32); ``int8`` (quantised after training).
     tiles : path or uint8 [N, T, T, 3], optional
         Tissue tiles for parity: 500 or more are wanted. By default they are drawn from the run's cohort.
+    heads : path, optional
+        The folder that ``stamp-deploy train-head`` wrote; by default the run's own, which may hold none.
     name : str, optional
         The bundle's name; by default the output folder's.
     overwrite : bool
@@ -94,7 +97,7 @@ def export_run(
     """
     from .source import read_run, run_tiles
 
-    source = read_run(Path(run), name or Path(out).name)
+    source = read_run(Path(run), name or Path(out).name, Path(heads) if heads is not None else None)
     if tiles is None:
         tiles = run_tiles(Path(run), source.document["tile_px"], source.document["mpp"], PARITY_TILES)
     elif isinstance(tiles, str):

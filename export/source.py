@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
 from stamp_deploy.bundle import sha256_file
 from stamp_deploy.errors import UsageError
 
 from .export import Source, plain_copy
-from .golden import load_tiles
+from .golden import spread
 
 
-def read_run(run: Path, name: str) -> Source:
-    """Load and merge a run.
+def read_run(run: Path, name: str, heads: Path | None = None) -> Source:
+    """Load and merge a run, with the slide-level heads of `heads` (by default those in the run's folder).
 
     Raises
     ------
@@ -30,7 +32,9 @@ def read_run(run: Path, name: str) -> Source:
     facts = run_facts(run)
     model, _ = load_run(run)
     merged = merge_lora(plain_copy(model))
-    return Source(plain_copy(model), merged.float().eval(), document_of(run, facts, name))
+    document = document_of(run, facts, name)
+    found = read_heads(heads or run, int(facts["embedding_dim"]))
+    return Source(plain_copy(model), merged.float().eval(), document, found)
 
 
 def run_facts(run: Path) -> dict[str, Any]:
@@ -68,12 +72,68 @@ def document_of(run: Path, facts: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def run_tiles(run: Path, tile_px: int, mpp: float, count: int) -> NDArray[np.uint8]:
-    """Tiles of the run's own cohort, held-out samples first where the run says which they are."""
-    raise UsageError(
-        "this run names no cohort to draw parity tiles from",
-        path=run,
-        remedy="name tissue tiles with --tiles",
-    )
+    """At most `count` tiles uint8 [N, T, T, 3] of the cohort that the run was trained on, evenly spread over samples.
+
+    Samples that were held out for validation come alone where they hold `count` tiles. Tiles that are larger than the
+    model's are cut to their middle, as in training.
+
+    Raises
+    ------
+    UsageError
+        The run names no cohort, or it is no longer there.
+    """
+    from stamp_deploy.training.cohort import load_cohort
+
+    remedy = "name tissue tiles with --tiles"
+    config = run / "config.toml"
+    stated = tomllib.loads(config.read_text(encoding="utf-8")).get("cohort") if config.is_file() else None
+    if not stated:
+        raise UsageError("this run names no cohort to draw parity tiles from", path=run, remedy=remedy)
+    if not Path(stated, "cohort.json").is_file():
+        raise UsageError("the cohort that this run was trained on is no longer there", path=run, remedy=remedy)
+    cohort = load_cohort(stated)
+    if cohort.tile_px < tile_px or abs(cohort.mpp - mpp) > 0.02 * mpp:
+        raise UsageError(
+            f"the run's cohort holds tiles of {cohort.tile_px} px at {cohort.mpp:g} um/px, and {tile_px} px at "
+            f"{mpp:g} are needed",
+            path=run,
+            remedy=remedy,
+        )
+    held_out = set((run_facts(run).get("cohort") or {}).get("validation") or ())
+    samples = [sample for sample in cohort.samples if sample.id in held_out]
+    if sum(sample.n_spots for sample in samples) < count:
+        samples = list(cohort.samples)
+    keep = spread(sum(sample.n_spots for sample in samples), count)
+    found, first, edge = [], 0, (cohort.tile_px - tile_px) // 2
+    for sample in samples:
+        rows = keep[(keep >= first) & (keep < first + sample.n_spots)] - first
+        first += sample.n_spots
+        if len(rows):
+            found.append(sample.tiles()[rows, edge : edge + tile_px, edge : edge + tile_px])
+    return np.ascontiguousarray(np.concatenate(found))
 
 
-__all__ = ["document_of", "load_tiles", "read_run", "run_facts", "run_tiles"]
+def read_heads(folder: Path, embedding_dim: int) -> list[tuple[nn.Module, dict[str, Any]]]:
+    """The slide-level heads of a run, with their entries as bundle.json wants them.
+
+    Raises
+    ------
+    UsageError
+        A head was trained on embeddings of another length.
+    """
+    from stamp_deploy.training.slide_heads import load_heads
+
+    found = []
+    for head, facts in load_heads(folder):
+        dim = int((facts.get("model") or {}).get("dim", embedding_dim))
+        if dim != embedding_dim:
+            raise UsageError(
+                f"the head {facts['name']} was trained on embeddings of {dim} values, and this run's have "
+                f"{embedding_dim}",
+                path=folder,
+                remedy="train the head on this run's embeddings",
+            )
+        entry = {key: facts[key] for key in ("name", "kind", "classes", "thresholds", "temperature", "abstain")}
+        entry |= {"file": f"heads/{facts['name']}.onnx", "details": facts.get("details") or {}}
+        found.append((head, entry))
+    return found

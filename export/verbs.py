@@ -22,14 +22,31 @@ import click
     type=click.Path(exists=True, path_type=Path),
     help="Tissue tiles for parity: a .npy file, a slide, or a folder of images; the run's cohort by default.",
 )
+@click.option(
+    "--heads",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder that train-head wrote; the run's own by default.",
+)
+@click.option("--triton", type=click.Path(path_type=Path), help="Write a Triton model repository there, too.")
 @click.option("--name", help="Name of the bundle; the output folder's by default.")
 @click.option("--overwrite", is_flag=True, help="Replace a finished bundle.")
 def export(
-    run: Path, out: Path, precision: str, tiles: Path | None, name: str | None, overwrite: bool
+    run: Path,
+    out: Path,
+    precision: str,
+    tiles: Path | None,
+    heads: Path | None,
+    triton: Path | None,
+    name: str | None,
+    overwrite: bool,
 ) -> None:
     """Merge a RUN's adapter and compile it into a bundle, or leave nothing behind."""
     from .export import describe, export_run
 
-    bundle = export_run(run, out, precision=precision, tiles=tiles, name=name, overwrite=overwrite)
+    bundle = export_run(run, out, precision=precision, tiles=tiles, heads=heads, name=name, overwrite=overwrite)
     click.echo(describe(bundle))
+    if triton is not None:
+        from stamp_deploy.triton import write_repository
+
+        write_repository(bundle, triton, overwrite=overwrite)
     click.echo(f"bundle  {out}  {bundle.sha256[:12]}")
