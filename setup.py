@@ -35,6 +35,7 @@ extensions = [tiler] if os.path.exists("csrc/_tiler.pyx") else []
 setup(
     packages=packages(),
     options={"build": {"build_base": BUILD_BASE}},
+    include_package_data=False,
     package_dir={"stamp_deploy.training": "training", "stamp_deploy.export": "export"},
     package_data={"stamp_deploy": ["py.typed", "*.pyi", "writers/templates/*.j2"]},
     ext_modules=cythonize(
