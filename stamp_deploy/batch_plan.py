@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from .batch_inputs import Entry
-from .errors import SlideError, StampError, UsageError
+from .errors import DiskError, EngineError, SlideError, StampError, UsageError
 
 SAMPLE_BYTES = 1 << 20
 TISSUE_GUESS = 0.5
@@ -248,6 +248,8 @@ def _examine(slide: PlannedSlide, probe: Probe, is_done: Callable[[str], bool]) 
         return replace(slide, state="done", reason="finished result found")
     try:
         return replace(slide, facts=probe(slide.path, slide.mpp))
+    except (DiskError, EngineError):  # no process can be started: no slide's fault
+        raise
     except StampError as error:
         kind = "missing-mpp" if type(error).__name__ == "MppError" else "unreadable"
         return replace(slide, state="bad", reason=f"{kind}: {error.cause}; {error.remedy}".rstrip("; "))

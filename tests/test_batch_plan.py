@@ -9,7 +9,7 @@ import pytest
 from stamp_deploy import batch_inputs, batch_plan
 from stamp_deploy.batch_inputs import Entry, expand_inputs
 from stamp_deploy.batch_plan import Plan, SlideFacts, parse_shard, plan_batch
-from stamp_deploy.errors import MppError, SlideError, UsageError
+from stamp_deploy.errors import EngineError, MppError, SlideError, UsageError
 
 
 def _probe(path: Path, mpp: float | None) -> SlideFacts:
@@ -109,6 +109,15 @@ def test_shards_cover_every_slide_once(tmp_path: Path) -> None:
 def test_wrong_shard_is_refused(text: str) -> None:
     with pytest.raises(UsageError):
         parse_shard(text)
+
+
+def test_a_probe_that_cannot_start_blames_no_slide(tmp_path: Path) -> None:
+    def cannot(path: Path, mpp: float | None) -> SlideFacts:
+        raise EngineError("the process that opens slides cannot be started", remedy="see the log")
+
+    _files(tmp_path, a="1")
+    with pytest.raises(EngineError):
+        _plan(expand_inputs([tmp_path / "a.svs"]), tmp_path, probe=cannot)
 
 
 def test_done_slides_are_not_opened(tmp_path: Path) -> None:
