@@ -125,7 +125,7 @@ def read_heads(folder: Path, embedding_dim: int) -> list[tuple[nn.Module, dict[s
 
     found = []
     for head, facts in load_heads(folder):
-        dim = int((facts.get("model") or {}).get("dim", embedding_dim))
+        dim = head.get_buffer("mean").numel()  # what standardises the embeddings
         if dim != embedding_dim:
             raise UsageError(
                 f"the head {facts['name']} was trained on embeddings of {dim} values, and this run's have "
