@@ -102,7 +102,8 @@ stamp_decoder *stamp_decoder_new(const uint8_t *tables, size_t size, int colour,
     d->row = malloc((size_t)width * 3);
     d->tables = malloc(size > 0 ? size : 1);
     if (d->row != NULL && d->tables != NULL) {
-        memcpy(d->tables, tables, size);
+        if (size > 0)
+            memcpy(d->tables, tables, size);
         d->tables_size = size;
         *status = reset(d);
     }

@@ -18,13 +18,25 @@ struct stamp_workspace {
     rectangle largest; /* that a tile can need */
     uint16_t *chroma_sums;
     uint8_t *chroma[2]; /* one row, upsampled */
-    int16_t *line;      /* a row of vertical sums, as wide as the largest rectangle */
-    int16_t *sums[3];   /* a row of the model tile */
+    size_t line;        /* values from line to line */
+    uint16_t *lines;    /* [STAMP_LINES] rows summed down, as wide as the largest rectangle */
+    uint16_t *columns;  /* the same, transposed */
+    int16_t *sums[3];   /* [STAMP_LINES] rows of the model tile */
     const uint8_t **rows;
     uint8_t *converted; /* rectangle as RGB planes; made when it is first needed */
     uint8_t *rgb_row;
     stamp_axis x[2][2], y[2][2]; /* [of half-size chroma][starting on an odd pixel] */
 };
+
+static int min_int(int a, int b)
+{
+    return a < b ? a : b;
+}
+
+static int max_int(int a, int b)
+{
+    return a > b ? a : b;
+}
 
 stamp_workspace *stamp_workspace_new(const stamp_kernels *kernels, stamp_geometry geometry, int tile_px, double scale_x,
                                      double scale_y, int exact)
@@ -39,22 +51,24 @@ stamp_workspace *stamp_workspace_new(const stamp_kernels *kernels, stamp_geometr
     w->scale_y = scale_y;
     w->largest.width = (int)ceil(tile_px * scale_x) + 2;
     w->largest.height = (int)ceil(tile_px * scale_y) + 2;
-    size_t cell = (size_t)geometry.width + 64, line = (size_t)w->largest.width + 64;
+    size_t cell = (size_t)geometry.width + 64;
     w->chroma_sums = malloc(sizeof *w->chroma_sums * cell);
     w->chroma[0] = malloc(cell);
     w->chroma[1] = malloc(cell);
     int ok = w->chroma_sums != NULL && w->chroma[0] != NULL && w->chroma[1] != NULL;
     for (int c = 0; c < 3; c++) {
-        w->sums[c] = malloc(sizeof *w->sums[c] * (size_t)tile_px);
+        w->sums[c] = malloc(sizeof *w->sums[c] * (size_t)tile_px * STAMP_LINES);
         ok = ok && w->sums[c] != NULL;
     }
     for (int i = 0; i < 4; i++) {
-        ok = stamp_axis_alloc(&w->x[i / 2][i % 2], tile_px, scale_x) && ok;
-        ok = stamp_axis_alloc(&w->y[i / 2][i % 2], tile_px, scale_y) && ok;
+        ok = stamp_axis_alloc(&w->x[i / 2][i % 2], tile_px, scale_x, i / 2) && ok;
+        ok = stamp_axis_alloc(&w->y[i / 2][i % 2], tile_px, scale_y, i / 2) && ok;
     }
-    w->line = calloc(line + (size_t)w->x[0][0].taps, sizeof *w->line);
-    w->rows = malloc(sizeof *w->rows * (size_t)w->y[0][0].taps);
-    if (!ok || w->line == NULL || w->rows == NULL) {
+    w->line = ((size_t)w->largest.width + (size_t)max_int(w->x[0][0].taps, w->x[1][0].taps) + 23) / 8 * 8;
+    w->lines = calloc(w->line * STAMP_LINES, sizeof *w->lines);
+    w->columns = calloc(w->line * STAMP_LINES, sizeof *w->columns);
+    w->rows = malloc(sizeof *w->rows * (size_t)max_int(w->y[0][0].taps, w->y[1][0].taps));
+    if (!ok || w->lines == NULL || w->columns == NULL || w->rows == NULL) {
         stamp_workspace_free(w);
         return NULL;
     }
@@ -68,7 +82,8 @@ void stamp_workspace_free(stamp_workspace *w)
     free(w->chroma_sums);
     free(w->chroma[0]);
     free(w->chroma[1]);
-    free(w->line);
+    free(w->lines);
+    free(w->columns);
     for (int c = 0; c < 3; c++)
         free(w->sums[c]);
     for (int i = 0; i < 4; i++) {
@@ -79,16 +94,6 @@ void stamp_workspace_free(stamp_workspace *w)
     free(w->converted);
     free(w->rgb_row);
     free(w);
-}
-
-static int min_int(int a, int b)
-{
-    return a < b ? a : b;
-}
-
-static int max_int(int a, int b)
-{
-    return a > b ? a : b;
 }
 
 static size_t cell_at(const stamp_mosaic *m, int x, int y)
@@ -151,11 +156,12 @@ static void convert_row(const stamp_mosaic *m, const stamp_workspace *w, size_t 
     int samples = (g->width + 1) / 2, from = x0 / 2, to = (x1 + 1) / 2;
     for (int c = 0; c < 2; c++) {
         if (layout == STAMP_PLANES_422) {
-            stamp_upsample_422(planes[c] + (size_t)y * g->stride, samples, from, to, w->chroma_sums, w->chroma[c]);
+            w->kernels->upsample_422(planes[c] + (size_t)y * g->stride, samples, from, to, w->chroma_sums,
+                                     w->chroma[c]);
         } else {
             int near = y / 2, far = y & 1 ? min_int(near + 1, (g->height + 1) / 2 - 1) : max_int(near - 1, 0);
-            stamp_upsample_420(planes[c] + (size_t)near * g->stride, planes[c] + (size_t)far * g->stride, samples, from,
-                               to, w->chroma_sums, w->chroma[c]);
+            w->kernels->upsample_420(planes[c] + (size_t)near * g->stride, planes[c] + (size_t)far * g->stride, samples,
+                                     from, to, w->chroma_sums, w->chroma[c]);
         }
         full[c] = w->chroma[c] + (x0 - 2 * from);
     }
@@ -184,10 +190,20 @@ static void copy_rectangle(const stamp_mosaic *m, const stamp_workspace *w, rect
                      out + (size_t)(y - r.top) * stride + (size_t)(part.left - r.left) * 3);
 }
 
-/* Three rows of sums to a row of the model tile. */
-static void finish_row(const stamp_workspace *w, int is_rgb, uint8_t *out)
+/* Lines summed down, of plane c, to sums of the model tile's pixels. */
+static void sum_across(const stamp_workspace *w, const stamp_axis *axis, int width, int c)
 {
-    (is_rgb ? w->kernels->sums_to_rgb : w->kernels->ycc_sums_to_rgb)(w->sums[0], w->sums[1], w->sums[2], w->tile_px, out);
+    w->kernels->sum_across(w->lines, w->line, width, axis->first, axis->wide, axis->taps, axis->reach, w->tile_px,
+                           w->columns, w->sums[c]);
+}
+
+/* Sums of three planes to `count` rows of the model tile. */
+static void finish_rows(const stamp_workspace *w, int is_rgb, int count, uint8_t *out)
+{
+    size_t row = (size_t)w->tile_px;
+    for (size_t i = 0; i < (size_t)count; i++)
+        (is_rgb ? w->kernels->sums_to_rgb : w->kernels->ycc_sums_to_rgb)(
+            w->sums[0] + i * row, w->sums[1] + i * row, w->sums[2] + i * row, w->tile_px, out + i * row * 3);
 }
 
 /* Convert the rectangle, white beyond the image, to planes of RGB, then average. */
@@ -214,43 +230,63 @@ static int resample_converted(const stamp_mosaic *m, stamp_workspace *w, const s
             else
                 memset(row + (size_t)c * plane, 255, (size_t)r.width);
     }
-    for (int i = 0; i < w->tile_px; i++, out += (size_t)w->tile_px * 3) {
+    for (int top = 0; top < w->tile_px; top += STAMP_LINES, out += (size_t)w->tile_px * 3 * STAMP_LINES) {
+        int count = min_int(STAMP_LINES, w->tile_px - top);
         for (int c = 0; c < 3; c++) {
-            for (int k = 0; k < ay->used[i]; k++)
-                w->rows[k] = w->converted + (size_t)c * plane + (size_t)(ay->first[i] + k) * stride;
-            w->kernels->sum_down(w->rows, ay->coarse + (size_t)i * (size_t)ay->taps, ay->used[i], r.width, w->line);
-            w->kernels->sum_across(w->line, ax->first, ax->weight, ax->taps, w->tile_px, w->sums[c]);
+            for (int i = top; i < top + count; i++) {
+                for (int k = 0; k < ay->used[i]; k++)
+                    w->rows[k] = w->converted + (size_t)c * plane + (size_t)(ay->first[i] + k) * stride;
+                w->kernels->sum_down(w->rows, ay->weight + (size_t)i * (size_t)ay->taps, ay->used[i], r.width,
+                                     w->lines + (size_t)(i - top) * w->line);
+            }
+            sum_across(w, ax, r.width, c);
         }
-        finish_row(w, 1, out);
+        finish_rows(w, 1, count, out);
     }
     return STAMP_OK;
 }
 
-/* Average the planes as they are coded, and convert the averages: a quarter of the work, or less. */
-static void resample_planes(const stamp_mosaic *m, stamp_workspace *w, const stamp_axis *const *across,
-                            const stamp_axis *const *down, rectangle r, int layout, uint8_t *out)
+/* Row i of plane c summed down into a line: piece by piece, a piece being the width of a storage tile. */
+static void sum_down_planes(const stamp_mosaic *m, const stamp_workspace *w, const stamp_axis *ay, int i, int c,
+                            int shift_x, int shift_y, int top, int left, int right, uint16_t *line)
 {
-    for (int i = 0; i < w->tile_px; i++, out += (size_t)w->tile_px * 3) {
+    int cell_w = m->geometry.width >> shift_x, cell_h = m->geometry.height >> shift_y;
+    int y0 = top + ay->first[i], used = ay->used[i];
+    const uint16_t *weight = ay->weight + (size_t)i * (size_t)ay->taps;
+    int row0 = y0 / cell_h, column = left / cell_w;
+    for (int x = left, start = column * cell_w; x < right; column++, start += cell_w) {
+        int stop = min_int(right, start + cell_w), row = row0, y = y0 - row0 * cell_h;
+        const uint8_t *plane = NULL;
+        for (int k = 0; k < used; k++, y++) {
+            if (y == cell_h) {
+                y = 0;
+                row++;
+                plane = NULL;
+            }
+            if (plane == NULL)
+                plane = slot_of(m, (size_t)row * (size_t)m->columns + (size_t)column) + (size_t)c * m->geometry.plane;
+            w->rows[k] = plane + (size_t)y * m->geometry.stride + (size_t)(x - start);
+        }
+        w->kernels->sum_down(w->rows, weight, used, stop - x, line + (x - left));
+        x = stop;
+    }
+}
+
+/* Average the planes as they are coded, and convert the averages: a quarter of the work, or less. */
+static void resample_planes(const stamp_mosaic *m, stamp_workspace *w, stamp_axis *const *across, stamp_axis *const *down,
+                            rectangle r, int layout, uint8_t *out)
+{
+    for (int first = 0; first < w->tile_px; first += STAMP_LINES, out += (size_t)w->tile_px * 3 * STAMP_LINES) {
+        int count = min_int(STAMP_LINES, w->tile_px - first);
         for (int c = 0; c < 3; c++) {
             int sx = c > 0 ? stamp_chroma_shift_x(layout) : 0, sy = c > 0 ? stamp_chroma_shift_y(layout) : 0;
-            const stamp_axis *ax = across[sx], *ay = down[sy];
-            int cell_w = m->geometry.width >> sx, cell_h = m->geometry.height >> sy;
-            int left = r.left >> sx, right = (r.left + r.width + sx) >> sx, top = r.top >> sy;
-            for (int x = left; x < right;) {
-                int column = x / cell_w, start = column * cell_w, stop = min_int(right, start + cell_w);
-                for (int k = 0; k < ay->used[i]; k++) {
-                    int y = top + ay->first[i] + k, row = y / cell_h;
-                    size_t cell = (size_t)row * (size_t)m->columns + (size_t)column;
-                    w->rows[k] = slot_of(m, cell) + (size_t)c * m->geometry.plane +
-                                 (size_t)(y - row * cell_h) * m->geometry.stride + (size_t)(x - start);
-                }
-                w->kernels->sum_down(w->rows, ay->coarse + (size_t)i * (size_t)ay->taps, ay->used[i], stop - x,
-                                     w->line + (x - left));
-                x = stop;
-            }
-            w->kernels->sum_across(w->line, ax->first, ax->weight, ax->taps, w->tile_px, w->sums[c]);
+            int left = r.left >> sx, right = (r.left + r.width + sx) >> sx;
+            for (int i = first; i < first + count; i++)
+                sum_down_planes(m, w, down[sy], i, c, sx, sy, r.top >> sy, left, right,
+                                w->lines + (size_t)(i - first) * w->line);
+            sum_across(w, across[sx], right - left, c);
         }
-        finish_row(w, layout == STAMP_PLANES_RGB, out);
+        finish_rows(w, layout == STAMP_PLANES_RGB, count, out);
     }
 }
 
@@ -282,17 +318,17 @@ int stamp_assemble(const stamp_mosaic *m, stamp_workspace *w, double x, double y
     fraction_x += odd_x;
     fraction_y += odd_y;
     stamp_axis *across[2] = {&w->x[0][odd_x], &w->x[1][odd_x]}, *down[2] = {&w->y[0][odd_y], &w->y[1][odd_y]};
-    stamp_axis_fill(across[0], fraction_x, w->scale_x, r.width, 0);
-    stamp_axis_fill(down[0], fraction_y, w->scale_y, r.height, 0);
+    stamp_axis_fill(across[0], fraction_x, w->scale_x, r.width);
+    stamp_axis_fill(down[0], fraction_y, w->scale_y, r.height);
     /* the planes serve where the rectangle lies in the image and chroma samples do not cross storage tiles */
     int whole = left >= 0 && top >= 0 && part.left + part.width == r.left + r.width &&
                 part.top + part.height == r.top + r.height;
     if (w->exact || layout < 0 || !whole || (m->geometry.width & sx) || (m->geometry.height & sy))
         return resample_converted(m, w, across[0], down[0], r, inside(m, r), out);
     if (sx)
-        stamp_axis_fill(across[1], fraction_x, w->scale_x, r.width, 1);
+        stamp_axis_fill(across[1], fraction_x, w->scale_x, r.width);
     if (sy)
-        stamp_axis_fill(down[1], fraction_y, w->scale_y, r.height, 1);
-    resample_planes(m, w, (const stamp_axis *const *)across, (const stamp_axis *const *)down, r, layout, out);
+        stamp_axis_fill(down[1], fraction_y, w->scale_y, r.height);
+    resample_planes(m, w, across, down, r, layout, out);
     return STAMP_OK;
 }

@@ -5,19 +5,21 @@
 #include <stdlib.h>
 #include <string.h>
 
-int stamp_axis_alloc(stamp_axis *axis, int count, double scale)
+int stamp_axis_alloc(stamp_axis *axis, int count, double scale, int shift)
 {
+    int pixels = (int)ceil(scale) + 1, taps = shift ? pixels / 2 + 3 : pixels;
     memset(axis, 0, sizeof *axis);
     axis->count = count;
-    axis->taps = ((int)ceil(scale) + 4 + 3) / 4 * 4;
+    axis->shift = shift;
+    axis->taps = taps;
     size_t weights = (size_t)count * (size_t)axis->taps;
     axis->used = malloc(sizeof *axis->used * (size_t)count);
     axis->first = malloc(sizeof *axis->first * (size_t)count);
     axis->weight = malloc(sizeof *axis->weight * weights);
-    axis->coarse = malloc(sizeof *axis->coarse * weights);
-    axis->share = malloc(sizeof *axis->share * ((size_t)axis->taps + 4));
+    axis->wide = malloc(sizeof *axis->wide * weights * 8);
+    axis->share = malloc(sizeof *axis->share * ((size_t)pixels + 8));
     axis->length = -1;
-    return axis->used != NULL && axis->first != NULL && axis->weight != NULL && axis->coarse != NULL &&
+    return axis->used != NULL && axis->first != NULL && axis->weight != NULL && axis->wide != NULL &&
            axis->share != NULL;
 }
 
@@ -26,7 +28,7 @@ void stamp_axis_free(stamp_axis *axis)
     free(axis->used);
     free(axis->first);
     free(axis->weight);
-    free(axis->coarse);
+    free(axis->wide);
     free(axis->share);
 }
 
@@ -70,12 +72,13 @@ static int to_samples(double *share, int count, int *first, int samples)
     return written;
 }
 
-void stamp_axis_fill(stamp_axis *axis, double start, double scale, int length, int shift)
+void stamp_axis_fill(stamp_axis *axis, double start, double scale, int length)
 {
-    int samples = shift ? (length + 1) / 2 : length;
+    int samples = axis->shift ? (length + 1) / 2 : length;
 
-    if (axis->length == length && axis->shift == shift && axis->start == start)
+    if (axis->length == length && axis->start == start)
         return;
+    axis->reach = 0;
     for (int i = 0; i < axis->count; i++) {
         double low = start + i * scale, high = low + scale;
         if (fabs(low - rint(low)) < 1e-9)
@@ -88,7 +91,7 @@ void stamp_axis_fill(stamp_axis *axis, double start, double scale, int length, i
         }
         int first = (int)floor(low);
         int count = pixel_shares(low, high, length, axis->share);
-        if (shift)
+        if (axis->shift)
             count = to_samples(axis->share, count, &first, samples);
         int lead = 0;
         while (lead < count - 1 && axis->share[lead] == 0)
@@ -98,22 +101,23 @@ void stamp_axis_fill(stamp_axis *axis, double start, double scale, int length, i
         first += lead;
         count -= lead;
 
-        int16_t *weight = axis->weight + (size_t)i * (size_t)axis->taps;
-        uint16_t *coarse = axis->coarse + (size_t)i * (size_t)axis->taps;
-        int total = 0, largest = 0;
+        uint16_t *weight = axis->weight + (size_t)i * (size_t)axis->taps;
+        int total = 0, largest = 0, used = count < axis->taps ? count : axis->taps;
         for (int k = 0; k < axis->taps; k++) {
-            weight[k] = k < count ? (int16_t)lrint(axis->share[lead + k] * STAMP_ONE) : 0;
+            int value = k < used ? (int)lrint(axis->share[lead + k] * 65536) : 0;
+            weight[k] = (uint16_t)(value > 65535 ? 65535 : value);
             total += weight[k];
             if (weight[k] > weight[largest])
                 largest = k;
         }
-        weight[largest] = (int16_t)(weight[largest] + STAMP_ONE - total);
-        for (int k = 0; k < axis->taps; k++)
-            coarse[k] = (uint16_t)(weight[k] == STAMP_ONE ? 65535 : weight[k] * 4);
+        int corrected = weight[largest] + 65536 - total;
+        weight[largest] = (uint16_t)(corrected > 65535 ? 65535 : corrected);
+        for (int k = 0; k < 8 * axis->taps; k++)
+            axis->wide[(size_t)i * 8 * (size_t)axis->taps + (size_t)k] = weight[k / 8];
         axis->first[i] = first;
-        axis->used[i] = count < axis->taps ? count : axis->taps;
+        axis->used[i] = used;
+        axis->reach = used > axis->reach ? used : axis->reach;
     }
     axis->start = start;
     axis->length = length;
-    axis->shift = shift;
 }

@@ -5,23 +5,23 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Output i is the sum of weight[i * taps + k] * source[first[i] + k], in 1 / 16384. */
+/* Output i is the sum over k < used[i] of weight[i * taps + k] * source[first[i] + k], in 1 / 65536. */
 typedef struct {
-    int count;        /* output pixels */
-    int taps;         /* weights an output pixel, a multiple of 4, padded with zeros */
-    int *used;        /* [count]: weights that are not padding */
-    int32_t *first;   /* [count] */
-    int16_t *weight;  /* [count * taps], each row sums to 16384 */
-    uint16_t *coarse; /* [count * taps]: the same in 1 / 65536, at most 65535 */
-    double *share;    /* [taps]: scratch */
-    double start;     /* what the axis was last filled for */
-    int length, shift;
+    int count;       /* output pixels */
+    int taps;        /* room for weights, an output pixel */
+    int reach;       /* the most weights that one uses */
+    int *used;       /* [count] */
+    int32_t *first;  /* [count] */
+    uint16_t *weight; /* [count * taps], zeros from used[i] on; 65535 stands for 1 */
+    uint16_t *wide;  /* [count * taps * 8]: each weight eight times */
+    double *share;   /* scratch */
+    int shift;       /* 1: half-width chroma */
+    double start;    /* what the axis was last filled for */
+    int length;
 } stamp_axis;
 
-#define STAMP_ONE 16384
-
-/* Room for `count` outputs at `scale` source pixels each; 0 without memory. */
-int stamp_axis_alloc(stamp_axis *axis, int count, double scale);
+/* Room for `count` outputs at `scale` source pixels each, of the kind `shift` (see below); 0 without memory. */
+int stamp_axis_alloc(stamp_axis *axis, int count, double scale, int shift);
 void stamp_axis_free(stamp_axis *axis);
 
 /*
@@ -30,6 +30,6 @@ void stamp_axis_free(stamp_axis *axis);
  * With shift 1 the samples are chroma of half the width: sample c covers pixels 2c and 2c + 1, and a pixel is 3/4 its own
  * sample and 1/4 the nearer neighbour, as in libjpeg's upsampling; the two filters are folded into one.
  */
-void stamp_axis_fill(stamp_axis *axis, double start, double scale, int length, int shift);
+void stamp_axis_fill(stamp_axis *axis, double start, double scale, int length);
 
 #endif

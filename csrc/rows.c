@@ -31,24 +31,28 @@ static void interleave(const uint8_t *r, const uint8_t *g, const uint8_t *b, int
     }
 }
 
-static void sum_down(const uint8_t *const *rows, const uint16_t *weight, int taps, int n, int16_t *out)
+static void sum_down(const uint8_t *const *rows, const uint16_t *weight, int taps, int n, uint16_t *out)
 {
     for (int x = 0; x < n; x++) {
         uint32_t sum = (uint32_t)taps / 2;
         for (int k = 0; k < taps; k++)
             sum += ((uint32_t)rows[k][x] << 8) * weight[k] >> 16;
-        out[x] = (int16_t)(sum >> 1);
+        out[x] = (uint16_t)sum;
     }
 }
 
-static void sum_across(const int16_t *row, const int32_t *first, const int16_t *weight, int taps, int n, int16_t *out)
+static void sum_across(const uint16_t *lines, size_t stride, int width, const int32_t *first, const uint16_t *weight,
+                       int taps, int reach, int n, uint16_t *scratch, int16_t *out)
 {
-    for (int i = 0; i < n; i++) {
-        int32_t sum = 1 << 13;
-        for (int k = 0; k < taps; k++)
-            sum += weight[(size_t)i * (size_t)taps + (size_t)k] * row[first[i] + k];
-        out[i] = (int16_t)(sum >> 14);
-    }
+    (void)width;
+    (void)scratch;
+    for (int line = 0; line < STAMP_LINES; line++, lines += stride, out += n)
+        for (int i = 0; i < n; i++) {
+            uint32_t sum = (uint32_t)reach / 2;
+            for (int k = 0; k < reach; k++)
+                sum += (uint32_t)lines[first[i] + k] * weight[8 * ((size_t)i * (size_t)taps + (size_t)k)] >> 16;
+            out[i] = (int16_t)(sum >> 1);
+        }
 }
 
 static void sums_to_rgb(const int16_t *r, const int16_t *g, const int16_t *b, int n, uint8_t *rgb)
@@ -70,21 +74,6 @@ static void ycc_sums_to_rgb(const int16_t *y, const int16_t *cb, const int16_t *
     }
 }
 
-static const stamp_kernels plain = {
-    "plain C", ycc_to_rgb, interleave, sum_down, sum_across, sums_to_rgb, ycc_sums_to_rgb,
-};
-
-const stamp_kernels *stamp_kernels_plain(void)
-{
-    return &plain;
-}
-
-const stamp_kernels *stamp_kernels_best(void)
-{
-    const stamp_kernels *simd = stamp_kernels_x86();
-    return simd != NULL ? simd : &plain;
-}
-
 /* sums[i + 1] of sample i, for samples from - 1 to to, the outermost repeated at the ends of the row */
 static void pad_ends(uint16_t *sums, int width, int from, int to)
 {
@@ -94,7 +83,7 @@ static void pad_ends(uint16_t *sums, int width, int from, int to)
         sums[to + 1] = sums[to];
 }
 
-void stamp_upsample_420(const uint8_t *near, const uint8_t *far, int width, int from, int to, uint16_t *scratch,
+static void upsample_420(const uint8_t *near, const uint8_t *far, int width, int from, int to, uint16_t *scratch,
                         uint8_t *out)
 {
     int low = from > 0 ? from - 1 : 0, high = to < width ? to + 1 : width;
@@ -110,7 +99,7 @@ void stamp_upsample_420(const uint8_t *near, const uint8_t *far, int width, int 
     }
 }
 
-void stamp_upsample_422(const uint8_t *row, int width, int from, int to, uint16_t *scratch, uint8_t *out)
+static void upsample_422(const uint8_t *row, int width, int from, int to, uint16_t *scratch, uint8_t *out)
 {
     int low = from > 0 ? from - 1 : 0, high = to < width ? to + 1 : width;
     for (int i = low; i < high; i++)
@@ -123,4 +112,19 @@ void stamp_upsample_422(const uint8_t *row, int width, int from, int to, uint16_
         uint16_t pair = (uint16_t)(even | odd << 8);
         memcpy(out + 2 * i, &pair, 2);
     }
+}
+
+static const stamp_kernels plain = {
+    "plain C", ycc_to_rgb, interleave, sum_down, sum_across, upsample_420, upsample_422, sums_to_rgb, ycc_sums_to_rgb,
+};
+
+const stamp_kernels *stamp_kernels_plain(void)
+{
+    return &plain;
+}
+
+const stamp_kernels *stamp_kernels_best(void)
+{
+    const stamp_kernels *simd = stamp_kernels_x86();
+    return simd != NULL ? simd : &plain;
 }

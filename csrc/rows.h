@@ -5,7 +5,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Rows of weighted sums hold 16-bit values in 1/128 of a grey level. */
+/* Weighted sums are 16-bit: down the rows in 1/256 of a grey level (unsigned), then across in 1/128 (signed). */
+enum { STAMP_LINES = 8 }; /* rows that are summed across at once */
+
 typedef struct {
     const char *name;
 
@@ -16,10 +18,24 @@ typedef struct {
     void (*interleave)(const uint8_t *r, const uint8_t *g, const uint8_t *b, int n, uint8_t *rgb);
 
     /* out[x] = sum of weight[k] * rows[k][x]; weights are in 1 / 65536 and sum to 1. */
-    void (*sum_down)(const uint8_t *const *rows, const uint16_t *weight, int taps, int n, int16_t *out);
+    void (*sum_down)(const uint8_t *const *rows, const uint16_t *weight, int taps, int n, uint16_t *out);
 
-    /* out[i] = sum of weight[i * taps + k] * row[first[i] + k]; weights are in 1 / 16384, taps is a multiple of 4. */
-    void (*sum_across)(const int16_t *row, const int32_t *first, const int16_t *weight, int taps, int n, int16_t *out);
+    /*
+     * For each of STAMP_LINES lines: out[i] = sum over k < reach of weight[i * taps + k] * line[first[i] + k]. Weights
+     * are in 1 / 65536, and each stands there eight times. Lines are `stride` values apart and hold `width`, output rows
+     * are n apart; scratch holds STAMP_LINES * (width + taps + 8) values.
+     */
+    void (*sum_across)(const uint16_t *lines, size_t stride, int width, const int32_t *first, const uint16_t *weight,
+                       int taps, int reach, int n, uint16_t *scratch, int16_t *out);
+
+    /*
+     * libjpeg's "fancy" triangle upsampling, bit for bit: the output pixels of samples [from, to) of a chroma row of
+     * `width` samples to out[2 * (to - from)]. near and far are the row that the output row lies in and its nearer
+     * neighbour (the same row twice where there is none). scratch holds width + 2 values and 16 more.
+     */
+    void (*upsample_420)(const uint8_t *near, const uint8_t *far, int width, int from, int to, uint16_t *scratch,
+                         uint8_t *out);
+    void (*upsample_422)(const uint8_t *row, int width, int from, int to, uint16_t *scratch, uint8_t *out);
 
     /* Rows of sums to interleaved RGB. */
     void (*sums_to_rgb)(const int16_t *r, const int16_t *g, const int16_t *b, int n, uint8_t *rgb);
@@ -29,14 +45,5 @@ typedef struct {
 /* The best kernels for this machine, or the plain ones. */
 const stamp_kernels *stamp_kernels_best(void);
 const stamp_kernels *stamp_kernels_plain(void);
-
-/*
- * libjpeg's "fancy" triangle upsampling, bit for bit. near and far are chroma rows of `width` samples: the one that the
- * output row lies in and its nearer neighbour (the same row twice where there is none). Writes the output pixels of
- * samples [from, to) to out[2 * (to - from)]; scratch holds width + 2 values.
- */
-void stamp_upsample_420(const uint8_t *near, const uint8_t *far, int width, int from, int to, uint16_t *scratch,
-                        uint8_t *out);
-void stamp_upsample_422(const uint8_t *row, int width, int from, int to, uint16_t *scratch, uint8_t *out);
 
 #endif

@@ -101,63 +101,171 @@ SIMD static void interleave(const uint8_t *r, const uint8_t *g, const uint8_t *b
     }
 }
 
-INLINE void down16(const uint8_t *const *rows, const uint16_t *weight, int taps, int x, int16_t *out)
+INLINE void down16(const uint8_t *const *rows, const __m128i *w, int taps, int x, uint16_t *out)
 {
     const __m128i zero = _mm_setzero_si128();
     __m128i low = _mm_set1_epi16((short)(taps / 2)), high = low;
     for (int k = 0; k < taps; k++) {
-        __m128i w = _mm_set1_epi16((short)weight[k]), pixels = load(rows[k] + x);
-        low = _mm_add_epi16(low, _mm_mulhi_epu16(_mm_unpacklo_epi8(zero, pixels), w));
-        high = _mm_add_epi16(high, _mm_mulhi_epu16(_mm_unpackhi_epi8(zero, pixels), w));
+        __m128i pixels = load(rows[k] + x);
+        low = _mm_add_epi16(low, _mm_mulhi_epu16(_mm_unpacklo_epi8(zero, pixels), w[k]));
+        high = _mm_add_epi16(high, _mm_mulhi_epu16(_mm_unpackhi_epi8(zero, pixels), w[k]));
     }
-    store(out + x, _mm_srli_epi16(low, 1));
-    store(out + x + 8, _mm_srli_epi16(high, 1));
+    store(out + x, low);
+    store(out + x + 8, high);
 }
 
-SIMD static void sum_down(const uint8_t *const *rows, const uint16_t *weight, int taps, int n, int16_t *out)
+/* With a constant number of taps the compiler keeps weights and pointers in registers. */
+INLINE void down_fixed(const uint8_t *const *from, const uint16_t *weight, int taps, int n, uint16_t *out)
 {
-    if (n < 16) {
-        stamp_kernels_plain()->sum_down(rows, weight, taps, n, out);
-        return;
+    __m128i w[4];
+    const uint8_t *rows[4];
+    for (int k = 0; k < taps; k++) {
+        w[k] = _mm_set1_epi16((short)weight[k]);
+        rows[k] = from[k];
     }
     int x = 0;
     for (; x + 16 <= n; x += 16)
-        down16(rows, weight, taps, x, out);
+        down16(rows, w, taps, x, out);
     if (x < n)
-        down16(rows, weight, taps, n - 16, out);
+        down16(rows, w, taps, n - 16, out);
 }
 
-/* Two output pixels: 4 values each, multiplied and added in pairs. */
-INLINE __m128i across2(const int16_t *row, const int32_t *first, const int16_t *weight, int taps)
+/* Any number of taps. */
+INLINE void down_any(const uint8_t *const *rows, const uint16_t *weight, int taps, int n, uint16_t *out)
 {
-    __m128i sum = _mm_setzero_si128();
-    for (int k = 0; k < taps; k += 4) {
-        __m128i a = _mm_loadl_epi64((const __m128i *)(row + first[0] + k));
-        __m128i b = _mm_loadl_epi64((const __m128i *)(row + first[1] + k));
-        __m128i w = _mm_unpacklo_epi64(_mm_loadl_epi64((const __m128i *)(weight + k)),
-                                       _mm_loadl_epi64((const __m128i *)(weight + taps + k)));
-        sum = _mm_add_epi32(sum, _mm_madd_epi16(_mm_unpacklo_epi64(a, b), w));
+    const __m128i zero = _mm_setzero_si128();
+    for (int x = 0; x < n; x = x + 16 < n && x + 32 > n ? n - 16 : x + 16) {
+        __m128i low = _mm_set1_epi16((short)(taps / 2)), high = low;
+        for (int k = 0; k < taps; k++) {
+            __m128i w = _mm_set1_epi16((short)weight[k]), pixels = load(rows[k] + x);
+            low = _mm_add_epi16(low, _mm_mulhi_epu16(_mm_unpacklo_epi8(zero, pixels), w));
+            high = _mm_add_epi16(high, _mm_mulhi_epu16(_mm_unpackhi_epi8(zero, pixels), w));
+        }
+        store(out + x, low);
+        store(out + x + 8, high);
     }
-    return sum;
 }
 
-SIMD static void sum_across(const int16_t *row, const int32_t *first, const int16_t *weight, int taps, int n,
-                            int16_t *out)
+SIMD static void sum_down(const uint8_t *const *rows, const uint16_t *weight, int taps, int n, uint16_t *out)
 {
-    const __m128i half = _mm_set1_epi32(1 << 13);
-    int i = 0;
-    for (; i + 8 <= n; i += 8) {
-        const int16_t *w = weight + (size_t)i * (size_t)taps;
-        size_t two = 2 * (size_t)taps;
-        __m128i low = _mm_hadd_epi32(across2(row, first + i, w, taps), across2(row, first + i + 2, w + two, taps));
-        __m128i high = _mm_hadd_epi32(across2(row, first + i + 4, w + 2 * two, taps),
-                                      across2(row, first + i + 6, w + 3 * two, taps));
-        low = _mm_srai_epi32(_mm_add_epi32(low, half), 14);
-        high = _mm_srai_epi32(_mm_add_epi32(high, half), 14);
-        store(out + i, _mm_packs_epi32(low, high));
+    if (n < 16)
+        stamp_kernels_plain()->sum_down(rows, weight, taps, n, out);
+    else if (taps == 1)
+        down_fixed(rows, weight, 1, n, out);
+    else if (taps == 2)
+        down_fixed(rows, weight, 2, n, out);
+    else if (taps == 3)
+        down_fixed(rows, weight, 3, n, out);
+    else if (taps == 4)
+        down_fixed(rows, weight, 4, n, out);
+    else
+        down_any(rows, weight, taps, n, out);
+}
+
+/* 8 rows of 8 values to 8 columns: from and to may not overlap; steps are in values. */
+INLINE void transpose8(const uint16_t *from, size_t step, uint16_t *to, size_t to_step)
+{
+    __m128i r[8], s[8];
+    for (int i = 0; i < 8; i++)
+        r[i] = load(from + (size_t)i * step);
+    for (int i = 0; i < 4; i++) {
+        s[2 * i] = _mm_unpacklo_epi16(r[i], r[i + 4]);
+        s[2 * i + 1] = _mm_unpackhi_epi16(r[i], r[i + 4]);
     }
-    if (i < n)
-        stamp_kernels_plain()->sum_across(row, first + i, weight + (size_t)i * (size_t)taps, taps, n - i, out + i);
+    for (int i = 0; i < 4; i++) {
+        r[2 * i] = _mm_unpacklo_epi16(s[i], s[i + 4]);
+        r[2 * i + 1] = _mm_unpackhi_epi16(s[i], s[i + 4]);
+    }
+    for (int i = 0; i < 4; i++) {
+        store(to + (size_t)(2 * i) * to_step, _mm_unpacklo_epi16(r[i], r[i + 4]));
+        store(to + (size_t)(2 * i + 1) * to_step, _mm_unpackhi_epi16(r[i], r[i + 4]));
+    }
+}
+
+/* A register holds one column of the 8 lines, so that sums across become sums of registers. */
+INLINE void across_columns(const uint16_t *columns, const int32_t *first, const uint16_t *weight, int taps, int reach,
+                           int n, int16_t *out)
+{
+    uint16_t block[64];
+    for (int i = 0; i < n; i++) {
+        const uint16_t *column = columns + (size_t)first[i] * 8, *w = weight + (size_t)i * (size_t)taps * 8;
+        __m128i sum = _mm_set1_epi16((short)(reach / 2));
+        for (int k = 0; k < reach; k++)
+            sum = _mm_add_epi16(sum, _mm_mulhi_epu16(load(column + 8 * k), load(w + 8 * k)));
+        store(block + 8 * (i & 7), _mm_srli_epi16(sum, 1));
+        if ((i & 7) == 7)
+            transpose8(block, 8, (uint16_t *)out + (i - 7), (size_t)n);
+    }
+    for (int i = n / 8 * 8; i < n; i++)
+        for (int line = 0; line < 8; line++)
+            out[(size_t)line * (size_t)n + (size_t)i] = (int16_t)block[8 * (i & 7) + line];
+}
+
+SIMD static void sum_across(const uint16_t *lines, size_t stride, int width, const int32_t *first,
+                            const uint16_t *weight, int taps, int reach, int n, uint16_t *scratch, int16_t *out)
+{
+    for (int x = 0; x < width; x += 8)
+        transpose8(lines + x, stride, scratch + (size_t)x * 8, 8);
+    if (reach == 2)
+        across_columns(scratch, first, weight, taps, 2, n, out);
+    else if (reach == 3)
+        across_columns(scratch, first, weight, taps, 3, n, out);
+    else if (reach == 4)
+        across_columns(scratch, first, weight, taps, 4, n, out);
+    else
+        across_columns(scratch, first, weight, taps, reach, n, out);
+}
+
+/* Pixels of 8 samples: sums[-1 .. 8] must be there. */
+INLINE void spread8(const uint16_t *sums, int even_half, int odd_half, int shift, uint8_t *out)
+{
+    __m128i own = load(sums), thrice = _mm_add_epi16(own, _mm_add_epi16(own, own));
+    __m128i even = _mm_add_epi16(_mm_add_epi16(thrice, load(sums - 1)), _mm_set1_epi16((short)even_half));
+    __m128i odd = _mm_add_epi16(_mm_add_epi16(thrice, load(sums + 1)), _mm_set1_epi16((short)odd_half));
+    store(out, _mm_or_si128(_mm_srli_epi16(even, shift), _mm_slli_epi16(_mm_srli_epi16(odd, shift), 8)));
+}
+
+/* sums[1 ..] of samples [from, to) and their neighbours; beyond the row, the outermost again. */
+INLINE void spread(uint16_t *sums, int width, int from, int to, int even_half, int odd_half, int shift, uint8_t *out)
+{
+    if (from == 0)
+        sums[0] = sums[1];
+    if (to == width)
+        sums[to + 1] = sums[to];
+    int i = from;
+    for (; i + 8 <= to; i += 8)
+        spread8(sums + i + 1, even_half, odd_half, shift, out + 2 * (i - from));
+    if (i < to)
+        spread8(sums + to - 8 + 1, even_half, odd_half, shift, out + 2 * (to - 8 - from));
+}
+
+SIMD static void upsample_420(const uint8_t *near, const uint8_t *far, int width, int from, int to, uint16_t *scratch,
+                              uint8_t *out)
+{
+    if (to - from < 8) {
+        stamp_kernels_plain()->upsample_420(near, far, width, from, to, scratch, out);
+        return;
+    }
+    const __m128i zero = _mm_setzero_si128();
+    int low = from > 0 ? from - 1 : 0, high = to < width ? to + 1 : width;
+    for (int i = low; i < high; i += 8) { /* reads up to 7 bytes beyond, within the row's stride */
+        __m128i n = _mm_unpacklo_epi8(_mm_loadl_epi64((const __m128i *)(near + i)), zero);
+        __m128i f = _mm_unpacklo_epi8(_mm_loadl_epi64((const __m128i *)(far + i)), zero);
+        store(scratch + i + 1, _mm_add_epi16(_mm_add_epi16(n, _mm_add_epi16(n, n)), f));
+    }
+    spread(scratch, width, from, to, 8, 7, 4, out);
+}
+
+SIMD static void upsample_422(const uint8_t *row, int width, int from, int to, uint16_t *scratch, uint8_t *out)
+{
+    if (to - from < 8) {
+        stamp_kernels_plain()->upsample_422(row, width, from, to, scratch, out);
+        return;
+    }
+    int low = from > 0 ? from - 1 : 0, high = to < width ? to + 1 : width;
+    for (int i = low; i < high; i += 8)
+        store(scratch + i + 1, _mm_unpacklo_epi8(_mm_loadl_epi64((const __m128i *)(row + i)), _mm_setzero_si128()));
+    spread(scratch, width, from, to, 1, 2, 2, out);
 }
 
 INLINE __m128i to_bytes(__m128i low, __m128i high)
@@ -202,7 +310,7 @@ SIMD static void ycc_sums_to_rgb(const int16_t *y, const int16_t *cb, const int1
 }
 
 static const stamp_kernels ssse3 = {
-    "SSSE3", ycc_to_rgb, interleave, sum_down, sum_across, sums_to_rgb, ycc_sums_to_rgb,
+    "SSSE3", ycc_to_rgb, interleave, sum_down, sum_across, upsample_420, upsample_422, sums_to_rgb, ycc_sums_to_rgb,
 };
 
 const stamp_kernels *stamp_kernels_x86(void)

@@ -197,20 +197,59 @@ def test_slots_are_the_callers(cmu_slide: Path) -> None:
 )
 def test_the_core_refuses_bad_arguments(arguments: tuple) -> None:  # type: ignore[type-arg]
     with pytest.raises(ValueError):
-        _tiler.Decoder(*arguments)
+        _tiler.Worker(*arguments)
 
 
-def test_the_core_checks_every_buffer() -> None:
-    decoder = _tiler.Decoder(b"", 6, 64, 64, 1)
-    pool, one = np.zeros((2, 64, 64, 3), np.uint8), np.ones(1, np.int64)
-    status = np.zeros(1, np.uint8)
-    for slots in (np.array([2], np.int32), np.array([-1], np.int32), np.zeros(2, np.int32)):
+def job(**changes: object) -> _tiler.Job:
+    one = np.ones(1, np.int64)
+    arguments: dict[str, object] = {
+        "fd": 0, "offsets": one, "sizes": one, "cells": np.zeros(1, np.int32), "slots": np.zeros(1, np.int32),
+        "pool": np.zeros((2, 1000), np.uint8), "slot": np.full((1, 1), -1, np.int32),
+        "state": np.zeros((1, 1), np.uint8), "layout": np.zeros((1, 1), np.uint8), "image_w": 64, "image_h": 64,
+        "corners": np.zeros((1, 2)), "out": np.zeros((1, 8, 8, 3), np.uint8), "status": np.zeros(1, np.uint8),
+        "stop": _tiler.Stop(),
+    }  # fmt: skip
+    return _tiler.Job(**{**arguments, **changes})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"slots": np.array([2], np.int32)},
+        {"slots": np.array([-1], np.int32)},
+        {"slots": np.zeros(2, np.int32)},
+        {"cells": np.array([1], np.int32)},
+        {"offsets": np.array([-1])},
+        {"sizes": np.array([-1])},
+        {"sizes": np.ones(2, np.int64)},
+        {"pool": np.zeros((0, 1000), np.uint8)},
+        {"state": np.zeros((2, 1), np.uint8)},
+        {"layout": np.zeros((1, 2), np.uint8)},
+        {"corners": np.zeros((1, 3))},
+        {"corners": np.full((1, 2), np.nan)},
+        {"corners": np.full((1, 2), 1e12)},
+        {"out": np.zeros((2, 8, 8, 3), np.uint8)},
+        {"status": np.zeros(2, np.uint8)},
+        {"image_w": 0},
+    ],
+)
+def test_the_core_checks_every_buffer(changes: dict[str, object]) -> None:
+    job()
+    with pytest.raises(ValueError):
+        job(**changes)
+
+
+def test_a_worker_refuses_a_job_of_another_size() -> None:
+    worker = _tiler.Worker(b"", 6, 64, 64, 1, 8)
+    with pytest.raises(ValueError, match="slots"):
+        worker.run(job())
+    with pytest.raises(ValueError, match="tile"):
+        worker.run(job(pool=np.zeros((2, worker.slot_bytes), np.uint8), out=np.zeros((1, 9, 8, 3), np.uint8)))
+    for size in (0.5, 600.0, np.nan):
         with pytest.raises(ValueError):
-            decoder.decode_many(0, one, one, slots, pool, status)
+            _tiler.Worker(b"", 6, 64, 64, 1, 8, size, 1.0)
     with pytest.raises(ValueError):
-        decoder.decode_many(0, one, one, np.zeros(1, np.int32), pool[:, :32].copy(), status)
-    with pytest.raises(ValueError):
-        _tiler.Assembler(0, 1.0, 1.0)
+        _tiler.Worker(b"", 6, 64, 64, 1, 0)
 
 
 def test_times_start_at_nothing() -> None:
