@@ -60,6 +60,7 @@ def make_run(
 ) -> Path:
     """A run folder: a tiny ViT with random weights, its head the ridge solution on its own embedding."""
     import torch
+
     from stamp_deploy.training.baselines import fit_ridge_cv
     from stamp_deploy.training.cohort import load_cohort
     from stamp_deploy.training.config import TrainConfig
@@ -70,7 +71,8 @@ def make_run(
 
     sets, opened = read_gmt(gmt), load_cohort(cohort)
     adapt = settings.get("adapt", "lora")
-    kwargs = {"img_size": opened.tile_px, "patch_size": opened.tile_px // 4, "embed_dim": 48, "depth": 2, "num_heads": 2}
+    side = opened.tile_px
+    kwargs = {"img_size": side, "patch_size": side // 4, "embed_dim": 48, "depth": 2, "num_heads": 2}
     info = RunInfo(
         pfm_id="timm/vit_tiny_patch16_224",
         timm_name="vit_tiny_patch16_224",

@@ -57,7 +57,8 @@ def rich_table(evaluation: Evaluation) -> Table:
 def _interval(interval: dict[str, Any]) -> str:
     if interval["low"] is None:
         return "none"
-    return f"{_number(interval['low'])} to {_number(interval['high'])}" + (" *" if interval["unit"] == "sections" else "")
+    mark = " *" if interval["unit"] == "sections" else ""
+    return f"{_number(interval['low'])} to {_number(interval['high'])}{mark}"
 
 
 def footnotes(evaluation: Evaluation) -> list[str]:

@@ -17,7 +17,7 @@ from stamp_deploy.errors import DataError
 
 _ENSEMBL = re.compile(r"ENS[A-Z]{0,6}G\d{11}(\.\d+)?(_PAR_Y)?", re.IGNORECASE)
 _CONTROL = re.compile(
-    r"(neg(ative)?[ _-]?(control|ctrl|prb|prob)|blank[_-]|antisense[_-]|unassigned[ _-]?codeword|deprecated[_ -]"
+    r"(neg(ative)?[ _-]?(control|ctrl|prb|prob)|blank[_-]|antisense[_-]|unassigned[ _-]?codeword|deprecated[_ -]?(codeword)?[_ -]?"
     r"|intergenic[_-]|genomic[ _-]?control|ercc[_-]\d|system[_ -]?control|false[ _-]?code|__ambiguous|__no_feature"
     r"|__alignment_not_unique|__not_aligned|__too_low)",
     re.IGNORECASE,

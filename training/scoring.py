@@ -151,7 +151,6 @@ def as_counts(counts: Any, columns: int) -> sparse.csr_array:
     DataError
         As described, or the width is not the number of genes.
     """
-    given = counts.data if sparse.issparse(counts) and hasattr(counts, "data") else None
     matrix = sparse.csr_array(counts)
     if matrix.ndim != 2 or matrix.shape[1] != columns:
         raise DataError(f"counts of shape {matrix.shape} do not fit {columns} genes")
@@ -162,8 +161,7 @@ def as_counts(counts: Any, columns: int) -> sparse.csr_array:
         if low < 0:
             raise DataError(f"counts are negative (down to {low:g})", remedy="use raw counts, not scaled values")
     if not matrix.has_canonical_format or (matrix.data == 0).any():
-        if matrix.data is given:
-            matrix = matrix.copy()
+        matrix = matrix.copy()  # may share the caller's memory
         matrix.sum_duplicates()
         matrix.eliminate_zeros()
     return matrix

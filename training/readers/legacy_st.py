@@ -84,14 +84,15 @@ def read_counts(path: Path) -> tuple[sparse.csr_array, tuple[str, ...], tuple[st
     try:
         with open_text(path) as handle:
             names = handle.readline().rstrip("\r\n").split("\t")
-            if names and names[0].strip() == "":
+            corner = names[0].strip() == ""
+            if corner:
                 names = names[1:]
             for number_, line in enumerate(handle, 2):
                 if not line.strip():
                     continue
                 name, _, rest = line.rstrip("\r\n").partition("\t")
                 values = np.array([v if v.strip() else "nan" for v in rest.split("\t")], np.float32)
-                if not barcodes and len(values) == len(names) - 1:
+                if not barcodes and not corner and len(values) == len(names) - 1:
                     names = names[1:]  # the header names the column of spots too
                 if len(values) != len(names):
                     raise DataError(
