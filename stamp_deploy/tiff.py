@@ -68,7 +68,12 @@ def read_levels(path: Path, levels: Sequence[Level]) -> list[TiffLevel | str]:
         with tifffile.TiffFile(path) as tiff:
             pages = [page for page in tiff.pages if isinstance(page, tifffile.TiffPage)]
             return [_read_level(pages, level) for level in levels]
-    except (tifffile.TiffFileError, ValueError, KeyError, IndexError, OverflowError, MemoryError) as error:
+    except OSError as error:
+        raise SlideError(
+            f"cannot be read: {error.strerror or 'input/output error'}", path=path, remedy="check the disk and the rights"
+        ) from error
+    except Exception as error:
+        # what tifffile raises on damaged directories is anything: fuzzing met TypeError, AttributeError, struct.error
         raise SlideError(
             f"its TIFF directories cannot be read: {' '.join(str(error).split())}",
             path=path,

@@ -1,0 +1,96 @@
+"""Spoil small TIFF files at random and read their directories: a SlideError or an answer, soon and in bounded memory.
+
+    python csrc/fuzz/fuzz_tiff.py --seconds 120 --found FOLDER [--seed N]
+
+Files that make the reader fail in any other way are kept in FOLDER; the exit status is then 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import resource
+import sys
+import tempfile
+import time
+import traceback
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
+
+from slide_factory import texture, write_slide  # noqa: E402
+
+from stamp_deploy.backends import Level  # noqa: E402
+from stamp_deploy.errors import SlideError  # noqa: E402
+from stamp_deploy.tiff import read_levels  # noqa: E402
+
+LEVELS = (Level(0, 300, 200, 1, 1), Level(1, 75, 50, 4, 4))
+SLOW_S = 5.0
+MEMORY = 4 << 30
+
+
+def spoil(data: bytes, choose: random.Random) -> bytes:
+    """A few changes, most of them where the directories lie."""
+    spoilt = bytearray(data)
+    for _ in range(choose.randint(1, 8)):
+        if not spoilt:
+            break
+        # directories and their values lie at the ends of what tifffile writes
+        at = choose.choice((choose.randrange(len(spoilt)), choose.randrange(min(700, len(spoilt)))))
+        kind = choose.randrange(5)
+        if kind == 0:
+            spoilt[at] = choose.randrange(256)
+        elif kind == 1:
+            spoilt[at : at + 4] = choose.choice((0, 1, 0xFFFFFFFF, 0x7FFFFFFF, 0x10000, at)).to_bytes(4, "little")
+        elif kind == 2:
+            spoilt[at : at + 12] = spoilt[(b := choose.randrange(len(spoilt))) : b + 12]
+        elif kind == 3:
+            del spoilt[at : at + choose.randint(1, 40)]
+        else:
+            spoilt[at : at + 2] = choose.choice((256, 257, 258, 259, 262, 277, 322, 323, 324, 325, 347)).to_bytes(2, "little")
+    return bytes(spoilt)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--found", type=Path, required=True)
+    parser.add_argument("--seed", type=int, default=int(time.time()))
+    options = parser.parse_args()
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    choose = random.Random(options.seed)
+    found = tried = refused = 0
+    with tempfile.TemporaryDirectory() as folder:
+        seeds = []
+        for number, (coding, big) in enumerate((("420", False), ("rgb", True), ("422", False), ("444", True))):
+            path = Path(folder) / f"{number}.svs"
+            write_slide(path, texture(200, 300), tile=64, coding=coding, bigtiff=big, levels=(4,))
+            seeds.append(path.read_bytes())
+        target = Path(folder) / "spoilt.svs"
+        end = time.monotonic() + options.seconds
+        while time.monotonic() < end:
+            data = spoil(choose.choice(seeds), choose)
+            target.write_bytes(data)
+            started = time.monotonic()
+            problem = ""
+            try:
+                read_levels(target, LEVELS)
+            except SlideError:
+                refused += 1
+            except BaseException:
+                problem = traceback.format_exc()
+            if time.monotonic() - started > SLOW_S:
+                problem = f"took {time.monotonic() - started:.1f} s"
+            tried += 1
+            if problem:
+                found += 1
+                options.found.mkdir(parents=True, exist_ok=True)
+                kept = options.found / f"tiff-{options.seed}-{tried}.svs"
+                kept.write_bytes(data)
+                print(f"{kept}:\n{problem}", flush=True)
+    print(f"seed {options.seed}: {tried} files, {refused} refused, {found} problems")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
