@@ -21,7 +21,10 @@ from .errors import DiskError, StampError, UsageError
 
 DONE_MARKER = "DONE"
 _STAGING = ".partial-"
-_DISK_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG})
+_DISK_ERRNOS = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG}
+    | {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG}
+)
 
 
 def fsync_path(path: Path) -> None:
@@ -70,14 +73,26 @@ def is_done(directory: Path) -> bool:
 
 
 def check_output(final: Path, *, overwrite: bool) -> None:
-    """Refuse early an output folder that would not be replaced.
+    """Refuse early an output folder that would not be replaced or could not be made.
 
     Raises
     ------
     UsageError
         `final` is a file, holds a finished result and `overwrite` is false, or holds foreign files.
+    DiskError
+        The folder in which `final` would be made is no folder, or may not be written.
     """
-    if not final.exists():
+    with disk_errors(final):
+        exists = final.exists()
+    if not exists:
+        above = next((folder for folder in final.absolute().parents if folder.exists()), Path("/"))
+        if not (above.is_dir() and os.access(above, os.W_OK | os.X_OK)):
+            raise DiskError(
+                f"cannot write the output: {above.name or above} "
+                + ("may not be written" if above.is_dir() else "is not a folder"),
+                path=final,
+                remedy="check its permissions, or name another output with -o",
+            )
         return
     if not final.is_dir():
         raise UsageError("the output exists and is not a folder", path=final, remedy="name another output with -o")

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .result import Result
 
 GROUP = "stamp_deploy.verbs"
+STOPPED = 130
 SUMMARIES = {
     "audit": "Show or check the append-only audit log.",
     "batch": "Score folders of slides; resumes by itself.",
@@ -33,6 +34,8 @@ SUMMARIES = {
     "demo": "Make a slide and a cohort, train, export, infer, compare.",
     "evaluate": "Table of a run against its baselines and controls.",
     "export": "Merge a run's adapter and compile it into a bundle.",
+    "sign": "Sign a bundle with a private key.",
+    "triton": "Lay a bundle out as a model repository of the Triton server.",
     "parity": "Check a bundle's engines on this machine.",
     "train": "Fine-tune a foundation model on pathway scores.",
     "train-head": "Train a slide-level head on tile embeddings.",
@@ -41,8 +44,8 @@ SUMMARIES = {
 }
 SECTIONS = {
     "Score slides": ("infer", "batch", "watch", "inspect"),
-    "Trust the machine and the model": ("doctor", "verify", "parity", "build", "bench", "audit"),
-    "Train and export": ("demo", "cohort", "train", "train-head", "evaluate", "export"),
+    "Trust the machine and the model": ("doctor", "verify", "sign", "parity", "build", "bench", "audit"),
+    "Train and export": ("demo", "cohort", "train", "train-head", "evaluate", "export", "triton"),
 }
 EXTRA_OF = {"cohort": "train", "demo": "train,export", "evaluate": "train", "export": "export", "train": "train"}
 EXTRA_OF["train-head"] = "train"
@@ -60,15 +63,7 @@ class VerbGroup(click.Group):
         points = entry_points(group=GROUP, name=cmd_name)
         if not points:
             return None
-        try:
-            command: click.Command = next(iter(points)).load()
-        except ImportError as error:
-            if error.name is None or error.name.split(".")[0] == "stamp_deploy":
-                raise
-            extra = EXTRA_OF.get(cmd_name, "train")
-            raise click.ClickException(
-                f"`{cmd_name}` needs the package {error.name}: pip install 'stamp-deploy[{extra}]'"
-            ) from error
+        command: click.Command = next(iter(points)).load()
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -223,11 +218,29 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(ExitCode.USAGE)
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("stamp-deploy: stopped; nothing was left half-written", err=True)
-        sys.exit(130)
     except BrokenPipeError:
         sys.exit(ExitCode.OK)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").split(".")[0]
+        if package in ("", "stamp_deploy"):
+            raise
+        verb = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
+        extra = EXTRA_OF.get(verb)
+        remedy = f"pip install 'stamp-deploy[{extra}]'" if extra else "install stamp-deploy again"
+        click.echo(f"stamp-deploy: `{verb}` needs the Python package {package} - {remedy}", err=True)
+        sys.exit(ExitCode.USAGE)
+    except BaseException as error:
+        if not _was_stopped(error):
+            raise
+        click.echo("stamp-deploy: stopped; nothing was left half-written", err=True)
+        sys.exit(STOPPED)
+
+
+def _was_stopped(error: BaseException | None) -> bool:
+    """Whether Ctrl-C or SIGTERM is behind an error: a library that was being imported may hide it in its own."""
+    while error is not None and not isinstance(error, click.Abort | KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 if __name__ == "__main__":
