@@ -81,7 +81,9 @@ UNI2_KWARGS = {
     "img_size": 224, "patch_size": 14, "depth": 24, "num_heads": 24, "init_values": 1e-5, "embed_dim": 1536,
     "mlp_ratio": 5.33334, "no_embed_class": True, "reg_tokens": 8, "dynamic_img_size": True, **SWIGLU,
 }  # fmt: skip
-VIRCHOW_KWARGS = {"init_values": 1e-5, "mlp_ratio": 5.3375, "dynamic_img_size": True, **SWIGLU}
+VIRCHOW_KWARGS = {
+    "init_values": 1e-5, "mlp_ratio": 5.3375, "global_pool": "", "dynamic_img_size": True, **SWIGLU,
+}  # fmt: skip
 HOPTIMUS_KWARGS = {"init_values": 1e-5, "img_size": 224, "dynamic_img_size": False}
 GIGAPATH_KWARGS = {
     "img_size": 224, "patch_size": 16, "init_values": 1e-5, "depth": 40, "num_heads": 24, "mlp_ratio": 5.33334,
