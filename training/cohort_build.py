@@ -41,7 +41,15 @@ class Prepared:
     report: GeneReport
 
 
-def build(config_path: Path, out: Path, *, overwrite: bool = False, dry_run: bool = False, log: Log = print) -> Cohort:
+def build(
+    config_path: Path,
+    out: Path,
+    *,
+    overwrite: bool = False,
+    dry_run: bool = False,
+    pictures: bool = True,
+    log: Log = print,
+) -> Cohort:
     """Build a cohort folder; it appears whole or not at all.
 
     Parameters
@@ -53,6 +61,8 @@ def build(config_path: Path, out: Path, *, overwrite: bool = False, dry_run: boo
         Replace a finished cohort.
     dry_run : bool
         Read and check everything but the tiles, and write nothing.
+    pictures : bool
+        Draw the QC sheets.
     log : callable
         Takes a line for the user now and then.
 
@@ -78,7 +88,7 @@ def build(config_path: Path, out: Path, *, overwrite: bool = False, dry_run: boo
         for sample in samples:
             prepared, slide = prepare(sample, config, sets, table)
             with slide:
-                rows.append(_write(staging, prepared, slide, config, sets))
+                rows.append(_write(staging, prepared, slide, config, pictures))
             log(_line(prepared))
         write_cohort_json(
             staging,
@@ -181,11 +191,13 @@ def _coverage(sets: GeneSets, counts: sparse.csr_array, symbols: Sequence[str]) 
     seen = np.flatnonzero(np.bincount(counts.indices, minlength=counts.shape[1]))
     measured = [symbols[i] for i in seen]
     rows = sets.coverage(measured)
-    if not any(row.measured for row in rows):
+    if not any(row.valid() for row in rows):
+        best = max(rows, key=lambda row: row.fraction)
         mouse = looks_like_mouse(measured)
         raise DataError(
-            f"no gene of the gene sets is measured (genes such as {', '.join(measured[:3])}; the sets hold "
-            f"{', '.join(sets.genes[0][:3])})",
+            f"no gene set can be scored: the best covered, {best.name}, has {best.measured} of {best.total} genes "
+            f"measured (measured are {', '.join(measured[:3])}, ...; the set holds "
+            f"{', '.join(sets.genes[rows.index(best)][:3])}, ...)",
             remedy="the names look like mouse genes: use mouse gene sets, or a gene_table of orthologues"
             if mouse
             else 'use gene sets of the same species, or name a table of symbols: gene_table = "FILE.tsv"',
@@ -255,7 +267,7 @@ def _inside(raw: RawSample, slide: Slide, policy: str) -> NDArray[np.bool_]:
 
 
 def _write(
-    staging: Path, prepared: Prepared, slide: Slide, config: CohortConfig, sets: Sequence[tuple[str, GeneSets]]
+    staging: Path, prepared: Prepared, slide: Slide, config: CohortConfig, pictures: bool
 ) -> SampleFacts:
     import anndata
     import pandas as pd
@@ -273,7 +285,8 @@ def _write(
         obsm={"spatial": raw.centres},
     )
     facts = write_sample(staging, data, None, facts)
-    write_qc_sheet(staging / "samples" / facts.id / "qc.png", prepared, facts, slide, tiles, cut)
+    if pictures:
+        write_qc_sheet(staging / "samples" / facts.id / "qc.png", prepared, facts, slide, tiles, cut)
     del tiles  # closes the map before the folder moves
     return facts
 

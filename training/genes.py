@@ -17,9 +17,17 @@ from stamp_deploy.errors import DataError
 
 _ENSEMBL = re.compile(r"ENS[A-Z]{0,6}G\d{11}(\.\d+)?(_PAR_Y)?", re.IGNORECASE)
 _CONTROL = re.compile(
-    r"(neg(ative)?[ _-]?(control|ctrl|prb|prob)|blank[_-]|antisense[_-]|unassigned[ _-]?codeword|deprecated[_ -]?(codeword)?[_ -]?"
-    r"|intergenic[_-]|genomic[ _-]?control|ercc[_-]\d|system[_ -]?control|false[ _-]?code|__ambiguous|__no_feature"
-    r"|__alignment_not_unique|__not_aligned|__too_low)",
+    "|".join(
+        (
+            r"neg(ative)?[ _-]?(control|ctrl|prb|prob)",
+            r"(unassigned|deprecated)[ _-]?codeword",
+            r"(blank|antisense|intergenic|deprecated)[_-]",
+            r"(genomic|system)[ _-]?control",
+            r"false[ _-]?code",
+            r"ercc[_-]\d",
+            r"__(ambiguous|no_feature|alignment_not_unique|not_aligned|too_low)",
+        )
+    ),
     re.IGNORECASE,
 )
 

@@ -20,7 +20,8 @@ def cohort() -> None:
 @click.option("-o", "--out", type=_PATH, help="Cohort folder to be made.")
 @click.option("--overwrite", is_flag=True, help="Replace a finished cohort.")
 @click.option("--dry-run", is_flag=True, help="Read and check every sample, cut no tiles, write nothing.")
-def build(config: Path, out: Path | None, overwrite: bool, dry_run: bool) -> None:
+@click.option("--no-pictures", is_flag=True, help="Leave out the QC sheets.")
+def build(config: Path, out: Path | None, overwrite: bool, dry_run: bool, no_pictures: bool) -> None:
     """Build a cohort folder from CONFIG, a TOML file that names the samples (see docs/cohort.md).
 
     \b
@@ -32,14 +33,21 @@ def build(config: Path, out: Path | None, overwrite: bool, dry_run: bool) -> Non
 
     if out is None and not dry_run:
         raise click.UsageError("name the folder to be made: -o DIR")
-    made = build_cohort(config, out or Path("cohort"), overwrite=overwrite, dry_run=dry_run, log=click.echo)
+    made = build_cohort(
+        config,
+        out or Path("cohort"),
+        overwrite=overwrite,
+        dry_run=dry_run,
+        pictures=not no_pictures,
+        log=click.echo,
+    )
     if dry_run:
         click.echo("dry run: every sample can be read; nothing was written")
     else:
         spots = sum(s.n_spots for s in made)
         click.echo(
             f"cohort  {out}: {len(made.samples)} samples of {len(made.patients)} patients, {spots:,} spots, tiles of "
-            f"{made.tile_px} px at {made.mpp:g} um/px; look at samples/*/qc.png"
+            f"{made.tile_px} px at {made.mpp:g} um/px" + ("" if no_pictures else "; look at samples/*/qc.png")
         )
 
 
