@@ -5,12 +5,19 @@ They are what every engine on every machine is accepted against.
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stamp_deploy.errors import UsageError
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 GOLDEN_TILES = 64
 """Tiles kept in the bundle: 9.6 MB at 224 px, and ranks of 64 tiles are enough to see a broken engine."""
@@ -43,13 +50,8 @@ def load_tiles(
     elif source.suffix.lower() in SLIDE_SUFFIXES:
         tiles = slide_tiles(source, tile_px, mpp, count)
     else:
-        tiles = _image_tiles(source, tile_px)
-    if (
-        tiles.dtype != np.uint8
-        or tiles.ndim != 4
-        or tiles.shape[1:] != (tile_px, tile_px, 3)
-        or len(tiles) < 2
-    ):
+        tiles = _image_tiles(source, tile_px, count)
+    if tiles.dtype != np.uint8 or tiles.ndim != 4 or tiles.shape[1:] != (tile_px, tile_px, 3) or len(tiles) < 2:
         raise UsageError(
             f"the tiles are {tiles.dtype} {tiles.shape}, and at least two of uint8 (N, {tile_px}, {tile_px}, 3) "
             "are needed",
@@ -92,24 +94,40 @@ def slide_tiles(path: Path, tile_px: int, mpp: float, count: int) -> NDArray[np.
     return np.concatenate(found) if found else np.empty((0, tile_px, tile_px, 3), np.uint8)
 
 
-def _image_tiles(folder: Path, tile_px: int) -> NDArray[np.uint8]:
+def _image_tiles(folder: Path, tile_px: int, count: int) -> NDArray[np.uint8]:
+    """`count` tiles evenly spread over all images; an image without a chosen tile is not decoded."""
+    paths = [folder] if folder.is_file() else sorted(folder.rglob("*"))
+    paths = [path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES]
+    grids = []
+    for path in paths:
+        with _image(path) as image:
+            grids.append((image.height // tile_px, image.width // tile_px))
+    first, keep = 0, spread(sum(rows * columns for rows, columns in grids), count)
+    tiles = []
+    for path, (rows, columns) in zip(paths, grids, strict=True):
+        inside = keep[(keep >= first) & (keep < first + rows * columns)] - first
+        first += rows * columns
+        if len(inside) == 0:
+            continue
+        with _image(path) as image:
+            pixels = np.asarray(image.convert("RGB"))
+        for row, column in zip(*np.divmod(inside, columns), strict=True):
+            tiles.append(pixels[row * tile_px : (row + 1) * tile_px, column * tile_px : (column + 1) * tile_px])
+    return np.stack(tiles) if tiles else np.empty((0, tile_px, tile_px, 3), np.uint8)
+
+
+@contextmanager
+def _image(path: Path) -> Iterator[Image.Image]:
+    """Open a picture; PIL's limit on its size (about 179 million pixels) stays, its warning at half of that goes."""
     from PIL import Image
 
-    paths = (
-        [folder]
-        if folder.is_file()
-        else sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
-    )
-    tiles = []
-    for path in paths:
-        with Image.open(path) as image:
-            pixels = np.asarray(image.convert("RGB"))
-        rows, columns = pixels.shape[0] // tile_px, pixels.shape[1] // tile_px
-        for row in range(rows):
-            for column in range(columns):
-                y, x = row * tile_px, column * tile_px
-                tiles.append(pixels[y : y + tile_px, x : x + tile_px])
-    return np.stack(tiles) if tiles else np.empty((0, tile_px, tile_px, 3), np.uint8)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                yield image
+    except (OSError, Image.DecompressionBombError) as error:
+        raise UsageError(f"the picture cannot be read: {error}", path=path, remedy="name other tiles") from error
 
 
 def write_golden(

@@ -64,11 +64,12 @@ def lower(
         return compare(expected, compiled(path), stage=stage, names=names, precision=precision, pathways=pathways)
 
     if precision == "int8":
-        kept = quantise(full, target, calibration_tiles(pixels), lambda way, path: judge(f"merged -> int8 {way}", path))
+        calibration = pixels[calibrates(len(pixels))]
+        kept = quantise(full, target, calibration, lambda way, path: judge(f"merged -> int8 {way}", path))
         stages.append(kept.report)
         facts: dict[str, Any] = {
             "quantisation": kept.way,
-            "calibration_tiles": len(calibration_tiles(pixels)),
+            "calibration_tiles": len(calibration),
             "ways": kept.verdicts,
         }
     else:
@@ -102,15 +103,13 @@ def _rename_model(source: Path, target: Path) -> None:
     source.rename(target)
 
 
-def calibration_tiles(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Every eighth tile, 64 at most: those that int8 is calibrated on and not judged on."""
-    return pixels[::8][:CALIBRATION_TILES]
+def calibrates(count: int) -> NDArray[np.bool_]:
+    """Which of `count` tiles int8 is calibrated on, and so not judged on: every eighth, 64 at most."""
+    mask = np.zeros(count, bool)
+    mask[::8][:CALIBRATION_TILES] = True
+    return mask
 
 
 def judged_tiles(pixels: NDArray[np.uint8], precision: str) -> NDArray[np.uint8]:
     """The tiles that parity is judged on: all, but for those that int8 was calibrated on."""
-    if precision != "int8":
-        return pixels
-    used = np.zeros(len(pixels), bool)
-    used[np.arange(len(pixels))[::8][:CALIBRATION_TILES]] = True
-    return pixels[~used]
+    return pixels[~calibrates(len(pixels))] if precision == "int8" else pixels

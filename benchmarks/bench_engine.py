@@ -1,0 +1,267 @@
+"""Engines against torch, on this machine, in one interleaved run.
+
+    python benchmarks/bench_engine.py                          the full run; writes results/engine.json and .md
+    python benchmarks/bench_engine.py --run RUN                parity of a trained run, too
+    python benchmarks/bench_engine.py --quick --json FILE      under a minute
+
+ViT-S/16, 224 px, batch 16. Every contender scores the same tiles in turn, round after round, so that whatever else the
+machine does hits all of them; medians and ranges are reported. Parity is judged on tiles that the pathway head was not
+fitted on. Without a foundation model's weights at hand the backbone is random and the head is a ridge regression on
+colour and texture of real tissue; `--run` adds a trained model's numbers. The GPU part runs where a GPU can be seen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from engine_gpu import gpu_section
+from engine_models import (
+    FEATURES,
+    fit_head,
+    lower_bundle,
+    make_bundle,
+    random_model,
+    run_bundle,
+    scratch,
+    tissue_tiles,
+)
+from numpy.typing import NDArray
+
+from stamp_deploy.bundle import Bundle
+from stamp_deploy.engine import load_engine, open_engine
+from stamp_deploy.engine.golden import check_engine
+from stamp_deploy.errors import ParityError, StampError
+from stamp_deploy.export.onnx_graph import Encoder
+from stamp_deploy.export.sides import run_torch
+from stamp_deploy.site_check import machine
+
+RESULTS = Path(__file__).resolve().parent / "results"
+MODEL = "lunit-vits16"
+BATCH = 16
+QUICK_SECONDS = 38.0
+"""When a quick run stops starting new rounds of timing."""
+Contender = Callable[[NDArray[np.uint8]], Any]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="fewer tiles and rounds, under a minute")
+    parser.add_argument("--json", type=Path, help="write the numbers here")
+    parser.add_argument("--run", type=Path, help="a trained run folder: its parity by precision is reported, too")
+    parser.add_argument("--rounds", type=int, help="rounds of the interleaved timing")
+    parser.add_argument("--slide", type=Path, help="a slide for the whole-slide part on a GPU")
+    parser.add_argument("--no-gpu", action="store_true", help="leave the GPU part out")
+    arguments = parser.parse_args()
+    with scratch() as folder:
+        record = measure(Path(folder), arguments)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(record, indent=2) + "\n")
+    if not arguments.quick:
+        RESULTS.mkdir(exist_ok=True)
+        (RESULTS / "engine.json").write_text(json.dumps(record, indent=2) + "\n")
+        (RESULTS / "engine.md").write_text(report(record))
+    print(report(record))
+
+
+def measure(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    start = time.perf_counter()
+    quick = arguments.quick
+    fitted, judged = (24, 24) if quick else (512, 512)
+    tiles, source = tissue_tiles(fitted + judged, quick=quick)
+    torch.set_num_threads(os.cpu_count() or 1)
+    model, pfm = random_model(MODEL)
+    fit_r = fit_head(model, pfm, tiles[:fitted])
+    tiles = tiles[fitted:]
+    bundle = make_bundle(model, pfm, tiles, folder / "fp32")
+    spearman, parity, bundles = by_precision(model, pfm, tiles, bundle, folder, quick)
+    record: dict[str, Any] = {
+        "quick": quick,
+        "machine": machine(),
+        "torch": str(torch.__version__),
+        "model": f"ViT-S/16 ({MODEL}'s architecture, random weights), 224 px, batch {BATCH}",
+        "head": f"ridge to {len(FEATURES)} colour and texture features, r {fit_r:.2f} on the tiles of its fit",
+        "tiles": f"{len(tiles)} for parity: {source}",
+    }
+    auto = load_engine(bundle, batch=BATCH)
+    record["auto_engine"] = f"{auto.info.name} {auto.info.precision}"
+    record["auto_why"] = auto.info.why
+    contenders = {**torch_contenders(model, pfm, quick), **engine_contenders(bundle, bundles, quick)}
+    contenders["auto"] = auto.run
+    left = QUICK_SECONDS - (time.perf_counter() - start) if quick else float("inf")
+    record["speed"] = interleave(contenders, tiles[:BATCH], arguments.rounds or (5 if quick else 15), left)
+    record["bfloat16_in_hardware"] = "bf16" in record["auto_why"] or "openvino_bf16" in record["speed"]
+    base = record["speed"]["torch_fp32"]["tiles_per_second"]
+    for name, key in (("auto", "auto_vs_torch_fp32"), ("onnxruntime_fp32", "ort_fp32_vs_torch_fp32")):
+        record[key] = round(record["speed"][name]["tiles_per_second"] / base, 3)
+    record["parity_max_abs"] = parity["fp32"]["max_abs"]
+    record["parity_cosine_min"] = parity["fp32"]["cosine_min"]
+    record["spearman_min"], record["parity"] = spearman, parity
+    if arguments.run is not None:
+        record["trained_run"] = trained(arguments.run, folder)
+    record["gpu"] = {"run": False, "why": "left out"}
+    if not (quick or arguments.no_gpu):
+        record["gpu"] = gpu_section(folder, tiles, arguments.slide)
+    record["seconds"] = round(time.perf_counter() - start, 1)
+    return record
+
+
+def by_precision(
+    model: Any, pfm: Any, tiles: NDArray[np.uint8], bundle: Bundle, folder: Path, quick: bool
+) -> tuple[dict[str, float | None], dict[str, Any], dict[str, Bundle]]:
+    """Export in every precision; the least pathway Spearman, all numbers, and the bundles. A refusal is a result."""
+    numbers = {"fp32": bundle.parity["stages"]["merged -> ONNX"]}
+    bundles = {"fp32": bundle}
+    expected = run_torch(Encoder(model, pfm.mean, pfm.std), tiles)
+    for precision in ("bf16", "int8") if quick else ("fp16", "bf16", "int8"):
+        try:
+            made, stage = lower_bundle(bundle, precision, tiles, expected, folder / precision)
+        except ParityError as error:
+            numbers[precision] = {"refused": error.cause, "spearman_min": None}
+            continue
+        bundles[precision] = made
+        extra = {key: made.parity[key] for key in ("quantisation", "ways") if key in made.parity}
+        numbers[precision] = {**stage.metrics, **extra}
+    return {precision: found["spearman_min"] for precision, found in numbers.items()}, numbers, bundles
+
+
+def torch_contenders(model: Any, pfm: Any, quick: bool) -> dict[str, Contender]:
+    """torch eager in fp32, with its own scaled_dot_product_attention; bf16 and torch.compile in the full run."""
+    encoder = Encoder(model, pfm.mean, pfm.std).eval()
+
+    @torch.inference_mode()
+    def fp32(tiles: NDArray[np.uint8]) -> Any:
+        return encoder(torch.from_numpy(tiles))
+
+    @torch.inference_mode()
+    def bf16(tiles: NDArray[np.uint8]) -> Any:
+        with torch.autocast("cpu", torch.bfloat16):
+            return encoder(torch.from_numpy(tiles))
+
+    found: dict[str, Contender] = {"torch_fp32": fp32}
+    if not quick:
+        found["torch_bf16_autocast"] = bf16
+        compiled = torch.compile(encoder)
+
+        @torch.inference_mode()
+        def compiled_fp32(tiles: NDArray[np.uint8]) -> Any:
+            return compiled(torch.from_numpy(tiles))
+
+        found["torch_compile_fp32"] = compiled_fp32
+    return found
+
+
+def engine_contenders(bundle: Bundle, bundles: dict[str, Bundle], quick: bool) -> dict[str, Contender]:
+    """Every CPU engine and precision that passes parity here; those that do not are left out and named."""
+    found: dict[str, Contender] = {}
+    wanted = [("onnxruntime", bundle, None), ("openvino", bundle, "fp32"), ("openvino", bundle, "bf16")]
+    if "int8" in bundles:
+        wanted += [("onnxruntime", bundles["int8"], None), ("openvino", bundles["int8"], None)]
+    if quick:  # what is not asked for by name is what `auto` has measured already
+        wanted = [row for row in wanted if row[0] == "onnxruntime"]
+    for name, of, precision in wanted:
+        try:
+            engine = open_engine(of, name, batch=BATCH, precision=precision)
+            check_engine(of, engine, 16).raise_if_failed()
+        except StampError as error:
+            print(f"left out: {name} {precision or of.precision}: {error.cause}", file=sys.stderr)
+            continue
+        found[f"{name}_{engine.info.precision}"] = engine.run
+    return found
+
+
+def interleave(
+    contenders: dict[str, Contender], tiles: NDArray[np.uint8], rounds: int, seconds: float
+) -> dict[str, Any]:
+    """Median and range of tiles/s; every contender once a round, in an order that changes. Three rounds at least."""
+    for run in contenders.values():
+        run(tiles)
+    taken: dict[str, list[float]] = {name: [] for name in contenders}
+    rng, start = np.random.default_rng(0), time.perf_counter()
+    for number in range(rounds):
+        for name in rng.permutation(list(contenders)):
+            clock = time.perf_counter()
+            contenders[name](tiles)
+            taken[name].append(time.perf_counter() - clock)
+        if number >= 2 and time.perf_counter() - start > seconds:
+            break
+    return {
+        name: {
+            "tiles_per_second": round(len(tiles) / float(np.median(values)), 2),
+            "range": [round(len(tiles) / max(values), 2), round(len(tiles) / min(values), 2)],
+            "rounds": len(values),
+        }
+        for name, values in taken.items()
+    }
+
+
+def trained(run: Path, folder: Path) -> dict[str, Any]:
+    """Parity of a trained run by precision, on tiles of its cohort."""
+    found: dict[str, Any] = {}
+    for precision in ("fp32", "fp16", "bf16", "int8"):
+        try:
+            bundle = run_bundle(run, folder / f"run-{precision}", precision)
+        except ParityError as error:
+            found[precision] = {"refused": error.cause}
+            continue
+        found[precision] = {"tiles": bundle.parity["tiles"], **list(bundle.parity["stages"].values())[-1]}
+        found["model"] = bundle.pfm_id
+    return found
+
+
+def report(record: dict[str, Any]) -> str:
+    """The record for people, in Markdown."""
+    facts = record["machine"]
+    lines = [
+        "# Engines",
+        "",
+        f"{facts['processor']}, {facts['cores']} cores, torch {record['torch']}, onnxruntime {facts['onnxruntime']}, "
+        f"openvino {facts.get('openvino', 'not installed')}; Python {platform.python_version()}. {record['model']}.",
+        "",
+        "| contender | tiles/s (median) | range | against torch fp32 |",
+        "|---|---|---|---|",
+    ]
+    base = record["speed"]["torch_fp32"]["tiles_per_second"]
+    for name, found in sorted(record["speed"].items(), key=lambda item: -item[1]["tiles_per_second"]):
+        low, high = found["range"]
+        lines.append(
+            f"| {name} | {found['tiles_per_second']} | {low} to {high} | {found['tiles_per_second'] / base:.2f} |"
+        )
+    lines += [
+        "",
+        f"`auto` chose {record['auto_engine']}: {record['auto_why']}.",
+        "" if record["bfloat16_in_hardware"] else "This processor has no bf16 in hardware.",
+        "",
+        f"Parity, {record['tiles']}. Head: {record['head']}.",
+        "",
+        "| precision | cosine, least | max abs | Spearman, least pathway |",
+        "|---|---|---|---|",
+        *(_row(precision, found) for precision, found in record["parity"].items()),
+    ]
+    if "trained_run" in record:
+        rows = {k: v for k, v in record["trained_run"].items() if k != "model"}
+        lines += ["", f"The trained run ({record['trained_run'].get('model')}):", "", *lines[-6:-4]]
+        lines += [_row(precision, found) for precision, found in rows.items()]
+    gpu = record["gpu"]
+    lines += ["", "## GPU", ""]
+    lines += [f"Not run: {gpu['why']}."] if not gpu["run"] else ["```json", json.dumps(gpu, indent=2), "```"]
+    return "\n".join(lines) + "\n"
+
+
+def _row(precision: str, found: dict[str, Any]) -> str:
+    if "refused" in found:
+        return f"| {precision} | refused | | {found['refused'][:160]} |"
+    return f"| {precision} | {found['cosine_min']:.6f} | {found['max_abs']:.2g} | {found['spearman_min']:.5f} |"
+
+
+if __name__ == "__main__":
+    main()
