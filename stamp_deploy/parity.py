@@ -42,11 +42,12 @@ TOLERANCES: dict[str, Tolerance] = {
         cosine_min=0.99999,
         cosine_median=0.999999,
         max_abs=1e-5,
-        pathway_max_abs=1e-5,
+        pathway_max_abs=1e-4,
         spearman_min=0.9999,
         pearson_min=0.99999,
         head_max_abs=1e-4,
-        reason="the same arithmetic in another order: rounding of 2**-24 grows about a hundredfold over the blocks",
+        reason="the same arithmetic in another order: rounding of 2**-24 grows about a hundredfold over the blocks, and "
+        "tenfold more in a linear head on correlated dimensions; scores are in standard deviations",
     ),
     "fp16": Tolerance(
         cosine_min=0.999,
