@@ -56,8 +56,9 @@ def crop_shifted(
 
 def to_unit(tiles: NDArray[np.uint8] | Tensor) -> Tensor:
     """uint8 [N, T, T, 3] -> float32 [N, 3, T, T] in [0, 1]."""
-    tensor = torch.from_numpy(np.ascontiguousarray(tiles)) if isinstance(tiles, np.ndarray) else tiles
-    return tensor.permute(0, 3, 1, 2).contiguous().float() / 255
+    if isinstance(tiles, np.ndarray):
+        tiles = torch.from_numpy(np.require(tiles, requirements=("C", "W")))  # a mapped file is copied
+    return tiles.permute(0, 3, 1, 2).contiguous().float() / 255
 
 
 def turn(x: Tensor, k: int) -> Tensor:
@@ -105,10 +106,10 @@ def normalise(x: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
 
 
 def stain_statistics(x: Tensor) -> Tensor:
-    """Means, deviations, percentiles and gradients of colour, stain and grey: float32 [N, 62], of RGB [N, 3, T, T].
+    """Means, deviations, percentiles and gradients of colour, stain and grey: float32 [N, 58], of RGB [N, 3, T, T].
 
-    31 numbers of the whole tile and the same of its middle half. They are what a self-supervised warm-up learns to
-    predict (see ssl.py); they are not the 29 features of baselines.py.
+    29 numbers of the whole tile and the same of its middle half. They are what a self-supervised warm-up learns to
+    predict (see ssl.py): kin to the 29 features of baselines.py, though not the same, and on another field of view.
     """
     quarter = x.shape[-1] // 4
     middle = x[:, :, quarter:-quarter, quarter:-quarter] if quarter else x
