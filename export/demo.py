@@ -35,10 +35,10 @@ TRAINING = {
     "score": "ucell",
     "validation": [f"section-{COHORT_SEEDS[-1]}"],
     "warm_up": "vicreg",
-    "warm_up_steps": 150,
+    "warm_up_steps": 200,
     "epochs": 12,
-    "lr": 1e-3,
-    "lr_heads": 3e-3,
+    "lr": 2e-3,
+    "lr_heads": 1e-3,
     "precision": "fp32",
 }
 

@@ -36,7 +36,7 @@ def write_comparison(path: Path, result: Result, truth: NDArray[np.float32], mat
     axes[0, 0].set_title("the slide", fontsize=11, color=INK)
     axes[1, 0].axis("off")
     text = "above: the pattern that was drawn\nbelow: the map inferred from the picture"
-    axes[1, 0].text(0, 1, text, transform=axes[1, 0].transAxes, va="top", fontsize=10.5, color=INK, linespacing=1.6)
+    axes[1, 0].text(0, 0.85, text, transform=axes[1, 0].transAxes, va="top", fontsize=10.5, color=INK, linespacing=1.6)
     note = "Synthetic data.\nResearch use only."
     axes[1, 0].text(0, 0, note, transform=axes[1, 0].transAxes, va="bottom", fontsize=9, color=QUIET)
     for column, match in enumerate(matches, start=1):

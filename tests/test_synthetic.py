@@ -10,10 +10,9 @@ import pytest
 pytest.importorskip("anndata", reason="needs the extra [train]")
 pytest.importorskip("imagecodecs", reason="needs the extra [train]")
 
-from stamp_deploy.training import synthetic
-
 from stamp_deploy.slide import open_slide
 from stamp_deploy.tissue import TissueRule, find_tissue
+from stamp_deploy.training import synthetic
 
 SECTION = synthetic.Section(7, width=1920, height=1440)
 

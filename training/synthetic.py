@@ -117,29 +117,28 @@ class Section:
     def _nuclei(self, rng: np.random.Generator) -> NDArray[np.uint8]:
         """Haematoxylin of every nucleus, in 1/100 units: uint8 [height, width]."""
         canvas = np.zeros((self.height, self.width), np.uint8)
-        area_mm2 = self.width * self.height * (self.mpp / 1000) ** 2
         kinds = (  # program, nuclei a mm2 at 0 and at 1, radius um, haematoxylin
-            (0, 300, 3600, (4.0, 5.5), (45, 80)),
-            (3, 50, 5200, (2.2, 2.8), (110, 150)),
+            (0, 500, 7000, (3.2, 4.4), (45, 80)),
+            (3, 200, 10_000, (2.0, 2.6), (110, 150)),
         )
         for program, low, high, radii, dye in kinds:
-            points = rng.uniform(0, (self.width, self.height), (rng.poisson(high * area_mm2), 2))
+            stamps = [_nucleus(rng, radii, dye, self.mpp) for _ in range(64)]
+            points = self._candidates(rng, high)
             wanted = (low + (high - low) * self.programs(points)[:, program] ** 1.5) / high
             points = points[(rng.uniform(size=len(points)) < wanted) & self.in_tissue(points)]
-            for x, y in points.astype(int):
-                radius = rng.uniform(*radii) / self.mpp
-                self._stamp(canvas, x, y, radius, rng.uniform(0.7, 1.0), rng.uniform(0, np.pi), int(rng.uniform(*dye)))
+            half = len(stamps[0]) // 2
+            inside = (points > half).all(1) & (points < (self.width - half - 1, self.height - half - 1)).all(1)
+            for (x, y), which in zip(points[inside].astype(int), rng.integers(64, size=inside.sum()), strict=True):
+                part = canvas[y - half : y + half + 1, x - half : x + half + 1]
+                np.maximum(part, stamps[which], out=part)
         return canvas
 
-    @staticmethod
-    def _stamp(canvas: NDArray[np.uint8], x: int, y: int, r: float, flat: float, angle: float, dye: int) -> None:
-        reach = int(r) + 1
-        part = canvas[max(y - reach, 0) : y + reach + 1, max(x - reach, 0) : x + reach + 1]
-        dy = np.arange(max(y - reach, 0) - y, part.shape[0] + max(y - reach, 0) - y)[:, None]
-        dx = np.arange(max(x - reach, 0) - x, part.shape[1] + max(x - reach, 0) - x)[None, :]
-        along, across = dx * np.cos(angle) + dy * np.sin(angle), dy * np.cos(angle) - dx * np.sin(angle)
-        inside = along**2 + (across / flat) ** 2 <= r * r
-        np.maximum(part, np.where(inside, dye, 0).astype(np.uint8), out=part)
+    def _candidates(self, rng: np.random.Generator, density: float) -> NDArray[np.float64]:
+        """Points (x, y) on a jittered lattice of `density` a mm2: cells keep some distance from each other."""
+        step = 1000 / self.mpp / np.sqrt(density)
+        x, y = np.meshgrid(np.arange(0, self.width, step), np.arange(0, self.height, step))
+        lattice = np.stack([x.ravel(), y.ravel()], axis=1)
+        return lattice + rng.uniform(0, step, lattice.shape)
 
     def _stripe(
         self, top: int, bottom: int, nuclei: NDArray[np.uint8], grain: NDArray[np.float32], stain: NDArray[np.float32]
@@ -160,6 +159,18 @@ class Section:
             light = GLASS[channel] * np.exp(density * np.float32(-np.log(10)))
             out[..., channel] = (light + noise).clip(0, 255)
         return out
+
+
+def _nucleus(
+    rng: np.random.Generator, radii: tuple[float, float], dye: tuple[int, int], mpp: float
+) -> NDArray[np.uint8]:
+    """One elliptic nucleus, haematoxylin in 1/100 units: uint8, square, of the side that the largest one needs."""
+    reach = int(radii[1] / mpp) + 1
+    dy, dx = np.mgrid[-reach : reach + 1, -reach : reach + 1]
+    radius, flat, angle = rng.uniform(*radii) / mpp, rng.uniform(0.7, 1.0), rng.uniform(0, np.pi)
+    along, across = dx * np.cos(angle) + dy * np.sin(angle), dy * np.cos(angle) - dx * np.sin(angle)
+    shape = along**2 + (across / flat) ** 2 <= radius**2
+    return np.where(shape, int(rng.uniform(*dye)), 0).astype(np.uint8)
 
 
 def _bilinear(field: NDArray[np.float32], y: NDArray[Any], x: NDArray[Any]) -> NDArray[np.float32]:
