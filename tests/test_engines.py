@@ -289,6 +289,35 @@ class TestTheLanes:
         engine.close()
 
 
+class TestTheRealLibraries:
+    """The stand-ins are ours: what is called must exist in the libraries themselves."""
+
+    def test_cuda_bindings(self):
+        runtime = pytest.importorskip("cuda.bindings.runtime", reason="cuda-bindings is not installed")
+        fake = FakeRuntime()
+        used = [name for name in dir(fake) if name.startswith("cuda")]
+        assert len(used) > 15 and [name for name in used if not hasattr(runtime, name)] == []
+        assert [n for n in vars(fake.cudaMemcpyKind) if not hasattr(runtime.cudaMemcpyKind, n)] == []
+        assert hasattr(runtime.cudaStreamCaptureMode, "cudaStreamCaptureModeThreadLocal")
+        assert runtime.cudaError_t.cudaErrorMemoryAllocation == 2
+
+    @pytest.mark.parametrize("flavour", plans.MODULES)
+    def test_tensorrt(self, flavour):
+        try:
+            trt = plans.load_module(flavour)
+        except EngineError as error:
+            pytest.skip(str(error))
+        uses = {
+            "IExecutionContext": ("execute_async_v3", "set_tensor_address", "set_input_shape"),
+            "ICudaEngine": ("create_execution_context",),
+            "Runtime": ("deserialize_cuda_engine",),
+            "Builder": ("create_network", "create_optimization_profile", "build_serialized_network"),
+            "OnnxParser": ("parse_from_file", "num_errors", "get_error"),
+            "IBuilderConfig": ("create_timing_cache", "set_timing_cache", "get_timing_cache", "clear_flag"),
+        }
+        assert [(k, n) for k, names in uses.items() for n in names if not hasattr(getattr(trt, k), n)] == []
+
+
 class TestAuto:
     @pytest.fixture(autouse=True)
     def own_cache(self, tmp_path, monkeypatch):

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import EngineError
+from ..onnx_scan import scan
 from .base import BatchedEngine, EngineInfo, EngineOutput, OutOfMemory
 
 if TYPE_CHECKING:
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 OUTPUTS = ("embedding", "pathways")
 
 
-def open_session(encoder: Path, threads: int, providers: list[Any], what: str) -> Any:
-    """An InferenceSession.
+def open_session(encoder: Path, threads: int, providers: list[Any], what: str, batch: int | None = None) -> Any:
+    """An InferenceSession; with `batch` the free axis of the tiles is fixed, and shapes are computed once.
 
     Raises
     ------
@@ -36,6 +37,10 @@ def open_session(encoder: Path, threads: int, providers: list[Any], what: str) -
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1  # the graph is a chain: a second pool would only take cores from the decoder
     options.log_severity_level = 4
+    if batch is not None:
+        axis = (scan(encoder).inputs["tiles"].shape or (None,))[0]
+        if isinstance(axis, str) and axis:
+            options.add_free_dimension_override_by_name(axis, batch)
     try:
         session = onnxruntime.InferenceSession(str(encoder), options, providers=providers)
     except Exception as error:  # the runtime's exceptions share no base class
@@ -140,6 +145,23 @@ class OnnxRuntimeCudaEngine(BatchedEngine):
                 self._shrink(error)
                 break
 
+    def _open(self) -> Any:
+        """The session; without CUDA graphs where the runtime cannot record this model."""
+
+        def session() -> Any:
+            providers = [(self.provider, self._options())]
+            return open_session(self._encoder, self._threads, providers, self._what, self._chunk)
+
+        try:
+            return session()
+        except EngineError as error:
+            if not self._graphs:
+                raise
+            self._graphs = False
+            opened = session()
+            self.explain(self._info.why, cuda_graphs=f"no: {error.cause[:120]}")
+            return opened
+
     def _options(self) -> dict[str, str]:
         """TF32 would cut the matrix products of a fp32 run to 11 bits, so it is off."""
         if self.memory != "cuda":
@@ -157,7 +179,7 @@ class OnnxRuntimeCudaEngine(BatchedEngine):
 
         self._session = None
         with memory_errors():
-            self._session = open_session(self._encoder, self._threads, [(self.provider, self._options())], self._what)
+            self._session = self._open()
             place = (self.memory, self._device)
             value = onnxruntime.OrtValue.ortvalue_from_shape_and_type
             self._staging = np.zeros((self._chunk, self._tile_px, self._tile_px, 3), np.uint8)

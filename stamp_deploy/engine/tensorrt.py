@@ -165,7 +165,8 @@ class _Lane:
             self._queue()  # once without a graph: the library initialises lazily, which cannot be recorded
             cuda.wait(self.stream)
             if graphs:
-                self._record()
+                with suppress(EngineError):
+                    self._record()
         except BaseException:
             self.free()
             raise
@@ -187,15 +188,19 @@ class _Lane:
             self.cuda.to_host(self._pinned[name], self._device[name], self.host[name].nbytes, self.stream)
 
     def _record(self) -> None:
-        """Record `_queue` as a graph; where the library cannot be recorded, work goes on without."""
+        """Record `_queue` as a graph; where the library or the driver refuses, work goes on without."""
         self.cuda.begin_capture(self.stream)
+        queued = False
         try:
             self._queue()
-        except EngineError:
+            queued = True
+        finally:
             with suppress(EngineError):
-                self.cuda.free_graph(self.cuda.end_capture(self.stream))
-            return
-        self.graph = self.cuda.end_capture(self.stream)
+                graph = self.cuda.end_capture(self.stream)  # in any case: a stream must not stay in capture
+                if queued:
+                    self.graph = graph
+                else:
+                    self.cuda.free_graph(graph)
 
     def free(self) -> None:
         """Give everything back; safe after a half-finished start."""
