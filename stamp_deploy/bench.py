@@ -10,13 +10,14 @@ import os
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .bench_report import BenchReport, Rate, Stage
 from .bundle import Bundle, load_bundle
 from .config import InferOptions
 from .engine import load_engine
@@ -29,61 +30,6 @@ from .tissue import TissueRule, find_tissue
 BATCHES = (1, 4, 8, 16, 32, 64, 128)
 NEAR_BEST = 0.95
 """The smallest setting that reaches this share of the best rate is recommended."""
-
-
-@dataclass(frozen=True)
-class Rate:
-    """A setting and what it reached: tiles a second, the median of repeats, and their spread (max - min)."""
-
-    setting: int
-    tiles_per_s: float
-    spread: float
-
-
-@dataclass(frozen=True)
-class BenchReport:
-    """What was measured. Seconds by stage are of the whole flow; tiler stages are thread-seconds."""
-
-    slide: str
-    route: str
-    plan: str
-    engine: str
-    cores: int
-    tiles: int
-    tiling: tuple[Rate, ...]
-    engine_rates: tuple[Rate, ...]
-    flow_tiles_per_s: float
-    flow_seconds: dict[str, float]
-    limiting: str
-    limiting_why: str
-    recommended_threads: int
-    recommended_batch: int
-    compare: dict[str, float] = field(default_factory=dict)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The report as JSON values."""
-        return asdict(self)
-
-    def to_text(self) -> str:
-        """The report as a table for people."""
-        lines = [
-            f"slide    {self.slide}: {self.tiles} tiles measured, read by {self.route} ({self.plan})",
-            f"engine   {self.engine}; {self.cores} cores",
-            "",
-            f"{'tiling alone':<24}{'tiles/s':>10}{'spread':>10}",
-            *(f"  {r.setting:>3} threads {r.tiles_per_s:>20.1f}{r.spread:>10.1f}" for r in self.tiling),
-            f"{'engine alone':<24}{'tiles/s':>10}{'spread':>10}",
-            *(f"  batch {r.setting:>3}   {r.tiles_per_s:>20.1f}{r.spread:>10.1f}" for r in self.engine_rates),
-            f"{'whole flow':<14}{self.flow_tiles_per_s:>20.1f}",
-            "",
-            *(f"  {stage:<22}{seconds:>9.3f} s" for stage, seconds in self.flow_seconds.items()),
-            "",
-            f"limited by {self.limiting}: {self.limiting_why}",
-            f"recommended: --threads {self.recommended_threads} --batch {self.recommended_batch}",
-        ]
-        for name, value in self.compare.items():
-            lines.append(f"{name:<40}{value:>10.1f}")
-        return "\n".join(lines)
 
 
 def run_bench(
@@ -121,7 +67,7 @@ def run_bench(
     bundle = load_bundle(bundle_path)
     cores = len(os.sched_getaffinity(0))
     with open_slide(slide_path, mpp=options.mpp) as slide:
-        tiles, overhead = _tiles_of(slide, bundle, options, max_tiles)
+        tiles = _tiles_of(slide, bundle, options, max_tiles)
         budget = seconds / 4
         sample, plan = _sample(slide, tiles, options)
         threads = sorted({1, 2, cores // 2, cores} - {0})
@@ -141,9 +87,9 @@ def run_bench(
         compared = _compare_openslide(slide, tiles, budget) if compare == "openslide" else {}
         if compared:
             one = next(rate.tiles_per_s for rate in tiling if rate.setting == 1)
-            compared["times openslide, one thread"] = one / compared["openslide + PIL tiles/s"]
+            compared["times_openslide"] = one / compared["openslide_pil_tiles_per_s"]
         route, name = slide.route.name, slide_path.name
-    flow = _flow(slide_path, bundle, replace(options, batch=batch, threads=chosen), overhead)
+    flow = _flow(slide_path, bundle, replace(options, batch=batch, threads=chosen))
     limiting, why = _limiting(best_tiling, best_engine, flow)
     return BenchReport(
         slide=name,
@@ -154,8 +100,10 @@ def run_bench(
         tiles=len(tiles),
         tiling=tuple(tiling),
         engine_rates=tuple(engine_rates),
-        flow_tiles_per_s=flow.pop("tiles_per_s"),
-        flow_seconds={stage: round(value, 4) for stage, value in flow.items()},
+        stages=_stages(flow, chosen),
+        flow_tiles=int(flow["tiles"]),
+        flow_s=round(flow["whole"], 3),
+        flow_tiles_per_s=round(flow["tiles"] / flow["whole"], 2),
         limiting=limiting,
         limiting_why=why,
         recommended_threads=chosen,
@@ -164,12 +112,10 @@ def run_bench(
     )
 
 
-def _tiles_of(slide: Slide, bundle: Bundle, options: InferOptions, most: int) -> tuple[TileSet, float]:
-    clock = time.perf_counter()
+def _tiles_of(slide: Slide, bundle: Bundle, options: InferOptions, most: int) -> TileSet:
     grid = make_grid(slide, target_mpp=bundle.mpp, tile_px=bundle.tile_px)
     rule = TissueRule.from_dict(bundle.tissue)
     whole = select_tiles(grid, None if options.all_tiles else find_tissue(slide, rule), rule.min_fraction)
-    seconds = time.perf_counter() - clock
     if len(whole) == 0:
         raise SlideError("no tissue was found", remedy="use --all-tiles, or another slide", path=slide.path)
     first = max(0, (len(whole) - most) // 2)
@@ -181,7 +127,7 @@ def _tiles_of(slide: Slide, bundle: Bundle, options: InferOptions, most: int) ->
         coords=whole.coords[part],
         tissue_fraction=whole.tissue_fraction[part],
     )
-    return cut, seconds
+    return cut
 
 
 def _sample(slide: Slide, tiles: TileSet, options: InferOptions) -> tuple[NDArray[np.uint8], str]:
@@ -249,8 +195,8 @@ def _recommend(rates: Sequence[Rate]) -> int:
     return min(rate.setting for rate in rates if rate.tiles_per_s >= NEAR_BEST * best)
 
 
-def _flow(path: Path, bundle: Bundle, options: InferOptions, tissue_s: float) -> dict[str, float]:
-    """Seconds by stage of the whole flow, written to a temporary folder."""
+def _flow(path: Path, bundle: Bundle, options: InferOptions) -> dict[str, float]:
+    """Seconds by stage of the whole flow, written to a temporary folder; "tiles" and "whole" beside them."""
     from .infer import prepare, score, write
 
     engine = load_engine(
@@ -269,7 +215,28 @@ def _flow(path: Path, bundle: Bundle, options: InferOptions, tissue_s: float) ->
             done = time.perf_counter()
     finally:
         engine.close()
-    return {"tiles_per_s": result.tiles.seen / (done - clock), **result.timing, "write": done - scored}
+    return {**result.timing, "write": done - scored, "tiles": result.tiles.seen, "whole": done - clock}
+
+
+STAGES = (
+    ("open, tissue", "open_and_tissue", "opening, finding tissue, thumbnail"),
+    ("read", "tiler_read", "bytes from the disk"),
+    ("decode", "tiler_decode", "JPEG and the like to pixels"),
+    ("resample", "tiler_resample", "to the model's resolution"),
+    ("engine", "engine", "embeddings and scores"),
+    ("heads", "heads", "slide-level calls and their intervals"),
+    ("write", "write", "the output formats"),
+)
+"""Stages of the flow: name, key in ``Result.timing``, and what it is in words."""
+
+
+def _stages(flow: dict[str, float], threads: int) -> tuple[Stage, ...]:
+    found = []
+    for name, key, what in STAGES:
+        seconds, used = flow.get(key, 0.0), threads if key.startswith("tiler_") else 1
+        rate = flow["tiles"] * used / seconds if seconds > 0 else 0.0
+        found.append(Stage(name, round(seconds, 4), used, round(rate, 1), what))
+    return tuple(found)
 
 
 def _limiting(tiling: float, engine: float, flow: dict[str, float]) -> tuple[str, str]:
@@ -277,7 +244,14 @@ def _limiting(tiling: float, engine: float, flow: dict[str, float]) -> tuple[str
     busiest = max(reader, key=lambda name: reader[name])
     busy = flow.get("stream", 0.0)
     if flow["write"] > max(busy, flow.get("open_and_tissue", 0.0)):
-        return "write", f"writing takes {flow['write']:.2f} s, tiles and engine together {busy:.2f} s"
+        return "write", (
+            f"writing takes {flow['write']:.2f} s, tiles and engine together {busy:.2f} s; --write names fewer formats"
+        )
+    if flow.get("open_and_tissue", 0.0) > busy:
+        return "open, tissue", (
+            f"opening the slide and finding tissue takes {flow['open_and_tissue']:.2f} s, "
+            f"tiles and engine {busy:.2f} s: the slide is small"
+        )
     if tiling < engine:
         return busiest, f"tiling alone reaches {tiling:.0f} tiles/s, the engine alone {engine:.0f}"
     return "engine", f"the engine alone reaches {engine:.0f} tiles/s, tiling alone {tiling:.0f}"
@@ -302,4 +276,4 @@ def _compare_openslide(slide: Slide, tiles: TileSet, budget_s: float) -> dict[st
             seen += 1
             if time.perf_counter() - clock > budget_s:
                 break
-    return {"openslide + PIL tiles/s": seen / (time.perf_counter() - clock)}
+    return {"openslide_pil_tiles_per_s": seen / (time.perf_counter() - clock)}
