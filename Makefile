@@ -66,13 +66,21 @@ checked: build/checked/.done
 	  "from stamp_deploy import _tiler; assert 'build/checked' in _tiler.__file__, _tiler.__file__"
 	PYTHONPATH=build/checked $(BIN)/pytest -q -p no:cacheprovider $(TILER_TESTS)
 
+# First the C core alone, with leaks looked for; then the extension, with the sanitizers' library loaded before Python.
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
-build/asan/test_core: $(wildcard csrc/*.c csrc/*.h csrc/tests/*.c) $(STAMP)-build
+build/asan/test_core: $(STAMP)-build $(wildcard csrc/*.c csrc/*.h csrc/tests/*.c)
 	mkdir -p build/asan
-	$(CC) -std=gnu11 -O1 -g -Wall -Wextra $(SANITIZE) -Icsrc csrc/tests/test_core.c csrc/*.c -ljpeg -lm -lpthread -o $@
+	$(CC) -std=gnu11 -O1 -g -Wall -Wextra $(SANITIZE) -Icsrc csrc/tests/test_core.c csrc/*.c -ljpeg -lm -o $@
 
-asan: build/asan/test_core
-	ASAN_OPTIONS=detect_leaks=1:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 build/asan/test_core
+build/sanitized/.done: $(STAMP)-test $(SOURCE) $(wildcard stamp_deploy/*.py)
+	rm -rf build/sanitized
+	STAMP_SANITIZED_BUILD=1 $(PIP) --no-build-isolation --no-deps --target build/sanitized .
+	touch $@
+
+asan: build/asan/test_core build/sanitized/.done
+	ASAN_OPTIONS=detect_leaks=1 UBSAN_OPTIONS=print_stacktrace=1 build/asan/test_core
+	LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" \
+	  ASAN_OPTIONS=detect_leaks=0 PYTHONPATH=build/sanitized $(BIN)/pytest -q -p no:cacheprovider $(TILER_TESTS)
 
 # auditwheel puts libjpeg into the wheel and names the oldest C library that it runs on.
 wheel: $(STAMP)-test

@@ -7,9 +7,11 @@ import numpy
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
-CHECKED = os.environ.get("STAMP_CHECKED_BUILD") == "1"
-# builds of both kinds keep apart: neither takes the other's objects for its own
-BUILD_BASE = "build/base-checked" if CHECKED else "build"
+SANITIZED = os.environ.get("STAMP_SANITIZED_BUILD") == "1"
+CHECKED = SANITIZED or os.environ.get("STAMP_CHECKED_BUILD") == "1"
+# builds of the kinds keep apart: none takes another's objects for its own
+BUILD_BASE = "build/base-sanitized" if SANITIZED else "build/base-checked" if CHECKED else "build"
+SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"]
 
 
 def packages() -> list[str]:
@@ -27,7 +29,9 @@ tiler = Extension(
     ["csrc/_tiler.pyx", *sorted(glob("csrc/*.c"))],
     include_dirs=["csrc", numpy.get_include()],
     libraries=["jpeg"],
-    extra_compile_args=["-O3", "-std=gnu11", "-Wall", "-Wextra", *(["-UNDEBUG", "-g"] if CHECKED else ["-DNDEBUG"])],
+    extra_compile_args=["-O3", "-std=gnu11", "-Wall", "-Wextra", *(["-UNDEBUG", "-g"] if CHECKED else ["-DNDEBUG"])]
+    + (SANITIZE if SANITIZED else []),
+    extra_link_args=SANITIZE if SANITIZED else [],
     define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION"), ("STAMP_CHECKED", str(int(CHECKED)))],
 )
 extensions = [tiler] if os.path.exists("csrc/_tiler.pyx") else []
