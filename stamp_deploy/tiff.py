@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -62,16 +63,27 @@ def read_levels(path: Path, levels: Sequence[Level]) -> list[TiffLevel | str]:
     SlideError
         The file is not a TIFF, or its directories are damaged.
     """
+    try:
+        stat = path.stat()
+        key = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
+        return list(_read_levels(path, tuple(levels), key))
+    except OSError as error:
+        raise SlideError(
+            f"cannot be read: {error.strerror or 'input/output error'}", path=path, remedy="check the disk and the rights"
+        ) from error
+
+
+@lru_cache(maxsize=4)
+def _read_levels(path: Path, levels: tuple[Level, ...], key: tuple[int, ...]) -> tuple[TiffLevel | str, ...]:
+    """Cached by the file's identity: the route's choice and the tiler ask for the same."""
     import tifffile
 
     try:
         with tifffile.TiffFile(path) as tiff:
             pages = [page for page in tiff.pages if isinstance(page, tifffile.TiffPage)]
-            return [_read_level(pages, level) for level in levels]
-    except OSError as error:
-        raise SlideError(
-            f"cannot be read: {error.strerror or 'input/output error'}", path=path, remedy="check the disk and the rights"
-        ) from error
+            return tuple(_read_level(pages, level) for level in levels)
+    except OSError:
+        raise
     except Exception as error:
         # what tifffile raises on damaged directories is anything: fuzzing met TypeError, AttributeError, struct.error
         raise SlideError(

@@ -1,0 +1,420 @@
+"""The tiler side by side with other readers and with the decode ceiling, all in one run, interleaved.
+
+    python benchmarks/bench_tiler.py [--json FILE] [--markdown FILE]      writes benchmarks/results/tiler.{json,md}
+    python benchmarks/bench_tiler.py --quick --json FILE                  under 50 s, the 4:2:0 slide only
+
+Slides come from make_wsi.py (found like the tests find their data: STAMP_TEST_DATA, or shared/data beside the checkout):
+48,000 x 38,400 px, half of it tissue, 0.25 um/px (40x) to be read at 0.5, and 0.5 um/px (20x) to be read as it is.
+Every round runs every reader once, one after the other, on one thread; a ratio is taken within a round. Numbers are
+medians over the rounds; the spread is the largest less the smallest.
+
+The decode ceiling is the same storage tiles, already in memory, decoded by libjpeg-turbo at the same scale into RGB in
+one reused buffer (decode_ceiling.c), and nothing else. The tiler can pass it, because it takes the samples as they are
+coded and converts colours while it assembles tiles.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stamp_deploy import _tiler
+from stamp_deploy.grid import TileSet, make_grid, select_tiles
+from stamp_deploy.serving import Serving, Storage
+from stamp_deploy.slide import open_slide
+from stamp_deploy.tiff import TiffLevel, read_levels
+from stamp_deploy.tiles import TileStatus, open_tiles
+from stamp_deploy.tissue import TissueRule, find_tissue
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(Path(__file__).parent))
+
+from rivals import Read, installed  # noqa: E402
+
+DATA = Path(os.environ.get("STAMP_TEST_DATA", ROOT.parent / "shared" / "data"))
+TILE, TARGET = 224, 0.5
+CODINGS = {"as coded (RGB 4:4:4)": None, "4:2:2": "422", "4:2:0": "420"}
+BARS = {
+    "vs_openslide_40x": {"as coded (RGB 4:4:4)": 6.0, "4:2:2": 7.5, "4:2:0": 9.0},
+    "vs_openslide_20x": {"as coded (RGB 4:4:4)": 3.7, "4:2:2": 4.0, "4:2:0": 4.4},
+    "of_decode_ceiling": dict.fromkeys(CODINGS, 0.88),
+}
+
+
+@dataclass
+class Case:
+    """One slide read at one resolution: rates by reader, round by round, tiles/s."""
+
+    slide: Path
+    mpp: float
+    tiles: TileSet
+    runs: list[NDArray[np.int64]]  # stretches of neighbouring tiles for the slower readers
+    rates: dict[str, list[float]] = field(default_factory=dict)
+
+    def ratio(self, name: str, other: str) -> tuple[float, float]:
+        """Median and spread of name's rate over other's, within rounds."""
+        return middle([a / b for a, b in zip(self.rates[name], self.rates[other], strict=True)])
+
+
+def middle(values: list[float]) -> tuple[float, float]:
+    return statistics.median(values), max(values) - min(values)
+
+
+def make_slide(folder: Path, name: str, tiles: str, *, tissue: float = 0.5, recode: str | None = None) -> Path:
+    """A slide of make_wsi.py, 0.25 um/px."""
+    path = folder / f"{name}.svs"
+    command = [
+        sys.executable, str(DATA.parent / "tools" / "make_wsi.py"), str(DATA / "slides" / "CMU-1-Small-Region.svs"),
+        str(path), "--tiles", tiles, "--tissue", str(tissue), "--mpp", "0.25",
+        *(["--recode", recode] if recode else []),
+    ]  # fmt: skip
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    path.read_bytes()  # into the page cache
+    return path
+
+
+def case(path: Path, mpp: float, limit: int | None, sample: int) -> Case:
+    """The tissue tiles of a slide (the first `limit`), and `sample` of them in four stretches."""
+    with open_slide(path, mpp=mpp) as slide:
+        mask = find_tissue(slide, TissueRule())
+        tiles = select_tiles(make_grid(slide, target_mpp=TARGET, tile_px=TILE), mask, 0.5)
+    tiles = part(tiles, slice(limit))
+    starts = np.linspace(0, len(tiles) - sample // 4, 4).astype(int)
+    return Case(path, mpp, tiles, [tiles.coords[s : s + sample // 4] for s in starts])
+
+
+def part(tiles: TileSet, which: slice) -> TileSet:
+    return replace(
+        tiles,
+        columns=tiles.columns[which], rows=tiles.rows[which], coords=tiles.coords[which],
+        tissue_fraction=tiles.tissue_fraction[which],
+    )  # fmt: skip
+
+
+def read_ours(one: Case, *, threads: int = 1, mpp: float | None = None, tiles: TileSet | None = None) -> float:
+    """Tiles/s from opening the tiler to its last batch."""
+    tiles = one.tiles if tiles is None else tiles
+    with open_slide(one.slide, mpp=mpp or one.mpp, route="jpeg-tiff") as slide:
+        clock = time.perf_counter()
+        with open_tiles(slide, tiles, batch=64, threads=threads) as source:
+            for batch in source:
+                if (batch.status != TileStatus.OK).any():
+                    raise RuntimeError("a tile of a sound slide is unreadable")
+        return len(tiles) / (time.perf_counter() - clock)
+
+
+def read_rival(one: Case, read: Read) -> float:
+    span = round(one.tiles.grid.span_x)
+    clock = time.perf_counter()
+    count = sum(read(one.slide, corners, span, TILE) for corners in one.runs)
+    return count / (time.perf_counter() - clock)
+
+
+class Ceiling:
+    """The storage tiles that a case needs, in memory, and the C function that decodes them."""
+
+    library: Any = None
+
+    def __init__(self, one: Case) -> None:
+        with open_slide(one.slide, mpp=one.mpp, route="jpeg-tiff") as slide:
+            with open_tiles(slide, part(one.tiles, slice(1)), batch=1) as source:
+                plan = source.plan
+            level = read_levels(one.slide, slide.levels)[plan.level]
+            shrink = slide.levels[plan.level].downsample_x * plan.dct_scale
+        assert isinstance(level, TiffLevel)
+        scale = plan.dct_scale
+        storage = Storage(*level.offsets.shape, level.tile_width // scale, level.tile_height // scale, 1 << 17)
+        spans = plan.residual_x * TILE, plan.residual_y * TILE
+        serving = Serving(one.tiles.coords / shrink, one.tiles.columns, one.tiles.rows, *spans, storage)
+        cells = np.unique(np.concatenate([s.by_first_use for s in serving.strips(serving.order())]))
+        file = np.memmap(one.slide, np.uint8, "r")
+        self.sizes = np.ascontiguousarray(level.sizes.reshape(-1)[cells])
+        streams = [
+            file[o : o + n] for o, n in zip(level.offsets.reshape(-1)[cells].tolist(), self.sizes.tolist(), strict=True)
+        ]
+        self.data = np.concatenate(streams)
+        self.offsets = np.ascontiguousarray(np.cumsum(self.sizes) - self.sizes)
+        self.level, self.scale, self.tiles = level, scale, len(one.tiles)
+        self.out = np.zeros(storage.tile_w * storage.tile_h * 3, np.uint8)
+
+    @classmethod
+    def build(cls, folder: Path) -> None:
+        """Compile decode_ceiling.c with the C compiler that built the core."""
+        compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc")
+        if compiler is None:
+            raise SystemExit("the decode ceiling needs a C compiler: apt-get install gcc libjpeg62-turbo-dev")
+        source, made = Path(__file__).with_name("decode_ceiling.c"), folder / "decode_ceiling.so"
+        subprocess.run([compiler, "-O3", "-shared", "-fPIC", str(source), "-o", str(made), "-ljpeg"], check=True)
+        cls.library = ctypes.CDLL(str(made))
+        cls.library.decode_ceiling.restype = ctypes.c_double
+
+    def rate(self) -> float:
+        """Model tiles/s that the decoding alone would allow."""
+        seconds = self.library.decode_ceiling(
+            _pointer(self.data), _pointer(self.offsets), _pointer(self.sizes), ctypes.c_int64(len(self.sizes)),
+            self.level.tables, ctypes.c_size_t(len(self.level.tables)), int(self.level.photometric == 2),
+            ctypes.c_uint(self.scale), _pointer(self.out), ctypes.c_size_t(self.out.size),
+        )  # fmt: skip
+        if seconds <= 0:
+            raise RuntimeError("the decode ceiling could not decode a storage tile")
+        return self.tiles / seconds
+
+
+def _pointer(array: NDArray[Any]) -> ctypes.c_void_p:
+    return ctypes.c_void_p(array.ctypes.data)
+
+
+def compare(cases: dict[str, Case], rivals: dict[str, Read], rounds: int, *, quick: bool) -> None:
+    """Fill the cases' rates, readers interleaved within every round."""
+    work: list[tuple[Case, str, Callable[[], float]]] = []
+    for label, one in cases.items():
+        work.append((one, "tiler", lambda one=one: read_ours(one)))  # type: ignore[misc]
+        work.append((one, "ceiling", Ceiling(one).rate))
+        if label.startswith("40x"):
+            work.append((one, "tiler, 2 threads", lambda one=one: read_ours(one, threads=2)))  # type: ignore[misc]
+            slower = case(one.slide, 0.2526, len(one.tiles), 8).tiles
+            work.append(
+                (one, "tiler, 0.2526", lambda one=one, t=slower: read_ours(one, mpp=0.2526, tiles=t))  # type: ignore[misc]
+            )
+        for name, read in rivals.items():
+            if not quick or name == "OpenSlide":
+                work.append((one, name, lambda one=one, read=read: read_rival(one, read)))  # type: ignore[misc]
+    for one, _, run in work:
+        if run.__name__ != "rate":
+            read_ours(one, tiles=part(one.tiles, slice(64)))  # pages, imports
+    for _ in range(rounds):
+        for one, name, run in work:
+            one.rates.setdefault(name, []).append(run())
+
+
+def memory_child(path: str) -> None:
+    """Read a whole slide on two threads; print the peak of resident memory, MB."""
+    with open_slide(path) as slide:
+        mask = find_tissue(slide, TissueRule())
+        tiles = select_tiles(make_grid(slide, target_mpp=TARGET, tile_px=TILE), mask, 0.5)
+        with open_tiles(slide, tiles, batch=64, threads=2) as source:
+            for _ in source:
+                pass
+    # VmHWM starts anew at exec; getrusage's peak would include the parent that was forked
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    print(int(status["VmHWM"].split()[0]) / 1000)
+
+
+def peak_mb(path: Path, rounds: int) -> tuple[float, float]:
+    """Median and spread of the peak memory of child processes."""
+    peaks = []
+    for _ in range(rounds):
+        command = [sys.executable, __file__, "--memory-child", str(path)]
+        peaks.append(float(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+    return middle(peaks)
+
+
+def glass(folder: Path, tiles: str, rounds: int) -> dict[str, float]:
+    """The tiler's time on an all-glass slide against the same slide all tissue, the masks being given."""
+    seconds: dict[float, list[float]] = {0.0: [], 1.0: []}
+    finding: list[float] = []
+    slides = {t: make_slide(folder, f"tissue-{t:g}", tiles, tissue=t, recode="420") for t in seconds}
+    for _ in range(rounds):
+        for share, path in slides.items():
+            with open_slide(path) as slide:
+                clock = time.perf_counter()
+                mask = find_tissue(slide, TissueRule())
+                found = time.perf_counter() - clock
+                # tissue is where the slide was made of tissue: every tile of the one, none of the other
+                chosen = select_tiles(make_grid(slide, target_mpp=TARGET, tile_px=TILE), mask if share == 0 else None, 0.5)
+                clock = time.perf_counter()
+                with open_tiles(slide, chosen, batch=64, threads=1) as source:
+                    for _ in source:
+                        pass
+                seconds[share].append(time.perf_counter() - clock)
+                if share == 0:
+                    finding.append(found)
+    fraction, spread = middle([a / b for a, b in zip(seconds[0.0], seconds[1.0], strict=True)])
+    return {
+        "glass_fraction": fraction, "glass_fraction_spread": spread,
+        "glass_tissue_finding_s": middle(finding)[0], "all_tissue_s": middle(seconds[1.0])[0],
+    }  # fmt: skip
+
+
+def keys_of(cases: dict[str, Case]) -> dict[str, float]:
+    """The figures of the issue for one slide."""
+    forty, twenty = cases["40x"], cases["20x"]
+    found = {
+        "vs_openslide_40x": forty.ratio("tiler", "OpenSlide"),
+        "vs_openslide_20x": twenty.ratio("tiler", "OpenSlide"),
+        "of_decode_ceiling_40x": forty.ratio("tiler", "ceiling"),
+        "of_decode_ceiling_20x": twenty.ratio("tiler", "ceiling"),
+        "two_thread_speedup": forty.ratio("tiler, 2 threads", "tiler"),
+        "resampled_fraction": forty.ratio("tiler, 0.2526", "tiler"),
+        "tiles_per_s_40x": middle(forty.rates["tiler"]),
+        "tiles_per_s_20x": middle(twenty.rates["tiler"]),
+    }
+    found["of_decode_ceiling"] = min(found["of_decode_ceiling_40x"], found["of_decode_ceiling_20x"])
+    return {k: v for name, (value, spread) in found.items() for k, v in ((name, value), (f"{name}_spread", spread))}
+
+
+def describe_machine() -> dict[str, Any]:
+    model = next(
+        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
+        platform.machine(),
+    )
+    return {
+        "cpu": model, "cores": len(os.sched_getaffinity(0)), "load_at_start": os.getloadavg()[0],
+        "python": platform.python_version(), "core": _tiler.build_info(),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }  # fmt: skip
+
+
+def to_markdown(report: dict[str, Any]) -> str:
+    machine, slides = report["machine"], report["slides"]
+    lines = [
+        "# The tiler, measured", "",
+        f"Written by benchmarks/bench_tiler.py on {machine['date']}: {machine['cpu']}, {machine['cores']} cores "
+        f"(load {machine['load_at_start']:.1f} at the start), Python {machine['python']}, {machine['core']}. "
+        f"Medians of {report['rounds']} interleaved rounds, the spread (largest less smallest) in brackets. "
+        f"Tiles of {TILE} px, one thread unless said.", "",
+        "## Bars", "",
+        "| | " + " | ".join(slides) + " | bar |", "|---|" + "---|" * (len(slides) + 1),
+    ]  # fmt: skip
+
+    def row(title: str, key: str, bar: str) -> None:
+        cells = " | ".join(f"{s['keys'][key]:.2f} ({s['keys'][key + '_spread']:.2f})" for s in slides.values())
+        lines.append(f"| {title} | {cells} | {bar} |")
+
+    def bar(key: str) -> str:
+        return " / ".join(f"{BARS[key][name]:g}" for name in slides)
+
+    row("40x to 0.5 um/px against OpenSlide + PIL, times", "vs_openslide_40x", bar("vs_openslide_40x"))
+    row("20x native against OpenSlide, times", "vs_openslide_20x", bar("vs_openslide_20x"))
+    row("of the decode ceiling, 40x", "of_decode_ceiling_40x", bar("of_decode_ceiling"))
+    row("of the decode ceiling, 20x", "of_decode_ceiling_20x", bar("of_decode_ceiling"))
+    row("two threads against one, 40x", "two_thread_speedup", "1.85")
+    row("0.2526 um/px against the exact factor 2", "resampled_fraction", "0.75")
+    k = report["keys"]
+    lines += [
+        "", "| 4:2:0 | measured | bar |", "|---|---|---|",
+        f"| peak memory, 48,000 x 38,400 px | {k['peak_mb_large']:.0f} MB ({k['peak_mb_large_spread']:.0f}) | below 500 |",
+        f"| peak memory, 12,000 x 9,600 px | {k['peak_mb_small']:.0f} MB ({k['peak_mb_small_spread']:.0f}) | "
+        "within 20 % |",
+        f"| tiler's time, all glass of all tissue | {k['glass_fraction']:.2%} ({k['glass_fraction_spread']:.2%}) | below 2 % |",
+        "",
+        f"Finding that the glass slide holds no tissue takes {k['glass_tissue_finding_s']:.2f} s more (thumbnail and mask); "
+        f"decoding all tissue takes {k['all_tissue_s']:.2f} s on one thread.",
+        "", "## Tiles a second", "",
+    ]  # fmt: skip
+    for name, slide in slides.items():
+        lines += [f"### {name}", "", "| reader | 40x to 0.5 um/px | 20x native |", "|---|---|---|"]
+        readers = list(dict.fromkeys([*slide["rates"]["40x"], *slide["rates"]["20x"]]))
+        for reader in readers:
+            cells = []
+            for scenario in ("40x", "20x"):
+                values = slide["rates"][scenario].get(reader)
+                cells.append("{:,.0f} ({:,.0f})".format(*middle(values)) if values else "")
+            lines.append(f"| {reader} | {cells[0]} | {cells[1]} |")
+        lines.append("")
+    if report["not_installed"]:
+        lines += [f"Not installed here, so not measured: {', '.join(report['not_installed'])}.", ""]
+    missed = report["missed"]
+    lines += ["## Missed", "", *([f"- {m}" for m in missed] or ["None."]), ""]
+    return "\n".join(lines)
+
+
+def missed_bars(report: dict[str, Any]) -> list[str]:
+    """Which bars the run did not reach."""
+    out = []
+    for name, slide in report["slides"].items():
+        for key, bars in BARS.items():
+            if slide["keys"][key] < bars[name]:
+                out.append(f"{key}, {name}: {slide['keys'][key]:.2f}, the bar is {bars[name]:g}")
+        for key, bar in (("two_thread_speedup", 1.85), ("resampled_fraction", 0.75)):
+            if slide["keys"][key] < bar:
+                out.append(f"{key}, {name}: {slide['keys'][key]:.2f}, the bar is {bar:g}")
+    k = report["keys"]
+    if k["peak_mb_large"] >= 500 or abs(k["peak_mb_large"] / k["peak_mb_small"] - 1) > 0.2:
+        out.append(f"peak memory: {k['peak_mb_large']:.0f} MB large, {k['peak_mb_small']:.0f} MB small")
+    if k["glass_fraction"] >= 0.02:
+        out.append(f"glass_fraction: {k['glass_fraction']:.2%}, the bar is 2 %")
+    return out
+
+
+def run(*, quick: bool) -> dict[str, Any]:
+    rivals, absent = installed()
+    if "OpenSlide" not in rivals:
+        raise SystemExit("openslide-python and openslide-bin are needed to compare with")
+    rounds = 3 if quick else 7
+    report: dict[str, Any] = {"machine": describe_machine(), "rounds": rounds, "not_installed": absent, "slides": {}}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        Ceiling.build(folder)
+        for coding, recode in CODINGS.items():
+            if quick and recode != "420":
+                continue
+            slide = make_slide(folder, recode or "rgb", "200x160", recode=recode)
+            limit, sample = (1200, 48) if quick else (None, 160)
+            cases = {"40x": case(slide, 0.25, limit, sample), "20x": case(slide, 0.5, 2000 if quick else 6000, 2 * sample)}
+            compare(cases, rivals, rounds, quick=quick)
+            report["slides"][coding] = {
+                "keys": keys_of(cases), "tiles": {label: len(c.tiles) for label, c in cases.items()},
+                "rates": {label: c.rates for label, c in cases.items()},
+            }  # fmt: skip
+            if recode == "420":
+                small = make_slide(folder, "small", "50x40", recode=recode)
+                for key, path in (("peak_mb_large", slide), ("peak_mb_small", small)):
+                    value, spread = peak_mb(path, 2 if quick else 3)
+                    report.setdefault("keys", {}).update({key: value, f"{key}_spread": spread})
+            slide.unlink()
+        report["keys"].update(glass(folder, "100x80" if quick else "200x160", 2 if quick else 3))
+    report["keys"] = {**report["slides"]["4:2:0"]["keys"], **report["keys"]}
+    report["missed"] = missed_bars(report)
+    return report
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="the 4:2:0 slide only, fewer tiles")
+    parser.add_argument("--json", type=Path, help="write the numbers here")
+    parser.add_argument("--markdown", type=Path, help="write the tables here")
+    parser.add_argument("--memory-child", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.memory_child:
+        memory_child(options.memory_child)
+        return
+    source = DATA / "slides" / "CMU-1-Small-Region.svs"
+    if not source.is_file():
+        raise SystemExit(f"{source} is needed; name the folder of test data by STAMP_TEST_DATA")
+    os.environ.setdefault("VIPS_CONCURRENCY", "1")
+    started = time.perf_counter()
+    report = run(quick=options.quick)
+    report["seconds"] = round(time.perf_counter() - started, 1)
+    results = ROOT / "benchmarks" / "results"
+    # the named figures lie at the top; everything else beside them
+    flat = {**report.pop("keys"), **report}
+    markdown = options.markdown or (None if options.quick else results / "tiler.md")
+    target = options.json or (None if options.quick else results / "tiler.json")
+    text = to_markdown({**report, "keys": flat})
+    for path, content in ((target, json.dumps(flat, indent=1)), (markdown, text)):
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(content + "\n" if path is target else content)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
