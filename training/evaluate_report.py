@@ -84,10 +84,20 @@ def footnotes(evaluation: Evaluation) -> list[str]:
         values = ", ".join(f"{k.replace('_', ' ')} {_number(v)}" for k, v in tier1["mean_r"].items())
         lines.append(f"tier 1, {len(tier1['genes'])} genes (HEST-Bench protocol; {tier1['split']}): mean r {values}")
     lines += [f"warning: {w}" for w in document["warnings"]]
+    return lines + _not_run(evaluation)
+
+
+def _not_run(evaluation: Evaluation) -> list[str]:
+    """Why rows have no numbers: one command for all runs that are missing, and the other reasons one by one."""
     missing = [row for row in evaluation.rows if row.missing]
-    if missing:
-        lines.append("not run:")
-        lines += [f"  {row.label} ({row.how}): {row.missing}" for row in missing]
+    runs = [row for row in missing if " --rows " in row.missing]
+    lines = []
+    if runs:
+        command = runs[0].missing.replace(f"--rows {runs[0].key} ", f"--rows {','.join(row.key for row in runs)} ")
+        lines.append(f"not run: {command}, then evaluate with --ablations ABLATIONS")
+    for reason in dict.fromkeys(row.missing for row in missing if row not in runs):
+        labels = ", ".join(dict.fromkeys(row.label for row in missing if row.missing == reason))
+        lines.append(f"not run: {labels}: {reason}")
     return lines
 
 

@@ -118,5 +118,4 @@ class Row:
 
 def command_for(kind: RowKind, run: str) -> str:
     """The command that trains the run of a missing row."""
-    settings = " ".join(f"--set {key}={value}" for key, value in kind.settings.items())
-    return f"stamp-deploy train {run}/config.toml {settings} -o ABLATIONS/{kind.key}"
+    return f"stamp-deploy train {run}/config.toml --ablations --rows {kind.key} -o ABLATIONS"
