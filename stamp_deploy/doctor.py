@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import shutil
 import subprocess
@@ -52,6 +53,7 @@ def run_checks() -> Report:
     """Run every check; a check that raises fails with the error's text, and the others still run."""
     checks: list[tuple[str, Callable[[], tuple[str, str]]]] = [
         ("stamp-deploy", lambda: ("ok", f"{__version__}, Python {platform.python_version()}, {platform.machine()}")),
+        ("cpu", _cpu),
         ("openslide", _openslide),
         ("libvips", _vips),
         ("compiled tiler", _tiler),
@@ -68,6 +70,21 @@ def _run(name: str, check: Callable[[], tuple[str, str]]) -> Check:
         return Check(name, *check())
     except Exception as error:
         return Check(name, "fail", f"{type(error).__name__}: {' '.join(str(error).split())}")
+
+
+def _cpu() -> tuple[str, str]:
+    """Cores that this process may use, the processor's name, memory; what a CPU engine will run on."""
+    cores = len(os.sched_getaffinity(0))
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    known: dict[str, str] = {}
+    with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            key, _, value = line.partition(":")
+            known.setdefault(key.strip(), value.strip())
+    flags = known.get("flags", "").split()
+    wide = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_tile") if flag in flags]
+    name = known.get("model name", platform.machine())
+    return "ok" if cores > 1 else "warn", f"{cores} cores, {memory:.0f} GB, {name} ({', '.join(wide) or 'no AVX2'})"
 
 
 def _openslide() -> tuple[str, str]:
