@@ -19,8 +19,8 @@ from stamp_deploy.errors import DataError
 from .gene_sets import MIN_COVERAGE, MIN_GENES, GeneSets, membership
 
 MAX_RANK = 1500
-BLOCK_VALUES = 8_000_000
-"""Non-zero counts that a block may hold, so about 400 MB of working memory."""
+BLOCK_VALUES = 4_000_000
+"""Non-zero counts that a block may hold: bounds the working memory to some 100 MB."""
 _TABLE_VALUES = 4096
 
 
@@ -114,11 +114,15 @@ def score(
 
 def gene_statistics(counts: Any, genes: Sequence[str]) -> GeneStatistics:
     """Mean and standard deviation of log1p CP10k of every gene: the training statistics of a platform."""
-    matrix = log_cp10k(as_counts(counts, len(genes)))
+    matrix = as_counts(counts, len(genes))
+    total, square = np.zeros(len(genes)), np.zeros(len(genes))
+    for block in _blocks(matrix, BLOCK_VALUES):
+        part = log_cp10k(matrix[block])
+        total += np.bincount(part.indices, part.data, minlength=len(genes))
+        square += np.bincount(part.indices, part.data**2, minlength=len(genes))
     n = max(matrix.shape[0], 1)
-    mean = np.asarray(matrix.sum(axis=0)).ravel() / n
-    square = np.asarray(matrix.multiply(matrix).sum(axis=0)).ravel() / n
-    return GeneStatistics(tuple(genes), mean, np.sqrt(np.maximum(square - mean**2, 0)))
+    mean = total / n
+    return GeneStatistics(tuple(genes), mean, np.sqrt(np.maximum(square / n - mean**2, 0)))
 
 
 def log_cp10k(counts: sparse.csr_array) -> sparse.csr_array:
