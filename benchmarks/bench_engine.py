@@ -80,9 +80,12 @@ def measure(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     tiles, source = tissue_tiles(fitted + judged, quick=quick)
     torch.set_num_threads(os.cpu_count() or 1)
     model, pfm = random_model(MODEL)
+    phase("tiles and model", start)
     fit_r = fit_head(model, pfm, tiles[:fitted])
     tiles = tiles[fitted:]
+    phase("head fitted", start)
     bundle = make_bundle(model, pfm, tiles, folder / "fp32")
+    phase("exported", start)
     spearman, parity, bundles = by_precision(model, pfm, tiles, bundle, folder, quick)
     record: dict[str, Any] = {
         "quick": quick,
@@ -92,13 +95,16 @@ def measure(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
         "head": f"ridge to {len(FEATURES)} colour and texture features, r {fit_r:.2f} on the tiles of its fit",
         "tiles": f"{len(tiles)} for parity: {source}",
     }
+    phase("lower precisions judged", start)
     auto = load_engine(bundle, batch=BATCH)
+    phase("engine chosen", start)
     record["auto_engine"] = f"{auto.info.name} {auto.info.precision}"
     record["auto_why"] = auto.info.why
     contenders = {**torch_contenders(model, pfm, quick), **engine_contenders(bundle, bundles, quick)}
     contenders["auto"] = auto.run
     left = QUICK_SECONDS - (time.perf_counter() - start) if quick else float("inf")
     record["speed"] = interleave(contenders, tiles[:BATCH], arguments.rounds or (5 if quick else 15), left)
+    phase("timed", start)
     record["bfloat16_in_hardware"] = "bf16" in record["auto_why"] or "openvino_bf16" in record["speed"]
     base = record["speed"]["torch_fp32"]["tiles_per_second"]
     for name, key in (("auto", "auto_vs_torch_fp32"), ("onnxruntime_fp32", "ort_fp32_vs_torch_fp32")):
@@ -113,6 +119,15 @@ def measure(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
         record["gpu"] = gpu_section(folder, tiles, arguments.slide)
     record["seconds"] = round(time.perf_counter() - start, 1)
     return record
+
+
+def phase(what: str, start: float) -> None:
+    """Say where the run is, on standard error."""
+    print(
+        f"{time.perf_counter() - start:6.1f} s, {time.process_time():6.1f} s of CPU  {what}",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def by_precision(

@@ -28,7 +28,7 @@ FLOORS: dict[str, int] = {
             "heads maps result",
             "writers",
             "audit batch batch_inputs batch_plan batch_view bench board claims doctor executors infer inspect ledger"
-            " metrics tasks watch worker worker_child",
+            " metrics site_check tasks verify watch worker worker_child",
             "acceptance audit_verbs batch_verbs bench_verbs cli triton",
         )
     )

@@ -34,9 +34,11 @@ def cache_dir() -> Path:
     DiskError
         It cannot be made.
     """
-    stated = os.environ.get("STAMP_CACHE_DIR")
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path("~/.cache").expanduser())
-    folder = Path(stated) if stated else Path(base, "stamp-deploy")
+    stated, base = os.environ.get("STAMP_CACHE_DIR"), os.environ.get("XDG_CACHE_HOME")
+    try:
+        folder = Path(stated or Path(base or Path.home() / ".cache", "stamp-deploy"))
+    except RuntimeError as error:
+        raise EngineError("this user has no home folder to cache in", remedy="name one with STAMP_CACHE_DIR") from error
     with disk_errors(folder):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         facts = folder.stat()
