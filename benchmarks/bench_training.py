@@ -69,6 +69,7 @@ RUNGS: dict[str, dict[str, Any]] = {
     "random_sets": {"adapt": "lora", "lora_r": 8, "lora_alpha": 16.0, "control": "random-sets"},
     "shuffled": {"adapt": "lora", "lora_r": 8, "lora_alpha": 16.0, "control": "shuffled"},
 }
+LORA = ("lora_r8", "lora_r32")
 ONLY_RIDGE = ("floor_29_features", "frozen_ridge", "random_sets")
 FULL_LR_SHARE = 0.03
 """Full fine-tuning moves all weights, so it takes a thirtieth of LoRA's rate."""
@@ -92,7 +93,7 @@ def main() -> None:
     clock = time.perf_counter()
     her2st_cohort(args)
     run_children(folds, args)
-    ladder = {fold: evaluate_fold(fold, args) for fold in folds}
+    ladder = {fold: json.loads((args.work / fold / "evaluation.json").read_text(encoding="utf-8")) for fold in folds}
     document = {
         **summarise(ladder),
         **synthetic(args),
@@ -171,7 +172,13 @@ def train(config: TrainConfig, out: Path) -> dict[str, Any]:
 
 
 def train_fold(fold: str, args: argparse.Namespace) -> None:
-    """Every run of a fold, the warm-up first."""
+    """Every run of a fold, the warm-up first; then its rows of the table."""
+    import torch
+
+    from stamp_deploy.training.memory import keep_memory
+
+    keep_memory()
+    torch.set_num_threads(1)
     folder = args.work / fold
     train(settings(fold, args, WARM_UP), folder / "frozen")
     from_there = {"weights": str(folder / "frozen" / "backbone.safetensors")}
@@ -181,6 +188,9 @@ def train_fold(fold: str, args: argparse.Namespace) -> None:
         if change["adapt"] == "full":
             candidate["lr"] *= FULL_LR_SHARE
         train(settings(fold, args, ADAPT, candidate, change, from_there), folder / rung)
+    file = folder / "evaluation.json"
+    if not file.exists():
+        file.write_text(json.dumps(evaluate_fold(fold, args), indent=2) + "\n", encoding="utf-8")
 
 
 def choose(fold: str, args: argparse.Namespace, from_there: dict[str, Any]) -> str:
@@ -284,17 +294,14 @@ def row_of(rows: dict[str, Any], rung: str, how: str) -> float | None:
 
 
 def summarise(ladder: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Means over the folds. The rungs that learned these pathways by their own head; frozen_ridge and random_sets,
-    which have none, by the better of the two ridge read-outs. *_probe and *_refit are those read-outs."""
+    """Means over the folds. The floor as it is defined; every rung, random sets included, by the one read-out `refit`;
+    shuffled by its own predictions. *_head, *_probe and *_refit are the other ways."""
     out: dict[str, Any] = {"floor_reference": REFERENCE_FLOOR}
-    out["floor_29_features"] = mean_over(ladder, "floor_29_features", "probe")
-    out["floor_29_features_refit"] = mean_over(ladder, "floor_29_features", "refit")
-    for rung in ("frozen_ridge", "random_sets"):
-        both = {how: mean_over(ladder, rung, how) for how in ("probe", "refit")}
-        out |= {rung: max(both.values()), **{f"{rung}_{how}": r for how, r in both.items()}}
-    for rung in ("lora_r8", "lora_r32", "full_finetune", "shuffled"):
-        out[rung] = mean_over(ladder, rung, "head")
-        out |= {f"{rung}_{how}": mean_over(ladder, rung, how) for how in ("probe", "refit")}
+    main = {"floor_29_features": "probe", "shuffled": "head"}
+    for rung in ("floor_29_features", "frozen_ridge", *RUNGS):
+        ways = ("probe", "refit") if rung in ONLY_RIDGE else ("head", "probe", "refit")
+        values = {how: mean_over(ladder, rung, how) for how in ways}
+        out |= {rung: values[main.get(rung, "refit")], **{f"{rung}_{how}": r for how, r in values.items()}}
     return out
 
 
@@ -342,7 +349,7 @@ def loader_speed(args: argparse.Namespace) -> dict[str, Any]:
 
     from stamp_deploy.training.align import Alignment
     from stamp_deploy.training.data import Loader
-    from stamp_deploy.training.loop import keep_memory
+    from stamp_deploy.training.memory import keep_memory
     from stamp_deploy.training.model import build_model
     from stamp_deploy.training.start import prepare
 
@@ -402,15 +409,15 @@ def markdown(d: dict[str, Any]) -> str:
             by = {"head": "own head", "probe": "ridge", "refit": "ridge, denoised"}[how]
             mean = statistics.mean(v for v in values if v is not None)
             lines.append(f"| {label} | {by} | {shown} | **{mean:.3f}** |")
-    best = max(("lora_r8", "lora_r32", "full_finetune"), key=lambda k: d[k])
-    lora = max(d["lora_r8"], d["lora_r32"])
+    best = max((*LORA, "full_finetune"), key=lambda k: d[k])
     lines += [
         "",
         f"The floor that was measured before this project began, with other code, is {REFERENCE_FLOOR}.",
-        "`own head`: the model's pathway head, as trained and exported. `ridge`: ridge with cross-validated penalty on",
-        "the embeddings of the three training sections, all z-scored within section, targets as scored. `ridge,",
-        "denoised`: the same with the targets that the runs learn from (half a mean over neighbours, three",
-        "components); one read-out for all rows, so that they differ by the embedding alone.",
+        "`ridge, denoised` is the ladder: the model's pathway head fitted by ridge with cross-validated penalty on",
+        "the embeddings of the three training sections (`head_final = \"ridge\"`), with the denoised targets that all",
+        "runs learn from (half a mean over neighbours, three components): one read-out, so that rows differ by the",
+        "embedding alone. `own head`: the pathway head as gradient descent left it. `ridge`: targets as scored,",
+        "embeddings z-scored within section: what `evaluate` calls the probe.",
         "Random gene sets: size-matched; that run's own head predicts other scores and cannot be compared.",
         "Shuffled: the targets of each training section are permuted among its spots. Its embedding stays near the",
         "frozen one, so ridge with true targets on it is another frozen row; its own head is the control.",
@@ -420,20 +427,25 @@ def markdown(d: dict[str, Any]) -> str:
         _bar("best rung over the reference floor", d[best], REFERENCE_FLOOR, names[best]),
         _bar("best rung over the floor as measured here", d[best], d["floor_29_features"], names[best]),
         _bar("best rung over that floor with denoised targets", d[best], d["floor_29_features_refit"], names[best]),
-        _bar("LoRA over its own frozen backbone (the better ridge)", lora, d["frozen_ridge"]),
-        _bar("LoRA over random gene sets (the better ridge)", lora, d["random_sets"]),
-        _bar("LoRA over shuffled targets (own head)", lora, d["shuffled"]),
-        _bar("LoRA over shuffled targets (the better ridge)", lora, max(d["shuffled_probe"], d["shuffled_refit"])),
+        *(_bar(f"{names[r]} over its own frozen backbone", d[r], d["frozen_ridge"]) for r in LORA),
+        *(_bar(f"{names[r]} over random gene sets", d[r], d["random_sets"]) for r in LORA),
+        *(_bar(f"{names[r]} over shuffled targets, their own predictions", d[r], d["shuffled"]) for r in LORA),
+        *(_bar(f"{names[r]} over shuffled targets, the same read-out", d[r], d["shuffled_refit"]) for r in LORA),
         "",
-        "The same by one read-out, `ridge, denoised`:",
+        "The same bars by the other ways of reading, for who wants to know whether they hang on the read-out:",
         "",
         *(
-            _bar(f"LoRA's embedding over {what}", max(d["lora_r8_refit"], d["lora_r32_refit"]), d[key])
-            for what, key in (
-                ("the frozen one", "frozen_ridge_refit"),
-                ("that of random gene sets", "random_sets_refit"),
-                ("that of shuffled targets", "shuffled_refit"),
-            )
+            _bar(f"{names[r]} over its frozen backbone, targets as scored", d[f"{r}_probe"], d["frozen_ridge_probe"])
+            for r in LORA
+        ),
+        *(_bar(f"{names[r]}, own head, over frozen + denoised ridge", d[f"{r}_head"], d["frozen_ridge"]) for r in LORA),
+        "",
+        "Spread over the four sections of LoRA r8 less frozen, LoRA r8 less random sets:",
+        "",
+        *(
+            f"- {fold}: {rows['refit']['lora_r8'] - rows['refit']['frozen']:+.3f}, "
+            f"{rows['refit']['lora_r8'] - rows['refit']['random_sets']:+.3f}"
+            for fold, rows in folds.items()
         ),
         "",
         "## What each fold chose, on inner sections only",

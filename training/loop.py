@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import math
 import shutil
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -25,6 +23,7 @@ from .align import TERMS, Alignment, learning_parameters
 from .checkpoint import Checkpoint
 from .config import TrainConfig
 from .data import Batch, Loader, TrainSection
+from .memory import keep_memory
 from .metrics import section_median_r
 from .model import RunInfo, StampModel, is_peft, save_run
 from .predict import embed_tiles
@@ -303,19 +302,6 @@ def use_bf16(device: torch.device, precision: str) -> bool:
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
     """bf16 for matrix products where `use_bf16`; weights, optimiser and losses stay in fp32."""
     return torch.autocast(device.type, torch.bfloat16, enabled=use_bf16(device, precision))
-
-
-def keep_memory() -> None:
-    """Ask glibc to keep freed memory. Activations of tens of megabytes are otherwise mapped and zeroed at each step,
-    which made a step on the CPU more than twice as slow. Other platforms are left alone."""
-    if not sys.platform.startswith("linux"):
-        return
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):
-        return
-    for parameter, value in ((-4, 0), (-1, 2**31 - 1), (-2, 64 << 20)):  # M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD
-        mallopt(parameter, value)
 
 
 def _note(position: Position) -> str:
