@@ -31,6 +31,7 @@ from .evaluate_inputs import EvaluateOptions, gene_sets_of, runs_of, test_sample
 from .evaluate_rows import Row
 from .evaluate_table import Features, Table, add_baselines, add_missing, add_run
 from .evaluate_tier1 import Fold, gene_targets, hest_r, patient_folds
+from .memory import keep_memory
 from .metrics import SectionResult
 
 SCHEMA = "stamp-deploy/evaluation/1"
@@ -68,6 +69,7 @@ def evaluate(options: EvaluateOptions, progress: Progress | None = None) -> Eval
     DataError
         There is nothing to test on, or the cohort does not fit the model.
     """
+    keep_memory()
     run = open_run(options.run, options.device, progress)
     sets = gene_sets_of(run, options)
     train_cohort = training_cohort_of(run, options)
