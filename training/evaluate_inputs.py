@@ -11,6 +11,7 @@ from stamp_deploy.errors import DataError, UsageError
 from .cohort import Cohort, Sample, load_cohort
 from .evaluate_data import Progress, Run, open_run
 from .evaluate_rows import RowKind, kind_of
+from .evaluate_sections import cohort_at
 from .gene_sets import GeneSets, read_gmt
 
 
@@ -80,7 +81,8 @@ def test_samples_of(
     run: Run, options: EvaluateOptions, train_cohort: Cohort | None, train_samples: Sequence[Sample]
 ) -> tuple[list[Sample], Cohort]:
     if options.cohort is not None:
-        cohort = load_cohort(options.cohort)
+        like = train_cohort or run.info
+        cohort = cohort_at(options.cohort, tile_px=like.tile_px, mpp=like.mpp)
         chosen = list(cohort)
         hashes = {s.qc["image_sha256"] for s in train_samples if "image_sha256" in s.qc}
         trained = [s.id for s in chosen if s.qc.get("image_sha256") in hashes]
