@@ -37,15 +37,15 @@ class TrainConfig:
     tile_px: int = 0  # 0: as the model was trained
     mpp: float = 0.0  # 0: as the model was trained
     adapt: str = "lora"  # or "full", "last-block", "frozen"
-    lora_r: int = 8  # 8 and 32 differed little in siblings' ablations; 8 is the cheaper
+    lora_r: int = 8  # few weights for few spots; the benchmark compares 32
     lora_alpha: float = 16.0  # twice r, peft's usual choice
     lora_dropout: float = 0.1  # cohorts are small
     lora_target: str = r"blocks\.\d+\.attn\.(qkv|proj)"  # attention only; a list would also hit patch_embed.proj
     head_init: str = "ridge"  # start from the frozen model's ridge solution, so adapting can only add; or "random"
     head_final: str = "trained"  # or "ridge": refitted on the adapted embedding
     warm_up: str = "none"  # self-supervised steps before, for random weights: "vicreg" (see training/ssl.py)
-    warm_up_steps: int = 0
-    warm_up_batch: int = 128
+    warm_up_steps: int = 0  # 200 were enough on three sections of 180 spots
+    warm_up_batch: int = 128  # views a step: two of each crop
     # Losses: a weight of 0 switches a term off
     w_regression: float = 1.0  # smooth L1 on z-scores
     w_correlation: float = 0.5  # mean (1 - rho)^2 per slide: what is reported is r
@@ -57,7 +57,7 @@ class TrainConfig:
     # The loop
     epochs: int = 20  # 0: no adaptation, ridge heads on the model as it is
     batch_slides: int = 8  # 8 x 48 = 384: enough in-slide negatives, several slides a step
-    batch_spots: int = 48
+    batch_spots: int = 48  # of each section
     micro_batch: int = 0  # tiles a forward pass; 0: the whole batch. The frozen reference runs in the same pieces
     accumulation: int = 1  # batches a step
     lr: float = 1e-4  # adapters and backbone
@@ -80,9 +80,11 @@ class TrainConfig:
         """Plain values."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
-    def to_toml(self) -> str:
-        """The settings as TOML; `from_dict(tomllib.loads(...))` gives them back."""
-        return "".join(f"{key} = {_toml(value)}\n" for key, value in self.to_dict().items())
+    def to_toml(self, *, reasons: bool = False) -> str:
+        """The settings as TOML; `from_dict(tomllib.loads(...))` gives them back. With `reasons`, as comments too."""
+        why = _reasons() if reasons else {}
+        lines = [(f"{key} = {_toml(value)}", why.get(key, "")) for key, value in self.to_dict().items()]
+        return "".join(f"{text:<34} # {note}\n" if note else f"{text}\n" for text, note in lines)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], source: Path | None = None) -> TrainConfig:
@@ -152,9 +154,23 @@ def load_config(path: Path) -> TrainConfig:
     """
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UsageError("there is no such file", path=path, remedy="name the config of the run") from error
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"cannot be read as TOML: {error}", path=path) from error
     return TrainConfig.from_dict(values, path)
+
+
+def _reasons() -> dict[str, str]:
+    """The comment behind each setting in this file; empty where the source is not there."""
+    import inspect
+    import re
+
+    try:
+        source = inspect.getsource(TrainConfig)
+    except OSError:
+        return {}
+    return dict(re.findall(r"^    (\w+): [^#\n]*#\s*(.*)$", source, flags=re.MULTILINE))
 
 
 def _toml(value: Any) -> str:

@@ -12,15 +12,16 @@ from stamp_deploy.errors import UsageError
 
 @click.command()
 @click.argument("config", type=click.Path(path_type=Path))
-@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Run folder to be made.")
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="Run folder to be made.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a setting; may be repeated.")
 @click.option("--ablations", is_flag=True, help="Train the rows of the ablation table, each into OUT/ROW.")
 @click.option("--rows", metavar="ROW,ROW", help="With --ablations: these rows only.")
 @click.option("--overwrite", is_flag=True, help="Replace a finished or unfinished run.")
-@click.option("--show", is_flag=True, help="Print every setting with its value and stop.")
+@click.option("--show", is_flag=True, help="Print every setting, its value and the reason of its default, and stop.")
 def train(
-    config: Path, out: Path, settings: tuple[str, ...], ablations: bool, rows: str | None, overwrite: bool, show: bool
-) -> None:
+    config: Path, out: Path | None, settings: tuple[str, ...], ablations: bool, rows: str | None, overwrite: bool,
+    show: bool,
+) -> None:  # fmt: skip
     """Fine-tune a foundation model on pathway scores, as CONFIG (TOML) says.
 
     Killed at any point, the same command goes on where it was. For several GPUs: accelerate launch -m
@@ -32,8 +33,10 @@ def train(
 
     chosen = load_config(config).with_(**parse_settings(settings))
     if show:
-        click.echo(chosen.to_toml(), nl=False)
+        click.echo(chosen.to_toml(reasons=True), nl=False)
         return
+    if out is None:
+        raise click.UsageError("name the folder to be made: -o RUN")
     if ablations:
         wanted = tuple(filter(None, (rows or "").split(",")))
         for row, info in train_ablations(chosen, out, wanted, overwrite=overwrite, say=click.echo):
