@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
+from ._tiler import Resampler
 from .errors import SlideError
 from .grid import TileSet
 from .plan import ReadPlan, choose_plan
@@ -27,6 +27,10 @@ class RegionReader:
         self._slide, self._tileset = slide, tileset
         self.plan = choose_plan(slide.levels, tileset.grid, route=slide.route.name)
         self.order = np.arange(len(tileset), dtype=np.int64)
+        whole = abs(self.plan.residual_x - 1) < 1e-9 and abs(self.plan.residual_y - 1) < 1e-9 and self.plan.level == 0
+        self._resampler = (
+            None if whole else Resampler(tileset.grid.tile_px, self.plan.residual_x, self.plan.residual_y)
+        )
 
     def fill(
         self, index: NDArray[np.int64], out: NDArray[np.uint8], times: StageTimes, late: Callable[[], bool]
@@ -37,7 +41,7 @@ class RegionReader:
             if late():
                 break
             try:
-                out[i] = self._tile(int(x), int(y), times)
+                self._tile(int(x), int(y), out[i], times)
                 status[i] = TileStatus.OK
             except SlideError:
                 status[i] = TileStatus.CORRUPT
@@ -49,7 +53,7 @@ class RegionReader:
     def close(self) -> None:
         """Nothing to free: the slide belongs to the caller."""
 
-    def _tile(self, x: int, y: int, times: StageTimes) -> NDArray[np.uint8]:
+    def _tile(self, x: int, y: int, out: NDArray[np.uint8], times: StageTimes) -> None:
         grid, plan = self._tileset.grid, self.plan
         level = self._slide.levels[plan.level]
         tile = grid.tile_px
@@ -68,9 +72,8 @@ class RegionReader:
         )
         decoded = time.perf_counter()
         times.decode_s += decoded - clock
-        if region.shape[:2] == (tile, tile):
-            return region
-        box = (fx, fy, min(fx + w, region.shape[1]), min(fy + h, region.shape[0]))
-        resized = Image.fromarray(region).resize((tile, tile), Image.Resampling.BOX, box=box)
+        if self._resampler is None:
+            out[:] = region
+        else:
+            self._resampler.resample(region, fx, fy, out)
         times.resample_s += time.perf_counter() - decoded
-        return np.asarray(resized)

@@ -10,10 +10,13 @@ from numpy.typing import NDArray
 
 from ..errors import SlideError
 from .base import Level
+from .child import ChildReader, holds_jpeg_2000
 
 
 class OpenSlideBackend:
     """A slide opened by OpenSlide. Its errors latch, so the handle is opened anew after one.
+
+    JPEG 2000 is decoded in a child process (see child.py).
 
     Raises
     ------
@@ -26,6 +29,7 @@ class OpenSlideBackend:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._slide: Any = None
+        self._child: ChildReader | None = None
         slide = self._handle()
         self.properties = {str(key): str(value) for key, value in slide.properties.items()}
         self.vendor = self.properties.get("openslide.vendor", "unknown")
@@ -34,6 +38,8 @@ class OpenSlideBackend:
             Level(index, w, h, width / w if index else 1.0, height / h if index else 1.0)
             for index, (w, h) in enumerate(slide.level_dimensions)
         )
+        if holds_jpeg_2000(path, self.vendor):
+            self._child = ChildReader(path)
 
     @staticmethod
     def detect(path: Path) -> str | None:
@@ -48,7 +54,10 @@ class OpenSlideBackend:
         import openslide
 
         try:
-            rgba = np.asarray(self._handle().read_region((x, y), level, (w, h)))
+            if self._child is not None:
+                rgba = self._child.read(level, x, y, w, h)
+            else:
+                rgba = np.asarray(self._handle().read_region((x, y), level, (w, h)))
         except openslide.OpenSlideError as error:
             self.close()
             raise SlideError(
@@ -65,6 +74,8 @@ class OpenSlideBackend:
         return opaque
 
     def close(self) -> None:
+        if self._child is not None:
+            self._child.close()
         if self._slide is not None:
             self._slide.close()
             self._slide = None
