@@ -18,7 +18,7 @@ from scipy.io import mmwrite
 
 from stamp_deploy.errors import DataError, UsageError
 from stamp_deploy.training.genes import harmonise, is_control, looks_like_mouse, read_gene_table
-from stamp_deploy.training.readers import Settings, hest, legacy_st, reader, visium, xenium
+from stamp_deploy.training.readers import Settings, hest, legacy_st, reader, visium, visium_hd, xenium
 from stamp_deploy.training.readers import anndata_file as anndata_reader
 
 
@@ -264,6 +264,38 @@ def test_xenium_guesses_nothing(tmp_path: Path, values: dict[str, Any], cause: s
         xenium.read(settings(root, folder=".", image="he.png", **values))
 
 
+# Visium HD
+
+
+def tiny_hd(root: Path) -> Path:
+    """12 x 12 bins of 8 um, 4 px each, turned by a quarter; one count a bin, so a pool's count is its bins."""
+    (root / "spatial").mkdir(parents=True)
+    column, row = (v.ravel() for v in np.meshgrid(np.arange(12), np.arange(12)))
+    names = [f"s_008um_{r:05}_{c:05}-1" for r, c in zip(row, column, strict=True)]
+    frame = pd.DataFrame({"barcode": names, "in_tissue": 1, "array_row": row, "array_col": column})
+    frame["pxl_row_in_fullres"], frame["pxl_col_in_fullres"] = 100 - 4.0 * column, 50 + 4.0 * row
+    frame.loc[0, "in_tissue"] = 0
+    frame.sample(frac=1, random_state=0).to_parquet(root / "spatial" / "tissue_positions.parquet")
+    (root / "spatial" / "scalefactors_json.json").write_text(json.dumps({"bin_size_um": 8.0}))
+    write_10x_h5(root / "filtered_feature_bc_matrix.h5", np.ones((144, 1), int), names, [("ENSG1", "EPCAM")])
+    Image.new("RGB", (200, 200), "white").save(root / "he.png")
+    return root
+
+
+def test_visium_hd_bins_are_pooled(tmp_path: Path) -> None:
+    root = tiny_hd(tmp_path / "square_008um")
+    raw = visium_hd.read(settings(root, folder=".", image="he.png", pool_um=32))
+    assert raw.mpp == pytest.approx(2.0) and "bins of 8 um" in raw.mpp_source
+    assert sorted(raw.counts.toarray().ravel()) == [15, *[16] * 8]  # one bin is not under tissue
+    # a square of 4 x 4 bins is centred between its bins 1 and 2
+    place = dict(zip(raw.barcodes, raw.centres.round(6).tolist(), strict=True))
+    assert place["0x0"] == [50 + 4 * 1.5, 100 - 4 * 1.5] and place["2x1"] == [50 + 4 * 5.5, 100 - 4 * 9.5]
+    few = visium_hd.read(settings(root, folder=".", image="he.png", pool_um=32, min_bins=16))
+    assert len(few.barcodes) == 8
+    with pytest.raises(DataError, match="needs a pool_um of 8 or more"):
+        visium_hd.read(settings(root, folder=".", image="he.png"))
+
+
 # HEST and AnnData
 
 
@@ -319,7 +351,7 @@ def test_anndata_without_places_is_refused(tmp_path: Path) -> None:
 
 
 def test_unknown_formats_are_listed() -> None:
-    with pytest.raises(UsageError, match="legacy-st, visium, xenium, hest, anndata"):
+    with pytest.raises(UsageError, match="legacy-st, visium, visium-hd, xenium, hest, anndata"):
         reader("geomx")
 
 

@@ -27,7 +27,7 @@ def build(config: Path, out: Path | None, overwrite: bool, dry_run: bool, no_pic
     \b
     tile_px, mpp, min_genes, gmt, gene_table      of the whole cohort
     [[samples]]                                   id, patient_id, format and its files
-    formats: legacy-st, visium, xenium, hest, anndata
+    formats: legacy-st, visium, visium-hd, xenium, hest, anndata
     """
     from .cohort_build import build as build_cohort
 

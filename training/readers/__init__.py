@@ -14,6 +14,7 @@ __all__ = ["READERS", "RawSample", "Settings", "reader"]
 READERS = {
     "legacy-st": "legacy_st",
     "visium": "visium",
+    "visium-hd": "visium_hd",
     "xenium": "xenium",
     "hest": "hest",
     "anndata": "anndata_file",

@@ -45,7 +45,7 @@ class RawSample:
     image_size : tuple of int or None
         Width and height that the image must have, where the files tell; 1 % off is accepted.
     pooled_um : float
-        Side of the squares that cells were pooled into; 0 where spots are the platform's own.
+        Side of the squares that cells or bins were pooled into; 0 where spots are the platform's own.
     notes : dict
         Numbers for cohort.json.
     """

@@ -80,7 +80,7 @@ def read(settings: Settings) -> RawSample:
         mpp=mpp_full / factor,
         mpp_source=source,
         platform="Visium",
-        image_size=_full_size(spatial) if level == "full" else None,
+        image_size=full_size(spatial) if level == "full" else None,
         notes={"spots_under_tissue": tissue, "image_level": level},
     )
 
@@ -106,7 +106,7 @@ def _positions(spatial: Path) -> tuple[Path, list[dict[str, str]]]:
     raise DataError(
         "holds no tissue_positions.csv",
         path=spatial,
-        remedy="copy the folder spatial/ of Space Ranger; Visium HD bins are read as anndata",
+        remedy='copy the folder spatial/ of Space Ranger; bins of Visium HD have format = "visium-hd"',
     )
 
 
@@ -125,7 +125,7 @@ def _image(settings: Settings, root: Path, spatial: Path) -> tuple[Path, float, 
         return image, 1.0, level
     if level not in _SMALL:
         raise DataError(f"image_level = {level!r} does not exist", remedy='use "full", "hires" or "lowres"')
-    factors = _scale_factors(spatial / "scalefactors_json.json")
+    factors = scale_factors(spatial / "scalefactors_json.json")
     key = f"tissue_{level}_scalef"
     factor = factors.get(key)
     if not isinstance(factor, int | float) or not 0 < factor <= 1:
@@ -136,11 +136,11 @@ def _image(settings: Settings, root: Path, spatial: Path) -> tuple[Path, float, 
     return image, float(factor), level
 
 
-def _full_size(spatial: Path) -> tuple[float, float] | None:
+def full_size(spatial: Path) -> tuple[float, float] | None:
     """The size of the full-resolution image that the small pictures imply; None where there are none."""
     from PIL import Image
 
-    factors = _scale_factors(spatial / "scalefactors_json.json")
+    factors = scale_factors(spatial / "scalefactors_json.json")
     for level in ("hires", "lowres"):
         factor, path = factors.get(f"tissue_{level}_scalef"), spatial / _SMALL[level]
         if isinstance(factor, int | float) and factor > 0 and path.is_file():
@@ -149,7 +149,8 @@ def _full_size(spatial: Path) -> tuple[float, float] | None:
     return None
 
 
-def _scale_factors(path: Path) -> dict[str, Any]:
+def scale_factors(path: Path) -> dict[str, Any]:
+    """The numbers of scalefactors_json.json."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
