@@ -294,14 +294,14 @@ def row_of(rows: dict[str, Any], rung: str, how: str) -> float | None:
 
 
 def summarise(ladder: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Means over the folds. The floor as it is defined; every rung, random sets included, by the one read-out `refit`;
-    shuffled by its own predictions. *_head, *_probe and *_refit are the other ways."""
+    """Means over the folds. The floor and every rung by one read-out, the floor's: ridge on features that are z-scored
+    within section (`evaluate`'s probe); shuffled by its own predictions. *_head, *_probe and *_refit are all ways."""
     out: dict[str, Any] = {"floor_reference": REFERENCE_FLOOR}
-    main = {"floor_29_features": "probe", "shuffled": "head"}
     for rung in ("floor_29_features", "frozen_ridge", *RUNGS):
         ways = ("probe", "refit") if rung in ONLY_RIDGE else ("head", "probe", "refit")
         values = {how: mean_over(ladder, rung, how) for how in ways}
-        out |= {rung: values[main.get(rung, "refit")], **{f"{rung}_{how}": r for how, r in values.items()}}
+        out[rung] = values["head" if rung == "shuffled" else "probe"]
+        out |= {f"{rung}_{how}": r for how, r in values.items()}
     return out
 
 
@@ -413,11 +413,11 @@ def markdown(d: dict[str, Any]) -> str:
     lines += [
         "",
         f"The floor that was measured before this project began, with other code, is {REFERENCE_FLOOR}.",
-        "`ridge, denoised` is the ladder: the model's pathway head fitted by ridge with cross-validated penalty on",
-        "the embeddings of the three training sections (`head_final = \"ridge\"`), with the denoised targets that all",
-        "runs learn from (half a mean over neighbours, three components): one read-out, so that rows differ by the",
-        "embedding alone. `own head`: the pathway head as gradient descent left it. `ridge`: targets as scored,",
-        "embeddings z-scored within section: what `evaluate` calls the probe.",
+        "`ridge` is the ladder: the procedure by which the floor is defined, on each model's embedding instead of the",
+        "29 features (ridge, penalty by cross-validation over the training sections, all z-scored within section; what",
+        "`evaluate` calls the probe), so that rows differ by the embedding alone. Two more ways of reading show what",
+        "hangs on the read-out: `own head` is the pathway head as gradient descent left it; `ridge, denoised` is",
+        "`head_final = \"ridge\"`, with the denoised targets that the runs learn from.",
         "Random gene sets: size-matched; that run's own head predicts other scores and cannot be compared.",
         "Shuffled: the targets of each training section are permuted among its spots. Its embedding stays near the",
         "frozen one, so ridge with true targets on it is another frozen row; its own head is the control.",
@@ -426,27 +426,25 @@ def markdown(d: dict[str, Any]) -> str:
         "",
         _bar("best rung over the reference floor", d[best], REFERENCE_FLOOR, names[best]),
         _bar("best rung over the floor as measured here", d[best], d["floor_29_features"], names[best]),
-        _bar("best rung over that floor with denoised targets", d[best], d["floor_29_features_refit"], names[best]),
         *(_bar(f"{names[r]} over its own frozen backbone", d[r], d["frozen_ridge"]) for r in LORA),
         *(_bar(f"{names[r]} over random gene sets", d[r], d["random_sets"]) for r in LORA),
         *(_bar(f"{names[r]} over shuffled targets, their own predictions", d[r], d["shuffled"]) for r in LORA),
-        *(_bar(f"{names[r]} over shuffled targets, the same read-out", d[r], d["shuffled_refit"]) for r in LORA),
+        *(_bar(f"{names[r]} over shuffled targets, the same read-out", d[r], d["shuffled_probe"]) for r in LORA),
         "",
-        "The same bars by the other ways of reading, for who wants to know whether they hang on the read-out:",
-        "",
-        *(
-            _bar(f"{names[r]} over its frozen backbone, targets as scored", d[f"{r}_probe"], d["frozen_ridge_probe"])
-            for r in LORA
-        ),
-        *(_bar(f"{names[r]}, own head, over frozen + denoised ridge", d[f"{r}_head"], d["frozen_ridge"]) for r in LORA),
-        "",
-        "Spread over the four sections of LoRA r8 less frozen, LoRA r8 less random sets:",
+        "By the other ways of reading:",
         "",
         *(
-            f"- {fold}: {rows['refit']['lora_r8'] - rows['refit']['frozen']:+.3f}, "
-            f"{rows['refit']['lora_r8'] - rows['refit']['random_sets']:+.3f}"
-            for fold, rows in folds.items()
+            _bar(f"{names[r]} over frozen, both by denoised ridge", d[f"{r}_refit"], d["frozen_ridge_refit"])
+            for r in (*LORA, "full_finetune")
         ),
+        *(
+            _bar(f"{names[r]}, own head, over frozen + ridge", d[f"{r}_head"], d["frozen_ridge"])
+            for r in (*LORA, "full_finetune")
+        ),
+        "",
+        "The gain over the frozen backbone, section by section (`ridge`):",
+        "",
+        *(f"- {names[r]}: " + ", ".join(_gains(folds, r)) for r in (*LORA, "full_finetune", "random_sets", "shuffled")),
         "",
         "## What each fold chose, on inner sections only",
         "",
@@ -477,6 +475,12 @@ def markdown(d: dict[str, Any]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _gains(folds: dict[str, Any], rung: str) -> list[str]:
+    """Signed differences to the frozen backbone by fold."""
+    pairs = {f: (row_of(rows, rung, "probe"), row_of(rows, "frozen_ridge", "probe")) for f, rows in folds.items()}
+    return [f"{f} {a - b:+.3f}" for f, (a, b) in pairs.items() if a is not None and b is not None]
 
 
 def _shown(r: float | None) -> str:
