@@ -100,7 +100,7 @@ def fit_head(model: StampModel, pfm: PFM, tiles: NDArray[np.uint8]) -> float:
     y = torch.from_numpy(features(tiles))
     mean, scale = x.mean(0), x.std(0) + 1e-9
     z = (x - mean) / scale
-    weights = torch.linalg.solve(z.T @ z + 0.1 * len(z) * torch.eye(z.shape[1], dtype=z.dtype), z.T @ y)  # [D, P]
+    weights = torch.linalg.solve(z.T @ z + len(z) * torch.eye(z.shape[1], dtype=z.dtype), z.T @ y)  # [D, P]
     model.pathway.weight.copy_((weights / scale[:, None]).T.float())
     model.pathway.bias.copy_((-(mean / scale) @ weights).float())
     fitted = (z @ weights).numpy()

@@ -7,7 +7,6 @@ The folder is staged beside its place; a parity failure removes it.
 
 from __future__ import annotations
 
-import copy
 import json
 import platform
 from dataclasses import dataclass, field
@@ -192,11 +191,6 @@ def describe(bundle: Bundle) -> str:
         for stage in record["stages"]
     ]
     return "\n".join(rows)
-
-
-def plain_copy(module: nn.Module) -> nn.Module:
-    """A deep copy in fp32 and evaluation mode, so that merging leaves the caller's model alone."""
-    return copy.deepcopy(module).float().eval()
 
 
 def _software() -> dict[str, str]:

@@ -15,7 +15,7 @@ from torch import nn
 from stamp_deploy.bundle import sha256_file
 from stamp_deploy.errors import UsageError
 
-from .export import Source, plain_copy
+from .export import Source
 from .golden import spread
 
 
@@ -31,10 +31,10 @@ def read_run(run: Path, name: str, heads: Path | None = None) -> Source:
 
     facts = run_facts(run)
     model, _ = load_run(run)
-    merged = merge_lora(plain_copy(model))
+    merged = merge_lora(model)  # a copy: large models are in memory twice, not more
     document = document_of(run, facts, name)
     found = read_heads(heads or run, int(facts["embedding_dim"]))
-    return Source(plain_copy(model), merged.float().eval(), document, found)
+    return Source(model.float().eval(), merged, document, found)
 
 
 def run_facts(run: Path) -> dict[str, Any]:
