@@ -53,6 +53,7 @@ class Watchful:
         self.last_settled = 0.0
         self.rss: list[int] = []
         self.states: list[str] = []
+        self.reasons: list[str] = []
 
     def planning(self, done: int, total: int) -> None:
         pass
@@ -66,6 +67,7 @@ class Watchful:
     def settled(self, settled: Settled, path: Path) -> None:
         self.last_settled = time.perf_counter()
         self.states.append(settled.state)
+        self.reasons.append(settled.reason)
         self.rss.append(settled.summary.get("rss", 0))
 
     def finished(self, report: dict[str, Any]) -> None:
@@ -132,7 +134,7 @@ def batch_run(
 
     code = run_batch(slides, BatchOptions(bundle, out, options), view, executor=executor)
     end = time.perf_counter()
-    assert code == 0 and view.states == ["done"] * len(slides), (code, view.states)
+    assert code == 0 and view.states == ["done"] * len(slides), (code, view.states, view.reasons)
     shutil.rmtree(out)
     return {"whole": end - clock, "startup": made[0].ready_at - clock, "steady": end - made[0].ready_at}
 
