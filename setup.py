@@ -16,7 +16,8 @@ SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "
 
 def packages() -> list[str]:
     found = ["stamp_deploy"]
-    for folder, name in (("stamp_deploy", "stamp_deploy"), ("training", "stamp_deploy.training"), ("export", "stamp_deploy.export")):
+    for folder in ("stamp_deploy", "training", "export"):
+        name = folder if folder == "stamp_deploy" else f"stamp_deploy.{folder}"
         for root, _, files in os.walk(folder):
             if "__init__.py" in files:
                 inner = os.path.relpath(root, folder).replace(os.sep, ".")
@@ -45,6 +46,11 @@ setup(
     ext_modules=cythonize(
         extensions,
         build_dir=f"{BUILD_BASE}/cython",
-        compiler_directives={"language_level": 3, "boundscheck": CHECKED, "wraparound": False, "initializedcheck": CHECKED},
+        compiler_directives={
+            "language_level": 3,
+            "boundscheck": CHECKED,
+            "wraparound": False,
+            "initializedcheck": CHECKED,
+        },
     ),
 )

@@ -46,7 +46,7 @@ TOLERANCES: dict[str, Tolerance] = {
         spearman_min=0.9999,
         pearson_min=0.99999,
         head_max_abs=1e-4,
-        reason="the same arithmetic in another order: rounding of 2**-24 grows about a hundredfold over the blocks, and "
+        reason="the same arithmetic in another order: rounding of 2**-24 grows a hundredfold or so over blocks, and "
         "tenfold more in a linear head on correlated dimensions; scores are in standard deviations",
     ),
     "fp16": Tolerance(

@@ -8,6 +8,7 @@ tall slide would cost more than `SEAM_BYTES`: then it is decoded once for each s
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -102,7 +103,7 @@ class Serving:
         number = self.grid_columns[order] // self.tiles_across
         edges = np.concatenate([[0], np.flatnonzero(np.diff(number)) + 1, [len(order)]])
         keep = self.storage.rows * self.storage.slot_bytes <= SEAM_BYTES
-        for i, (start, stop) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+        for i, (start, stop) in enumerate(itertools.pairwise(edges)):
             cells, first, last = self._uses(order[start:stop], int(start))
             if keep and i + 2 < len(edges):
                 later, _, _ = self._uses(order[stop : edges[i + 2]], int(stop))

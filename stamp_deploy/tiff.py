@@ -69,7 +69,9 @@ def read_levels(path: Path, levels: Sequence[Level]) -> list[TiffLevel | str]:
         return list(_read_levels(path, tuple(levels), key))
     except OSError as error:
         raise SlideError(
-            f"cannot be read: {error.strerror or 'input/output error'}", path=path, remedy="check the disk and the rights"
+            f"cannot be read: {error.strerror or 'input/output error'}",
+            path=path,
+            remedy="check the disk and the rights",
         ) from error
 
 

@@ -61,7 +61,7 @@ def make_bundle(
                     "thresholds": thresholds,
                     "abstain": abstain,
                     "details": {"task": f"a made-up {kind} task"},
-                }  # fmt: skip
+                }
             )
     tiles = golden(rng, golden_tiles, tile_px)
     embedding, scores = reference(tiles, weights)

@@ -199,6 +199,11 @@ def _pipe(folder: Path) -> None:
     os.mkfifo(folder / "card.md")
 
 
+def _folder_for_manifest(folder: Path) -> None:
+    (folder / "bundle.json").unlink()
+    (folder / "bundle.json").mkdir()
+
+
 ATTACKS: dict[str, tuple[Callable[[Path], None], str]] = {
     "changed byte in the encoder": (_byte("encoder.onnx"), "has been changed"),
     "changed byte in the golden tiles": (_byte("golden/tiles.npy"), "has been changed"),
@@ -211,10 +216,7 @@ ATTACKS: dict[str, tuple[Callable[[Path], None], str]] = {
     "linked folder": (_linked_folder, "is a link"),
     "named pipe": (_pipe, "special file"),
     "no bundle.json": (lambda f: (f / "bundle.json").unlink(), "no bundle.json"),
-    "bundle.json is a folder": (
-        lambda f: ((f / "bundle.json").unlink(), (f / "bundle.json").mkdir()) and None,
-        "no bundle.json",
-    ),
+    "bundle.json is a folder": (_folder_for_manifest, "no bundle.json"),
     "empty bundle.json": (_manifest(b""), "not valid JSON"),
     "bundle.json is a list": (_manifest(b"[]"), "does not hold an object"),
     "bundle.json nests a million deep": (_manifest(b"[" * 1_000_000), "not valid JSON"),
