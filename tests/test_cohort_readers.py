@@ -339,6 +339,10 @@ def test_anndata_layers_and_gene_columns(tmp_path: Path) -> None:
     Image.new("RGB", (50, 50)).save(tmp_path / "i.png")
     raw = anndata_reader.read(settings(tmp_path, counts="a.h5ad", image="i.png", gene_column="symbol"))
     assert raw.names == ("TP53", "BRCA1", "EGFR")
+    var = pd.DataFrame({"symbol": ["TP53", "BRCA1", "EGFR"]}, index=[f"ENSG0000014151{i}" for i in range(3)])
+    tiny_anndata(tmp_path / "e.h5ad", var=var)
+    named = anndata_reader.read(settings(tmp_path, counts="e.h5ad", image="i.png"))
+    assert named.names == raw.names and named.ids == tuple(var.index)
     with pytest.raises(DataError, match="no layer raw"):
         anndata_reader.read(settings(tmp_path, counts="a.h5ad", image="i.png", layer="raw"))
 

@@ -10,11 +10,15 @@ from scipy import sparse
 
 from stamp_deploy.errors import DataError
 
+from ..genes import is_ensembl
 from .base import RawSample, Settings
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
+_ID_COLUMNS = ("gene_ids", "ensembl_id", "gene_id")
+_SYMBOL_COLUMNS = ("gene_symbols", "gene_symbol", "symbol", "gene_name", "feature_name")
+"""Read where the file's own names are Ensembl identifiers and the config names no column."""
 KEYS = ("counts", "image", "layer", "gene_column")
 
 
@@ -61,8 +65,11 @@ def from_anndata(data: AnnData, path: Path, settings: Settings, image: Path, **f
     column = settings.text("gene_column")
     if column and column not in data.var:
         raise DataError(f"has no var column {column}", path=path, remedy="columns: " + ", ".join(map(str, data.var)))
+    ids = next((data.var[c].astype(str) for c in _ID_COLUMNS if c in data.var), None)
+    if not column and sum(map(is_ensembl, map(str, data.var_names))) > data.n_vars / 2:
+        column = next((c for c in _SYMBOL_COLUMNS if c in data.var), "")
+        ids = data.var_names.to_series() if column else ids
     names = data.var[column].astype(str) if column else data.var_names
-    ids = next((data.var[c].astype(str) for c in ("gene_ids", "ensembl_id", "gene_id") if c in data.var), None)
     return RawSample(
         counts=sparse.csr_array(counts),
         names=tuple(map(str, names)),
