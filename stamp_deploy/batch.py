@@ -20,6 +20,7 @@ from .atomic import is_done, write_json_atomic
 from .audit import AuditLog
 from .batch_inputs import expand_inputs
 from .batch_plan import Plan, PlannedSlide, plan_batch
+from .batch_report import exit_code, make_report, report_name
 from .batch_view import View
 from .board import Board, Settled
 from .bundle import Bundle, load_bundle
@@ -35,7 +36,6 @@ from .worker_process import STALL_S, WorkerConfig
 from .writers import check_names
 
 STATE_FOLDER = ".stamp"
-SCHEMA = "stamp-deploy/batch"
 
 
 @dataclass(frozen=True)
@@ -257,17 +257,6 @@ class BatchRun:
         self.view.settled(settled, slide.path)
 
 
-def exit_code(done: int, bad: int, *, disk: bool, interrupted: bool, left: int) -> ExitCode:
-    """The exit code of a batch (docs/exit-codes.md)."""
-    if disk:
-        return ExitCode.DISK
-    if interrupted:
-        return ExitCode.TRY_AGAIN
-    if bad:
-        return ExitCode.SOME_FAILED if done else ExitCode.NONE_SUCCEEDED
-    return ExitCode.TRY_AGAIN if left else ExitCode.OK
-
-
 def run_batch(
     inputs: Sequence[Path],
     options: BatchOptions,
@@ -349,66 +338,3 @@ def _run_batch(
     write_json_atomic(options.out / report_name(options.shard), report)
     view.finished(report)
     return ExitCode(report["exit_code"])
-
-
-def report_name(shard: tuple[int, int]) -> str:
-    """batch.json, or batch-shard-I-of-N.json, which N shards can write side by side."""
-    return "batch.json" if shard[1] == 1 else f"batch-shard-{shard[0]}-of-{shard[1]}.json"
-
-
-def make_report(plan: Plan, run: BatchRun, started: str, seconds: float) -> dict[str, Any]:
-    """The content of batch.json (described in docs/batch.md)."""
-    rows = []
-    for slide in plan.slides:
-        settled = run.board.settled.get(slide.key) if slide.state == "run" else None
-        state = {"run": "left", "bad": "failed"}.get(slide.state, slide.state)
-        row: dict[str, Any] = {
-            "name": slide.path.name,
-            "key": slide.key,
-            "case_id": slide.case_id,
-            "state": settled.state if settled else state,
-            "reason": settled.reason if settled else slide.reason,
-            "attempts": settled.attempts if settled else 0,
-            "by": settled.by if settled else "plan",
-            "seconds": settled.seconds if settled else 0.0,
-            "size_bytes": slide.size_bytes,
-        }
-        summary = settled.summary if settled else {}
-        for name in (
-            "tiles",
-            "timing",
-            "limiting",
-            "slide_sha256",
-            "result_sha256",
-            "rss",
-            "rss_peak",
-            "warnings",
-        ):
-            row[name] = summary.get(name)
-        rows.append(row)
-    states = [row["state"] for row in rows]
-    counts = {s: states.count(s) for s in ("done", "failed", "quarantined", "duplicate", "left")}
-    code = exit_code(
-        counts["done"],
-        counts["failed"] + counts["quarantined"],
-        disk=bool(run.board.disk_error),
-        interrupted=run.interrupted,
-        left=counts["left"],
-    )
-    return {
-        "schema": SCHEMA,
-        "schema_version": 1,
-        "software": __version__,
-        "bundle": {"name": run.bundle.name, "sha256": run.bundle.sha256},
-        "options": run.options.infer.to_dict(),
-        "shard": list(run.options.shard),
-        "started_utc": started,
-        "ended_utc": now_utc(),
-        "seconds": seconds,
-        "exit_code": int(code),
-        "counts": counts,
-        "disk_error": run.board.disk_error,
-        "findings": plan.to_dict()["findings"],
-        "slides": rows,
-        "audit_head": run.audit_head,
-    }

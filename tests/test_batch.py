@@ -183,7 +183,7 @@ def test_sigterm_to_every_process_is_exit_75_and_blames_no_slide(tmp_path: Path,
     assert process.returncode == 75, rest
     report = json.loads((out / "batch.json").read_text())
     assert report["counts"]["failed"] == report["counts"]["quarantined"] == 0
-    again = run(*options[1:5], writers="json")
+    again = run(*options[1:6], writers="json")
     assert again.returncode == 0, again.stdout + again.stderr
 
 
