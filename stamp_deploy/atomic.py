@@ -6,12 +6,14 @@ last file in a finished folder, so that a reader never takes half a result for a
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,15 +38,17 @@ def fsync_path(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_bytes_atomic(path: Path, data: bytes) -> None:
+def write_bytes_atomic(path: Path, data: bytes, *, staging_in: Path | None = None) -> None:
     """Write `data` to `path` so that the old or the new content is there, never a mixture.
+
+    A kill can leave the staging file; it lies in `staging_in`, a folder of the same disk, or beside `path`.
 
     Raises
     ------
     DiskError
         The disk is full, read-only or not permitted; nothing is left behind.
     """
-    staging = path.with_name(f"{_STAGING}{secrets.token_hex(4)}-{path.name}")
+    staging = (staging_in or path.parent) / f"{_STAGING}{secrets.token_hex(4)}-{path.name}"
     with disk_errors(path):
         try:
             with staging.open("xb") as handle:
@@ -62,9 +66,18 @@ def write_text_atomic(path: Path, text: str) -> None:
     write_bytes_atomic(path, text.encode())
 
 
-def write_json_atomic(path: Path, value: Any) -> None:
+def write_json_atomic(path: Path, value: Any, *, staging_in: Path | None = None) -> None:
     """`write_bytes_atomic` for a JSON value, indented; NaN is refused."""
-    write_text_atomic(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+    text = json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+    write_bytes_atomic(path, text.encode(), staging_in=staging_in)
+
+
+def sweep(folder: Path, pattern: str, older_than_s: float = 3600.0) -> None:
+    """Remove staging files that killed processes left in `folder`; young ones may be in use."""
+    for path in folder.glob(pattern):
+        with contextlib.suppress(OSError):
+            if path.is_file() and time.time() - path.stat().st_mtime > older_than_s:
+                path.unlink()
 
 
 def is_done(directory: Path) -> bool:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__
-from .atomic import is_done, write_json_atomic
+from .atomic import is_done, sweep, write_json_atomic
 from .audit import AuditLog
 from .batch_inputs import expand_inputs
 from .batch_plan import Plan, PlannedSlide, plan_batch
@@ -152,6 +152,7 @@ def open_output(options: BatchOptions, bundle: Bundle) -> None:
     }
     try:
         options.state.mkdir(parents=True, exist_ok=True)
+        sweep(options.state, ".*")
         if not path.exists():
             create_json_once(path, ours)
         theirs = json.loads(path.read_text(encoding="utf-8"))
@@ -335,6 +336,6 @@ def _run_batch(
     finally:
         run.close()
     report = make_report(plan, run, started, round(time.monotonic() - clock, 3))
-    write_json_atomic(options.out / report_name(options.shard), report)
+    write_json_atomic(options.out / report_name(options.shard), report, staging_in=options.state)
     view.finished(report)
     return ExitCode(report["exit_code"])

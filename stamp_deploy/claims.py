@@ -23,6 +23,7 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
+from .atomic import sweep
 from .errors import DiskError
 
 LEASE_S = 600.0
@@ -101,6 +102,7 @@ class Claims:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise DiskError(f"cannot make the claims folder: {error.strerror}", path=folder) from error
+        sweep(folder, ".*")
         self._thread = threading.Thread(target=self._beat, name="claims-heartbeat", daemon=True)
         self._thread.start()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 from pathlib import Path
 
@@ -87,3 +88,27 @@ def test_text_is_replaced_at_once(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="JSON"):
         atomic.write_json_atomic(path, {"a": float("nan")})
     assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
+
+
+def test_sweep_removes_old_leftovers_and_spares_young_ones(tmp_path: Path) -> None:
+    old, young, other = tmp_path / ".partial-old", tmp_path / ".partial-young", tmp_path / "kept"
+    for path in (old, young, other):
+        path.write_text("x")
+    os.utime(old, (1, 1))
+    os.utime(other, (1, 1))
+    atomic.sweep(tmp_path, ".*")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".partial-young", "kept"]
+
+
+def test_staging_elsewhere_leaves_nothing_beside_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "state").mkdir()
+    seen: list[list[str]] = []
+    replace = os.replace
+
+    def spy(source: Path, target: Path) -> None:
+        seen.append([path.name for path in tmp_path.iterdir()])
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", spy)
+    atomic.write_json_atomic(tmp_path / "batch.json", {"a": 1}, staging_in=tmp_path / "state")
+    assert seen == [["state"]] and json.loads((tmp_path / "batch.json").read_text()) == {"a": 1}
