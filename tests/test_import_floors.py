@@ -27,14 +27,14 @@ FLOORS: dict[str, int] = {
             "engine grid jpeg_route parity plan region_route serving tiles tissue",
             "heads maps result",
             "writers",
-            "audit batch batch_inputs batch_plan batch_view bench board claims doctor executors infer inspect ledger"
-            " metrics site_check tasks verify watch worker worker_child",
+            "audit batch bench board claims doctor executors infer inspect ledger"
+            " metrics site_check tasks verify watch worker",
             "acceptance audit_verbs batch_verbs bench_verbs cli triton",
         )
     )
     for name in names.split()
 }
-"""Floor of each module or sub-package of stamp_deploy."""
+"""Floor of each module or sub-package of stamp_deploy; `batch_view` and the like lie on the floor of `batch`."""
 
 HIGHEST_FOR_TRAINING = 3
 _LEARNING = "torch torchvision timm peft transformers accelerate huggingface_hub training export"
@@ -45,7 +45,7 @@ _NETWORK = (
 NEVER_AT_RUN_TIME = frozenset(f"{_LEARNING} {_UNPICKLING} {_NETWORK}".split())
 LOCAL_SOCKETS = {
     "claims": {"gethostname"},
-    "worker": {"socketpair"},
+    "worker_process": {"socketpair"},
     "worker_child": {"socket"},
     "executors.ray": {"gethostname"},
 }
@@ -109,13 +109,14 @@ def floor_of(module: str) -> int | None:
     first = module.split(".")[0] if module else ""
     if first in ("", "__version__"):
         return None
-    assert first in FLOORS, f"stamp_deploy.{first} has no floor: add it to FLOORS in {Path(__file__).name}"
-    return FLOORS[first]
+    family = first if first in FLOORS else first.split("_")[0]
+    assert family in FLOORS, f"stamp_deploy.{first} has no floor: add it to FLOORS in {Path(__file__).name}"
+    return FLOORS[family]
 
 
 def test_every_module_has_a_floor() -> None:
-    names = {name.split(".")[0] for name, _ in modules("stamp_deploy")} - {""}
-    assert names - set(FLOORS) == set()
+    for name, _ in modules("stamp_deploy"):
+        assert name == "" or floor_of(name) is not None
 
 
 def test_nothing_is_imported_upwards() -> None:

@@ -26,7 +26,10 @@ def commands(page: Path) -> Iterator[list[str]]:
     """Words of each command line that a page shows."""
     for indented, inline in COMMAND.findall(page.read_text().replace("\\\n", " ")):
         line = (indented or inline).split(" # ")[0].split("   ")[0]
-        yield shlex.split(re.sub(r"[\[\]<>]|\.\.\.|…", " ", line))
+        for part in re.split(r"&&|;|\|(?= )", line):
+            words = shlex.split(re.sub(r"[\[\]<>]|\.\.\.|…", " ", part))
+            if words and words[0].rsplit("/", 1)[-1] == "stamp-deploy":
+                yield words
 
 
 def resolve(words: list[str]) -> tuple[click.Command, list[str]]:
