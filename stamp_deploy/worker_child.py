@@ -192,16 +192,15 @@ class Worker:
         while True:
             task, result = self._scored.get()
             self._send("stage", key=task.key, stage="writing")
+            summary = None
             try:
                 summary = self._steps.write(task, result)
             except Exception as error:
                 self._fail(task, error)
-            else:
+            del result
+            _give_memory_back()
+            if summary is not None:
                 self._send("done", key=task.key, summary={**summary, **_memory()})
-            # Results are large and numpy frees them at once; cycles (h5py, pandas) are freed here and not
-            # whenever, so that memory is the same after every slide.
-            del task, result
-            gc.collect()
 
     def _probe(self, command: dict[str, Any]) -> None:
         try:
@@ -258,6 +257,13 @@ def _without_folders(text: str, paths: tuple[Path, ...]) -> str:
             if folder != Path(".") and folder != Path(folder.root):
                 text = text.replace(f"{folder}/", "").replace(str(folder), "...")
     return text
+
+
+def _give_memory_back() -> None:
+    """Free what cycles hold (h5py, pandas) and what the C library keeps: memory stays the same slide by slide."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # glibc has it, other C libraries do not
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _memory() -> dict[str, int]:
