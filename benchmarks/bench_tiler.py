@@ -3,8 +3,9 @@
     python benchmarks/bench_tiler.py [--json FILE] [--markdown FILE]      writes benchmarks/results/tiler.{json,md}
     python benchmarks/bench_tiler.py --quick --json FILE                  under 50 s, the 4:2:0 slide only
 
-Slides come from make_wsi.py (found like the tests find their data: STAMP_TEST_DATA, or shared/data beside the checkout):
-48,000 x 38,400 px, half of it tissue, 0.25 um/px (40x) to be read at 0.5, and 0.5 um/px (20x) to be read as it is.
+Slides come from make_wsi.py (found like the tests find their data: STAMP_TEST_DATA, or shared/data beside the
+checkout): 48,000 x 38,400 px, half of it tissue, 0.25 um/px (40x) to be read at 0.5, and 0.5 um/px (20x) to be read as
+it is.
 Every round runs every reader once, one after the other, on one thread; a ratio is taken within a round. Numbers are
 medians over the rounds; the spread is the largest less the smallest.
 
@@ -238,7 +239,8 @@ def glass(folder: Path, tiles: str, rounds: int) -> dict[str, float]:
                 mask = find_tissue(slide, TissueRule())
                 found = time.perf_counter() - clock
                 # tissue is where the slide was made of tissue: every tile of the one, none of the other
-                chosen = select_tiles(make_grid(slide, target_mpp=TARGET, tile_px=TILE), mask if share == 0 else None, 0.5)
+                grid = make_grid(slide, target_mpp=TARGET, tile_px=TILE)
+                chosen = select_tiles(grid, mask if share == 0 else None, 0.5)
                 clock = time.perf_counter()
                 with open_tiles(slide, chosen, batch=64, threads=1) as source:
                     for _ in source:
@@ -310,13 +312,15 @@ def to_markdown(report: dict[str, Any]) -> str:
     k = report["keys"]
     lines += [
         "", "| 4:2:0 | measured | bar |", "|---|---|---|",
-        f"| peak memory, 48,000 x 38,400 px | {k['peak_mb_large']:.0f} MB ({k['peak_mb_large_spread']:.0f}) | below 500 |",
+        f"| peak memory, 48,000 x 38,400 px | {k['peak_mb_large']:.0f} MB ({k['peak_mb_large_spread']:.0f}) "
+        "| below 500 |",
         f"| peak memory, 12,000 x 9,600 px | {k['peak_mb_small']:.0f} MB ({k['peak_mb_small_spread']:.0f}) | "
         "within 20 % |",
-        f"| tiler's time, all glass of all tissue | {k['glass_fraction']:.2%} ({k['glass_fraction_spread']:.2%}) | below 2 % |",
+        f"| tiler's time, all glass of all tissue | {k['glass_fraction']:.2%} ({k['glass_fraction_spread']:.2%}) "
+        "| below 2 % |",
         "",
-        f"Finding that the glass slide holds no tissue takes {k['glass_tissue_finding_s']:.2f} s more (thumbnail and mask); "
-        f"decoding all tissue takes {k['all_tissue_s']:.2f} s on one thread.",
+        f"Finding that the glass slide holds no tissue takes {k['glass_tissue_finding_s']:.2f} s more (thumbnail and "
+        f"mask); decoding all tissue takes {k['all_tissue_s']:.2f} s on one thread.",
         "", "## Tiles a second", "",
     ]  # fmt: skip
     for name, slide in slides.items():
@@ -368,7 +372,10 @@ def run(*, quick: bool) -> dict[str, Any]:
                 continue
             slide = make_slide(folder, recode or "rgb", "200x160", recode=recode)
             limit, sample = (1200, 48) if quick else (None, 160)
-            cases = {"40x": case(slide, 0.25, limit, sample), "20x": case(slide, 0.5, 2000 if quick else 6000, 2 * sample)}
+            cases = {
+                "40x": case(slide, 0.25, limit, sample),
+                "20x": case(slide, 0.5, 2000 if quick else 6000, 2 * sample),
+            }
             compare(cases, rivals, rounds, quick=quick)
             report["slides"][coding] = {
                 "keys": keys_of(cases), "tiles": {label: len(c.tiles) for label, c in cases.items()},

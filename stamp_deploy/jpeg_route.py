@@ -62,9 +62,9 @@ class JpegReader:
             ]  # fmt: skip
         except ValueError as error:
             raise SlideError(str(error), path=slide.path, remedy="copy or scan the slide again") from error
-        shape = chosen.offsets.shape
+        rows, columns = shape = chosen.offsets.shape
         storage = Storage(
-            *shape, chosen.tile_width // scale, chosen.tile_height // scale, self._workers[0].slot_bytes
+            rows, columns, chosen.tile_width // scale, chosen.tile_height // scale, self._workers[0].slot_bytes
         )
         self._corners = tileset.coords / (level.downsample_x * scale, level.downsample_y * scale)
         self._image = -(-chosen.width // scale), -(-chosen.height // scale)
@@ -141,10 +141,11 @@ class JpegReader:
         current = self._begun[-1]
         position = min(position, current.strip.stop)
         until = int(np.searchsorted(current.strip.first_use, position))
-        cells = current.strip.by_first_use[current.taken : until]
+        cells: NDArray[np.int64] = current.strip.by_first_use[current.taken : until]
         current.taken, self._decoded_to = until, position
         cells = cells[self._state.reshape(-1)[cells] == _tiler.UNREAD]
-        return cells[np.argsort(self._offsets[cells], kind="stable")]
+        in_file_order: NDArray[np.int64] = cells[np.argsort(self._offsets[cells], kind="stable")]
+        return in_file_order
 
     def _run(
         self, cells: NDArray[np.int64], index: NDArray[np.int64], out: NDArray[np.uint8], status: NDArray[np.uint8]

@@ -18,12 +18,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 
-from slide_factory import texture, write_slide  # noqa: E402
+from slide_factory import texture, write_slide
 
-from stamp_deploy.backends import Level  # noqa: E402
-from stamp_deploy.errors import SlideError  # noqa: E402
-from stamp_deploy.tiff import read_levels  # noqa: E402
+from stamp_deploy.backends import Level
+from stamp_deploy.errors import SlideError
+from stamp_deploy.tiff import read_levels
 
+TAGS = (256, 257, 258, 259, 262, 277, 322, 323, 324, 325, 347)
 LEVELS = (Level(0, 300, 200, 1, 1), Level(1, 75, 50, 4, 4))
 SLOW_S = 5.0
 MEMORY = 4 << 30
@@ -47,7 +48,7 @@ def spoil(data: bytes, choose: random.Random) -> bytes:
         elif kind == 3:
             del spoilt[at : at + choose.randint(1, 40)]
         else:
-            spoilt[at : at + 2] = choose.choice((256, 257, 258, 259, 262, 277, 322, 323, 324, 325, 347)).to_bytes(2, "little")
+            spoilt[at : at + 2] = choose.choice(TAGS).to_bytes(2, "little")
     return bytes(spoilt)
 
 
