@@ -141,7 +141,7 @@ def batch_run(
 
 def overlap(folder: Path, quick: bool, cpu_bundle: Path | None) -> dict[str, Any]:
     """Ratios of batch time to the slower of tiling and engine, interleaved repeats."""
-    slides = wsi(folder, 4 if quick else 10, "100x80" if quick else "200x160")
+    slides = wsi(folder, 4 if quick else 10, "140x112" if quick else "200x160")
     bundle = make_bundle(folder / "bundle224", tile_px=224)
     options = InferOptions(batch=32, writers=WRITERS)
     repeats = 1 if quick else 3
@@ -313,7 +313,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="stamp-bench-batch-") as name:
         folder = Path(name)
         parts["overlap"] = overlap(folder, chosen.quick, chosen.cpu_bundle)
-        parts["memory"] = memory(folder, 60 if chosen.quick else 200)
+        parts["memory"] = memory(folder, 50 if chosen.quick else 200)
         parts["geojson"] = geojson(folder, 1 if chosen.quick else 5)
     worst = max(parts["overlap"]["table"], key=lambda row: row["ratio"])
     found = {
