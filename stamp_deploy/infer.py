@@ -35,6 +35,7 @@ from .tissue import TissueMask, TissueRule, find_tissue
 from .writers import check_names, write_all
 
 THUMBNAIL_PX = 2048
+"""Longest side of the picture under the maps; a pyramid level of at least half of it is taken as it is."""
 Progress = Callable[[int, int], None]
 """Called with (tiles done, tiles in all) after every batch."""
 
@@ -120,6 +121,7 @@ def prepare(path: Path, bundle: Bundle, options: InferOptions) -> Prepared:
     try:
         grid = make_grid(slide, target_mpp=bundle.mpp, tile_px=bundle.tile_px)
         rule = TissueRule.from_dict(bundle.tissue)
+        thumbnail = slide.thumbnail(_picture_px(slide))
         tissue = None if options.all_tiles else find_tissue(slide, rule)
         tiles = select_tiles(grid, tissue, rule.min_fraction)
         if len(tiles.coords) == 0:
@@ -128,7 +130,6 @@ def prepare(path: Path, bundle: Bundle, options: InferOptions) -> Prepared:
                 path=path,
                 remedy="look at the slide with `stamp-deploy inspect`; --all-tiles scores every tile",
             )
-        thumbnail = slide.thumbnail(THUMBNAIL_PX)
         opened = time.perf_counter()
         source = open_tiles(
             slide,
@@ -150,6 +151,12 @@ def prepare(path: Path, bundle: Bundle, options: InferOptions) -> Prepared:
     return Prepared(
         slide, bundle, options, tissue, tiles, source, thumbnail, started, {"open_and_tissue": opened - clock}
     )
+
+
+def _picture_px(slide: Slide) -> int:
+    """Decoding a level four times finer, to shrink it at once, would take longer than finding the tissue."""
+    sides = (max(level.width, level.height) for level in slide.levels)
+    return max((side for side in sides if THUMBNAIL_PX // 2 <= side <= THUMBNAIL_PX), default=THUMBNAIL_PX)
 
 
 def _hash_quietly(slide: Slide) -> None:
