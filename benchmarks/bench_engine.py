@@ -58,7 +58,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer tiles and rounds, under a minute")
     parser.add_argument("--json", type=Path, help="write the numbers here")
     parser.add_argument("--run", type=Path, help="a trained run folder: its parity by precision is reported, too")
-    parser.add_argument("--model", default=MODEL, help="another architecture of the registry, with 224 px tiles")
+    parser.add_argument("--model", default=MODEL, help="another architecture of the registry")
     parser.add_argument("--rounds", type=int, help="rounds of the interleaved timing")
     parser.add_argument("--slide", type=Path, help="a slide for the whole-slide part on a GPU")
     parser.add_argument("--no-gpu", action="store_true", help="leave the GPU part out")
@@ -78,9 +78,9 @@ def measure(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     start = time.perf_counter()
     quick = arguments.quick
     fitted, judged = (16, 24) if quick else (512, 512)
-    tiles, source = tissue_tiles(fitted + judged, quick=quick)
     torch.set_num_threads(os.cpu_count() or 1)
     model, pfm = random_model(arguments.model)
+    tiles, source = tissue_tiles(fitted + judged, pfm.tile_px, quick=quick)
     phase("tiles and model", start)
     fit_r = fit_head(model, pfm, tiles[:fitted])
     tiles = tiles[fitted:]
@@ -92,7 +92,7 @@ def measure(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
         "quick": quick,
         "machine": machine(),
         "torch": str(torch.__version__),
-        "model": f"{arguments.model} ({pfm.timm_name}, random weights), 224 px, batch {BATCH}",
+        "model": f"{arguments.model} ({pfm.timm_name}, random weights), {pfm.tile_px} px, batch {BATCH}",
         "head": f"ridge to {len(FEATURES)} colour and texture features, r {fit_r:.2f} on the tiles of its fit",
         "tiles": f"{len(tiles)} for parity: {source}",
     }
