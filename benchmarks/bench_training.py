@@ -329,10 +329,11 @@ def synthetic(args: argparse.Namespace) -> dict[str, Any]:
     }  # fmt: skip
     frozen = folder / "frozen"
     train(settings("", args, common, WARM_UP), frozen)
+    fixed = {"lr_heads": 5e-4, "warmup_fraction": 0.15, "batch_spots": 24, "head_final": "ridge"}
     out: dict[str, Any] = {}
     for name, change in (("run", {}), ("shuffled", {"control": "shuffled"})):
-        start = {"weights": str(frozen / "backbone.safetensors"), "adapt": "full", "epochs": 16, "lr": 3e-4}
-        train(settings("", args, common, start, {"lr_heads": 5e-4, "warmup_fraction": 0.15}, change), folder / name)
+        start = {"weights": str(frozen / "backbone.safetensors"), "adapt": "full", "epochs": 10, "lr": 1e-4}
+        train(settings("", args, common, start, fixed, change), folder / name)
         options = EvaluateOptions(folder / name, tier1=False)
         rows = [row for row in evaluate(options).document["rows"] if row["how"] == "head" and row["result"]]
         programs = {k: v["mean_r"] for k, v in rows[0]["result"]["per_pathway"].items()}
