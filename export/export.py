@@ -129,7 +129,7 @@ def export_model(
 
     adapted = run_torch(Encoder(source.model, mean, std), judged)
     encoder = Encoder(source.merged, mean, std)
-    merged = run_torch(encoder, judged)
+    merged = adapted if source.merged is source.model else run_torch(encoder, judged)
     check("torch -> merged", ("torch with the adapter apart", "the merged model"), adapted, merged)
     document = {
         **document,
