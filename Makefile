@@ -19,7 +19,7 @@ EDIT   := PYTHONWARNINGS="ignore:Editable installation" $(PIP) --no-build-isolat
 SOURCE := pyproject.toml setup.py $(wildcard csrc/*.c csrc/*.h csrc/*.pyx csrc/*.pxd)
 
 # The tests of the compiled tiler, for the checked and sanitized builds.
-TILER_TESTS := $(wildcard tests/test_tiler*.py tests/test_tiles*.py tests/test_pixels*.py tests/fuzz/test_*.py)
+TILER_TESTS := $(wildcard tests/test_tile*.py tests/test_routes.py)
 
 .PHONY: demo test lint checked asan wheel wheel-check clean
 .DELETE_ON_ERROR:

@@ -22,7 +22,7 @@ FLOORS: dict[str, int] = {
     for floor, names in enumerate(
         (
             "errors units",
-            "atomic bundle bundle_schema config log onnx_scan provenance signature",
+            "atomic bundle bundle_schema config log memory onnx_scan provenance signature",
             "_tiler backends mpp slide tiff",
             "engine grid jpeg_route parity plan region_route serving tiles tissue",
             "heads maps result",
