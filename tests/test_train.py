@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -241,7 +242,8 @@ def test_the_verb(place: Path, tmp_path: Path) -> None:
     path = tmp_path / "config.toml"
     path.write_text(config(place).to_toml(), encoding="utf-8")
     shown = CliRunner().invoke(train, [str(path), "-o", str(tmp_path / "run"), "--set", "epochs=1", "--show"])
-    assert "epochs = 1\n" in shown.output
+    assert "\nepochs = 1 " in shown.output and "# 0: no adaptation" in shown.output
+    assert TrainConfig.from_dict(tomllib.loads(shown.output)) == config(place, epochs=1)
     done = CliRunner().invoke(train, [str(path), "-o", str(tmp_path / "run"), "--set", "epochs=1"])
     assert done.exit_code == 0, done.output
     assert "1 epochs" in done.output and "validation r" in done.output and (tmp_path / "run" / "run.json").exists()
