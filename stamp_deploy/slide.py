@@ -27,7 +27,7 @@ _ALLOWED = re.compile(
     r"|aperio\.(MPP|AppMag|OriginalWidth|OriginalHeight)|tiff\.(XResolution|YResolution|ResolutionUnit)"
 )
 _CHUNK = 1 << 22
-STRIP_BYTES = 64_000_000
+STRIP_BYTES = 8_000_000
 """Bytes of a thumbnail's source that are held at once."""
 DAMAGE_BLOCK_PX, MAX_DAMAGE = 256, 200
 """How finely a damaged strip is read again, and how many blocks may fail before the slide is given up."""
@@ -121,6 +121,7 @@ class Slide:
             return np.asarray(Image.fromarray(self._thumbnail).resize(size, Image.Resampling.BOX))
         self.damage = []
         self._thumbnail = self._read_thumbnail(max_px)
+        self._backend.forget()
         return self._thumbnail
 
     def _read_thumbnail(self, max_px: int) -> NDArray[np.uint8]:
@@ -130,7 +131,9 @@ class Slide:
             key=lambda lv: lv.downsample_x,
         )
         out_w, out_h = max(1, round(self.width / max(scale, 1))), max(1, round(self.height / max(scale, 1)))
-        factor = max(1, int(min(level.width / out_w, level.height / out_h) / 2))
+        ratio_x, ratio_y = level.width / out_w, level.height / out_h
+        whole_ratio = ratio_x == ratio_y == int(ratio_x)  # then the strips are reduced to the end
+        factor = max(1, int(ratio_x) if whole_ratio else int(min(ratio_x, ratio_y) / 2))
         strip = max(factor, (STRIP_BYTES // (level.width * 3)) // factor * factor)
         parts = []
         for top in range(0, level.height, strip):

@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from .errors import BundleError
+from .memory import release_memory
 
+BAND_ROWS = 128
 WHITE_MIN, WHITE_TINT = 180, 0.10
 """The darkest and the most coloured white that still counts as glass: grey levels, HSV saturation."""
 INK_HALO_UM, INK_BORDER_UM = 160.0, 24.0
@@ -124,19 +126,22 @@ class TissueMask:
         Exact area sums by an integral image, with bilinear interpolation at fractional borders.
         """
         height, width = self.mask.shape
-        integral = np.zeros((height + 1, width + 1))
-        integral[1:, 1:] = self.mask.cumsum(0, dtype=np.float64).cumsum(1)
+        integral = np.zeros((height + 1, width + 1), np.int32)
+        np.cumsum(self.mask, axis=0, out=integral[1:, 1:])
+        np.cumsum(integral, axis=1, out=integral)
         x0 = np.clip(coords[:, 0] / self.scale_x, 0, width)
         x1 = np.clip((coords[:, 0] + span_x) / self.scale_x, 0, width)
         y0 = np.clip(coords[:, 1] / self.scale_y, 0, height)
         y1 = np.clip((coords[:, 1] + span_y) / self.scale_y, 0, height)
         area = _at(integral, y1, x1) - _at(integral, y0, x1) - _at(integral, y1, x0) + _at(integral, y0, x0)
+        del integral
+        release_memory()
         whole = (span_x / self.scale_x) * (span_y / self.scale_y)
         return np.clip(area / whole, 0, 1).astype(np.float32)
 
 
-def _at(integral: NDArray[np.float64], y: NDArray[np.float64], x: NDArray[np.float64]) -> NDArray[np.float64]:
-    values: NDArray[np.float64] = ndimage.map_coordinates(integral, [y, x], order=1, mode="nearest")
+def _at(integral: NDArray[np.int32], y: NDArray[np.float64], x: NDArray[np.float64]) -> NDArray[np.float64]:
+    values: NDArray[np.float64] = ndimage.map_coordinates(integral, [y, x], np.float64, order=1, mode="nearest")
     return values
 
 
@@ -151,6 +156,7 @@ def find_tissue(slide: HasThumbnail, rule: TissueRule) -> TissueMask:
     rgb = slide.thumbnail(int(np.clip(round(longest_um / rule.mask_mpp), 1, rule.max_px)))
     scale_x, scale_y = slide.width / rgb.shape[1], slide.height / rgb.shape[0]
     mask, threshold = find_tissue_in(rgb, rule, mpp=(scale_x * mpp_x + scale_y * mpp_y) / 2)
+    release_memory()
     for x, y, w, h in slide.damage:
         mask[int(y / scale_y) : int((y + h) / scale_y) + 1, int(x / scale_x) : int((x + w) / scale_x) + 1] = True
     return TissueMask(mask, scale_x, scale_y, rule, threshold, float(mask.mean()))
@@ -176,13 +182,23 @@ def find_tissue_in(
     """
     mpp = rule.mask_mpp if mpp is None else mpp
     sigma = rule.blur_um / mpp
-    red, green, blue = (ndimage.gaussian_filter(plane, sigma) for plane in _white_balanced(rgb))
-    top = np.maximum(np.maximum(red, green), blue)
-    low = np.minimum(np.minimum(red, green), blue)
-    saturation = (top - low) / np.maximum(top, 1)
-    # black borders and dust carry no reliable hue
-    dark = top < 40
-    ink = _ink(red, green, blue, saturation, mpp) if rule.exclude_ink else np.zeros(dark.shape, bool)
+    planes = _white_balanced(rgb)
+    for plane in planes:
+        ndimage.gaussian_filter(plane, sigma, output=plane)
+    saturation = np.empty(rgb.shape[:2], np.float32)
+    dark = np.empty(rgb.shape[:2], bool)
+    hues = np.zeros((5, *rgb.shape[:2]), bool)
+    for first in range(0, len(rgb), BAND_ROWS):  # whole-slide temporaries would be tens of MB each
+        rows = slice(first, first + BAND_ROWS)
+        red, green, blue = (plane[rows] for plane in planes)
+        top = np.maximum(np.maximum(red, green), blue)
+        low = np.minimum(np.minimum(red, green), blue)
+        saturation[rows] = (top - low) / np.maximum(top, 1)
+        dark[rows] = top < 40  # black borders and dust carry no reliable hue
+        if rule.exclude_ink:
+            hues[:, rows] = _ink_hues(red, green, blue, saturation[rows])
+    del planes, plane, red, green, blue
+    ink = _ink(hues, mpp)
     usable = ~(dark | ink)
     threshold = float(np.clip(_otsu(saturation[usable]), rule.min_saturation, rule.max_saturation))
     mask = usable & (saturation > threshold)
@@ -203,21 +219,18 @@ def _white_balanced(rgb: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
     white = np.median(sample[brightness >= np.percentile(brightness, 99)], axis=0)
     if white.min() < WHITE_MIN or white.max() - white.min() > WHITE_TINT * white.max():
         return planes
-    return [plane * np.float32(white.max() / level) for plane, level in zip(planes, white, strict=True)]
+    for plane, level in zip(planes, white, strict=True):
+        plane *= np.float32(white.max() / level)
+    return planes
 
 
-def _ink(
-    red: NDArray[np.float32],
-    green: NDArray[np.float32],
-    blue: NDArray[np.float32],
-    saturation: NDArray[np.float32],
-    mpp: float,
+def _ink_hues(
+    red: NDArray[np.float32], green: NDArray[np.float32], blue: NDArray[np.float32], saturation: NDArray[np.float32]
 ) -> NDArray[np.bool_]:
-    """Marker ink: strongly coloured pixels whose hue no stain has, their paler halo, and a border.
+    """Pixels with a hue of marker ink, bool [5, h, w]: cool core and halo, warm core and halo, black.
 
     Green and blue ink have green well above red, which haematoxylin has only where it is pale. Red ink has as much
     blue as green and both far below red, where eosin and blood keep blue above green. Black ink is dark and grey.
-    Pixels of the ink's hue that are too pale to be sure of count where they touch it.
     """
     span, lean = red - green, blue - green
     cool = (green > red + 8) & ((green > blue - 25) | (blue > red + 25))
@@ -225,11 +238,17 @@ def _ink(
     cool_core = cool & (saturation > 0.25) & (green > red + 16)
     warm_core = (saturation > 0.45) & (red > 110) & (span > 0.4 * red) & (np.abs(lean) < 0.12 * span)
     black = (np.maximum(red, np.maximum(green, blue)) < 90) & (saturation < 0.25)
+    return np.stack([cool_core, cool & (saturation > 0.12), warm_core, warm, black])
+
+
+def _ink(hues: NDArray[np.bool_], mpp: float) -> NDArray[np.bool_]:
+    """Marker ink, bool [h, w]: strokes of the core hues, the paler halo that touches them, and a border."""
+    cool_core, cool_halo, warm_core, warm_halo, black = hues
     ink: NDArray[np.bool_] = ndimage.binary_opening(cool_core | warm_core | black)
     if not ink.any():
         return ink
     steps = max(2, round(INK_HALO_UM / mpp))
-    for core, halo in ((cool_core, cool & (saturation > 0.12)), (warm_core, warm)):
+    for core, halo in ((cool_core, cool_halo), (warm_core, warm_halo)):
         seeds = ink & core
         if seeds.any():
             ink |= ndimage.binary_dilation(seeds, mask=halo, iterations=steps)

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from .errors import ExitCode, StampError
+from .memory import release_memory
 from .tasks import Task
 
 _PR_SET_PDEATHSIG = 1
@@ -262,8 +263,7 @@ def _without_folders(text: str, paths: tuple[Path, ...]) -> str:
 def _give_memory_back() -> None:
     """Free what cycles hold (h5py, pandas) and what the C library keeps: memory stays the same slide by slide."""
     gc.collect()
-    with contextlib.suppress(OSError, AttributeError):  # glibc has it, other C libraries do not
-        ctypes.CDLL(None).malloc_trim(0)
+    release_memory()
 
 
 def _memory() -> dict[str, int]:

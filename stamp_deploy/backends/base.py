@@ -25,7 +25,7 @@ class Backend(Protocol):
 
     `read` takes a position in level-0 pixels and a size in the level's pixels, and returns uint8
     [h, w, 3] RGB, white beyond the image. It raises SlideError when the file cannot be decoded there,
-    and stays usable. One thread at a time.
+    and stays usable. One thread at a time. `forget` drops decoded pixels that it keeps.
     """
 
     name: str
@@ -34,5 +34,7 @@ class Backend(Protocol):
     properties: dict[str, str]
 
     def read(self, level: int, x: int, y: int, w: int, h: int) -> NDArray[np.uint8]: ...
+
+    def forget(self) -> None: ...
 
     def close(self) -> None: ...

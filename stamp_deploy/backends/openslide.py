@@ -12,6 +12,9 @@ from ..errors import SlideError
 from .base import Level
 from .child import ChildReader, holds_jpeg_2000
 
+CACHE_BYTES = 32 << 20
+"""Of decoded storage tiles, OpenSlide's own default."""
+
 
 class OpenSlideBackend:
     """A slide opened by OpenSlide. Its errors latch, so the handle is opened anew after one.
@@ -72,6 +75,13 @@ class OpenSlideBackend:
         mixed = rgba[..., :3].astype(np.uint16) * alpha + 255 * (255 - alpha.astype(np.uint16))
         opaque: NDArray[np.uint8] = ((mixed + 127) // 255).astype(np.uint8)
         return opaque
+
+    def forget(self) -> None:
+        """Start with an empty cache of storage tiles; what was read for a thumbnail is not read again."""
+        import openslide
+
+        if self._slide is not None:
+            self._slide.set_cache(openslide.OpenSlideCache(CACHE_BYTES))
 
     def close(self) -> None:
         if self._child is not None:

@@ -77,8 +77,11 @@ class VipsBackend:
             out[y0 - top : y1 - top, x0 - left : x1 - left] = pixels
         return out
 
-    def close(self) -> None:
+    def forget(self) -> None:
         self._images.clear()
+
+    def close(self) -> None:
+        self.forget()
 
     def _page(self, page: int) -> Any:
         import pyvips
