@@ -23,7 +23,7 @@ Float = NDArray[np.float64]
 class Tolerance:
     """What a precision may cost.
 
-    ``max_abs`` is in units of the reference's root mean square where that is above 1, and plain otherwise, so
+    ``max_abs`` is in units of the reference's largest value where that is above 1, and plain otherwise, so
     that an encoder with large activations is held to the same relative rounding. None means not judged.
     """
 
@@ -313,7 +313,7 @@ def _check_shapes(reference: Outputs, candidate: Outputs, pathways: tuple[str, .
 
 
 def _scaled_max_abs(reference: Float, candidate: Float) -> float:
-    scale = max(1.0, float(np.sqrt(np.mean(reference**2))))
+    scale = max(1.0, float(np.abs(reference).max()))
     return float(np.abs(reference - candidate).max()) / scale
 
 
