@@ -125,7 +125,7 @@ def keys(tmp_path):
 def test_a_signature_fits_only_its_key_and_its_bytes(tmp_path, keys):
     (private, public), (_, stranger) = keys
     folder = make_bundle(tmp_path / "bundle")
-    with pytest.raises(BundleError, match="has none"):
+    with pytest.raises(BundleError, match="there is none"):
         load_bundle(folder, require_signature=public)
     sign_bundle(folder, private)
     load_bundle(folder)
