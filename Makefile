@@ -80,7 +80,8 @@ build/sanitized/.done: $(STAMP)-test $(SOURCE) $(wildcard stamp_deploy/*.py)
 asan: build/asan/test_core build/sanitized/.done
 	ASAN_OPTIONS=detect_leaks=1 UBSAN_OPTIONS=print_stacktrace=1 build/asan/test_core
 	LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" \
-	  ASAN_OPTIONS=detect_leaks=0 PYTHONPATH=build/sanitized $(BIN)/pytest -q -p no:cacheprovider $(TILER_TESTS)
+	  ASAN_OPTIONS=detect_leaks=0 PYTHONPATH=build/sanitized $(BIN)/pytest -q -p no:cacheprovider $(TILER_TESTS) \
+	  -k "not jpeg_2000 and not jpeg-2000"  # its child's address space is capped, which leaves the sanitizer no room
 
 # auditwheel puts libjpeg into the wheel and names the oldest C library that it runs on.
 wheel: $(STAMP)-test
