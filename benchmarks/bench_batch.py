@@ -1,6 +1,6 @@
 """Batches measured: overlap across slides, memory over many slides, and writing GeoJSON.
 
-    python benchmarks/bench_batch.py [--quick] --json FILE [--markdown FILE]
+    python benchmarks/bench_batch.py [--quick] [--json FILE] [--markdown FILE]
 
 1. Overlap: a batch of make_wsi slides against tiling alone and the engine alone, all in one run, interleaved.
    The engine is a stand-in for a device that takes its time without using the CPU (device_worker.py), at 0.5,
@@ -86,8 +86,8 @@ class ReadyExecutor(LocalExecutor):
         supervisor = self._supervisors[0]
         original = supervisor._start
 
-        def start() -> None:
-            original()
+        def start(*arguments: Any) -> None:
+            original(*arguments)
             self.ready_at = self.ready_at or time.perf_counter()
 
         supervisor._start = start  # type: ignore[method-assign]
@@ -305,8 +305,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="smaller, under 50 s")
-    parser.add_argument("--json", type=Path, required=True)
-    parser.add_argument("--markdown", type=Path)
+    parser.add_argument("--json", type=Path, help="write the numbers here; results/batch.json by default where not quick")
+    parser.add_argument("--markdown", type=Path, help="write the tables here; results/batch.md by default where not quick")
     parser.add_argument("--cpu-bundle", type=Path, help="also overlap a real CPU engine of this bundle")
     chosen = parser.parse_args()
     parts: dict[str, Any] = {}
@@ -326,9 +326,13 @@ def main() -> None:
         "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores",
         "parts": parts,
     }
-    chosen.json.write_text(json.dumps(found, indent=2) + "\n")
-    if chosen.markdown:
-        chosen.markdown.write_text(markdown(found))
+    results = ROOT / "benchmarks" / "results"
+    target = chosen.json or (None if chosen.quick else results / "batch.json")
+    table = chosen.markdown or (None if chosen.quick else results / "batch.md")
+    if target is not None:
+        target.write_text(json.dumps(found, indent=2) + "\n")
+    if table is not None:
+        table.write_text(markdown(found))
     print(json.dumps({key: value for key, value in found.items() if key != "parts"}, indent=2))
 
 

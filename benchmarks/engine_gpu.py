@@ -24,7 +24,7 @@ from stamp_deploy.engine.cuda import visible_gpus
 from stamp_deploy.engine.golden import check_engine
 from stamp_deploy.errors import StampError
 from stamp_deploy.export.onnx_graph import Encoder
-from stamp_deploy.infer import prepare, score
+from stamp_deploy.infer import conclude, prepare, score
 
 MODELS = {"ViT-S/16": "lunit-vits16", "ViT-L/16": "uni", "ViT-H/14": "virchow"}
 BATCHES = (16, 64, 256)
@@ -172,7 +172,7 @@ def whole_slide(bundle: Bundle, slide: Path | None) -> dict[str, Any]:
         for _ in range(2):  # the first time also warms the engine and the file cache
             prepared = prepare(path, bundle, options)
             try:
-                result = score(prepared, engine)
+                result = conclude(prepared, score(prepared, engine))
             finally:
                 prepared.close()
         pixels = np.zeros((batch, bundle.tile_px, bundle.tile_px, 3), np.uint8)

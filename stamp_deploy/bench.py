@@ -197,7 +197,7 @@ def _recommend(rates: Sequence[Rate]) -> int:
 
 def _flow(path: Path, bundle: Bundle, options: InferOptions) -> dict[str, float]:
     """Seconds by stage of the whole flow, written to a temporary folder; "tiles" and "whole" beside them."""
-    from .infer import prepare, score, write
+    from .infer import conclude, prepare, score, write
 
     engine = load_engine(
         bundle, options.engine, batch=options.batch, threads=options.threads, precision=options.precision
@@ -207,7 +207,7 @@ def _flow(path: Path, bundle: Bundle, options: InferOptions) -> dict[str, float]
             clock = time.perf_counter()
             prepared = prepare(path, bundle, options)
             try:
-                result = score(prepared, engine)
+                result = conclude(prepared, score(prepared, engine))
             finally:
                 prepared.close()
             scored = time.perf_counter()

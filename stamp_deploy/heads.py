@@ -147,6 +147,7 @@ def _session(bundle: Bundle, spec: HeadSpec, threads: int) -> onnxruntime.Infere
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # others need the cores meanwhile
     options.log_severity_level = 3
     try:
         return onnxruntime.InferenceSession(

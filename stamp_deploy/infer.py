@@ -2,9 +2,9 @@
 
     slide -> tissue -> grid -> tiles -> engine -> maps / heads -> result -> writers
 
-`infer_slide` does it all. The three steps it is made of can be called apart, so that a batch decodes
-the next slide (`prepare`) while the engine works on this one (`score`) and the last one is on its way
-to the disk (`write`).
+`infer_slide` does it all. The steps it is made of can be called apart, so that a batch decodes the next slide
+(`prepare`) while the engine works on this one (`score`) and the last one is on its way to the disk (`conclude`,
+`write`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from . import log
 from .atomic import check_output, staged_directory
 from .bundle import Bundle
 from .config import InferOptions
-from .engine import Engine, load_engine
+from .engine import Engine, EngineInfo, load_engine
 from .errors import SlideError, StampError
 from .grid import TileSet, make_grid, select_tiles
 from .heads import call_heads
@@ -36,6 +36,8 @@ from .writers import check_names, write_all
 
 THUMBNAIL_PX = 2048
 """Longest side of the picture under the maps; a pyramid level of at least half of it is taken as it is."""
+AHEAD_TILES = 256
+"""Tiles that are decoded ahead of the engine: enough for it to work on while the cores open the next slide."""
 Progress = Callable[[int, int], None]
 """Called with (tiles done, tiles in all) after every batch."""
 
@@ -57,6 +59,25 @@ class Prepared:
     def close(self) -> None:
         self.source.close()
         self.slide.close()
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """What the engine said of a slide's readable tiles, in the order in which they came.
+
+    Attributes
+    ----------
+    engine : EngineInfo
+        As it was when the last tile came back: its batch may have been halved on the way.
+    index : int64 [N]
+        Positions in the tile set.
+    embedding, pathways : float32 [N, D], [N, P]
+    """
+
+    engine: EngineInfo
+    index: NDArray[np.int64]
+    embedding: NDArray[np.float32]
+    pathways: NDArray[np.float32]
 
 
 def infer_slide(
@@ -99,7 +120,8 @@ def infer_slide(
             engine = own_engine = load_engine(
                 bundle, options.engine, batch=options.batch, threads=options.threads, precision=options.precision
             )
-        result = score(prepared, engine, progress=progress)
+        scores = score(prepared, engine, progress=progress)
+        result = conclude(prepared, scores)
     finally:
         prepared.close()
         if own_engine is not None:
@@ -138,6 +160,7 @@ def prepare(path: Path, bundle: Bundle, options: InferOptions) -> Prepared:
             threads=options.threads,
             exact=options.exact,
             time_limit_s=options.time_limit_s,
+            slots=max(3, AHEAD_TILES // options.batch),
         )
     except StampError as error:
         slide.close()
@@ -145,7 +168,7 @@ def prepare(path: Path, bundle: Bundle, options: InferOptions) -> Prepared:
     except BaseException:
         slide.close()
         raise
-    # A slide of many GB takes a while to hash: beside the engine, not after it. An error is met again in `score`.
+    # A slide of many GB takes a while to hash: beside the engine, not after it. An error is met again in `conclude`.
     threading.Thread(target=_hash_quietly, args=(slide,), name="hash", daemon=True).start()
     log.event("prepared", slide=log.slide_token(path), route=slide.route.name, tiles=len(tiles.coords))
     return Prepared(
@@ -164,8 +187,8 @@ def _hash_quietly(slide: Slide) -> None:
         slide.sha256()
 
 
-def score(prepared: Prepared, engine: Engine, *, progress: Progress | None = None) -> Result:
-    """Run the engine and the slide-level heads over the readable tiles.
+def score(prepared: Prepared, engine: Engine, *, progress: Progress | None = None) -> Scores:
+    """Run the engine over the readable tiles; nothing else, so that it is free for the next slide at once.
 
     Raises
     ------
@@ -203,19 +226,29 @@ def score(prepared: Prepared, engine: Engine, *, progress: Progress | None = Non
     streamed = time.perf_counter() - clock
     _check_budget(prepared, seen)
 
-    index = np.concatenate(kept) if kept else np.empty(0, np.int64)
-    order = np.argsort(index, kind="stable")
-    embedding = np.concatenate(embeddings)[order]
-    scores = np.concatenate(pathways)[order]
-    _check_finite(prepared, embedding, scores)
+    prepared.seconds.update(wait_for_tiles=waited, engine=streamed - waited, stream=streamed)
+    token = log.slide_token(prepared.slide.path)
+    log.event("scored", slide=token, tiles=prepared.source.ok, seconds=round(streamed, 3))
+    return Scores(engine.info, np.concatenate(kept), np.concatenate(embeddings), np.concatenate(pathways))
+
+
+def conclude(prepared: Prepared, scores: Scores) -> Result:
+    """The slide-level calls and the record of the run; `prepared` may be closed already.
+
+    Raises
+    ------
+    SlideError
+        A score is not finite.
+    BundleError
+        A head cannot be run.
+    """
+    order = np.argsort(scores.index, kind="stable")
+    embedding, pathways = scores.embedding[order], scores.pathways[order]
+    _check_finite(prepared, embedding, pathways)
     clock = time.perf_counter()
     calls = call_heads(prepared.bundle, embedding, threads=prepared.options.threads)
-    prepared.seconds.update(
-        wait_for_tiles=waited, engine=streamed - waited, heads=time.perf_counter() - clock, stream=streamed
-    )
-    result = assemble(prepared, engine.info, index[order], embedding, scores, calls, _warnings(prepared))
-    log.event("scored", slide=log.slide_token(prepared.slide.path), tiles=len(index), seconds=round(streamed, 3))
-    return result
+    prepared.seconds["heads"] = time.perf_counter() - clock
+    return assemble(prepared, scores.engine, scores.index[order], embedding, pathways, calls, _warnings(prepared))
 
 
 def write(result: Result, out: Path, options: InferOptions) -> None:

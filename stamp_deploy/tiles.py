@@ -138,6 +138,7 @@ class TileSource:
             self._free.put(slot)
         self._full: queue.SimpleQueue[_Filled | BaseException | None] = queue.SimpleQueue()
         self._stop = threading.Event()
+        self._ahead = threading.Event()
         self._started = False
         self._thread = threading.Thread(target=self._produce, name="tiles", daemon=True)
         self._thread.start()
@@ -145,6 +146,11 @@ class TileSource:
     @property
     def plan(self) -> ReadPlan:
         return self.reader.plan
+
+    @property
+    def ahead(self) -> bool:
+        """Whether every slot has been full, or all is decoded: decoding is no slower than the consumer so far."""
+        return self._ahead.is_set()
 
     def __iter__(self) -> Iterator[TileBatch]:
         if self._started:
@@ -194,6 +200,8 @@ class TileSource:
         try:
             for start in range(0, len(order), self.batch):
                 clock = time.perf_counter()
+                if self._free.empty():
+                    self._ahead.set()
                 slot = self._free.get()
                 self.times.blocked_s += time.perf_counter() - clock
                 if slot is None or self._stop.is_set():
@@ -203,6 +211,7 @@ class TileSource:
                 status = self.reader.fill(index, pixels, self.times, self._late)
                 batch = TileBatch(pixels, self.tileset.coords[index], index, status)
                 self._full.put(_Filled(slot, batch))
+            self._ahead.set()
             self._full.put(None)
         except Stopped:
             return

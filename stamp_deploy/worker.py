@@ -55,7 +55,7 @@ class Supervisor:
         """
         try:
             while not self._stopped:
-                self._fill(source)
+                self._fill(source, listener)
                 if not self._work:
                     return
                 self._step(listener)
@@ -66,31 +66,40 @@ class Supervisor:
             for work in list(self._work.values()):
                 self._end(work, listener, "interrupted", "the batch was stopped")
 
-    def _fill(self, source: WorkSource) -> None:
+    def _fill(self, source: WorkSource, listener: Listener) -> None:
         while len(self._work) < LOOKAHEAD and not any(work.task.solo for work in self._work.values()):
             task = source.take(wait=not self._work)
             if task is None:
                 return
             now = time.monotonic()
-            self._work[task.key] = _InWork(task, now, "queued", now)
+            work = self._work[task.key] = _InWork(task, now, "queued", now)
             if self._child is None:
-                self._start()
-            assert self._child is not None
-            self._child.send({"op": "run", **task.to_dict()})
+                self._start(work, listener)
+            else:
+                self._child.send({"op": "run", **task.to_dict()})
 
-    def _start(self) -> None:
-        """Start a worker and wait until it has its engine; one that is killed meanwhile gets a successor, once."""
+    def _start(self, first: _InWork, listener: Listener) -> None:
+        """Start a worker with its first slide and wait until it has its engine.
+
+        The slide is prepared meanwhile, unless it has crashed before. A worker that is killed, or that dies when that
+        slide could be the reason, gets a successor, once, that loads its engine first.
+        """
         for last in (False, True):
-            child = self._child = ChildProcess(self._setup)
-            if self._wait_until_ready(child, last):
+            child = self._child = ChildProcess(self._setup, eager=not (last or first.task.solo))
+            child.send({"op": "run", **first.task.to_dict()})
+            if self._wait_until_ready(child, first, listener, last):
                 return
             child.kill()
+            first.stage = "queued"
 
-    def _wait_until_ready(self, child: ChildProcess, last: bool) -> bool:
+    def _wait_until_ready(self, child: ChildProcess, first: _InWork, listener: Listener, last: bool) -> bool:
         deadline = time.monotonic() + START_LIMIT_S
         while not self._stopped:
             event = child.next_event(1.0)
             if event is None and time.monotonic() < deadline:
+                continue
+            if event is not None and "key" in event:
+                self._take(event, listener)
                 continue
             if event is not None and event["event"] == "ready":
                 self.engine = event.get("engine", "")
@@ -102,7 +111,7 @@ class Supervisor:
                 raise rebuild_error(event["error"])
             if event is not None and self._stopping(child):
                 return True
-            if event is not None and child.was_killed() and not last:
+            if event is not None and not last and (child.was_killed() or first.stage != "queued"):
                 return False
             how = "did not become ready in time" if event is None else child.how_it_died()
             raise EngineError(
@@ -119,11 +128,15 @@ class Supervisor:
         if event is None:
             self._check_stall(child, listener)
             return
-        name = event["event"]
-        if name == "gone":
+        if event["event"] == "gone":
             self._crashed(child, listener)
             return
-        work = self._work.get(event["key"])
+        self._take(event, listener)
+        self._check_stall(child, listener)
+
+    def _take(self, event: dict[str, Any], listener: Listener) -> None:
+        """One event of a slide."""
+        name, work = event["event"], self._work.get(event["key"])
         if work is None:
             return
         work.stage_since = time.monotonic()
@@ -135,7 +148,6 @@ class Supervisor:
             self._end(work, listener, "done", "", event["summary"])
         elif name == "failed":
             self._failed(work, listener, event["error"])
-        self._check_stall(child, listener)
 
     def _failed(self, work: _InWork, listener: Listener, error: dict[str, Any]) -> None:
         state = "disk" if error["exit_code"] == ExitCode.DISK else "failed"

@@ -2,8 +2,9 @@
 
 It is a process of its own because a decoder can crash or hang, and nothing in the same process survives
 that. Three threads form a pipeline: one prepares the next slide (its tiles are decoded in the background
-from then on), the main thread runs the engine on this slide, one writes the last slide. JSON lines go
-both ways through an inherited socket; when the parent goes, so does the worker.
+from then on), the main thread runs the engine on this slide, one concludes and writes the last slide. The
+first slide is prepared while the engine is loading. JSON lines go both ways through an inherited socket; when
+the parent goes, so does the worker.
 """
 
 from __future__ import annotations
@@ -24,37 +25,47 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from .errors import ExitCode, StampError
 from .memory import release_memory
 from .tasks import Task
 
+if TYPE_CHECKING:
+    from .bundle import Bundle
+
 _PR_SET_PDEATHSIG = 1
+SWITCH_INTERVAL_S = 0.001
+"""How long one thread's Python may keep the engine's thread from handing over the next batch."""
 
 
 class Steps(Protocol):
     """What the worker can do; tests bring steps that crash and hang."""
 
-    def start(self, config: dict[str, Any]) -> dict[str, Any]: ...
+    def start(self, config: dict[str, Any]) -> None: ...
+    def load(self) -> dict[str, Any]: ...
+    def warm_up(self) -> None: ...
     def probe(self, slide: Path, mpp: float | None) -> dict[str, Any]: ...
     def prepare(self, task: Task) -> Any: ...
+    def ahead(self, prepared: Any) -> bool: ...
     def score(self, prepared: Any, progress: Callable[[int, int], None]) -> Any: ...
-    def write(self, task: Task, result: Any) -> dict[str, Any]: ...
+    def write(self, task: Task, scored: Any) -> dict[str, Any]: ...
     def discard(self, prepared: Any) -> None: ...
 
 
 class InferSteps:
     """The real steps: those of infer.py."""
 
-    def start(self, config: dict[str, Any]) -> dict[str, Any]:
-        """Load the bundle and the engine, or nothing where the worker is only to probe slides."""
+    bundle: Bundle | None = None
+
+    def start(self, config: dict[str, Any]) -> None:
+        """Load the bundle: what a slide needs to be prepared. Nothing where the worker is only to probe slides."""
         if config.get("bundle") is None:
-            return {}
+            return
         from .bundle import load_bundle
         from .config import InferOptions
-        from .engine import load_engine
 
         signature = config.get("require_signature")
         options = {**config["options"], "writers": tuple(config["options"]["writers"])}
@@ -62,6 +73,13 @@ class InferSteps:
         self.bundle = load_bundle(
             Path(config["bundle"]), require_signature=Path(signature) if signature else None
         )
+
+    def load(self) -> dict[str, Any]:
+        """Load the engine."""
+        if self.bundle is None:
+            return {}
+        from .engine import load_engine
+
         self.engine = load_engine(
             self.bundle,
             self.options.engine,
@@ -71,6 +89,18 @@ class InferSteps:
         )
         info = self.engine.info
         return {"engine": f"{info.name} {info.version} {info.precision} on {info.device}"}
+
+    def warm_up(self) -> None:
+        """Import what the first write would import, which takes longer than the write."""
+        if self.bundle is None:
+            return
+        from .writers import load_writer
+
+        for name in self.options.writers:
+            with contextlib.suppress(StampError):  # `prepare` says it, for each slide
+                for package in load_writer(name).NEEDS:
+                    with contextlib.suppress(ImportError):
+                        import_module(package)
 
     def probe(self, slide: Path, mpp: float | None) -> dict[str, Any]:
         from .slide import open_slide
@@ -89,18 +119,24 @@ class InferSteps:
         from .infer import prepare
         from .writers import check_names
 
+        assert self.bundle is not None
         check_names(self.options.writers, task.slide)
         options = self.options if task.mpp is None else replace(self.options, mpp=task.mpp)
         return prepare(task.slide, self.bundle, options)
 
+    def ahead(self, prepared: Any) -> bool:
+        """Whether decoding leaves time for opening the next slide."""
+        return bool(prepared.source.ahead)
+
     def score(self, prepared: Any, progress: Callable[[int, int], None]) -> Any:
         from .infer import score
 
-        return score(prepared, self.engine, progress=progress)
+        return prepared, score(prepared, self.engine, progress=progress)
 
-    def write(self, task: Task, result: Any) -> dict[str, Any]:
-        from .infer import write
+    def write(self, task: Task, scored: Any) -> dict[str, Any]:
+        from .infer import conclude, write
 
+        result = conclude(*scored)
         clock = time.perf_counter()
         write(result, task.out, self.options)
         return {
@@ -133,45 +169,66 @@ class Worker:
         self._steps = steps
         self._send_lock = threading.Lock()
         self._incoming: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
-        self._prepared: queue.Queue[tuple[Task, Any]] = queue.Queue(maxsize=1)
+        self._room = threading.Semaphore(1)  # for one slide between opening and engine
+        self._prepared: queue.SimpleQueue[tuple[Task, Any]] = queue.SimpleQueue()
+        self._calm = threading.Event()
         self._scored: queue.Queue[tuple[Task, Any]] = queue.Queue(maxsize=1)
 
     def serve(self) -> None:
         """Work until the parent hangs up; never returns."""
         threading.Thread(target=self._read_commands, name="commands", daemon=True).start()
+        prepare = threading.Thread(target=self._prepare_loop, name="prepare", daemon=True)
         try:
-            started = self._steps.start(self._incoming.get())
+            config = self._incoming.get()
+            self._steps.start(config)
+            threading.Thread(target=self._write_loop, name="write", daemon=True).start()
+            if config.get("eager", True):
+                prepare.start()
+            started = self._steps.load()
         except Exception as error:
             self._send("fatal", error=_describe(error))
             os._exit(2)
         self._send("ready", **started)
-        threading.Thread(target=self._prepare_loop, name="prepare", daemon=True).start()
-        threading.Thread(target=self._write_loop, name="write", daemon=True).start()
+        if not prepare.is_alive():
+            prepare.start()
         while True:
             self._score_next()
 
     def _score_next(self) -> None:
         task, prepared = self._prepared.get()
         self._send("stage", key=task.key, stage="scoring")
-        last = 0.0
+        last, calm = 0.0, False
+
+        def relax() -> None:
+            """Let the next slide be opened: it takes cores from the decoding of this one."""
+            nonlocal calm
+            if not calm:
+                calm = True
+                self._room.release()
+                self._calm.set()
 
         def progress(done: int, total: int) -> None:
             nonlocal last
+            if 2 * done >= total or self._steps.ahead(prepared):
+                relax()
             if time.monotonic() - last > 0.2 or done == total:
                 last = time.monotonic()
                 self._send("progress", key=task.key, done=done, total=total)
 
+        failure: Exception | None = None
         try:
-            result = self._steps.score(prepared, progress)
+            scored = self._steps.score(prepared, progress)
         except Exception as error:
-            self._fail(task, error)
-        else:
-            # The writer may be busy with the last slide: waiting for it is no lack of headway.
-            self._send("stage", key=task.key, stage="scored")
-            self._scored.put((task, result))
-        finally:
-            with contextlib.suppress(StampError):
-                self._steps.discard(prepared)
+            failure = error
+        relax()
+        with contextlib.suppress(StampError):
+            self._steps.discard(prepared)
+        if failure is not None:
+            self._fail(task, failure)
+            return
+        # The writer may be busy with the last slide: waiting for it is no lack of headway.
+        self._send("stage", key=task.key, stage="scored")
+        self._scored.put((task, scored))
 
     def _prepare_loop(self) -> None:
         while True:
@@ -180,25 +237,32 @@ class Worker:
                 self._probe(command)
                 continue
             task = Task(command["key"], Path(command["slide"]), Path(command["out"]), command["mpp"])
+            self._room.acquire()
             self._send("stage", key=task.key, stage="preparing")
             try:
                 prepared = self._steps.prepare(task)
             except Exception as error:
+                self._room.release()
                 self._fail(task, error)
                 continue
             self._send("stage", key=task.key, stage="waiting")
             self._prepared.put((task, prepared))
 
     def _write_loop(self) -> None:
+        self._calm.wait()  # until then the first slide needs the cores more
+        with contextlib.suppress(Exception):  # whatever it is, the first write meets it again
+            self._steps.warm_up()
+        gc.collect()
+        gc.freeze()  # modules and bundle live as long as the process: collections pass them over from here on
         while True:
-            task, result = self._scored.get()
+            task, scored = self._scored.get()
             self._send("stage", key=task.key, stage="writing")
             summary = None
             try:
-                summary = self._steps.write(task, result)
+                summary = self._steps.write(task, scored)
             except Exception as error:
                 self._fail(task, error)
-            del result
+            del scored
             _give_memory_back()
             if summary is not None:
                 self._send("done", key=task.key, summary={**summary, **_memory()})
@@ -286,6 +350,7 @@ def _die_with_parent(parent: int) -> None:
 def main(steps: Steps | None = None) -> None:
     """Entry point: ``python -m stamp_deploy.worker_child FD PARENT``."""
     faulthandler.enable()
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     # Schedulers send SIGTERM to every process of a step. The parent decides: it hangs up, or kills.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)

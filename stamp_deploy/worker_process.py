@@ -59,9 +59,12 @@ class WorkerConfig:
 
 
 class ChildProcess:
-    """A running worker process and the channel to it."""
+    """A running worker process and the channel to it.
 
-    def __init__(self, setup: WorkerConfig) -> None:
+    ``eager``: it may prepare its first slide while it loads its engine.
+    """
+
+    def __init__(self, setup: WorkerConfig, *, eager: bool = True) -> None:
         ours, theirs = socket.socketpair()
         self.channel = ours
         self._buffer = b""
@@ -85,7 +88,7 @@ class ChildProcess:
         if setup.cpus:
             with contextlib.suppress(OSError):
                 os.sched_setaffinity(self._process.pid, setup.cpus)
-        self.send(setup.config)
+        self.send({**setup.config, "eager": eager})
 
     def send(self, message: dict[str, Any]) -> None:
         """Send one message; a worker that is gone is noticed by ``next_event``."""

@@ -22,18 +22,35 @@ from stamp_deploy.worker_child import main
 class ScriptedSteps:
     """Steps that follow the script in the slide file."""
 
-    def start(self, config: dict[str, Any]) -> dict[str, Any]:
-        if config.get("fatal"):
+    def start(self, config: dict[str, Any]) -> None:
+        self._config = config
+
+    def load(self) -> dict[str, Any]:
+        for _ in range(1500 if "load_after" in self._config else 0):  # until a slide has been prepared
+            if Path(self._config["load_after"]).exists():
+                break
+            time.sleep(0.01)
+        else:
+            if "load_after" in self._config:
+                raise SlideError("no slide was prepared while the engine was loading", remedy="none")
+        if self._config.get("fatal"):
             raise SlideError("no engine", remedy="none")
         return {"engine": "fake"}
+
+    def warm_up(self) -> None:
+        pass
 
     def probe(self, slide: Path, mpp: float | None) -> dict[str, Any]:
         self._follow(slide, "probe")
         return {"width": 10, "height": 10, "mpp_x": 0.5, "mpp_y": 0.5, "vendor": "fake", "route": "openslide"}
 
     def prepare(self, task: Task) -> Any:
+        task.slide.with_suffix(".begun").touch()
         self._follow(task.slide, "prepare")
         return task
+
+    def ahead(self, prepared: Any) -> bool:
+        return True
 
     def score(self, prepared: Any, progress: Callable[[int, int], None]) -> Any:
         progress(1, 2)

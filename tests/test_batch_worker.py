@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,7 +27,7 @@ FAKE = (sys.executable, str(Path(__file__).with_name("fake_worker.py")))
 class Bench:
     """A board, an executor with scripted workers, and a record of what was heard."""
 
-    def __init__(self, folder: Path, *, workers: int = 1, stall_s: float = 30.0, fatal: bool = False) -> None:
+    def __init__(self, folder: Path, *, workers: int = 1, stall_s: float = 30.0, **config: Any) -> None:
         self.folder = folder
         state = folder / "out" / ".stamp"
         self.claims = Claims(state / "claims")
@@ -34,7 +35,7 @@ class Bench:
         self.board = Board(self.claims, self.ledger)
         self.heard: list[Outcome] = []
         self.restarts: list[str] = []
-        setup = WorkerConfig({"fatal": fatal}, state / "log", command=FAKE, stall_s=stall_s)
+        setup = WorkerConfig(config, state / "log", command=FAKE, stall_s=stall_s)
         self.executor = LocalExecutor([setup] * workers)
 
     def slide(self, name: str, script: str = "") -> Task:
@@ -140,6 +141,21 @@ def test_worker_that_dies_at_its_start_is_an_engine_error(tmp_path: Path) -> Non
     bench.slide("a")
     with pytest.raises(EngineError, match="exited with code 7 while loading the engine"):
         bench.run()
+
+
+def test_first_slide_is_prepared_while_the_engine_loads(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, load_after=str(tmp_path / "a.begun"))
+    bench.slide("a")
+    bench.slide("b")
+    assert bench.run() == {"a": "done", "b": "done"}
+
+
+def test_slide_that_crashes_while_the_engine_loads_is_to_blame_not_the_engine(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, load_after=str(tmp_path / "a.begun"))
+    bench.slide("a", "at prepare crash")
+    bench.slide("b")
+    assert bench.run() == {"a": "quarantined", "b": "done"}
+    assert "SIGSEGV while preparing" in bench.board.settled["a"].reason
 
 
 def test_worker_dies_with_its_parent(tmp_path: Path) -> None:

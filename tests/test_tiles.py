@@ -8,6 +8,7 @@ releases tried the pixels are identical.
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -158,6 +159,16 @@ def test_a_consumer_that_leaves_stops_the_reader(cmu_slide: Path) -> None:
         source.close()
         source.close()
     assert threading.active_count() == before
+
+
+def test_a_reader_that_fills_every_slot_is_ahead(cmu_slide: Path) -> None:
+    with open_slide(cmu_slide) as slide:
+        tiles = select_tiles(make_grid(slide, target_mpp=0.499, tile_px=64), None, 0.0)
+        with open_tiles(slide, tiles, batch=len(tiles) // 8, slots=4) as source:
+            while not source.ahead:  # nobody takes a batch, so it must come to this
+                time.sleep(0.01)
+            assert source.times.storage_tiles < slide.levels[0].width // 240 * (slide.levels[0].height // 240)
+            assert sum(len(batch.index) for batch in source) == len(tiles)
 
 
 def test_a_time_limit_hands_the_rest_over_as_timed_out(cmu_slide: Path) -> None:

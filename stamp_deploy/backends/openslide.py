@@ -60,7 +60,10 @@ class OpenSlideBackend:
             if self._child is not None:
                 rgba = self._child.read(level, x, y, w, h)
             else:
-                rgba = np.asarray(self._handle().read_region((x, y), level, (w, h)))
+                region = self._handle().read_region((x, y), level, (w, h))
+                if region.getchannel("A").getextrema() == (255, 255):
+                    return np.array(region.convert("RGB"))
+                rgba = np.asarray(region)
         except openslide.OpenSlideError as error:
             self.close()
             raise SlideError(
