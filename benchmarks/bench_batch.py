@@ -8,6 +8,8 @@
    engine) is once a batch and is shown by itself.
 2. Memory: resident memory of the worker after each of many small slides.
 3. GeoJSON: a result of 20,000 tiles written.
+
+A full run writes results/batch.json and results/batch.md where no other files are named.
 """
 
 from __future__ import annotations
@@ -31,7 +33,8 @@ sys.path.insert(0, str(ROOT / "tests"))
 from bundle_factory import make_bundle  # noqa: E402
 from result_factory import make_result  # noqa: E402
 
-from stamp_deploy.batch import BatchOptions, run_batch  # noqa: E402
+from stamp_deploy.batch import run_batch  # noqa: E402
+from stamp_deploy.batch_options import BatchOptions  # noqa: E402
 from stamp_deploy.batch_plan import Plan  # noqa: E402
 from stamp_deploy.board import Settled  # noqa: E402
 from stamp_deploy.bundle import load_bundle  # noqa: E402
@@ -305,8 +308,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="smaller, under 50 s")
-    parser.add_argument("--json", type=Path, help="write the numbers here; results/batch.json by default where not quick")
-    parser.add_argument("--markdown", type=Path, help="write the tables here; results/batch.md by default where not quick")
+    parser.add_argument("--json", type=Path, help="write the numbers here")
+    parser.add_argument("--markdown", type=Path, help="write the tables here")
     parser.add_argument("--cpu-bundle", type=Path, help="also overlap a real CPU engine of this bundle")
     chosen = parser.parse_args()
     parts: dict[str, Any] = {}

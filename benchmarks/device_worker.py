@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from stamp_deploy.bundle import Bundle
 from stamp_deploy.engine.base import BatchedEngine, EngineInfo, EngineOutput
 from stamp_deploy.engine.onnxruntime import shapes
-from stamp_deploy.worker_child import InferSteps, main
+from stamp_deploy.worker_child import main
+from stamp_deploy.worker_steps import InferSteps
 
 
 class DeviceEngine(BatchedEngine):

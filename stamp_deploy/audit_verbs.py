@@ -62,7 +62,7 @@ def check_audit(out: Path, *, results: bool = False) -> AuditCheck:
 def _check_results(out: Path, events: list[dict[str, Any]]) -> int:
     from .atomic import is_done
     from .errors import DataError
-    from .worker_child import folder_sha256
+    from .worker_steps import folder_sha256
 
     logged = {event["result_sha256"] for event in events if event.get("state") == "done"}
     folders = [path for path in sorted(out.iterdir()) if path.is_dir() and is_done(path)]

@@ -11,90 +11,28 @@ import json
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from . import __version__
 from .atomic import is_done, sweep, write_json_atomic
 from .audit import AuditLog
 from .batch_inputs import expand_inputs
+from .batch_options import BatchOptions
 from .batch_plan import Plan, PlannedSlide, plan_batch
 from .batch_report import exit_code, make_report, report_name
 from .batch_view import View
 from .board import Board, Settled
 from .bundle import Bundle, load_bundle
-from .claims import LEASE_S, Claims, create_json_once
-from .config import InferOptions
+from .claims import Claims, create_json_once
 from .errors import DiskError, ExitCode, UsageError
 from .executors.local import LocalExecutor, worker_setups
 from .ledger import Ledger, now_utc
 from .metrics import BatchMetrics
 from .tasks import Executor, Outcome, Task
 from .worker_probe import SafeProbe
-from .worker_process import STALL_S, WorkerConfig
+from .worker_process import WorkerConfig
 from .writers import check_names
-
-STATE_FOLDER = ".stamp"
-
-
-@dataclass(frozen=True)
-class BatchOptions:
-    """Options of ``stamp-deploy batch`` beside those of a single slide.
-
-    Attributes
-    ----------
-    bundle : Path
-        The model.
-    out : Path
-        Folder of the results.
-    infer : InferOptions
-        How each slide is scored; its ``mpp`` holds for slides whose manifest row gives none.
-    require_signature : Path, optional
-        Public key that must have signed the bundle.
-    shard : (int, int)
-        Work on shard i of n only.
-    devices, workers
-        See ``executors.local.worker_setups``.
-    stall_s : float
-        Seconds without headway after which a slide counts as hung.
-    lease_s : float
-        Seconds without a heartbeat after which another host's claim is taken over.
-    wait_for_others : bool
-        Stay until slides that other processes hold are settled.
-    retry_failed : bool
-        Try failed and quarantined slides of earlier runs again.
-    ignore_space : bool
-        Start although the estimate says that the disk will be full.
-    metrics : Path, optional
-        Prometheus textfile; ``OUT/.stamp/stamp.prom`` by default.
-    """
-
-    bundle: Path
-    out: Path
-    infer: InferOptions = field(default_factory=InferOptions)
-    require_signature: Path | None = None
-    shard: tuple[int, int] = (0, 1)
-    devices: str = "auto"
-    workers: int = 0
-    stall_s: float = STALL_S
-    lease_s: float = LEASE_S
-    wait_for_others: bool = True
-    retry_failed: bool = False
-    ignore_space: bool = False
-    metrics: Path | None = None
-
-    @property
-    def state(self) -> Path:
-        """The folder for claims, ledger, audit log and logs."""
-        return self.out / STATE_FOLDER
-
-    def worker_config(self) -> dict[str, Any]:
-        """What a worker is told at its start."""
-        signature = str(self.require_signature.absolute()) if self.require_signature else None
-        options = replace(self.infer, mpp=None).to_dict()
-        return {"bundle": str(self.bundle.absolute()), "options": options, "require_signature": signature}
-
 
 ExecutorFactory = Callable[[BatchOptions], Executor]
 

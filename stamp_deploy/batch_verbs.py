@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from .batch import BatchOptions, BatchRun, ExecutorFactory
+    from .batch import BatchRun, ExecutorFactory
+    from .batch_options import BatchOptions
     from .watch import Watch
 
 
@@ -154,7 +155,8 @@ def _options(
     **infer: Any,
 ) -> tuple[BatchOptions, ExecutorFactory]:
     """Options and executor from what the command line said."""
-    from .batch import BatchOptions, local_executor
+    from .batch import local_executor
+    from .batch_options import BatchOptions
     from .config import InferOptions
 
     names = tuple(name.strip() for name in writers.split(",") if name.strip())

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import log
+from .assemble import assemble
 from .atomic import check_output, staged_directory
 from .bundle import Bundle
 from .config import InferOptions
@@ -28,7 +29,7 @@ from .engine import Engine, EngineInfo, load_engine
 from .errors import SlideError, StampError
 from .grid import TileSet, make_grid, select_tiles
 from .heads import call_heads
-from .result import Result, assemble
+from .result import Result
 from .slide import Slide, open_slide
 from .tiles import TileSource, TileStatus, open_tiles
 from .tissue import TissueMask, TissueRule, find_tissue

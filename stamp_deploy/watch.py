@@ -15,8 +15,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .atomic import is_done
-from .batch import BatchOptions, BatchRun, ExecutorFactory, local_executor, open_output
+from .batch import BatchRun, ExecutorFactory, local_executor, open_output
 from .batch_inputs import Entry, find_slides
+from .batch_options import BatchOptions
 from .batch_plan import PlannedSlide, plan_batch
 from .batch_view import View
 from .board import Settled

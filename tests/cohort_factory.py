@@ -44,7 +44,8 @@ def section(seed: int, spots: int = 60) -> tuple[Any, NDArray[np.uint8]]:
 
 def make_cohort(folder: Path, patients: dict[str, str], seed: int = 0, spots: int = 60) -> Path:
     """A cohort folder: sample id -> patient."""
-    from stamp_deploy.training.cohort import SampleFacts, write_cohort_json, write_sample
+    from stamp_deploy.training.cohort import SampleFacts
+    from stamp_deploy.training.cohort_write import write_cohort_json, write_sample
 
     rows = []
     for i, (name, patient) in enumerate(patients.items()):

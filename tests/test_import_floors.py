@@ -25,7 +25,7 @@ FLOORS: dict[str, int] = {
             "atomic bundle bundle_schema config log memory onnx_scan provenance signature",
             "_tiler backends mpp slide tiff",
             "engine grid jpeg_route parity plan region_route serving tiles tissue",
-            "heads maps result",
+            "assemble heads maps result",
             "writers",
             "audit batch bench board claims doctor executors infer inspect ledger"
             " metrics site_check tasks verify watch worker",

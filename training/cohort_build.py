@@ -16,8 +16,9 @@ from stamp_deploy.atomic import check_output, staged_directory
 from stamp_deploy.errors import DataError, MppError, StampError
 from stamp_deploy.slide import Slide, open_slide
 
-from .cohort import Cohort, SampleFacts, load_cohort, tiles_file, write_cohort_json, write_sample
+from .cohort import Cohort, SampleFacts, load_cohort
 from .cohort_config import CohortConfig, SampleConfig, load_config
+from .cohort_write import tiles_file, write_cohort_json, write_sample
 from .cut import CutReport, cut_tiles
 from .gene_sets import GeneSets, read_gmt
 from .genes import GeneReport, harmonise, looks_like_mouse, read_gene_table

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,58 +22,12 @@ from torch import Tensor, nn
 from stamp_deploy.atomic import disk_errors, write_json_atomic
 from stamp_deploy.errors import DataError, UsageError
 
-from .abmil import GatedABMIL, hazard_loss, risk_score
+from .abmil import GatedABMIL, hazard_loss
 from .bags import LabelledSlide, LabelTable
 from .checkpoint import read_tensors, write_tensors
-from .slide_metrics import (
-    abstention_band,
-    auprc,
-    auroc,
-    binary_threshold,
-    calibration_error,
-    concordance,
-    fit_temperature,
-    negative_log_likelihood,
-    patient_interval,
-    softmax,
-)
+from .head_calibration import HeadConfig, Slides, calibrated_entry
 
 SCHEMA = "stamp-deploy/heads/1"
-
-
-@dataclass(frozen=True)
-class HeadConfig:
-    """Settings of a head, with their reasons."""
-
-    name: str = "head"
-    folds: int = 5
-    epochs: int = 40  # at most; stopping decides
-    patience: int = 8
-    lr: float = 2e-4
-    weight_decay: float = 1e-2
-    dropout: float = 0.25
-    hidden: int = 512
-    attention: int = 384
-    bags_a_step: int = 8  # gradients of so many slides are summed
-    max_tiles: int = 4096  # of a slide in a training step, drawn anew each time; predictions use all
-    bins: int = 4  # of survival times, by quantiles of the events
-    max_error: float = 0.1  # aim of the abstention band
-    max_abstain: float = 0.4  # share of slides that may go without a call
-    draws: int = 1000  # of the bootstrap
-    seed: int = 0
-
-
-@dataclass(eq=False)
-class _Slides:
-    """Everything about the slides, in memory: embeddings as float32 [N, D] each."""
-
-    bags: list[Tensor]
-    label: NDArray[np.int64]
-    time: NDArray[np.float64]
-    event: NDArray[np.bool_]
-    patients: list[str]
-    bin_index: NDArray[np.int64]
-    edges: NDArray[np.float64]
 
 
 def train_head(
@@ -111,7 +65,7 @@ def train_head(
         slides, everything, everything[:0], table.task, dim, outputs,
         replace(config, epochs=max(1, round(float(np.median(epochs))))), config.folds,
     )  # fmt: skip
-    entry = _entry(table, slides, raw, config) | {
+    entry = calibrated_entry(table, slides, raw, config) | {
         "model": {
             "dim": dim, "outputs": outputs, "hidden": config.hidden, "attention": config.attention,
             "survival": table.task == "survival",
@@ -179,7 +133,7 @@ def patient_folds(slides: Sequence[LabelledSlide], task: str, folds: int, seed: 
     return [test for _, test in splitter.split(np.zeros(len(slides)), strata, patients)]
 
 
-def _load(table: LabelTable, config: HeadConfig) -> _Slides:
+def _load(table: LabelTable, config: HeadConfig) -> Slides:
     bags = [torch.from_numpy(s.bag.embeddings()) for s in table.slides]
     sizes = {b.shape[1] for b in bags}
     if len(sizes) > 1:
@@ -192,7 +146,7 @@ def _load(table: LabelTable, config: HeadConfig) -> _Slides:
         edges = np.unique(np.quantile(time[event], np.linspace(0, 1, config.bins + 1)[1:-1]))
         bin_index = np.searchsorted(edges, time, side="right").astype(np.int64)
     label = np.array([s.label for s in table.slides], np.int64)
-    return _Slides(bags, label, time, event, [s.patient for s in table.slides], bin_index, edges)
+    return Slides(bags, label, time, event, [s.patient for s in table.slides], bin_index, edges)
 
 
 def _stopping_rows(table: LabelTable, rows: NDArray[np.intp], config: HeadConfig, number: int) -> NDArray[np.intp]:
@@ -206,7 +160,7 @@ def _stopping_rows(table: LabelTable, rows: NDArray[np.intp], config: HeadConfig
 
 
 def _fit(
-    slides: _Slides,
+    slides: Slides,
     learn: NDArray[np.intp],
     stop: NDArray[np.intp],
     task: str,
@@ -267,7 +221,7 @@ def _draw(bag: Tensor, limit: int, rng: np.random.Generator) -> Tensor:
     return bag if len(bag) <= limit else bag[torch.from_numpy(rng.choice(len(bag), limit, replace=False))]
 
 
-def _loss(raw: Tensor, slides: _Slides, rows: NDArray[np.intp], task: str, weights: Tensor | None) -> Tensor:
+def _loss(raw: Tensor, slides: Slides, rows: NDArray[np.intp], task: str, weights: Tensor | None) -> Tensor:
     if task == "survival":
         return hazard_loss(raw, torch.from_numpy(slides.bin_index[rows]), torch.from_numpy(slides.event[rows]))
     weights = weights.to(raw.dtype) if weights is not None else None
@@ -275,71 +229,10 @@ def _loss(raw: Tensor, slides: _Slides, rows: NDArray[np.intp], task: str, weigh
 
 
 @torch.inference_mode()
-def _predict(head: GatedABMIL, slides: _Slides, rows: NDArray[np.intp]) -> NDArray[np.float64]:
+def _predict(head: GatedABMIL, slides: Slides, rows: NDArray[np.intp]) -> NDArray[np.float64]:
     """Raw outputs [M, C] of whole slides."""
     head.eval()
     return np.stack([head.bag(slides.bags[i])[0].double().numpy() for i in rows])
-
-
-def _entry(table: LabelTable, slides: _Slides, raw: NDArray[np.float64], config: HeadConfig) -> dict[str, Any]:
-    """The bundle's head entry, without its file."""
-    details: dict[str, Any] = {
-        "slides": len(slides.bags),
-        "patients": len(set(slides.patients)),
-        "folds": config.folds,
-        "without_label": table.without_label,
-        "without_features": table.without_features,
-    }
-    entry: dict[str, Any] = {"name": config.name, "kind": table.task, "abstain": None, "details": details}
-    if table.task == "survival":
-        return entry | _survival(slides, raw, details, config)
-    return entry | {"classes": list(table.classes)} | _classes(table, slides, raw, details, config)
-
-
-def _survival(slides: _Slides, raw: NDArray[np.float64], details: dict[str, Any], config: HeadConfig) -> dict[str, Any]:
-    """Two risk groups, cut at the median of the held-out risks."""
-    risk = risk_score(torch.from_numpy(raw)).numpy()
-    details["c_index"] = concordance(slides.time, slides.event, risk)
-    details["c_index_interval"] = patient_interval(
-        slides.patients, lambda r: concordance(slides.time[r], slides.event[r], risk[r]),
-        draws=config.draws, seed=config.seed,
-    )  # fmt: skip
-    details |= {"events": int(slides.event.sum()), "bin_edges": slides.edges.tolist()}
-    return {"classes": ["low", "high"], "thresholds": [float(np.median(risk))], "temperature": 1.0}
-
-
-def _classes(
-    table: LabelTable, slides: _Slides, raw: NDArray[np.float64], details: dict[str, Any], config: HeadConfig
-) -> dict[str, Any]:
-    """Temperature, threshold, band and measures, all from held-out predictions."""
-    label = slides.label
-    temperature = fit_temperature(raw, label)
-    p = softmax(raw, temperature)
-    for name, measure in (("auroc", auroc), ("auprc", auprc)):
-        details[name] = measure(label, p)
-        details[f"{name}_interval"] = patient_interval(
-            slides.patients, lambda r, m=measure: m(label[r], p[r]), draws=config.draws, seed=config.seed
-        )
-    details["calibration"] = {
-        "nll_before": negative_log_likelihood(raw, label),
-        "nll_after": negative_log_likelihood(raw, label, temperature),
-        "ece_before": calibration_error(softmax(raw), label),
-        "ece_after": calibration_error(p, label),
-    }
-    if table.task == "binary":
-        cut = binary_threshold(p[:, 1], label)
-        value, centre = p[:, 1], cut
-        wrong, thresholds = (p[:, 1] >= cut) != (label == 1), [cut]
-    else:
-        value, centre = p.max(axis=1), 1.0 / p.shape[1]
-        wrong, thresholds = p.argmax(axis=1) != label, []
-    band = abstention_band(value, wrong, centre, max_error=config.max_error, max_share=config.max_abstain)
-    details["error"] = float(wrong.mean())
-    details["abstention"] = {k: v for k, v in band.items() if k != "band"} | {"aim": config.max_error}
-    low_high = band["band"]
-    if low_high is not None and table.task == "multiclass":
-        low_high = [0.0, low_high[1]]
-    return {"thresholds": thresholds, "temperature": temperature, "abstain": low_high}
 
 
 def _read_document(folder: Path) -> dict[str, Any]:

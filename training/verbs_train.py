@@ -116,7 +116,7 @@ def train_head(
     import re
 
     from .bags import find_bags, read_labels
-    from .slide_heads import HeadConfig
+    from .head_calibration import HeadConfig
     from .slide_heads import train_head as fit_head
 
     if bool(time) != bool(event):

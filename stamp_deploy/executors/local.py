@@ -82,7 +82,7 @@ def worker_setups(
     Parameters
     ----------
     config : dict
-        What each worker is told at its start (see ``worker_child.InferSteps.start``).
+        What each worker is told at its start (see ``worker_steps.InferSteps.start``).
     log_folder : Path
         Where each worker's output goes.
     devices : str

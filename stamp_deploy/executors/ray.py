@@ -27,7 +27,7 @@ from ..worker import LOOKAHEAD, Supervisor
 from ..worker_process import STALL_S, WorkerConfig, rebuild_error
 
 if TYPE_CHECKING:
-    from ..batch import BatchOptions
+    from ..batch_options import BatchOptions
 
 POLL_S = 0.3
 SILENCE_S = 60.0

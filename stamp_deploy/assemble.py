@@ -1,0 +1,172 @@
+"""The Result out of the parts of a run: slide, bundle, tiles, engine, heads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .bundle import Bundle
+from .config import InferOptions
+from .engine.base import EngineInfo
+from .grid import TileSet
+from .heads import HeadCall
+from .provenance import software
+from .result import BundleFacts, Result, SlideFacts, TileCounts
+from .slide import Slide
+from .tiles import TileSource
+
+
+class PreparedSlide(Protocol):
+    """What `assemble` needs of a slide that was prepared and scored (infer.Prepared)."""
+
+    @property
+    def slide(self) -> Slide: ...
+    @property
+    def bundle(self) -> Bundle: ...
+    @property
+    def options(self) -> InferOptions: ...
+    @property
+    def tissue(self) -> Any: ...
+    @property
+    def tiles(self) -> TileSet: ...
+    @property
+    def source(self) -> TileSource: ...
+    @property
+    def thumbnail(self) -> NDArray[np.uint8]: ...
+    @property
+    def started(self) -> datetime: ...
+    @property
+    def seconds(self) -> dict[str, float]: ...
+
+
+def assemble(
+    prepared: PreparedSlide,
+    engine: EngineInfo,
+    index: NDArray[np.int64],
+    embedding: NDArray[np.float32],
+    pathways: NDArray[np.float32],
+    heads: Sequence[HeadCall] = (),
+    warnings: Sequence[str] = (),
+) -> Result:
+    """Bring the parts of one run together.
+
+    Parameters
+    ----------
+    prepared : PreparedSlide
+        The slide, bundle, options, tile set and (finished) tile source.
+    engine : EngineInfo
+        The engine that ran.
+    index : int64 [N]
+        Positions in the tile set of the readable tiles, ascending.
+    embedding, pathways : float32 [N, D], [N, P]
+        The engine's answers for those tiles.
+    heads : sequence of HeadCall
+        Slide-level calls.
+    warnings : sequence of str
+        What a reader of the result should know.
+    """
+    source, tiles, bundle = prepared.source, prepared.tiles, prepared.bundle
+    seen = len(tiles.coords)
+    counts = TileCounts(
+        grid=int(tiles.total),
+        background=int(tiles.skipped_background),
+        seen=seen,
+        ok=int(source.ok),
+        missing=int(source.missing),
+        corrupt=int(source.corrupt),
+        timeout=seen - int(source.ok) - int(source.missing) - int(source.corrupt),
+    )
+    notes = list(warnings)
+    if counts.unreadable:
+        notes.append(f"{counts.unreadable} of {seen} tissue tiles could not be read and have no score")
+    timing, limiting = _timing(prepared)
+    mask = prepared.tissue
+    tissue: dict[str, Any] = {"rule": dict(bundle.tissue)}
+    if mask is not None:
+        tissue.update(threshold=float(mask.threshold), fraction=float(mask.fraction))
+    return Result(
+        slide=slide_facts(prepared.slide),
+        grid=tiles.grid,
+        bundle=bundle_facts(bundle),
+        engine=engine,
+        tiles=counts,
+        coords=tiles.coords[index],
+        embedding=embedding,
+        pathways=pathways,
+        tissue_fraction=tiles.tissue_fraction[index],
+        pathway_names=tuple(bundle.pathways),
+        thumbnail=prepared.thumbnail,
+        heads=tuple(heads),
+        read_plan=source.plan.to_dict(),
+        timing=timing,
+        limiting=limiting,
+        software=software(),
+        config=prepared.options.to_dict(),
+        config_sha256=prepared.options.sha256(),
+        tissue=tissue,
+        started_utc=prepared.started.isoformat(timespec="seconds"),
+        warnings=tuple(notes),
+        source_path=prepared.slide.path,
+    )
+
+
+def slide_facts(slide: Slide) -> SlideFacts:
+    """The facts of an open slide, its streamed SHA-256 included."""
+    return SlideFacts(
+        name=slide.path.name,
+        sha256=slide.sha256(),
+        size_bytes=slide.size_bytes,
+        vendor=slide.vendor,
+        width=slide.width,
+        height=slide.height,
+        mpp_x=float(slide.mpp.mpp_x),
+        mpp_y=float(slide.mpp.mpp_y),
+        mpp_source=slide.mpp.source,
+        mpp_evidence=tuple(slide.mpp.evidence),
+        levels=tuple(
+            {
+                "width": level.width,
+                "height": level.height,
+                "downsample_x": level.downsample_x,
+                "downsample_y": level.downsample_y,
+            }
+            for level in slide.levels
+        ),
+        route=slide.route.name,
+        route_reason=slide.route.reason,
+        properties=dict(slide.properties),
+    )
+
+
+def bundle_facts(bundle: Bundle) -> BundleFacts:
+    """The facts of a loaded bundle."""
+    return BundleFacts(
+        name=bundle.name,
+        sha256=bundle.sha256,
+        pfm_id=bundle.pfm_id,
+        pfm_licence=bundle.pfm_licence,
+        tile_px=bundle.tile_px,
+        mpp=bundle.mpp,
+        embedding_dim=bundle.embedding_dim,
+        gene_set_sha256=bundle.gene_set_sha256,
+        files={name: str(entry["sha256"]) for name, entry in bundle.files.items()},
+        parity=dict(bundle.parity),
+    )
+
+
+def _timing(prepared: PreparedSlide) -> tuple[dict[str, float], str]:
+    """Seconds by stage, and the stage that set the pace.
+
+    Decoding runs beside the engine: if the loop waited for tiles longer than it spent in the engine,
+    the reader is the limit, and of its stages the longest.
+    """
+    seconds = dict(prepared.seconds)
+    times = prepared.source.times
+    reader = {name: float(getattr(times, f"{name}_s", 0.0)) for name in ("read", "decode", "resample")}
+    waited, engine = seconds.get("wait_for_tiles", 0.0), seconds.get("engine", 0.0)
+    limiting = "engine" if engine >= waited else max(reader, key=lambda name: reader[name])
+    return {**seconds, **{f"tiler_{name}": value for name, value in reader.items()}}, limiting
