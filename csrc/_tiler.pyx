@@ -260,7 +260,10 @@ cdef class Worker:
         return self.geometry.slot
 
     def run(self, Job job not None):
-        """Take work until none is left: first storage tiles, in the job's order, then model tiles."""
+        """Take work until none is left: first model tiles, then storage tiles, in the job's order.
+
+        What is assembled was decoded by the job before, and may still lie in the caches.
+        """
         cdef int64_t n = job.offsets.shape[0], m = job.corners.shape[0]
         if job.pool.shape[1] != <Py_ssize_t>self.geometry.slot:
             raise ValueError("the pool's slots are not of this worker's size")
@@ -269,10 +272,10 @@ cdef class Worker:
         if self.out_of_memory:
             return
         with nogil:
-            if n > 0:
-                self._decode(job, n)
             if m > 0:
                 self._assemble(job, m)
+            if n > 0:
+                self._decode(job, n)
 
     cdef void _decode(self, Job job, int64_t n) noexcept nogil:
         cdef double clock = _now(), after

@@ -246,28 +246,52 @@ static int resample_converted(const stamp_mosaic *m, stamp_workspace *w, const s
     return STAMP_OK;
 }
 
-/* Row i of plane c summed down into a line: piece by piece, a piece being the width of a storage tile. */
-static void sum_down_planes(const stamp_mosaic *m, const stamp_workspace *w, const stamp_axis *ay, int i, int c,
-                            int shift_x, int shift_y, int top, int left, int right, uint16_t *line)
+/* Lines of memory that are asked for before they are summed: decoded tiles lie in the outer caches. */
+enum { STAMP_ROWS_AHEAD = 10 };
+
+static void prefetch_row(const uint8_t *row, int n)
+{
+    for (int x = 0; x < n; x += 64)
+        __builtin_prefetch(row + x, 0, 3);
+}
+
+/*
+ * Rows [first, first + count) of plane c summed down into the lines: piece by piece, a piece being the width of a
+ * storage tile, so that each is read from top to bottom in one go.
+ */
+static void sum_down_planes(const stamp_mosaic *m, const stamp_workspace *w, const stamp_axis *ay, int first, int count,
+                            int c, int shift_x, int shift_y, int top, int left, int right)
 {
     int cell_w = m->geometry.width >> shift_x, cell_h = m->geometry.height >> shift_y;
-    int y0 = top + ay->first[i], used = ay->used[i];
-    const uint16_t *weight = ay->weight + (size_t)i * (size_t)ay->taps;
-    int row0 = y0 / cell_h, column = left / cell_w;
+    size_t stride = m->geometry.stride;
+    int column = left / cell_w;
     for (int x = left, start = column * cell_w; x < right; column++, start += cell_w) {
-        int stop = min_int(right, start + cell_w), row = row0, y = y0 - row0 * cell_h;
+        int stop = min_int(right, start + cell_w), row = (top + ay->first[first]) / cell_h;
         const uint8_t *plane = NULL;
-        for (int k = 0; k < used; k++, y++) {
-            if (y == cell_h) {
-                y = 0;
-                row++;
+        for (int i = first; i < first + count; i++) {
+            int y = top + ay->first[i] - row * cell_h, used = ay->used[i];
+            for (; y >= cell_h; y -= cell_h, row++)
                 plane = NULL;
+            int r = row;
+            const uint8_t *p = plane;
+            for (int k = 0; k < used; k++, y++) {
+                if (y == cell_h) {
+                    y = 0;
+                    r++;
+                    p = NULL;
+                }
+                if (p == NULL)
+                    p = slot_of(m, (size_t)r * (size_t)m->columns + (size_t)column) +
+                        (size_t)c * m->geometry.plane + (size_t)(x - start);
+                if (r == row)
+                    plane = p;
+                w->rows[k] = p + (size_t)y * stride;
             }
-            if (plane == NULL)
-                plane = slot_of(m, (size_t)row * (size_t)m->columns + (size_t)column) + (size_t)c * m->geometry.plane;
-            w->rows[k] = plane + (size_t)y * m->geometry.stride + (size_t)(x - start);
+            for (int k = 0; k < used - 1; k++)
+                prefetch_row(w->rows[used - 1] + (size_t)(STAMP_ROWS_AHEAD + k) * stride, stop - x);
+            w->kernels->sum_down(w->rows, ay->weight + (size_t)i * (size_t)ay->taps, used, stop - x,
+                                 w->lines + (size_t)(i - first) * w->line + (x - left));
         }
-        w->kernels->sum_down(w->rows, weight, used, stop - x, line + (x - left));
         x = stop;
     }
 }
@@ -281,9 +305,7 @@ static void resample_planes(const stamp_mosaic *m, stamp_workspace *w, stamp_axi
         for (int c = 0; c < 3; c++) {
             int sx = c > 0 ? stamp_chroma_shift_x(layout) : 0, sy = c > 0 ? stamp_chroma_shift_y(layout) : 0;
             int left = r.left >> sx, right = (r.left + r.width + sx) >> sx;
-            for (int i = first; i < first + count; i++)
-                sum_down_planes(m, w, down[sy], i, c, sx, sy, r.top >> sy, left, right,
-                                w->lines + (size_t)(i - first) * w->line);
+            sum_down_planes(m, w, down[sy], first, count, c, sx, sy, r.top >> sy, left, right);
             sum_across(w, across[sx], right - left, c);
         }
         finish_rows(w, layout == STAMP_PLANES_RGB, count, out);

@@ -123,8 +123,19 @@ const stamp_kernels *stamp_kernels_plain(void)
     return &plain;
 }
 
+const stamp_kernels *stamp_kernels_at(int index)
+{
+    const stamp_kernels *all[] = {&plain, stamp_kernels_ssse3(), stamp_kernels_avx2()};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        if (all[i] != NULL && index-- == 0)
+            return all[i];
+    return NULL;
+}
+
 const stamp_kernels *stamp_kernels_best(void)
 {
-    const stamp_kernels *simd = stamp_kernels_x86();
-    return simd != NULL ? simd : &plain;
+    const stamp_kernels *best = &plain;
+    for (int i = 1; stamp_kernels_at(i) != NULL; i++)
+        best = stamp_kernels_at(i);
+    return best;
 }

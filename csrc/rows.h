@@ -1,4 +1,4 @@
-/* Row kernels: chroma upsampling, colour conversion, weighted sums. Each has a plain C form and, on x86, a SIMD one. */
+/* Row kernels: chroma upsampling, colour conversion, weighted sums. Each has a plain C form and, on x86, SIMD ones. */
 #ifndef STAMP_ROWS_H
 #define STAMP_ROWS_H
 
@@ -6,7 +6,7 @@
 #include <stdint.h>
 
 /* Weighted sums are 16-bit: down the rows in 1/256 of a grey level (unsigned), then across in 1/128 (signed). */
-enum { STAMP_LINES = 8 }; /* rows that are summed across at once */
+enum { STAMP_LINES = 16 }; /* rows that are summed across at once */
 
 typedef struct {
     const char *name;
@@ -45,5 +45,8 @@ typedef struct {
 /* The best kernels for this machine, or the plain ones. */
 const stamp_kernels *stamp_kernels_best(void);
 const stamp_kernels *stamp_kernels_plain(void);
+
+/* Every set that this machine can run, to compare: the plain one first, the best one last, then NULL. */
+const stamp_kernels *stamp_kernels_at(int index);
 
 #endif

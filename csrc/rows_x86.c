@@ -201,8 +201,9 @@ INLINE void across_columns(const uint16_t *columns, const int32_t *first, const 
             out[(size_t)line * (size_t)n + (size_t)i] = (int16_t)block[8 * (i & 7) + line];
 }
 
-SIMD static void sum_across(const uint16_t *lines, size_t stride, int width, const int32_t *first,
-                            const uint16_t *weight, int taps, int reach, int n, uint16_t *scratch, int16_t *out)
+/* Of 8 lines. */
+INLINE void across8(const uint16_t *lines, size_t stride, int width, const int32_t *first, const uint16_t *weight,
+                    int taps, int reach, int n, uint16_t *scratch, int16_t *out)
 {
     for (int x = 0; x < width; x += 8)
         transpose8(lines + x, stride, scratch + (size_t)x * 8, 8);
@@ -214,6 +215,13 @@ SIMD static void sum_across(const uint16_t *lines, size_t stride, int width, con
         across_columns(scratch, first, weight, taps, 4, n, out);
     else
         across_columns(scratch, first, weight, taps, reach, n, out);
+}
+
+SIMD static void sum_across(const uint16_t *lines, size_t stride, int width, const int32_t *first,
+                            const uint16_t *weight, int taps, int reach, int n, uint16_t *scratch, int16_t *out)
+{
+    for (size_t line = 0; line < STAMP_LINES; line += 8)
+        across8(lines + line * stride, stride, width, first, weight, taps, reach, n, scratch, out + line * (size_t)n);
 }
 
 /* Pixels of 8 samples: sums[-1 .. 8] must be there. */
@@ -313,14 +321,14 @@ static const stamp_kernels ssse3 = {
     "SSSE3", ycc_to_rgb, interleave, sum_down, sum_across, upsample_420, upsample_422, sums_to_rgb, ycc_sums_to_rgb,
 };
 
-const stamp_kernels *stamp_kernels_x86(void)
+const stamp_kernels *stamp_kernels_ssse3(void)
 {
     return __builtin_cpu_supports("ssse3") ? &ssse3 : NULL;
 }
 
 #else
 
-const stamp_kernels *stamp_kernels_x86(void)
+const stamp_kernels *stamp_kernels_ssse3(void)
 {
     return 0;
 }

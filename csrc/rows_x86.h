@@ -4,7 +4,8 @@
 
 #include "rows.h"
 
-/* NULL where the processor (or the architecture) lacks SSSE3. */
-const stamp_kernels *stamp_kernels_x86(void);
+/* NULL where the processor (or the architecture) lacks the instructions. */
+const stamp_kernels *stamp_kernels_ssse3(void);
+const stamp_kernels *stamp_kernels_avx2(void);
 
 #endif

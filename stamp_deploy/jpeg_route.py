@@ -25,8 +25,10 @@ from .slide import Slide
 from .tiff import TiffLevel, read_levels
 from .tiles import StageTimes, TileStatus
 
-AHEAD = 32
-"""Tiles at least whose storage tiles a job decodes, however small the batches are."""
+LIVE_BYTES = 4 << 20
+"""Decoded storage tiles of one job: few enough to be assembled out of a cache."""
+SHARE = 4
+"""Tiles of a job for each thread at least: at its end threads wait for the last one."""
 POOL_BYTES = 1 << 30
 """Decoded storage tiles that are held at most; a slide that needs more is refused."""
 
@@ -75,6 +77,7 @@ class JpegReader:
         self._pool = np.empty((1, storage.slot_bytes), np.uint8)
         self._free = [0]
         span_x, span_y = self.plan.residual_x * tile, self.plan.residual_y * tile
+        self._piece = self._tiles_of_a_job(span_x, span_y, storage, threads)
         serving = Serving(self._corners, tileset.columns, tileset.rows, span_x, span_y, storage)
         self.order = serving.order()
         self._strips = serving.strips(self.order)
@@ -96,22 +99,33 @@ class JpegReader:
     ) -> NDArray[np.uint8]:
         """Decode and assemble the tiles at `index`, which continue `order`; see tiles.Reader."""
         status = np.full(len(index), TileStatus.TIMEOUT, np.uint8)
-        end = self._served + len(index)
-        while self._decoded_to < end and not late():
-            self._run(self._next_cells(end), index[:0], out[:0], status[:0])
-        if late():
-            self._served = end
-            return status
-        ahead = self._decoded_to - end < len(index)
-        cells = self._next_cells(end + max(len(index), AHEAD)) if ahead else index[:0]
-        self._run(cells, index, out, status)
+        for start in range(0, len(index), self._piece):
+            piece = slice(start, start + self._piece)
+            self._fill(index[piece], out[piece], status[piece], late)
         status[status == _tiler.UNREAD] = TileStatus.TIMEOUT
         # beyond missing, corrupt and out of time, what the core reports is a fault of ours
         if (status > TileStatus.TIMEOUT).any():
             raise RuntimeError(f"the tiler answered with status {status.max()}")
-        self._served = end
         self._record(times)
         return status
+
+    def _fill(
+        self, index: NDArray[np.int64], out: NDArray[np.uint8], status: NDArray[np.uint8], late: Callable[[], bool]
+    ) -> None:
+        """Assemble some tiles and decode what the next ones need."""
+        end = self._served + len(index)
+        while self._decoded_to < end and not late():
+            self._run(self._next_cells(end), index[:0], out[:0], status[:0])
+        if not late():
+            ahead = self._decoded_to - end < len(index)
+            cells = self._next_cells(end + self._piece) if ahead else index[:0]
+            self._run(cells, index, out, status)
+        self._served = end
+
+    @staticmethod
+    def _tiles_of_a_job(span_x: float, span_y: float, storage: Storage, threads: int) -> int:
+        touched = (span_x / storage.tile_w + 0.5) * (span_y / storage.tile_h + 0.5)
+        return max(SHARE * threads, int(LIVE_BYTES / (touched * storage.slot_bytes)))
 
     @property
     def pool_tiles(self) -> int:

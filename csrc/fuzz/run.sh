@@ -16,8 +16,7 @@ fi
 mkdir -p "$folder/corpus" "$folder/found"
 "$python" "$root/csrc/fuzz/make_corpus.py" "$folder/seeds"
 "$CC" -g -O1 -fno-omit-frame-pointer -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
-    -I"$root/csrc" "$root/csrc/fuzz/fuzz_tile.c" "$root"/csrc/jpeg_tile.c "$root"/csrc/mosaic.c "$root"/csrc/resample.c \
-    "$root"/csrc/rows.c "$root"/csrc/rows_x86.c -ljpeg -lm -o "$folder/fuzz_tile"
+    -I"$root/csrc" "$root/csrc/fuzz/fuzz_tile.c" "$root"/csrc/*.c -ljpeg -lm -o "$folder/fuzz_tile"
 "$folder/fuzz_tile" -max_total_time="$seconds" -max_len=40000 -timeout=20 -rss_limit_mb=2048 \
     -artifact_prefix="$folder/found/" -print_final_stats=1 "$folder/corpus" "$folder/seeds"
 "$python" "$root/csrc/fuzz/fuzz_tiff.py" --seconds "$((seconds / 5))" --found "$folder/found"
