@@ -41,6 +41,7 @@ class InferSteps:
         """Load the bundle: what a slide needs to be prepared. Nothing where the worker is only to probe slides."""
         if config.get("bundle") is None:
             return
+        from . import infer  # noqa: F401  here, because two threads that import at once take longer than one after the other
         from .bundle import load_bundle
         from .config import InferOptions
 
