@@ -93,7 +93,7 @@ def test_ome_tiff_is_a_pyramid_with_physical_sizes(tmp_path: Path) -> None:
 
 
 def test_anndata_opens_in_scanpy(tmp_path: Path) -> None:
-    scanpy = pytest.importorskip("scanpy")
+    scanpy, matplotlib = pytest.importorskip("scanpy"), pytest.importorskip("matplotlib")
     result = make_result(n_tiles=80, pathways=4, heads=1)
     (path,) = write_all(result, tmp_path, ["anndata"])
     data = scanpy.read_h5ad(path)
@@ -103,11 +103,14 @@ def test_anndata_opens_in_scanpy(tmp_path: Path) -> None:
     half = np.array([result.grid.span_x, result.grid.span_y]) / 2
     assert np.allclose(data.obsm["spatial"], result.coords + half)
     assert np.array_equal(data.obsm["X_embedding"], result.embedding)
-    factor = data.uns["spatial"]["synthetic"]["scalefactors"]["tissue_lowres_scalef"]
+    factor = data.uns["spatial"]["synthetic"]["scalefactors"]["tissue_hires_scalef"]
     assert factor == pytest.approx(result.thumbnail.shape[1] / result.slide.width)
     assert json.loads(data.uns["stamp_deploy"]["result_json"])["slide"]["sha256"] == result.slide.sha256
     scanpy.tl.pca(data, n_comps=2)
     assert data.obsm["X_pca"].shape == (80, 2)
+    matplotlib.use("Agg")
+    (axes,) = scanpy.pl.spatial(data, color=data.var_names[0], show=False)  # by the names that it looks for itself
+    assert len(axes.images) == 1 and len(axes.collections[0].get_paths()) == 80
 
 
 def test_spatialdata_reads_back_with_aligned_elements(tmp_path: Path) -> None:

@@ -63,9 +63,9 @@ def to_anndata(result: Result) -> AnnData:
     wide = result.thumbnail.shape[1]
     data.uns["spatial"] = {
         PurePath(result.slide.name).stem: {
-            "images": {"lowres": result.thumbnail},
+            "images": {"hires": result.thumbnail},
             "scalefactors": {
-                "tissue_lowres_scalef": wide / result.slide.width,
+                "tissue_hires_scalef": wide / result.slide.width,
                 "spot_diameter_fullres": grid.span_x,
             },
         }
