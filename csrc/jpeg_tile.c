@@ -213,6 +213,14 @@ static int layout_of(const struct jpeg_decompress_struct *jpeg)
     return down == chroma_down ? STAMP_PLANES_422 : down == 2 * chroma_down ? STAMP_PLANES_420 : -1;
 }
 
+/* The lines that follow a row group of `count` lines, on their way into the cache before they are written. */
+static void prefetch_lines(const stamp_decoder *d, const uint8_t *row, int count, unsigned width)
+{
+    for (int i = count; i < 2 * count; i++)
+        for (unsigned x = 0; x < width; x += 64)
+            __builtin_prefetch(row + (size_t)i * d->geometry.stride + x, 1, 3);
+}
+
 /* The samples as coded, straight into the slot; colour conversion and upsampling are left to the mosaic. */
 static int read_planes(stamp_decoder *d, uint8_t *slot)
 {
@@ -227,6 +235,7 @@ static int read_planes(stamp_decoder *d, uint8_t *slot)
             uint8_t *first = slot + (size_t)c * d->geometry.plane + (size_t)group * (size_t)count * d->geometry.stride;
             for (int i = 0; i < count; i++)
                 rows[c][i] = first + (size_t)i * d->geometry.stride;
+            prefetch_lines(d, first, count, jpeg->comp_info[c].downsampled_width);
         }
         if (jpeg_read_raw_data(jpeg, planes, lines) == 0)
             return fail(d, "the stream ends early");

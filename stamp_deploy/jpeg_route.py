@@ -27,6 +27,8 @@ from .tiles import StageTimes, TileStatus
 
 LIVE_BYTES = 4 << 20
 """Decoded storage tiles of one job: few enough to be assembled out of a cache."""
+ROOM_BYTES = 64 << 20
+"""The pool's size at first; what no storage tile has been put into takes no memory."""
 SHARE = 4
 """Tiles of a job for each thread at least: at its end threads wait for the last one."""
 POOL_BYTES = 1 << 30
@@ -74,8 +76,9 @@ class JpegReader:
         self._slot = np.full(shape, -1, np.int32)
         self._state = np.full(shape, _tiler.UNREAD, np.uint8)
         self._layout = np.zeros(shape, np.uint8)
-        self._pool = np.empty((1, storage.slot_bytes), np.uint8)
-        self._free = [0]
+        self._pool = np.empty((max(1, ROOM_BYTES // storage.slot_bytes), storage.slot_bytes), np.uint8)
+        self._free = list(range(len(self._pool)))[::-1]
+        self._held_most = 0
         span_x, span_y = self.plan.residual_x * tile, self.plan.residual_y * tile
         self._piece = self._tiles_of_a_job(span_x, span_y, storage, threads)
         serving = Serving(self._corners, tileset.columns, tileset.rows, span_x, span_y, storage)
@@ -130,7 +133,7 @@ class JpegReader:
     @property
     def pool_tiles(self) -> int:
         """How many decoded storage tiles are held at most so far."""
-        return len(self._pool)
+        return self._held_most
 
     def stop(self) -> None:
         """End the work that is under way before its next storage tile; may be called from any thread."""
@@ -178,11 +181,13 @@ class JpegReader:
         self._free.extend(slots[unused].tolist())
 
     def _take(self, count: int) -> NDArray[np.int32]:
-        """Free slots of the pool, which grows to what the widest strip needs and then stays."""
+        """Free slots of the pool, the one that was freed last first: it may still lie in a cache."""
         short = count - len(self._free)
         if short > 0:
             old = len(self._pool)
-            new = old + short + count // 4
+            new = 2 * old + short
+            if new * self._pool.shape[1] > POOL_BYTES:
+                new = old + short
             if new * self._pool.shape[1] > POOL_BYTES:
                 raise SlideError(
                     f"needs {new} storage tiles of {self._pool.shape[1] >> 20} MiB in memory at once",
@@ -192,8 +197,9 @@ class JpegReader:
             grown = np.empty((new, self._pool.shape[1]), np.uint8)
             used = np.flatnonzero(~np.isin(np.arange(old), self._free))
             grown[used] = self._pool[used]
-            self._free.extend(range(old, new))
+            self._free[:0] = range(old, new)
             self._pool = grown
+        self._held_most = max(self._held_most, len(self._pool) - len(self._free) + count)
         return np.array([self._free.pop() for _ in range(count)], np.int32)
 
     def _forget(self) -> None:
