@@ -1,4 +1,4 @@
-"""Constant folding of an exported graph: what does not depend on the tiles is computed once, here.
+"""Simplification of an exported graph: what does not depend on the tiles is computed once, here.
 
 Vision transformers with a dynamic image size resample their position table in every call, by an antialiased bicubic
 Resize that TensorRT does not know. The tile size of a bundle is fixed, so the outcome is a constant.
@@ -13,18 +13,19 @@ import onnx
 from onnx import numpy_helper
 from onnx.external_data_helper import load_external_data_for_tensor, uses_external_data
 
+from .rows import keep_read_rows
+
 GROWTH_BYTES = 1 << 20
 """A constant may be larger than what it is made of by this much; an Expand of a weight is left alone."""
 RANDOM = frozenset({"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial"})
 
 
-def fold_file(path: Path) -> int:
-    """Fold an ONNX file in place (weights beside the graph stay there) and say how many nodes went."""
+def simplify_file(path: Path) -> None:
+    """Fold constants of an ONNX file and drop rows that nobody reads, in place; weights beside the graph stay there."""
     model = onnx.load(path, load_external_data=False)
     folded = fold(model, path.parent)
-    if folded:
+    if keep_read_rows(model) + folded:
         path.write_bytes(model.SerializeToString())
-    return folded
 
 
 def fold(model: onnx.ModelProto, folder: Path | None = None) -> int:

@@ -8,8 +8,6 @@ multiply-add is not.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import onnx
@@ -18,7 +16,8 @@ from torch import Tensor, nn
 
 from stamp_deploy.errors import ParityError
 
-from .fold import fold_file
+from .attention import plain_attention
+from .fold import simplify_file
 
 OPSET = 20
 INLINE_LIMIT_BYTES = 1_500_000_000
@@ -92,7 +91,7 @@ def _export(
     external: bool,
 ) -> None:
     module.eval()
-    with torch.no_grad(), _plain_attention(module), warnings.catch_warnings():
+    with torch.no_grad(), plain_attention(module), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             module,
@@ -107,27 +106,8 @@ def _export(
     if program is None:
         raise ParityError("the ONNX exporter gave no program")
     program.save(str(path), external_data=external)
-    fold_file(path)
+    simplify_file(path)
     try:
         onnx.checker.check_model(str(path), full_check=True)  # full_check runs strict shape inference
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise ParityError(f"the exported graph is not valid ONNX: {error}", path=path) from error
-
-
-@contextmanager
-def _plain_attention(module: nn.Module) -> Iterator[None]:
-    """Trace attention as MatMul, Softmax, MatMul: the form that every runtime recognises and fuses.
-
-    timm's layers have a switch; other modules get the MATH form of scaled_dot_product_attention.
-    """
-    from torch.nn.attention import SDPBackend, sdpa_kernel
-
-    fused = [part for part in module.modules() if getattr(part, "fused_attn", False)]
-    for part in fused:
-        part.fused_attn = False  # type: ignore[assignment]
-    try:
-        with sdpa_kernel(SDPBackend.MATH):
-            yield
-    finally:
-        for part in fused:
-            part.fused_attn = True  # type: ignore[assignment]
