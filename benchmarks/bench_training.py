@@ -30,7 +30,7 @@ from typing import Any
 
 import numpy as np
 
-from stamp_deploy.training.cohort import build_cohort
+from stamp_deploy.training.cohort_build import build_cohort
 from stamp_deploy.training.config import TrainConfig
 from stamp_deploy.training.evaluate import EvaluateOptions, evaluate
 from stamp_deploy.training.model import load_run

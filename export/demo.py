@@ -57,7 +57,7 @@ def run_demo(out: Path, *, fresh: bool = False) -> list[Match]:
     """Make, learn, export, infer, compare, all below `out`; see the module's text."""
     from stamp_deploy.bundle import load_bundle
     from stamp_deploy.infer import infer_slide
-    from stamp_deploy.training.cohort import build_cohort
+    from stamp_deploy.training.cohort_build import build_cohort
     from stamp_deploy.training.loop import fit
 
     from .demo_picture import write_comparison

@@ -17,7 +17,7 @@ from scipy import sparse
 
 from stamp_deploy.errors import DataError, StampError, UsageError
 from stamp_deploy.training.cohort import Cohort, SampleFacts, load_cohort
-from stamp_deploy.training.cohort_build import build as build_cohort
+from stamp_deploy.training.cohort_build import build_cohort
 from stamp_deploy.training.cohort_config import load_config
 from stamp_deploy.training.cohort_write import write_cohort_json, write_sample
 from stamp_deploy.training.verbs_cohort import cohort as cohort_verb

@@ -255,10 +255,3 @@ def load_cohort(path: str | Path) -> Cohort:
     if not samples:
         raise DataError("holds no samples", path=source)
     return Cohort(path, tuple(samples), tile_px, mpp)
-
-
-def build_cohort(config: Path, out: Path, **options: Any) -> Cohort:
-    """Make a cohort folder from a config file; see docs/cohort.md."""
-    from .cohort_build import build
-
-    return build(config, out, **options)

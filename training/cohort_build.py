@@ -42,7 +42,7 @@ class Prepared:
     report: GeneReport
 
 
-def build(
+def build_cohort(
     config_path: Path,
     out: Path,
     *,
@@ -303,4 +303,4 @@ def _line(prepared: Prepared) -> str:
     )
 
 
-__all__ = ["CutReport", "Prepared", "build", "prepare"]
+__all__ = ["CutReport", "Prepared", "build_cohort", "prepare"]

@@ -10,7 +10,7 @@ from pathlib import Path
 from stamp_deploy.errors import DataError
 
 from .cohort import Cohort, load_cohort
-from .cohort_build import build
+from .cohort_build import build_cohort
 
 SPOTS_SUFFIX = "_selection.tsv"
 COUNTS_SUFFIXES = (".tsv.gz", ".tsv")
@@ -92,4 +92,4 @@ def _scratch() -> Path:
 
 
 def _built(config: Path) -> Cohort:
-    return build(config, _scratch() / "cohort", log=lambda line: None)
+    return build_cohort(config, _scratch() / "cohort", log=lambda line: None)

@@ -29,7 +29,7 @@ def build(config: Path, out: Path | None, overwrite: bool, dry_run: bool, no_pic
     [[samples]]                                   id, patient_id, format and its files
     formats: legacy-st, visium, visium-hd, xenium, hest, anndata
     """
-    from .cohort_build import build as build_cohort
+    from .cohort_build import build_cohort
 
     if out is None and not dry_run:
         raise click.UsageError("name the folder to be made: -o DIR")
