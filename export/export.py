@@ -25,9 +25,9 @@ from stamp_deploy.bundle import ENCODER_FILE, GOLDEN_DIR, Bundle, load_bundle, w
 from stamp_deploy.parity import Outputs, StageReport, compare, head_probabilities, to_table
 
 from .card import write_card
-from .golden import PARITY_TILES, load_tiles, write_golden
+from .golden import load_tiles, write_golden
 from .onnx_graph import Encoder, write_encoder, write_head
-from .precision import check_precision, judged_tiles, lower
+from .precision import check_precision, judged_tiles, lower, wanted_tiles
 from .sides import run_onnx, run_onnx_head, run_torch, run_torch_head
 
 
@@ -98,7 +98,7 @@ def export_run(
 
     source = read_run(Path(run), name or Path(out).name, Path(heads) if heads is not None else None)
     if tiles is None:
-        tiles = run_tiles(Path(run), source.document["tile_px"], source.document["mpp"], PARITY_TILES)
+        tiles = run_tiles(Path(run), source.document["tile_px"], source.document["mpp"], wanted_tiles(precision))
     elif isinstance(tiles, str):
         tiles = Path(tiles)
     return export_model(source, Path(out), tiles=tiles, precision=precision, overwrite=overwrite)
@@ -116,7 +116,7 @@ def export_model(
     check_precision(precision)
     check_output(out, overwrite=overwrite)
     document = source.document
-    pixels = load_tiles(tiles, document["tile_px"], document["mpp"])
+    pixels = load_tiles(tiles, document["tile_px"], document["mpp"], wanted_tiles(precision))
     judged = judged_tiles(pixels, precision)
     mean, std = tuple(document["mean"]), tuple(document["std"])
     pathways = tuple(document["pathways"])

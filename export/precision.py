@@ -18,6 +18,7 @@ from stamp_deploy.engine.half import convert, convert_file, save
 from stamp_deploy.errors import UsageError
 from stamp_deploy.parity import Outputs, StageReport, compare
 
+from .golden import PARITY_TILES
 from .quantise import CALIBRATION_TILES, quantise
 
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
@@ -108,6 +109,11 @@ def calibrates(count: int) -> NDArray[np.bool_]:
     mask = np.zeros(count, bool)
     mask[::8][:CALIBRATION_TILES] = True
     return mask
+
+
+def wanted_tiles(precision: str) -> int:
+    """How many tiles an export asks for: `PARITY_TILES` to be judged on, and for int8 some more to calibrate on."""
+    return PARITY_TILES + (CALIBRATION_TILES if precision == "int8" else 0)
 
 
 def judged_tiles(pixels: NDArray[np.uint8], precision: str) -> NDArray[np.uint8]:
