@@ -33,15 +33,15 @@ sys.path.insert(0, str(ROOT / "tests"))
 from bundle_factory import make_bundle  # noqa: E402
 from result_factory import make_result  # noqa: E402
 
-from stamp_deploy.batch import run_batch  # noqa: E402
-from stamp_deploy.batch_options import BatchOptions  # noqa: E402
-from stamp_deploy.batch_plan import Plan  # noqa: E402
-from stamp_deploy.board import Settled  # noqa: E402
+from stamp_deploy.batch.board import Settled  # noqa: E402
+from stamp_deploy.batch.executors.local import LocalExecutor  # noqa: E402
+from stamp_deploy.batch.options import BatchOptions  # noqa: E402
+from stamp_deploy.batch.plan import Plan  # noqa: E402
+from stamp_deploy.batch.run import run_batch  # noqa: E402
+from stamp_deploy.batch.worker_process import WorkerConfig  # noqa: E402
 from stamp_deploy.bundle import load_bundle  # noqa: E402
 from stamp_deploy.config import InferOptions  # noqa: E402
-from stamp_deploy.executors.local import LocalExecutor  # noqa: E402
 from stamp_deploy.infer import prepare  # noqa: E402
-from stamp_deploy.worker_process import WorkerConfig  # noqa: E402
 
 DATA = Path(os.environ.get("STAMP_TEST_DATA", ROOT.parent / "shared" / "data"))
 DEVICE = (sys.executable, str(Path(__file__).with_name("device_worker.py")))

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stamp_deploy.batch.steps import InferSteps
+from stamp_deploy.batch.worker import main
 from stamp_deploy.bundle import Bundle
 from stamp_deploy.engine.base import BatchedEngine, EngineInfo, EngineOutput
 from stamp_deploy.engine.onnxruntime import shapes
-from stamp_deploy.worker_child import main
-from stamp_deploy.worker_steps import InferSteps
 
 
 class DeviceEngine(BatchedEngine):

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from stamp_deploy.atomic import staged_directory
+from stamp_deploy.batch.tasks import Task
+from stamp_deploy.batch.worker import main
 from stamp_deploy.errors import DiskError, SlideError
-from stamp_deploy.tasks import Task
-from stamp_deploy.worker_child import main
 
 
 class ScriptedSteps:

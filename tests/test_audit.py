@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from stamp_deploy.audit import START, AuditLog, verify_audit
+from stamp_deploy.batch.audit import START, AuditLog, verify_audit
 from stamp_deploy.errors import DataError
 
 

@@ -17,13 +17,13 @@ import tifffile
 from bundle_factory import make_bundle
 
 from stamp_deploy.atomic import is_done
-from stamp_deploy.audit import verify_audit
+from stamp_deploy.batch.audit import verify_audit
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMAND = [
     sys.executable,
     "-c",
-    "import sys; from stamp_deploy.batch_verbs import batch, watch; from stamp_deploy import cli;"
+    "import sys; from stamp_deploy.batch.verbs import batch, watch; from stamp_deploy import cli;"
     "cli.cli.add_command(batch); cli.cli.add_command(watch); cli.main()",
 ]
 

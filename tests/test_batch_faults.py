@@ -17,7 +17,7 @@ from slide_factory import damage, texture, write_slide
 from test_batch import lines, make_slide, run
 
 from stamp_deploy.atomic import is_done
-from stamp_deploy.audit_verbs import audit
+from stamp_deploy.batch.audit_verbs import audit
 from stamp_deploy.errors import DataError, UsageError
 
 READABLE = {"CMU-1-Small-Region.svs", "highdicom_sm_image.dcm"}

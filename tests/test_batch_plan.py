@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from stamp_deploy import batch_inputs, batch_plan
-from stamp_deploy.batch_inputs import Entry, expand_inputs
-from stamp_deploy.batch_plan import Plan, SlideFacts, parse_shard, plan_batch
+from stamp_deploy.batch import inputs
+from stamp_deploy.batch.inputs import Entry, expand_inputs
+from stamp_deploy.batch.plan import Plan, SlideFacts, parse_shard, plan_batch
 from stamp_deploy.errors import EngineError, MppError, SlideError, UsageError
 
 
@@ -93,7 +93,7 @@ def test_dicom_series_is_one_slide(tmp_path: Path, data_dir: Path) -> None:
     for name in ("osp_boxes_0.dcm", "osp_boxes_1.dcm"):
         (tmp_path / name).write_bytes((data_dir / "dicom" / name).read_bytes())
     (tmp_path / "zbroken.dcm").write_bytes(b"no dicom")
-    assert [path.name for path in batch_inputs.find_slides(tmp_path)] == ["osp_boxes_0.dcm", "zbroken.dcm"]
+    assert [path.name for path in inputs.find_slides(tmp_path)] == ["osp_boxes_0.dcm", "zbroken.dcm"]
 
 
 def test_shards_cover_every_slide_once(tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ def test_too_little_disk_is_fatal(tmp_path: Path) -> None:
 def test_equal_samples_with_different_bytes_are_two_slides(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batch_plan, "SAMPLE_BYTES", 2)
+    monkeypatch.setattr("stamp_deploy.batch.plan.SAMPLE_BYTES", 2)
     (tmp_path / "x").mkdir()
     (tmp_path / "y").mkdir()
     (tmp_path / "x" / "a.svs").write_text("ab1234567890cdxx12345678yz")

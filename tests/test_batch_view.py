@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from stamp_deploy.batch_plan import Finding, Plan, PlannedSlide
-from stamp_deploy.batch_view import JsonView, Pace, TerminalView
-from stamp_deploy.board import Settled
+from stamp_deploy.batch.board import Settled
+from stamp_deploy.batch.plan import Finding, Plan, PlannedSlide
+from stamp_deploy.batch.view import JsonView, Pace, TerminalView
 
 FOLDER = Path("/ward/Doe_Jane")
 

@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 
 from stamp_deploy.atomic import is_done
-from stamp_deploy.board import Board
-from stamp_deploy.claims import Claims
+from stamp_deploy.batch.board import Board
+from stamp_deploy.batch.claims import Claims
+from stamp_deploy.batch.executors.local import LocalExecutor, worker_setups
+from stamp_deploy.batch.ledger import Ledger
+from stamp_deploy.batch.probe import SafeProbe
+from stamp_deploy.batch.tasks import Outcome, Task
+from stamp_deploy.batch.worker_process import ChildProcess, WorkerConfig, rebuild_error
 from stamp_deploy.errors import EngineError, MppError, SlideError, StampError
-from stamp_deploy.executors.local import LocalExecutor, worker_setups
-from stamp_deploy.ledger import Ledger
-from stamp_deploy.tasks import Outcome, Task
-from stamp_deploy.worker_probe import SafeProbe
-from stamp_deploy.worker_process import ChildProcess, WorkerConfig, rebuild_error
 
 FAKE = (sys.executable, str(Path(__file__).with_name("fake_worker.py")))
 

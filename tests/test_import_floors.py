@@ -27,14 +27,13 @@ FLOORS: dict[str, int] = {
             "engine grid jpeg_route parity plan region_route serving tiles tissue",
             "assemble heads maps result",
             "writers",
-            "audit batch bench board claims doctor executors infer inspect ledger"
-            " metrics site_check tasks verify watch worker",
-            "acceptance audit_verbs batch_verbs bench_verbs cli triton",
+            "batch bench doctor infer inspect site_check verify",
+            "acceptance bench_verbs cli triton",
         )
     )
     for name in names.split()
 }
-"""Floor of each module or sub-package of stamp_deploy; `batch_view` and the like lie on the floor of `batch`."""
+"""Floor of each module or sub-package of stamp_deploy; `bench_report` and the like lie on the floor of `bench`."""
 
 HIGHEST_FOR_TRAINING = 3
 _LEARNING = "torch torchvision timm peft transformers accelerate huggingface_hub training export"
@@ -44,10 +43,10 @@ _NETWORK = (
 )
 NEVER_AT_RUN_TIME = frozenset(f"{_LEARNING} {_UNPICKLING} {_NETWORK}".split())
 LOCAL_SOCKETS = {
-    "claims": {"gethostname"},
-    "worker_process": {"socketpair"},
-    "worker_child": {"socket"},
-    "executors.ray": {"gethostname"},
+    "batch.claims": {"gethostname"},
+    "batch.worker_process": {"socketpair"},
+    "batch.worker": {"socket"},
+    "batch.executors.ray": {"gethostname"},
 }
 """The only uses of the module socket: the host's name, and the pipe between a worker and its parent."""
 

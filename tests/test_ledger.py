@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from stamp_deploy.claims import Claims
+from stamp_deploy.batch.claims import Claims
+from stamp_deploy.batch.ledger import Ledger
 from stamp_deploy.errors import DiskError
-from stamp_deploy.ledger import Ledger
 
 
 def test_ledger_keeps_every_attempt(tmp_path: Path) -> None:
@@ -52,7 +52,7 @@ def test_damaged_ledger_names_the_remedy(tmp_path: Path) -> None:
 
 def test_ledger_is_shared_by_processes_of_one_host(tmp_path: Path) -> None:
     code = (
-        "import sys, pathlib\nfrom stamp_deploy.ledger import Ledger\n"
+        "import sys, pathlib\nfrom stamp_deploy.batch.ledger import Ledger\n"
         "ledger = Ledger(pathlib.Path(sys.argv[1]), 'h')\n"
         "for i in range(20):\n"
         "    ledger.start(f'{sys.argv[2]}-{i}', 1, 'x'); ledger.end(f'{sys.argv[2]}-{i}', 1, 'done')\n"
@@ -88,7 +88,7 @@ def test_final_state_is_claimed_again_only_on_request(tmp_path: Path) -> None:
 
 def test_claim_of_a_dead_process_on_this_host_is_taken_over(tmp_path: Path) -> None:
     code = (
-        "import sys, pathlib, os\nfrom stamp_deploy.claims import Claims\n"
+        "import sys, pathlib, os\nfrom stamp_deploy.batch.claims import Claims\n"
         "assert Claims(pathlib.Path(sys.argv[1])).take('k') is not None\nos._exit(9)"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
@@ -124,7 +124,7 @@ def test_heartbeat_keeps_a_claim_alive(tmp_path: Path) -> None:
 
 def test_racing_processes_share_the_slides_without_overlap(tmp_path: Path) -> None:
     code = (
-        "import sys, pathlib, json, time\nfrom stamp_deploy.claims import Claims\n"
+        "import sys, pathlib, json, time\nfrom stamp_deploy.batch.claims import Claims\n"
         "claims = Claims(pathlib.Path(sys.argv[1]), host=sys.argv[2])\n"
         "while time.time() < float(sys.argv[3]): pass\n"
         "print(json.dumps([k for k in map(str, range(200)) if claims.take(k)]), flush=True)\n"

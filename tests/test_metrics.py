@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from stamp_deploy.batch.metrics import BatchMetrics
 from stamp_deploy.errors import DiskError
-from stamp_deploy.metrics import BatchMetrics
 
 
 def _samples(path: Path) -> dict[str, float]:

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from stamp_deploy.atomic import is_done
-from stamp_deploy.board import Board
-from stamp_deploy.claims import Claims
-from stamp_deploy.executors.ray import RayExecutor, RaySetup
-from stamp_deploy.ledger import Ledger
-from stamp_deploy.tasks import Outcome, Task
+from stamp_deploy.batch.board import Board
+from stamp_deploy.batch.claims import Claims
+from stamp_deploy.batch.executors.ray import RayExecutor, RaySetup
+from stamp_deploy.batch.ledger import Ledger
+from stamp_deploy.batch.tasks import Outcome, Task
 
 ray = pytest.importorskip("ray", reason="Ray is not installed; pip install 'stamp-deploy[ray]'")
 

@@ -21,13 +21,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import UsageError
+from ...errors import UsageError
+from ..supervisor import LOOKAHEAD, Supervisor
 from ..tasks import Listener, Outcome, Task, WorkSource
-from ..worker import LOOKAHEAD, Supervisor
 from ..worker_process import STALL_S, WorkerConfig, rebuild_error
 
 if TYPE_CHECKING:
-    from ..batch_options import BatchOptions
+    from ..options import BatchOptions
 
 POLL_S = 0.3
 SILENCE_S = 60.0
@@ -101,7 +101,7 @@ class SlideWorker:
         self._events.put({"event": "restarted", "cause": cause})
 
     def _run(self) -> None:
-        from ..errors import StampError
+        from ...errors import StampError
 
         try:
             self._supervisor.run(self, self)

@@ -17,7 +17,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from .errors import DataError, DiskError
+from ..errors import DataError, DiskError
 from .ledger import now_utc
 
 START = "0" * 64

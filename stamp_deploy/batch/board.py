@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from .atomic import is_done
+from ..atomic import is_done
 from .claims import FINAL_STATES, Claims
 from .ledger import Ledger
 from .tasks import Outcome, Task

@@ -15,8 +15,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from .batch_inputs import Entry
-from .errors import DiskError, EngineError, SlideError, StampError, UsageError
+from ..errors import DiskError, EngineError, SlideError, StampError, UsageError
+from .inputs import Entry
 
 SAMPLE_BYTES = 1 << 20
 TISSUE_GUESS = 0.5

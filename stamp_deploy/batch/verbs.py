@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from .batch import BatchRun, ExecutorFactory
-    from .batch_options import BatchOptions
+    from .options import BatchOptions
+    from .run import BatchRun, ExecutorFactory
     from .watch import Watch
 
 
@@ -84,9 +84,9 @@ def batch(
     """Score SLIDES: files, folders, globs, or a CSV manifest (slide, mpp, case_id). Resumes by itself."""
     from dataclasses import replace
 
-    from .batch import run_batch
-    from .batch_plan import parse_shard
-    from .batch_view import choose_view
+    from .plan import parse_shard
+    from .run import run_batch
+    from .view import choose_view
 
     names = rest.pop("names")
     options, factory = _options(**rest)
@@ -118,7 +118,7 @@ def watch(
     folder: Path, settle: float, poll: float, marker: str | None, urgent: str, once: bool, **rest: Any
 ) -> None:
     """Score slides as they arrive in FOLDER, urgent ones first. Stop it with SIGTERM; it resumes."""
-    from .batch_view import JsonView
+    from .view import JsonView
     from .watch import WatchOptions, run_watch
 
     names = rest.pop("names")
@@ -155,9 +155,9 @@ def _options(
     **infer: Any,
 ) -> tuple[BatchOptions, ExecutorFactory]:
     """Options and executor from what the command line said."""
-    from .batch import local_executor
-    from .batch_options import BatchOptions
-    from .config import InferOptions
+    from ..config import InferOptions
+    from .options import BatchOptions
+    from .run import local_executor
 
     names = tuple(name.strip() for name in writers.split(",") if name.strip())
     options = BatchOptions(

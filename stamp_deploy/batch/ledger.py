@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from .errors import DiskError
+from ..errors import DiskError
 
 STATES = ("running", "done", "failed", "crashed", "timeout", "interrupted", "quarantined")
 

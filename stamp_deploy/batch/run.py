@@ -14,25 +14,25 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from . import __version__
-from .atomic import is_done, sweep, write_json_atomic
+from .. import __version__
+from ..atomic import is_done, sweep, write_json_atomic
+from ..bundle import Bundle, load_bundle
+from ..errors import DiskError, ExitCode, UsageError
+from ..writers import check_names
 from .audit import AuditLog
-from .batch_inputs import expand_inputs
-from .batch_options import BatchOptions
-from .batch_plan import Plan, PlannedSlide, plan_batch
-from .batch_report import exit_code, make_report, report_name
-from .batch_view import View
 from .board import Board, Settled
-from .bundle import Bundle, load_bundle
 from .claims import Claims, create_json_once
-from .errors import DiskError, ExitCode, UsageError
 from .executors.local import LocalExecutor, worker_setups
+from .inputs import expand_inputs
 from .ledger import Ledger, now_utc
 from .metrics import BatchMetrics
+from .options import BatchOptions
+from .plan import Plan, PlannedSlide, plan_batch
+from .probe import SafeProbe
+from .report import exit_code, make_report, report_name
 from .tasks import Executor, Outcome, Task
-from .worker_probe import SafeProbe
+from .view import View
 from .worker_process import WorkerConfig
-from .writers import check_names
 
 ExecutorFactory = Callable[[BatchOptions], Executor]
 

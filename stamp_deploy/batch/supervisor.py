@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from .errors import EngineError, ExitCode
+from ..errors import EngineError, ExitCode
 from .tasks import Listener, Outcome, Task, WorkSource
 from .worker_process import ChildProcess, WorkerConfig, rebuild_error
 

@@ -23,8 +23,8 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
-from .atomic import sweep
-from .errors import DiskError
+from ..atomic import sweep
+from ..errors import DiskError
 
 LEASE_S = 600.0
 """A claim of another host not touched for so long is taken over."""

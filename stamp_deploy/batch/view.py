@@ -11,10 +11,10 @@ from typing import Any, Protocol, TextIO
 
 from rich.text import Text
 
-from .batch_plan import Plan
+from ..log import slide_token
 from .board import Settled
 from .ledger import now_utc
-from .log import slide_token
+from .plan import Plan
 
 
 class View(Protocol):

@@ -14,18 +14,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from .atomic import is_done
-from .batch import BatchRun, ExecutorFactory, local_executor, open_output
-from .batch_inputs import Entry, find_slides
-from .batch_options import BatchOptions
-from .batch_plan import PlannedSlide, plan_batch
-from .batch_view import View
+from ..atomic import is_done
+from ..bundle import load_bundle
+from ..errors import ExitCode, UsageError
+from ..writers import check_names
 from .board import Settled
-from .bundle import load_bundle
-from .errors import ExitCode, UsageError
-from .worker_probe import SafeProbe
+from .inputs import Entry, find_slides
+from .options import BatchOptions
+from .plan import PlannedSlide, plan_batch
+from .probe import SafeProbe
+from .run import BatchRun, ExecutorFactory, local_executor, open_output
+from .view import View
 from .worker_process import WorkerConfig
-from .writers import check_names
 
 URGENT, NORMAL = 0, 1
 Signature = tuple[int, int, int]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .batch_plan import SlideFacts
-from .errors import EngineError, SlideError
+from ..errors import EngineError, SlideError
+from .plan import SlideFacts
 from .worker_process import ChildProcess, WorkerConfig, rebuild_error
 
 START_LIMIT_S = 60.0

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ..config import InferOptions
 from .claims import LEASE_S
-from .config import InferOptions
 from .worker_process import STALL_S
 
 STATE_FOLDER = ".stamp"

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .errors import (
+from ..errors import (
     BundleError,
     DiskError,
     EngineError,
@@ -29,7 +29,7 @@ from .errors import (
 
 STALL_S = 300.0
 """Seconds without headway after which a slide counts as hung."""
-COMMAND = (sys.executable, "-m", "stamp_deploy.worker_child")
+COMMAND = (sys.executable, "-m", "stamp_deploy.batch.worker")
 _ERRORS: dict[str, type[StampError]] = {
     cls.__name__: cls
     for cls in (BundleError, DiskError, EngineError, MppError, ParityError, SlideError, UsageError)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from . import __version__
-from .batch_plan import Plan
-from .errors import ExitCode
+from .. import __version__
+from ..errors import ExitCode
 from .ledger import now_utc
+from .plan import Plan
 
 if TYPE_CHECKING:
-    from .batch import BatchRun
+    from .run import BatchRun
 
 SCHEMA = "stamp-deploy/batch"
 MEASURED = ("tiles", "timing", "limiting", "slide_sha256", "result_sha256", "rss", "rss_peak", "warnings")

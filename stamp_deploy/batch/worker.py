@@ -25,10 +25,10 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from .errors import ExitCode, StampError
-from .memory import release_memory
+from ..errors import ExitCode, StampError
+from ..memory import release_memory
+from .steps import InferSteps, Steps
 from .tasks import Task
-from .worker_steps import InferSteps, Steps
 
 _PR_SET_PDEATHSIG = 1
 SWITCH_INTERVAL_S = 0.001
@@ -222,7 +222,7 @@ def _die_with_parent(parent: int) -> None:
 
 
 def main(steps: Steps | None = None) -> None:
-    """Entry point: ``python -m stamp_deploy.worker_child FD PARENT``."""
+    """Entry point: ``python -m stamp_deploy.batch.worker FD PARENT``."""
     faulthandler.enable()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     # Schedulers send SIGTERM to every process of a step. The parent decides: it hangs up, or kills.

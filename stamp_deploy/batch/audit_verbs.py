@@ -42,8 +42,8 @@ def check_audit(out: Path, *, results: bool = False) -> AuditCheck:
     DataError
         A log was changed or cut short, or a result is not the one that was logged.
     """
+    from ..errors import DataError, UsageError
     from .audit import read_audit, verify_audit
-    from .errors import DataError, UsageError
 
     paths = sorted((out / ".stamp").glob("audit-*.jsonl"))
     if not paths:
@@ -60,9 +60,9 @@ def check_audit(out: Path, *, results: bool = False) -> AuditCheck:
 
 
 def _check_results(out: Path, events: list[dict[str, Any]]) -> int:
-    from .atomic import is_done
-    from .errors import DataError
-    from .worker_steps import folder_sha256
+    from ..atomic import is_done
+    from ..errors import DataError
+    from .steps import folder_sha256
 
     logged = {event["result_sha256"] for event in events if event.get("state") == "done"}
     folders = [path for path in sorted(out.iterdir()) if path.is_dir() and is_done(path)]

@@ -11,11 +11,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from .errors import StampError
+from ..errors import StampError
 from .tasks import Task
 
 if TYPE_CHECKING:
-    from .bundle import Bundle
+    from ..bundle import Bundle
 
 
 class Steps(Protocol):
@@ -41,9 +41,9 @@ class InferSteps:
         """Load the bundle: what a slide needs to be prepared. Nothing where the worker is only to probe slides."""
         if config.get("bundle") is None:
             return
-        from . import infer  # noqa: F401  here, because two threads that import at once take longer than one after the other
-        from .bundle import load_bundle
-        from .config import InferOptions
+        from .. import infer  # noqa: F401  here, because two threads that import at once take longer than one after the other
+        from ..bundle import load_bundle
+        from ..config import InferOptions
 
         signature = config.get("require_signature")
         options = {**config["options"], "writers": tuple(config["options"]["writers"])}
@@ -56,7 +56,7 @@ class InferSteps:
         """Load the engine."""
         if self.bundle is None:
             return {}
-        from .engine import load_engine
+        from ..engine import load_engine
 
         self.engine = load_engine(
             self.bundle,
@@ -72,7 +72,7 @@ class InferSteps:
         """Import what the first write would import, which takes longer than the write."""
         if self.bundle is None:
             return
-        from .writers import load_writer
+        from ..writers import load_writer
 
         for name in self.options.writers:
             with contextlib.suppress(StampError):  # `prepare` says it, for each slide
@@ -81,7 +81,7 @@ class InferSteps:
                         import_module(package)
 
     def probe(self, slide: Path, mpp: float | None) -> dict[str, Any]:
-        from .slide import open_slide
+        from ..slide import open_slide
 
         with open_slide(slide, mpp=mpp) as opened:
             return {
@@ -94,8 +94,8 @@ class InferSteps:
             }
 
     def prepare(self, task: Task) -> Any:
-        from .infer import prepare
-        from .writers import check_names
+        from ..infer import prepare
+        from ..writers import check_names
 
         assert self.bundle is not None
         check_names(self.options.writers, task.slide)
@@ -107,12 +107,12 @@ class InferSteps:
         return bool(prepared.source.ahead)
 
     def score(self, prepared: Any, progress: Callable[[int, int], None]) -> Any:
-        from .infer import score
+        from ..infer import score
 
         return prepared, score(prepared, self.engine, progress=progress)
 
     def write(self, task: Task, scored: Any) -> dict[str, Any]:
-        from .infer import conclude, write
+        from ..infer import conclude, write
 
         result = conclude(*scored)
         clock = time.perf_counter()

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import UsageError
+from ...errors import UsageError
+from ..supervisor import Supervisor
 from ..tasks import Listener, WorkSource
-from ..worker import Supervisor
 from ..worker_process import STALL_S, WorkerConfig
 
 
@@ -82,7 +82,7 @@ def worker_setups(
     Parameters
     ----------
     config : dict
-        What each worker is told at its start (see ``worker_steps.InferSteps.start``).
+        What each worker is told at its start (see ``steps.InferSteps.start``).
     log_folder : Path
         Where each worker's output goes.
     devices : str
