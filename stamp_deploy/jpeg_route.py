@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from . import _tiler
 from .errors import SlideError
 from .grid import TileSet
+from .memory import fresh_pages
 from .plan import ReadPlan, choose_plan
 from .serving import Serving, Storage, Strip
 from .slide import Slide
@@ -76,7 +77,7 @@ class JpegReader:
         self._slot = np.full(shape, -1, np.int32)
         self._state = np.full(shape, _tiler.UNREAD, np.uint8)
         self._layout = np.zeros(shape, np.uint8)
-        self._pool = np.empty((max(1, ROOM_BYTES // storage.slot_bytes), storage.slot_bytes), np.uint8)
+        self._pool = fresh_pages((max(1, ROOM_BYTES // storage.slot_bytes), storage.slot_bytes))
         self._free = list(range(len(self._pool)))[::-1]
         self._held_most = 0
         span_x, span_y = self.plan.residual_x * tile, self.plan.residual_y * tile
@@ -194,7 +195,7 @@ class JpegReader:
                     path=self._path,
                     remedy="convert it to a tiled pyramidal TIFF with tiles of 256 px",
                 )
-            grown = np.empty((new, self._pool.shape[1]), np.uint8)
+            grown = fresh_pages((new, self._pool.shape[1]))
             used = np.flatnonzero(~np.isin(np.arange(old), self._free))
             grown[used] = self._pool[used]
             self._free[:0] = range(old, new)

@@ -15,6 +15,7 @@ from PIL import Image
 
 from .backends import Backend, Level
 from .errors import SlideError, UsageError
+from .memory import release_memory
 from .mpp import MppFinding, find_mpp
 
 __all__ = ["Level", "MppFinding", "Route", "Slide", "open_slide"]
@@ -27,8 +28,8 @@ _ALLOWED = re.compile(
     r"|aperio\.(MPP|AppMag|OriginalWidth|OriginalHeight)|tiff\.(XResolution|YResolution|ResolutionUnit)"
 )
 _CHUNK = 1 << 22
-STRIP_BYTES = 8_000_000
-"""Bytes of a thumbnail's source that are held at once."""
+STRIP_ROWS, STRIP_BYTES = 256, 8_000_000
+"""Rows and bytes of a thumbnail's source that are held at once, at most."""
 DAMAGE_BLOCK_PX, MAX_DAMAGE = 256, 200
 """How finely a damaged strip is read again, and how many blocks may fail before the slide is given up."""
 
@@ -122,6 +123,7 @@ class Slide:
         self.damage = []
         self._thumbnail = self._read_thumbnail(max_px)
         self._backend.forget()
+        release_memory()
         return self._thumbnail
 
     def _read_thumbnail(self, max_px: int) -> NDArray[np.uint8]:
@@ -134,14 +136,18 @@ class Slide:
         ratio_x, ratio_y = level.width / out_w, level.height / out_h
         whole_ratio = ratio_x == ratio_y == int(ratio_x)  # then the strips are reduced to the end
         factor = max(1, int(ratio_x) if whole_ratio else int(min(ratio_x, ratio_y) / 2))
-        strip = max(factor, (STRIP_BYTES // (level.width * 3)) // factor * factor)
+        rows_at_once = min(STRIP_ROWS, STRIP_BYTES // (level.width * 3))
+        strip = max(factor, rows_at_once // factor * factor)
         parts = []
         for top in range(0, level.height, strip):
             rows = min(strip, level.height - top)
             pixels = self._read_strip(level, top, rows)
             parts.append(np.asarray(Image.fromarray(pixels).reduce(factor)) if factor > 1 else pixels)
-        whole = Image.fromarray(np.concatenate(parts))
-        return np.asarray(whole.resize((out_w, out_h), Image.Resampling.BOX, reducing_gap=None))
+        whole = np.concatenate(parts)
+        del parts, pixels
+        if whole.shape[:2] == (out_h, out_w):
+            return whole
+        return np.asarray(Image.fromarray(whole).resize((out_w, out_h), Image.Resampling.BOX, reducing_gap=None))
 
     def _read_strip(self, level: Level, top: int, rows: int) -> NDArray[np.uint8]:
         """Rows of a level, uint8 [rows, w, 3]; blocks that cannot be decoded are white and noted in `damage`."""

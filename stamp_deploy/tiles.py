@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from .errors import SlideError
 from .grid import TileSet
+from .memory import fresh_pages
 from .plan import ReadPlan
 from .slide import Slide
 
@@ -133,7 +134,8 @@ class TileSource:
         tile = self.tileset.grid.tile_px
         size = max(1, min(self.batch, len(self.tileset)))
         self._ring = [self.allocate((size, tile, tile, 3)) for _ in range(self.slots)]
-        self._free: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+        # the slot freed last is filled next: it may lie in a cache, and one that is never needed takes no memory
+        self._free: queue.LifoQueue[int | None] = queue.LifoQueue()
         for slot in range(self.slots):
             self._free.put(slot)
         self._full: queue.SimpleQueue[_Filled | BaseException | None] = queue.SimpleQueue()
@@ -259,11 +261,7 @@ def open_tiles(
     threads = threads or len(os.sched_getaffinity(0))
     deadline = math.inf if time_limit_s is None else time.monotonic() + time_limit_s
     reader = _open_reader(slide, tileset, threads=threads, exact=exact, deadline=deadline)
-    return TileSource(reader, tileset, batch, slots, deadline, allocate or _zeros, slide.path.name)
-
-
-def _zeros(shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    return np.zeros(shape, np.uint8)
+    return TileSource(reader, tileset, batch, slots, deadline, allocate or fresh_pages, slide.path.name)
 
 
 def _open_reader(slide: Slide, tileset: TileSet, *, threads: int, exact: bool, deadline: float) -> Reader:

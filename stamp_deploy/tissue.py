@@ -182,52 +182,55 @@ def find_tissue_in(
     """
     mpp = rule.mask_mpp if mpp is None else mpp
     sigma = rule.blur_um / mpp
-    planes = _white_balanced(rgb)
-    for plane in planes:
-        ndimage.gaussian_filter(plane, sigma, output=plane)
+    gains = _white_balance(rgb)
+    halo = int(4 * sigma + 0.5)  # how far the filter reaches: the bands' borders do not show
     saturation = np.empty(rgb.shape[:2], np.float32)
     dark = np.empty(rgb.shape[:2], bool)
-    hues = np.zeros((5, *rgb.shape[:2]), bool)
+    hues = np.zeros(rgb.shape[:2], np.uint8)
     for first in range(0, len(rgb), BAND_ROWS):  # whole-slide temporaries would be tens of MB each
         rows = slice(first, first + BAND_ROWS)
-        red, green, blue = (plane[rows] for plane in planes)
+        above = max(0, first - halo)
+        red, green, blue = (
+            ndimage.gaussian_filter(part * gain, sigma)[first - above :][:BAND_ROWS]
+            for part, gain in zip(
+                np.moveaxis(rgb[above : first + BAND_ROWS + halo].astype(np.float32), 2, 0), gains, strict=True
+            )
+        )
         top = np.maximum(np.maximum(red, green), blue)
         low = np.minimum(np.minimum(red, green), blue)
         saturation[rows] = (top - low) / np.maximum(top, 1)
         dark[rows] = top < 40  # black borders and dust carry no reliable hue
         if rule.exclude_ink:
-            hues[:, rows] = _ink_hues(red, green, blue, saturation[rows])
-    del planes, plane, red, green, blue
+            hues[rows] = _ink_hues(red, green, blue, saturation[rows])
     ink = _ink(hues, mpp)
+    del hues, red, green, blue
     usable = ~(dark | ink)
-    threshold = float(np.clip(_otsu(saturation[usable]), rule.min_saturation, rule.max_saturation))
+    threshold = float(np.clip(_otsu(saturation, usable), rule.min_saturation, rule.max_saturation))
     mask = usable & (saturation > threshold)
     mask = _clean(mask, rule, mpp) & ~(ink | dark)
     return mask, threshold
 
 
-def _white_balanced(rgb: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
-    """The three channels, float32 [h, w], scaled so that the slide's white is grey.
+def _white_balance(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Factors of the three channels, float32 [3], that make the slide's white grey.
 
     White is the median colour of the brightest pixels; when it is too dark or too coloured to be glass (a slide
     that is tissue from edge to edge), nothing is changed.
     """
-    planes = [rgb[..., i].astype(np.float32) for i in range(3)]
     step = max(1, int(np.sqrt(rgb.shape[0] * rgb.shape[1] / 250_000)))
     sample = rgb[::step, ::step].reshape(-1, 3)
     brightness = sample.min(axis=1)
     white = np.median(sample[brightness >= np.percentile(brightness, 99)], axis=0)
     if white.min() < WHITE_MIN or white.max() - white.min() > WHITE_TINT * white.max():
-        return planes
-    for plane, level in zip(planes, white, strict=True):
-        plane *= np.float32(white.max() / level)
-    return planes
+        return np.ones(3, np.float32)
+    gains: NDArray[np.float32] = (white.max() / white).astype(np.float32)
+    return gains
 
 
 def _ink_hues(
     red: NDArray[np.float32], green: NDArray[np.float32], blue: NDArray[np.float32], saturation: NDArray[np.float32]
-) -> NDArray[np.bool_]:
-    """Pixels with a hue of marker ink, bool [5, h, w]: cool core and halo, warm core and halo, black.
+) -> NDArray[np.uint8]:
+    """Pixels with a hue of marker ink, uint8 [h, w], as bits: cool core and halo, warm core and halo, black.
 
     Green and blue ink have green well above red, which haematoxylin has only where it is pale. Red ink has as much
     blue as green and both far below red, where eosin and blood keep blue above green. Black ink is dark and grey.
@@ -238,20 +241,23 @@ def _ink_hues(
     cool_core = cool & (saturation > 0.25) & (green > red + 16)
     warm_core = (saturation > 0.45) & (red > 110) & (span > 0.4 * red) & (np.abs(lean) < 0.12 * span)
     black = (np.maximum(red, np.maximum(green, blue)) < 90) & (saturation < 0.25)
-    return np.stack([cool_core, cool & (saturation > 0.12), warm_core, warm, black])
+    packed: NDArray[np.uint8] = np.packbits(
+        [cool_core, cool & (saturation > 0.12), warm_core, warm, black], axis=0, bitorder="little"
+    )[0]
+    return packed
 
 
-def _ink(hues: NDArray[np.bool_], mpp: float) -> NDArray[np.bool_]:
+def _ink(hues: NDArray[np.uint8], mpp: float) -> NDArray[np.bool_]:
     """Marker ink, bool [h, w]: strokes of the core hues, the paler halo that touches them, and a border."""
-    cool_core, cool_halo, warm_core, warm_halo, black = hues
-    ink: NDArray[np.bool_] = ndimage.binary_opening(cool_core | warm_core | black)
+    cool_core, cool_halo, warm_core, warm_halo, black = (1 << i for i in range(5))
+    ink: NDArray[np.bool_] = ndimage.binary_opening(hues & (cool_core | warm_core | black) != 0)
     if not ink.any():
         return ink
     steps = max(2, round(INK_HALO_UM / mpp))
     for core, halo in ((cool_core, cool_halo), (warm_core, warm_halo)):
-        seeds = ink & core
+        seeds = ink & (hues & core != 0)
         if seeds.any():
-            ink |= ndimage.binary_dilation(seeds, mask=halo, iterations=steps)
+            ink |= ndimage.binary_dilation(seeds, mask=hues & halo != 0, iterations=steps)
     return _dilate(ink, max(2, round(INK_BORDER_UM / mpp)))
 
 
@@ -261,11 +267,14 @@ def _dilate(mask: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:
     return grown
 
 
-def _otsu(values: NDArray[np.float32]) -> float:
-    """Otsu's threshold of values in 0 to 1 (256 bins); 1 where there is nothing to split."""
-    if values.size == 0:
+def _otsu(values: NDArray[np.float32], usable: NDArray[np.bool_]) -> float:
+    """Otsu's threshold of the usable values in 0 to 1 (256 bins); 1 where there is nothing to split."""
+    counts, edges = np.zeros(256, np.int64), np.linspace(0, 1, 257)
+    for first in range(0, len(values), BAND_ROWS):
+        rows = slice(first, first + BAND_ROWS)
+        counts += np.histogram(values[rows][usable[rows]], bins=256, range=(0.0, 1.0))[0]
+    if not counts.any():
         return 1.0
-    counts, edges = np.histogram(values, bins=256, range=(0.0, 1.0))
     weight = counts.cumsum()
     centres = (edges[:-1] + edges[1:]) / 2
     mass = (counts * centres).cumsum()
@@ -295,7 +304,9 @@ def _drop_small(mask: NDArray[np.bool_], min_area: float) -> NDArray[np.bool_]:
     labels, count = ndimage.label(mask)
     if count == 0:
         return mask
-    areas = np.bincount(labels.ravel())
+    areas = np.zeros(count + 1, np.int64)
+    for first in range(0, len(labels), BAND_ROWS):  # it counts in 64 bits, twice as wide as the labels
+        areas += np.bincount(labels[first : first + BAND_ROWS].ravel(), minlength=count + 1)
     areas[0] = 0
     keep: NDArray[np.bool_] = (areas >= min_area)[labels]
     return keep

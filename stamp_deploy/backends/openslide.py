@@ -14,6 +14,8 @@ from .child import ChildReader, holds_jpeg_2000
 
 CACHE_BYTES = 32 << 20
 """Of decoded storage tiles, OpenSlide's own default."""
+THUMBNAIL_CACHE_BYTES = 12 << 20
+"""The same, until the thumbnail has been read: it is read from top to bottom, and needs one row of storage tiles."""
 
 
 class OpenSlideBackend:
@@ -32,6 +34,7 @@ class OpenSlideBackend:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._slide: Any = None
+        self._cache_bytes = THUMBNAIL_CACHE_BYTES
         self._child: ChildReader | None = None
         slide = self._handle()
         self.properties = {str(key): str(value) for key, value in slide.properties.items()}
@@ -83,6 +86,7 @@ class OpenSlideBackend:
         """Start with an empty cache of storage tiles; what was read for a thumbnail is not read again."""
         import openslide
 
+        self._cache_bytes = CACHE_BYTES
         if self._slide is not None:
             self._slide.set_cache(openslide.OpenSlideCache(CACHE_BYTES))
 
@@ -99,6 +103,7 @@ class OpenSlideBackend:
         if self._slide is None:
             try:
                 self._slide = openslide.OpenSlide(self._path)
+                self._slide.set_cache(openslide.OpenSlideCache(self._cache_bytes))
             except openslide.OpenSlideUnsupportedFormatError as error:
                 raise SlideError(
                     "is not a slide format that OpenSlide reads",
