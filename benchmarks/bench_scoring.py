@@ -105,8 +105,8 @@ Written by benchmarks/bench_scoring.py on {found["machine"]}. {size},
 Memory above the counts ({found["counts_mb"]:,} MB): at most {found["peak_above_counts_mb"]:,} MB.
 
 Beside pyucell, in turn, on {beside["spots"]:,} of the spots, one processor each: {beside["times_faster"]} times
-as fast (spread {beside["times_faster_spread"]}; {beside["ours"]["seconds"]} s against {beside["pyucell"]["seconds"]} s),
-largest difference of a score {beside["largest_difference"]:.1e}.
+as fast (spread {beside["times_faster_spread"]}; {beside["ours"]["seconds"]} s against
+{beside["pyucell"]["seconds"]} s), largest difference of a score {beside["largest_difference"]:.1e}.
 """
 
 
