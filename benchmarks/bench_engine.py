@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from engine_gpu import gpu_section
+from engine_gpu import flops_a_tile, gpu_section
 from engine_models import (
     FEATURES,
     fit_head,
@@ -55,6 +55,7 @@ MODEL = "lunit-vits16"
 BATCH = 16
 QUICK_SECONDS = 38.0
 """When a quick run stops starting new rounds of timing."""
+SGEMM_SIDE = 2048
 SLOW_ROUNDS = 3
 """Rounds of a contender that takes more than four times as long as the fastest."""
 Contender = Callable[[NDArray[np.uint8]], Any]
@@ -111,7 +112,17 @@ def measure(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     contenders = {**torch_contenders(model, pfm, quick), **engine_contenders(bundle, bundles, quick)}
     contenders["auto"] = auto.run
     left = QUICK_SECONDS - (time.perf_counter() - start) if quick else float("inf")
-    record["speed"] = interleave(contenders, tiles[:BATCH], arguments.rounds or (5 if quick else 15), left)
+    product = None if quick else sgemm()
+    rounds = arguments.rounds or (5 if quick else 15)
+    record["speed"], seconds = interleave(contenders, tiles[:BATCH], rounds, left, product)
+    if seconds:
+        flops = flops_a_tile(Encoder(model, pfm.mean, pfm.std), pfm.tile_px)
+        record["gflop_a_tile"] = round(flops / 1e9, 2)
+        record["sgemm_gflops"] = round(2 * SGEMM_SIDE**3 / float(np.median(seconds)) / 1e9, 1)
+        for name, found in record["speed"].items():
+            if name.endswith("_fp32") or (name == "auto" and auto.info.precision == "fp32"):
+                share = found["tiles_per_second"] * record["gflop_a_tile"] / record["sgemm_gflops"]
+                found["share_of_sgemm"] = round(share, 3)
     phase("timed", start)
     record["bfloat16_in_hardware"] = "bf16" in record["auto_why"] or "openvino_bf16" in record["speed"]
     base = record["speed"]["torch_fp32"]["tiles_per_second"]
@@ -208,15 +219,35 @@ def engine_contenders(bundle: Bundle, bundles: dict[str, Bundle], quick: bool) -
     return found
 
 
+def sgemm() -> Callable[[], Any]:
+    """One large fp32 matrix product in torch, into a buffer that is there: what these cores can multiply."""
+    a, b = torch.rand(SGEMM_SIDE, SGEMM_SIDE), torch.rand(SGEMM_SIDE, SGEMM_SIDE)
+    out = torch.empty_like(a)
+    return lambda: torch.mm(a, b, out=out)
+
+
 def interleave(
-    contenders: dict[str, Contender], tiles: NDArray[np.uint8], rounds: int, seconds: float
-) -> dict[str, Any]:
-    """Median and range of tiles/s; every contender once a round, in an order that changes. Three rounds at least."""
+    contenders: dict[str, Contender],
+    tiles: NDArray[np.uint8],
+    rounds: int,
+    seconds: float,
+    product: Callable[[], Any] | None = None,
+) -> tuple[dict[str, Any], list[float]]:
+    """Median and range of tiles/s; every contender once a round, in an order that changes. Three rounds at least.
+
+    Also the seconds of `product`, done once a round.
+    """
     for run in contenders.values():  # short in a quick run, where the first round is part of the warm-up
         run(tiles if seconds == float("inf") else tiles[:2])
     taken: dict[str, list[float]] = {name: [] for name in contenders}
     rng, start = np.random.default_rng(0), time.perf_counter()
+    multiplied: list[float] = []
     for number in range(rounds):
+        if product is not None:
+            product()  # once to wake the threads
+            clock = time.perf_counter()
+            product()
+            multiplied.append(time.perf_counter() - clock)
         fastest = min(float(np.median(values or [0.0])) for values in taken.values())
         for name in rng.permutation(list(contenders)):
             if number >= SLOW_ROUNDS and float(np.median(taken[name])) > 4 * fastest:
@@ -226,7 +257,7 @@ def interleave(
             taken[name].append(time.perf_counter() - clock)
         if number >= 2 and time.perf_counter() - start > seconds:
             break
-    return {
+    speed = {
         name: {
             "tiles_per_second": round(len(tiles) / float(np.median(values)), 2),
             "range": [round(len(tiles) / max(values), 2), round(len(tiles) / min(values), 2)],
@@ -234,6 +265,7 @@ def interleave(
         }
         for name, values in taken.items()
     }
+    return speed, multiplied
 
 
 def trained(run: Path, folder: Path) -> dict[str, Any]:
@@ -269,15 +301,23 @@ def report(record: dict[str, Any]) -> str:
         f"{facts['processor']}, {facts['cores']} cores, torch {record['torch']}, onnxruntime {facts['onnxruntime']}, "
         f"openvino {facts.get('openvino', 'not installed')}; Python {platform.python_version()}. {record['model']}.",
         "",
-        "| contender | tiles/s (median) | range | against torch fp32 |",
-        "|---|---|---|---|",
+        "| contender | tiles/s (median) | range | against torch fp32 | share of the peak |",
+        "|---|---|---|---|---|",
     ]
     base = record["speed"]["torch_fp32"]["tiles_per_second"]
     for name, found in sorted(record["speed"].items(), key=lambda item: -item[1]["tiles_per_second"]):
         low, high = found["range"]
         lines.append(
-            f"| {name} | {found['tiles_per_second']} | {low} to {high} | {found['tiles_per_second'] / base:.2f} |"
+            f"| {name} | {found['tiles_per_second']} | {low} to {high} | {found['tiles_per_second'] / base:.2f} | "
+            f"{found.get('share_of_sgemm', '')} |"
         )
+    if "sgemm_gflops" in record:
+        lines += [
+            "",
+            f"The peak is what one large fp32 product reaches on these cores, {record['sgemm_gflops']} GFLOP/s, timed "
+            f"in the same rounds; a tile is counted as {record['gflop_a_tile']} GFLOP, those of the whole model. "
+            "The exported graph leaves out what the class token does not need in the last block.",
+        ]
     lines += [
         "",
         f"`auto` chose {record['auto_engine']}: {record['auto_why']}.",

@@ -63,7 +63,7 @@ def block(end: list, extra: list | None = None) -> onnx.ModelProto:
         nodes,
         "block",
         [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["n", TOKENS, WIDTH])],
-        [helper.make_tensor_value_info("out", onnx.TensorProto.FLOAT, None)],
+        [helper.make_tensor_value_info("out", onnx.TensorProto.FLOAT, ["n", "m"])],
         [tensor for tensor in weights if tensor.name in used],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
