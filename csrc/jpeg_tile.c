@@ -213,12 +213,13 @@ static int layout_of(const struct jpeg_decompress_struct *jpeg)
     return down == chroma_down ? STAMP_PLANES_422 : down == 2 * chroma_down ? STAMP_PLANES_420 : -1;
 }
 
-/* The lines that follow a row group of `count` lines, on their way into the cache before they are written. */
+/* Call the lines that follow a row group of `count` lines into the cache before they are written; the last group's lie
+ * beyond the plane, where nothing is touched. */
 static void prefetch_lines(const stamp_decoder *d, const uint8_t *row, int count, unsigned width)
 {
     for (int i = count; i < 2 * count; i++)
         for (unsigned x = 0; x < width; x += 64)
-            __builtin_prefetch(row + (size_t)i * d->geometry.stride + x, 1, 3);
+            __builtin_prefetch((const void *)((uintptr_t)row + (size_t)i * d->geometry.stride + x), 1, 3);
 }
 
 /* The samples as coded, straight into the slot; colour conversion and upsampling are left to the mosaic. */

@@ -246,13 +246,14 @@ static int resample_converted(const stamp_mosaic *m, stamp_workspace *w, const s
     return STAMP_OK;
 }
 
-/* Lines of memory that are asked for before they are summed: decoded tiles lie in the outer caches. */
+/* Rows that are asked for so long before they are summed: decoded tiles lie in the outer caches. */
 enum { STAMP_ROWS_AHEAD = 10 };
 
-static void prefetch_row(const uint8_t *row, int n)
+/* The address may lie beyond the pool: nothing is read. */
+static void prefetch_row(uintptr_t row, int n)
 {
     for (int x = 0; x < n; x += 64)
-        __builtin_prefetch(row + x, 0, 3);
+        __builtin_prefetch((const void *)(row + (size_t)x), 0, 3);
 }
 
 /*
@@ -288,7 +289,7 @@ static void sum_down_planes(const stamp_mosaic *m, const stamp_workspace *w, con
                 w->rows[k] = p + (size_t)y * stride;
             }
             for (int k = 0; k < used - 1; k++)
-                prefetch_row(w->rows[used - 1] + (size_t)(STAMP_ROWS_AHEAD + k) * stride, stop - x);
+                prefetch_row((uintptr_t)w->rows[used - 1] + (size_t)(STAMP_ROWS_AHEAD + k) * stride, stop - x);
             w->kernels->sum_down(w->rows, ay->weight + (size_t)i * (size_t)ay->taps, used, stop - x,
                                  w->lines + (size_t)(i - first) * w->line + (x - left));
         }

@@ -21,10 +21,10 @@ from stamp_deploy.slide import open_slide
 from stamp_deploy.tiles import TileStatus, open_tiles
 from stamp_deploy.tissue import TissueRule, find_tissue
 
-BOUNDS = {"as coded": (0.5, 4.0, 40), "422": (2.5, 15.0, 160), "420": (1.6, 10.0, 160)}
+BOUNDS = {"as coded": (0.3, 4.0, 30), "422": (2.2, 14.0, 145), "420": (1.2, 8.0, 140)}
 """Mean, 99th percentile and maximum of the error, grey levels of 255. With 4:2:2 libjpeg-turbo halves the chroma, which
 is half as wide already, along with the luma; with 4:2:0 it keeps the chroma whole."""
-COSINE_BOUND, SPEARMAN_BOUND = 0.995, 0.97
+COSINE_BOUND, SPEARMAN_BOUND = 0.9995, 0.975
 
 
 def read(path: Path, factor: float, *, exact: bool) -> NDArray[np.uint8]:
@@ -87,10 +87,11 @@ def test_averaging_planes_is_averaging_pixels(tissue: NDArray[np.uint8], tmp_pat
     """At full scale the default differs from `exact` only in the order of averaging and colour conversion."""
     path = write_slide(tmp_path / "a.svs", tissue, tile=240, coding=coding, quality=75)
     error = np.abs(read(path, 1.9794, exact=False).astype(int) - read(path, 1.9794, exact=True))
-    found = f"mean {error.mean():.3f}, p99 {np.percentile(error, 99):.1f}, maximum {error.max()}"
-    assert error.mean() <= 0.5, found
+    found = f"{coding}: mean {error.mean():.3f}, p99 {np.percentile(error, 99):.1f}, maximum {error.max()}"
+    print(found)
+    assert error.mean() <= 0.35, found
     assert np.percentile(error, 99) <= 5, found
-    assert error.max() <= 40, found
+    assert error.max() <= 32, found
 
 
 def agreement(a: tuple[NDArray, NDArray], b: tuple[NDArray, NDArray]) -> tuple[float, float]:  # type: ignore[type-arg]
@@ -115,6 +116,7 @@ def test_scores_of_a_bundle_agree(pair: tuple[NDArray[np.uint8], NDArray[np.uint
     finally:
         engine.close()
     cosine, rank = agreement(*outputs)
+    print(f"bundle: cosine {cosine:.5f}, Spearman {rank:.4f}")
     assert cosine >= COSINE_BOUND, cosine
     assert rank >= SPEARMAN_BOUND, rank
 

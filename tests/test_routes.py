@@ -32,6 +32,10 @@ class Given:
 CASES = ("jpeg-tiff", "openslide", "pyvips", "dicom", "dicom-two-files", "jpeg-2000", "stripped", "raw", "deflate")
 
 
+LEVEL_BOUNDS = {"osp_boxes.tiff": 0.6, "tcga-cr-7395-01a-01-ts1.svs": 11}
+"""Mean difference between a file's own coarser level and an average of its finest: that file's making, not ours."""
+
+
 @pytest.fixture(params=CASES)
 def given(request: pytest.FixtureRequest, tmp_path: Path) -> Given:
     kind = request.param
@@ -131,9 +135,12 @@ def test_resampled_tiles_agree_with_area_averages(given: Given, factor: float) -
                 assert error.max() <= 0.6
             elif direct:
                 # chroma is averaged before it is converted: saturated colours differ in a few pixels
-                assert error.mean() <= 0.6
+                assert error.mean() <= 0.5
+                assert error.max() <= 20
+            elif plan.level == 0:
+                assert error.mean() <= 5  # of a texture that is rougher than tissue
             else:
-                assert error.mean() <= 10
+                assert error.mean() <= LEVEL_BOUNDS[given.path.name]
 
 
 def area_average(image: NDArray[np.float64], span: float, size: int) -> NDArray[np.float64]:

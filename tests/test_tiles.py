@@ -18,8 +18,10 @@ from slide_factory import damage, texture, write_slide
 
 from stamp_deploy import _tiler
 from stamp_deploy.grid import TileSet, make_grid, select_tiles
+from stamp_deploy.memory import fresh_pages
+from stamp_deploy.plan import ReadPlan
 from stamp_deploy.slide import open_slide
-from stamp_deploy.tiles import StageTimes, TileStatus, open_tiles
+from stamp_deploy.tiles import StageTimes, TileSource, TileStatus, open_tiles
 
 NATIVE_BOUND = 1
 
@@ -265,3 +267,57 @@ def test_a_worker_refuses_a_job_of_another_size() -> None:
 
 def test_times_start_at_nothing() -> None:
     assert StageTimes().storage_tiles == 0
+
+
+def test_a_pool_that_grows_keeps_what_it_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from stamp_deploy import jpeg_route
+
+    path = write_slide(tmp_path / "a.svs", texture(700, 900), tile=64, coding="420")
+    want, _, _ = read_all(path, "jpeg-tiff", tile_px=50, target_mpp=0.5 * 1.3, mpp=0.5)
+    monkeypatch.setattr(jpeg_route, "ROOM_BYTES", 1)
+    monkeypatch.setattr(jpeg_route, "LIVE_BYTES", 1)
+    pixels, status, _ = read_all(path, "jpeg-tiff", tile_px=50, target_mpp=0.5 * 1.3, mpp=0.5, threads=2)
+    assert (status == TileStatus.OK).all()
+    np.testing.assert_array_equal(pixels, want)
+
+
+@pytest.mark.parametrize("shape", [(3, 5, 7), (0, 4), (1,)])
+def test_fresh_pages_are_zeros_to_write_to(shape: tuple[int, ...]) -> None:
+    pages = fresh_pages(shape)
+    assert pages.shape == shape
+    assert pages.dtype == np.uint8
+    assert pages.flags.c_contiguous
+    assert not pages.any()
+    pages[...] = 7
+    assert (pages == 7).all()
+
+
+def test_the_slot_that_was_freed_last_is_filled_next(cmu_slide: Path) -> None:
+    """A consumer that keeps up sees three slots at most (one its own, one filled, one being filled), of however many."""
+    wanted = threading.Semaphore(0)
+    with open_slide(cmu_slide, mpp=0.5) as slide:
+        tiles = select_tiles(make_grid(slide, target_mpp=0.5, tile_px=64), None, 0.0)
+
+    class Waits:
+        """A reader that fills a slot when it is told to."""
+
+        plan, order = ReadPlan("jpeg-tiff", 0, 1, 1.0, 1.0, ""), np.arange(len(tiles))
+
+        def fill(self, index: NDArray[np.int64], *_: object) -> NDArray[np.uint8]:
+            wanted.acquire()
+            return np.zeros(len(index), np.uint8)
+
+        def stop(self) -> None:
+            wanted.release()
+
+        def close(self) -> None:
+            pass
+
+    seen = []
+    with TileSource(Waits(), tiles, 32, 6, float("inf"), fresh_pages) as source:
+        batches = iter(source)
+        for _ in range(len(tiles) // 32):
+            wanted.release()
+            seen.append(next(batches).pixels.ctypes.data)
+    assert len(seen) > 6
+    assert len(set(seen)) <= 3

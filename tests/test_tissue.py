@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from stamp_deploy import tissue
 from stamp_deploy.errors import BundleError
 from stamp_deploy.slide import open_slide
 from stamp_deploy.tissue import TissueMask, TissueRule, find_tissue, find_tissue_in
@@ -137,3 +138,16 @@ def test_a_rule_survives_json_and_refuses_what_it_does_not_know() -> None:
     for bad in ({"method": "neural"}, {"colour": 1}):
         with pytest.raises(BundleError):
             TissueRule.from_dict(bad)
+
+
+@pytest.mark.parametrize("mpp", [2.0, 8.0])
+def test_bands_leave_no_seam(cmu_slide: Path, monkeypatch: pytest.MonkeyPatch, mpp: float) -> None:
+    """The mask is computed band by band: the same mask, whatever the bands' height."""
+    with open_slide(cmu_slide) as slide:
+        rgb = slide.thumbnail(500)
+    monkeypatch.setattr(tissue, "BAND_ROWS", 10_000)
+    whole, threshold = find_tissue_in(rgb, RULE, mpp=mpp)
+    monkeypatch.setattr(tissue, "BAND_ROWS", 17)
+    bands, again = find_tissue_in(rgb, RULE, mpp=mpp)
+    assert again == threshold
+    np.testing.assert_array_equal(bands, whole)
