@@ -101,7 +101,7 @@ def cli(log_level: str) -> None:
 @click.argument("slide", type=click.Path(path_type=Path))
 @click.option("--bundle", type=click.Path(path_type=Path), required=True, help="The model: a bundle folder.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Result folder to be made.")
-@click.option("--mpp", type=float, help="Microns per pixel at full resolution, where the slide records none.")
+@click.option("--mpp", type=float, help="Microns per pixel at full resolution; outranks what the slide records.")
 @click.option("--batch", type=int, default=32, show_default=True, help="Tiles handed to the engine at once.")
 @click.option("--threads", type=int, default=0, help="Decoding and engine threads; 0 is every core.  [default: 0]")
 @click.option("--engine", default="auto", show_default=True, help="auto, onnxruntime, openvino, tensorrt, ...")
@@ -139,7 +139,7 @@ def infer(
 
 @cli.command()
 @click.argument("slide", type=click.Path(path_type=Path))
-@click.option("--mpp", type=float, help="Microns per pixel at full resolution, where the slide records none.")
+@click.option("--mpp", type=float, help="Microns per pixel at full resolution; outranks what the slide records.")
 @click.option("--target-mpp", type=float, default=0.5, show_default=True, help="Resolution the model wants.")
 @click.option("--tile-px", type=int, default=224, show_default=True, help="Tile size the model wants.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")

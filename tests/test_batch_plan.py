@@ -60,6 +60,17 @@ def test_manifest_gives_mpp_and_case(tmp_path: Path) -> None:
     assert [slide.state for slide in _plan(entries, tmp_path / "out").slides] == ["run", "run"]
 
 
+def test_mpp_for_all_is_for_slides_that_record_none(tmp_path: Path) -> None:
+    _files(tmp_path, nompp="1", other="2")
+    plan = _plan(expand_inputs([tmp_path]), tmp_path / "out", mpp=0.25)
+    found = {slide.path.stem: (slide.state, slide.mpp, slide.facts and slide.facts.mpp_x) for slide in plan.slides}
+    assert found == {"nompp": ("run", 0.25, 0.25), "other": ("run", None, 0.5)}
+    keys = {slide.path.stem: slide.key for slide in plan.slides}
+    assert keys["nompp"].endswith("-mpp0.25") and "mpp" not in keys["other"]
+    again = _plan(expand_inputs([tmp_path]), tmp_path / "out", mpp=0.25, is_done=lambda key: key in keys.values())
+    assert [(slide.state, slide.key) for slide in again.slides] == [("done", slide.key) for slide in plan.slides]
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -20,24 +20,20 @@ EXTENSIONS = frozenset(
 
 @dataclass(frozen=True)
 class Entry:
-    """A slide as asked for."""
+    """A slide as asked for; its `mpp` is a manifest's and outranks what the slide records."""
 
     path: Path
     mpp: float | None = None
     case_id: str = ""
 
 
-def expand_inputs(
-    inputs: Iterable[Path], *, mpp: float | None = None, skip: Path | None = None
-) -> list[Entry]:
+def expand_inputs(inputs: Iterable[Path], *, skip: Path | None = None) -> list[Entry]:
     """Turn files, folders, globs and CSV manifests into slides.
 
     Parameters
     ----------
     inputs : iterable of Path
         A folder is searched for files with a slide's extension, sub-folders included, hidden ones not.
-    mpp : float, optional
-        Microns per pixel for slides whose manifest row gives none.
     skip : Path, optional
         A folder not to search (the output).
 
@@ -49,14 +45,14 @@ def expand_inputs(
     entries: list[Entry] = []
     for item in inputs:
         if item.is_dir():
-            entries += [Entry(path, mpp) for path in find_slides(item, skip=skip)]
+            entries += [Entry(path) for path in find_slides(item, skip=skip)]
         elif item.suffix.lower() == ".csv":
-            entries += read_manifest(item, mpp=mpp)
+            entries += read_manifest(item)
         elif not item.exists() and glob.has_magic(str(item)):
             matches = sorted(glob.glob(str(item), recursive=True))
-            entries += [Entry(Path(match), mpp) for match in matches if Path(match).is_file()]
+            entries += [Entry(Path(match)) for match in matches if Path(match).is_file()]
         else:
-            entries.append(Entry(item, mpp))
+            entries.append(Entry(item))
     unique: dict[str, Entry] = {}
     for entry in entries:
         unique.setdefault(os.path.abspath(entry.path), entry)
@@ -101,7 +97,7 @@ def _one_per_series(paths: list[Path]) -> list[Path]:
     return list(first.values())
 
 
-def read_manifest(path: Path, *, mpp: float | None = None) -> list[Entry]:
+def read_manifest(path: Path) -> list[Entry]:
     """Read a CSV manifest with the columns ``slide`` and, optionally, ``mpp`` and ``case_id``.
 
     Slides are relative to the manifest's folder.
@@ -131,16 +127,14 @@ def read_manifest(path: Path, *, mpp: float | None = None) -> list[Entry]:
         name = (row.get("slide") or "").strip()
         if not name or None in row:
             raise UsageError(f"manifest row {number} has no slide or too many values", path=path)
-        entries.append(
-            Entry(path.parent / name, _parse_mpp(row, number, path, mpp), (row.get("case_id") or "").strip())
-        )
+        entries.append(Entry(path.parent / name, _parse_mpp(row, number, path), (row.get("case_id") or "").strip()))
     return entries
 
 
-def _parse_mpp(row: dict[str, str], number: int, path: Path, default: float | None) -> float | None:
+def _parse_mpp(row: dict[str, str], number: int, path: Path) -> float | None:
     text = (row.get("mpp") or "").strip()
     if not text:
-        return default
+        return None
     try:
         value = float(text)
     except ValueError:

@@ -24,7 +24,7 @@ class BatchOptions:
     out : Path
         Folder of the results.
     infer : InferOptions
-        How each slide is scored; its ``mpp`` holds for slides whose manifest row gives none.
+        How each slide is scored; its ``mpp`` holds for slides that record none and whose manifest row gives none.
     require_signature : Path, optional
         Public key that must have signed the bundle.
     shard : (int, int)

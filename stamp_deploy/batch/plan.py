@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import DiskError, EngineError, SlideError, StampError, UsageError
+from ..errors import DiskError, EngineError, MppError, SlideError, StampError, UsageError
 from .inputs import Entry
 
 SAMPLE_BYTES = 1 << 20
@@ -155,6 +155,7 @@ def plan_batch(
     is_done: Callable[[str], bool],
     bytes_per_tile: int,
     tile_span_um: float,
+    mpp: float | None = None,
     shard: tuple[int, int] = (0, 1),
     on_slide: Callable[[int, int], None] = lambda done, total: None,
 ) -> Plan:
@@ -174,6 +175,9 @@ def plan_batch(
         Estimated bytes of output a tile.
     tile_span_um : float
         Side of a tile in microns.
+    mpp : float, optional
+        Microns per pixel of the slides that record none and are given none: one value for a folder of many must not
+        outrank what each slide says of itself.
     shard : (int, int)
         Keep the slides whose fingerprint falls in shard i of n. Membership depends on the slide's bytes
         only, so that shards that start at different times, with files arriving, never miss one.
@@ -204,7 +208,7 @@ def plan_batch(
                 findings.append(
                     Finding("duplicate-name", slide.path.name, f"different bytes; result is {slide.key}")
                 )
-            by_key[slide.key] = slide = _examine(slide, probe, is_done)
+            by_key[slide.key] = slide = _examine(slide, probe, is_done, mpp)
             alike[slide.fingerprint].append(slide)
         if slide.state == "bad":
             kind, _, detail = slide.reason.partition(": ")
@@ -243,11 +247,22 @@ def _identify(entry: Entry) -> PlannedSlide:
     )
 
 
-def _examine(slide: PlannedSlide, probe: Probe, is_done: Callable[[str], bool]) -> PlannedSlide:
-    if is_done(slide.key):
-        return replace(slide, state="done", reason="finished result found")
+def _examine(
+    slide: PlannedSlide, probe: Probe, is_done: Callable[[str], bool], mpp: float | None
+) -> PlannedSlide:
+    tries = [slide]
+    if mpp is not None and slide.mpp is None:
+        tries.append(replace(slide, mpp=mpp, key=f"{slide.key}-mpp{mpp:g}"))
+    for one in tries:
+        if is_done(one.key):
+            return replace(one, state="done", reason="finished result found")
     try:
-        return replace(slide, facts=probe(slide.path, slide.mpp))
+        try:
+            return replace(slide, facts=probe(slide.path, slide.mpp))
+        except MppError:
+            if slide is tries[-1]:
+                raise
+            return replace(tries[-1], facts=probe(slide.path, mpp))
     except (DiskError, EngineError):  # no process can be started: no slide's fault
         raise
     except StampError as error:

@@ -52,7 +52,7 @@ def local_executor(options: BatchOptions) -> Executor:
 
 def make_plan(inputs: Sequence[Path], options: BatchOptions, bundle: Bundle, view: View) -> Plan:
     """Look at everything and change nothing, the log of the probing process apart."""
-    entries = expand_inputs(inputs, mpp=options.infer.mpp, skip=options.out)
+    entries = expand_inputs(inputs, skip=options.out)
     log = options.state / f"probe-{os.getpid()}.log" if options.state.is_dir() else Path(os.devnull)
     probe = SafeProbe(WorkerConfig({"bundle": None}, log))
     try:
@@ -63,6 +63,7 @@ def make_plan(inputs: Sequence[Path], options: BatchOptions, bundle: Bundle, vie
             is_done=lambda key: is_done(options.out / key),
             bytes_per_tile=8 * (bundle.embedding_dim + len(bundle.pathways)) + 64,
             tile_span_um=bundle.tile_px * bundle.mpp,
+            mpp=options.infer.mpp,
             shard=options.shard,
             on_slide=view.planning,
         )

@@ -238,12 +238,13 @@ class Watch:
 
     def _arrived(self, path: Path, priority: int) -> None:
         plan = plan_batch(
-            [Entry(path, self._options.infer.mpp)],
+            [Entry(path)],
             self._options.out,
             probe=self._probe,
             is_done=lambda key: is_done(self._options.out / key),
             bytes_per_tile=0,
             tile_span_um=self._bundle.tile_px * self._bundle.mpp,
+            mpp=self._options.infer.mpp,
         )
         for slide in plan.slides:
             known = slide.key in self.batch.slides
