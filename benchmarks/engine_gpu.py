@@ -23,6 +23,7 @@ from stamp_deploy.engine import Engine, open_engine
 from stamp_deploy.engine.cuda import visible_gpus
 from stamp_deploy.engine.golden import check_engine
 from stamp_deploy.errors import StampError
+from stamp_deploy.export.attention import plain_attention
 from stamp_deploy.export.onnx_graph import Encoder
 from stamp_deploy.infer import conclude, prepare, score
 
@@ -82,10 +83,13 @@ def matrix_peak() -> dict[str, float]:
 
 
 def flops_a_tile(encoder: torch.nn.Module, tile_px: int) -> float:
-    """Floating-point operations of one tile, counted by torch (a multiply-add is two)."""
+    """Floating-point operations of one tile, counted by torch (a multiply-add is two).
+
+    Attention is counted in its plain form: the counter does not know the fused one of every device.
+    """
     from torch.utils.flop_counter import FlopCounterMode
 
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    with plain_attention(encoder), FlopCounterMode(display=False) as counter, torch.no_grad():
         encoder.eval()(torch.zeros(1, tile_px, tile_px, 3, dtype=torch.uint8))
     return float(counter.get_total_flops())
 
