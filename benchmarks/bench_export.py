@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from engine_models import make_bundle, random_model, tissue_tiles
+from engine_models import fit_head, make_bundle, random_model, tissue_tiles
 
 from stamp_deploy.site_check import machine
 
@@ -77,6 +77,7 @@ def export(name: str, tiles: int) -> dict[str, Any]:
     """Export a random model and say what it took, in this process."""
     model, pfm = random_model(name)
     pixels, _ = tissue_tiles(tiles, pfm.tile_px, quick=True)
+    fit_head(model, pfm, pixels)  # a random head hardly tells a few tiles apart, which no correlation can be judged on
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         bundle = make_bundle(model, pfm, pixels, Path(folder, "bundle"))
