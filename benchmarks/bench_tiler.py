@@ -47,7 +47,7 @@ from stamp_deploy.tissue import TissueRule, find_tissue
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(Path(__file__).parent))
 
-from rivals import Read, installed  # noqa: E402
+from rivals import Read, installed, versions  # noqa: E402
 
 DATA = Path(os.environ.get("STAMP_TEST_DATA", ROOT.parent / "shared" / "data"))
 TILE, TARGET = 224, 0.5
@@ -333,6 +333,7 @@ def to_markdown(report: dict[str, Any]) -> str:
                 cells.append("{:,.0f} ({:,.0f})".format(*middle(values)) if values else "")
             lines.append(f"| {reader} | {cells[0]} | {cells[1]} |")
         lines.append("")
+    lines += [f"Readers: {'; '.join(report['readers'].values())}.", ""]
     if report["not_installed"]:
         lines += [f"Not installed here, so not measured: {', '.join(report['not_installed'])}.", ""]
     missed = report["missed"]
@@ -363,7 +364,9 @@ def run(*, quick: bool) -> dict[str, Any]:
     if "OpenSlide" not in rivals:
         raise SystemExit("openslide-python and openslide-bin are needed to compare with")
     rounds = 3 if quick else 7
-    report: dict[str, Any] = {"machine": describe_machine(), "rounds": rounds, "not_installed": absent, "slides": {}}
+    report: dict[str, Any] = {
+        "machine": describe_machine(), "rounds": rounds, "not_installed": absent, "readers": versions(), "slides": {}
+    }  # fmt: skip
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         Ceiling.build(folder)
@@ -371,7 +374,7 @@ def run(*, quick: bool) -> dict[str, Any]:
             if quick and recode != "420":
                 continue
             slide = make_slide(folder, recode or "rgb", "200x160", recode=recode)
-            limit, sample = (1200, 48) if quick else (None, 160)
+            limit, sample = (1200, 48) if quick else (None, 128)
             cases = {
                 "40x": case(slide, 0.25, limit, sample),
                 "20x": case(slide, 0.5, 2000 if quick else 6000, 2 * sample),

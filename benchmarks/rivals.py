@@ -2,10 +2,14 @@
 
 Each takes a slide, the corners of tiles (level-0 pixels) and how many level-0 pixels a tile covers, and gives back how
 many tiles it read; it is opened and closed inside, as a pipeline would do for a slide.
+
+All from PyPI; those that are not installed are left out: pip install openslide-python openslide-bin tiffslide pyvips
+pyvips-binary fastslide hs2p.
 """
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path
@@ -61,7 +65,7 @@ def fastslide_reader(path: Path, corners: NDArray[np.int64], span: int, tile: in
 
 
 def hs2p_reader(path: Path, corners: NDArray[np.int64], span: int, tile: int) -> int:
-    """hs2p's own reader, with the back end that it picks itself."""
+    """hs2p's own reader, with the back end that it picks itself (OpenSlide, where cuCIM and libvips do not serve)."""
     from hs2p.wsi.reader import open_slide
 
     with open_slide(path) as slide:
@@ -87,3 +91,12 @@ def installed() -> tuple[dict[str, Read], list[str]]:
     """The readers that can be imported here, and the names of those that cannot."""
     here = {name: read for name, (module, read) in RIVALS.items() if importlib.util.find_spec(module) is not None}
     return here, [name for name in RIVALS if name not in here]
+
+
+def versions() -> dict[str, str]:
+    """The release of every reader that can be imported here."""
+    by_module = importlib.metadata.packages_distributions()
+    return {
+        name: ", ".join(f"{d} {importlib.metadata.version(d)}" for d in sorted(set(by_module.get(RIVALS[name][0], []))))
+        for name in installed()[0]
+    }

@@ -5,6 +5,7 @@ tifffile walks the directories, in Python: no C code of ours parses a file's str
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from .backends import Level
 from .errors import SlideError
+from .memory import release_memory
 
 JPEG, RGB, YCBCR = 7, 2, 6
 DCT_SCALES = (1, 2, 4, 8)
@@ -83,7 +85,11 @@ def _read_levels(path: Path, levels: tuple[Level, ...], key: tuple[int, ...]) ->
     try:
         with tifffile.TiffFile(path) as tiff:
             pages = [page for page in tiff.pages if isinstance(page, tifffile.TiffPage)]
-            return tuple(_read_level(pages, level) for level in levels)
+            found = tuple(_read_level(pages, level) for level in levels)
+        del tiff, pages
+        gc.collect(1)  # the pages refer to each other, and hold every offset as an object
+        release_memory()
+        return found
     except OSError:
         raise
     except Exception as error:

@@ -293,7 +293,7 @@ def test_fresh_pages_are_zeros_to_write_to(shape: tuple[int, ...]) -> None:
 
 
 def test_the_slot_that_was_freed_last_is_filled_next(cmu_slide: Path) -> None:
-    """A consumer that keeps up sees three slots at most (one its own, one filled, one being filled), of however many."""
+    """A consumer that keeps up sees three slots at most (its own, a filled one, one being filled)."""
     wanted = threading.Semaphore(0)
     with open_slide(cmu_slide, mpp=0.5) as slide:
         tiles = select_tiles(make_grid(slide, target_mpp=0.5, tile_px=64), None, 0.0)
