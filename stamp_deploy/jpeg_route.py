@@ -30,8 +30,8 @@ LIVE_BYTES = 4 << 20
 """Decoded storage tiles of one job: few enough to be assembled out of a cache."""
 ROOM_BYTES = 64 << 20
 """The pool's size at first; what no storage tile has been put into takes no memory."""
-SHARE = 8
-"""Tiles of a job for each thread at least: it costs 0.1 ms of Python, and at its end threads wait for each other."""
+ALONE, SHARE = 4, 8
+"""Tiles of a job at least, for one thread and for each of several: at its end threads wait for each other."""
 POOL_BYTES = 1 << 30
 """Decoded storage tiles that are held at most; a slide that needs more is refused."""
 
@@ -121,7 +121,8 @@ class JpegReader:
         while self._decoded_to < end and not late():
             self._run(self._next_cells(end), index[:0], out[:0], status[:0])
         if not late():
-            ahead = self._decoded_to - end < len(index)
+            # one thread waits for nobody: it decodes just before it assembles, and holds half as much
+            ahead = len(self._workers) > 1 and self._decoded_to - end < len(index)
             cells = self._next_cells(end + self._piece) if ahead else index[:0]
             self._run(cells, index, out, status)
         self._served = end
@@ -129,7 +130,8 @@ class JpegReader:
     @staticmethod
     def _tiles_of_a_job(span_x: float, span_y: float, storage: Storage, threads: int) -> int:
         touched = (span_x / storage.tile_w + 0.5) * (span_y / storage.tile_h + 0.5)
-        return max(SHARE * threads, int(LIVE_BYTES / (touched * storage.slot_bytes)))
+        least = ALONE if threads == 1 else SHARE * threads
+        return max(least, int(LIVE_BYTES / (touched * storage.slot_bytes)))
 
     @property
     def pool_tiles(self) -> int:
