@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import shutil
 import statistics
 import subprocess
@@ -42,6 +41,7 @@ from stamp_deploy.batch.worker_process import WorkerConfig  # noqa: E402
 from stamp_deploy.bundle import load_bundle  # noqa: E402
 from stamp_deploy.config import InferOptions  # noqa: E402
 from stamp_deploy.infer import prepare  # noqa: E402
+from stamp_deploy.site_check import machine  # noqa: E402
 
 DATA = Path(os.environ.get("STAMP_TEST_DATA", ROOT.parent / "shared" / "data"))
 DEVICE = (sys.executable, str(Path(__file__).with_name("device_worker.py")))
@@ -340,7 +340,7 @@ def main() -> None:
         "geojson_20k_s": parts["geojson"]["seconds"],
         "geojson_20k_s_spread": parts["geojson"]["spread"],
         "quick": chosen.quick,
-        "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores",
+        "machine": "{processor}, {cores} cores".format_map(machine()),
         "parts": parts,
     }
     results = ROOT / "benchmarks" / "results"

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import threading
 import time
@@ -23,6 +22,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
+from stamp_deploy.site_check import machine
 from stamp_deploy.training.gene_sets import GeneSets
 from stamp_deploy.training.scoring import score
 
@@ -156,7 +156,7 @@ def main() -> None:
             found[method] = summary(runs)
     found |= {
         "spots": spots, "genes": GENES, "sets": SETS, "genes_a_spot": DETECTED, "repeats": options.repeats,
-        "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores",
+        "machine": "{processor}, {cores} cores".format_map(machine()),
         "counts_mb": round((counts.data.nbytes + counts.indices.nbytes) / 2**20),
         "peak_above_counts_mb": memory.above,
         "beside_pyucell": beside_pyucell(counts[: min(BESIDE, spots // 5)], genes, sets, options.repeats),

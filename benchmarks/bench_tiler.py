@@ -36,7 +36,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stamp_deploy import _tiler
+from stamp_deploy import _tiler, site_check
 from stamp_deploy.grid import TileSet, make_grid, select_tiles
 from stamp_deploy.serving import Serving, Storage
 from stamp_deploy.slide import open_slide
@@ -273,12 +273,9 @@ def keys_of(cases: dict[str, Case]) -> dict[str, float]:
 
 
 def describe_machine() -> dict[str, Any]:
-    model = next(
-        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
-        platform.machine(),
-    )
+    facts = site_check.machine()
     return {
-        "cpu": model, "cores": len(os.sched_getaffinity(0)), "load_at_start": os.getloadavg()[0],
+        "cpu": facts["processor"], "cores": facts["cores"], "load_at_start": os.getloadavg()[0],
         "python": platform.python_version(), "core": _tiler.build_info(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }  # fmt: skip

@@ -130,7 +130,12 @@ def slide_key(path: Path, digest: str, mpp: float | None = None) -> str:
     An mpp given by the user is part of it: with another one, the finished result is not the wanted one.
     """
     stem = re.sub(r"[^\w.-]", "_", path.stem)[:80].lstrip(".") or "slide"
-    return f"{stem}-{digest[:12]}" + (f"-mpp{mpp:g}" if mpp is not None else "")
+    key = f"{stem}-{digest[:12]}"
+    return key if mpp is None else _key_at(key, mpp)
+
+
+def _key_at(key: str, mpp: float) -> str:
+    return f"{key}-mpp{mpp:g}"
 
 
 def parse_shard(text: str) -> tuple[int, int]:
@@ -252,22 +257,21 @@ def _examine(
 ) -> PlannedSlide:
     tries = [slide]
     if mpp is not None and slide.mpp is None:
-        tries.append(replace(slide, mpp=mpp, key=f"{slide.key}-mpp{mpp:g}"))
+        tries.append(replace(slide, mpp=mpp, key=_key_at(slide.key, mpp)))
     for one in tries:
         if is_done(one.key):
             return replace(one, state="done", reason="finished result found")
-    try:
+    for one in tries:
         try:
-            return replace(slide, facts=probe(slide.path, slide.mpp))
-        except MppError:
-            if slide is tries[-1]:
-                raise
-            return replace(tries[-1], facts=probe(slide.path, mpp))
-    except (DiskError, EngineError):  # no process can be started: no slide's fault
-        raise
-    except StampError as error:
-        kind = "missing-mpp" if type(error).__name__ == "MppError" else "unreadable"
-        return replace(slide, state="bad", reason=f"{kind}: {error.cause}; {error.remedy}".rstrip("; "))
+            return replace(one, facts=probe(one.path, one.mpp))
+        except (DiskError, EngineError):  # no process can be started: no slide's fault
+            raise
+        except StampError as error:
+            kind = "missing-mpp" if isinstance(error, MppError) else "unreadable"
+            refused = replace(slide, state="bad", reason=f"{kind}: {error.cause}; {error.remedy}".rstrip("; "))
+            if kind == "unreadable":
+                break
+    return refused
 
 
 def _estimate(facts: SlideFacts, bytes_per_tile: int, tile_span_um: float) -> int:

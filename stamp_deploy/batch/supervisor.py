@@ -86,7 +86,8 @@ class Supervisor:
         """
         for last in (False, True):
             child = self._child = ChildProcess(self._setup, eager=not (last or first.task.solo))
-            child.send({"op": "run", **first.task.to_dict()})
+            if first.task.key in self._work:  # it may have failed in the worker before
+                child.send({"op": "run", **first.task.to_dict()})
             if self._wait_until_ready(child, first, listener, last):
                 return
             child.kill()

@@ -54,16 +54,17 @@ class Worker:
         prepare = threading.Thread(target=self._prepare_loop, name="prepare", daemon=True)
         try:
             config = self._incoming.get()
+            eager = config.get("eager", True)
             self._steps.start(config)
             threading.Thread(target=self._write_loop, name="write", daemon=True).start()
-            if config.get("eager", True):
+            if eager:
                 prepare.start()
             started = self._steps.load()
         except Exception as error:
             self._send("fatal", error=_describe(error))
             os._exit(2)
         self._send("ready", **started)
-        if not prepare.is_alive():
+        if not eager:
             prepare.start()
         while True:
             self._score_next()
@@ -89,16 +90,15 @@ class Worker:
                 last = time.monotonic()
                 self._send("progress", key=task.key, done=done, total=total)
 
-        failure: Exception | None = None
         try:
-            scored = self._steps.score(prepared, progress)
+            try:
+                scored = self._steps.score(prepared, progress)
+            finally:
+                relax()
+                with contextlib.suppress(StampError):
+                    self._steps.discard(prepared)
         except Exception as error:
-            failure = error
-        relax()
-        with contextlib.suppress(StampError):
-            self._steps.discard(prepared)
-        if failure is not None:
-            self._fail(task, failure)
+            self._fail(task, error)
             return
         # The writer may be busy with the last slide: waiting for it is no lack of headway.
         self._send("stage", key=task.key, stage="scored")
