@@ -19,7 +19,7 @@ EDIT   := PYTHONWARNINGS="ignore:Editable installation" $(PIP) --no-build-isolat
 SOURCE := pyproject.toml setup.py $(wildcard csrc/*.c csrc/*.h csrc/*.pyx csrc/*.pxd)
 
 # The tests of the compiled tiler, for the checked and sanitized builds.
-TILER_TESTS := $(wildcard tests/test_tile*.py tests/test_routes.py)
+TILER_TESTS := $(wildcard tests/tiles/test_*.py)
 
 .PHONY: demo test lint checked asan wheel wheel-check clean
 .DELETE_ON_ERROR:
@@ -56,7 +56,7 @@ $(STAMP)-test: $(STAMP)-torch $(SOURCE)
 	touch $@ $(STAMP)-demo
 
 # The package as a user installs it, but built with checks: PYTHONPATH puts it before the editable one.
-build/checked/.done: $(STAMP)-test $(SOURCE) $(wildcard stamp_deploy/*.py)
+build/checked/.done: $(STAMP)-test $(SOURCE) $(wildcard stamp_deploy/*.py stamp_deploy/*/*.py)
 	rm -rf build/checked
 	STAMP_CHECKED_BUILD=1 $(PIP) --no-build-isolation --no-deps --target build/checked .
 	touch $@
@@ -72,7 +72,7 @@ build/asan/test_core: $(STAMP)-build $(wildcard csrc/*.c csrc/*.h csrc/tests/*.c
 	mkdir -p build/asan
 	$(CC) -std=gnu11 -O1 -g -Wall -Wextra $(SANITIZE) -Icsrc csrc/tests/test_core.c csrc/*.c -ljpeg -lm -o $@
 
-build/sanitized/.done: $(STAMP)-test $(SOURCE) $(wildcard stamp_deploy/*.py)
+build/sanitized/.done: $(STAMP)-test $(SOURCE) $(wildcard stamp_deploy/*.py stamp_deploy/*/*.py)
 	rm -rf build/sanitized
 	STAMP_SANITIZED_BUILD=1 $(PIP) --no-build-isolation --no-deps --target build/sanitized .
 	touch $@

@@ -29,19 +29,19 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
-from bundle_factory import make_bundle  # noqa: E402
-from result_factory import make_result  # noqa: E402
+from support.bundle_factory import make_bundle  # noqa: E402
+from support.result_factory import make_result  # noqa: E402
 
-from stamp_deploy.batch.board import Settled  # noqa: E402
-from stamp_deploy.batch.executors.local import LocalExecutor  # noqa: E402
 from stamp_deploy.batch.options import BatchOptions  # noqa: E402
-from stamp_deploy.batch.plan import Plan  # noqa: E402
+from stamp_deploy.batch.planning.plan import Plan  # noqa: E402
 from stamp_deploy.batch.run import run_batch  # noqa: E402
-from stamp_deploy.batch.worker_process import WorkerConfig  # noqa: E402
+from stamp_deploy.batch.work_queue import Settled  # noqa: E402
+from stamp_deploy.batch.workers.local import LocalExecutor  # noqa: E402
+from stamp_deploy.batch.workers.process import WorkerConfig  # noqa: E402
 from stamp_deploy.bundle import load_bundle  # noqa: E402
+from stamp_deploy.checks.acceptance import machine  # noqa: E402
 from stamp_deploy.config import InferOptions  # noqa: E402
 from stamp_deploy.infer import prepare  # noqa: E402
-from stamp_deploy.site_check import machine  # noqa: E402
 
 DATA = Path(os.environ.get("STAMP_TEST_DATA", ROOT.parent / "shared" / "data"))
 DEVICE = (sys.executable, str(Path(__file__).with_name("device_worker.py")))
@@ -318,9 +318,7 @@ def markdown(found: dict[str, Any]) -> str:
 
 def main() -> None:
     """Run and write the results."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="smaller, under 50 s")
     parser.add_argument("--json", type=Path, help="write the numbers here")
     parser.add_argument("--markdown", type=Path, help="write the tables here")

@@ -38,17 +38,17 @@ from engine_models import (
 from numpy.typing import NDArray
 
 from stamp_deploy.bundle import Bundle
+from stamp_deploy.checks.acceptance import machine
 from stamp_deploy.engine import load_engine, open_engine
 from stamp_deploy.engine.golden import check_engine
+from stamp_deploy.engine.parity import TOLERANCES, Outputs
 from stamp_deploy.errors import ParityError, StampError
 from stamp_deploy.export import quantise
-from stamp_deploy.export.golden import GOLDEN_TILES, PARITY_TILES
-from stamp_deploy.export.onnx_graph import Encoder
+from stamp_deploy.export.graph.to_onnx import Encoder
+from stamp_deploy.export.parity_tiles import GOLDEN_TILES, PARITY_TILES
 from stamp_deploy.export.quantise import CALIBRATION_TILES
-from stamp_deploy.export.sides import run_torch
+from stamp_deploy.export.run_models import run_torch
 from stamp_deploy.export.source import run_facts
-from stamp_deploy.parity import TOLERANCES, Outputs
-from stamp_deploy.site_check import machine
 
 RESULTS = Path(__file__).resolve().parent / "results"
 MODEL = "lunit-vits16"

@@ -25,8 +25,8 @@ import torch
 from engine_models import make_bundle, random_model, tissue_tiles
 from numpy.typing import NDArray
 
-from stamp_deploy.export.onnx_graph import Encoder
-from stamp_deploy.site_check import machine
+from stamp_deploy.checks.acceptance import machine
+from stamp_deploy.export.graph.to_onnx import Encoder
 
 RESULTS = Path(__file__).resolve().parent / "results"
 MODELS = ("lunit-vits16", "uni", "virchow", "h-optimus-0")

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from stamp_deploy.site_check import machine
+from stamp_deploy.checks.acceptance import machine
 from stamp_deploy.training.gene_sets import GeneSets
 from stamp_deploy.training.scoring import score
 

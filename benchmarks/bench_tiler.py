@@ -36,12 +36,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stamp_deploy import _tiler, site_check
+from stamp_deploy import _tiler
+from stamp_deploy.checks import acceptance
 from stamp_deploy.grid import TileSet, make_grid, select_tiles
-from stamp_deploy.serving import Serving, Storage
 from stamp_deploy.slide import open_slide
-from stamp_deploy.tiff import TiffLevel, read_levels
+from stamp_deploy.slide.tiff import TiffLevel, read_levels
 from stamp_deploy.tiles import TileStatus, open_tiles
+from stamp_deploy.tiles.schedule import Serving, Storage
 from stamp_deploy.tissue import TissueRule, find_tissue
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -273,7 +274,7 @@ def keys_of(cases: dict[str, Case]) -> dict[str, float]:
 
 
 def describe_machine() -> dict[str, Any]:
-    facts = site_check.machine()
+    facts = acceptance.machine()
     return {
         "cpu": facts["processor"], "cores": facts["cores"], "load_at_start": os.getloadavg()[0],
         "python": platform.python_version(), "core": _tiler.build_info(),

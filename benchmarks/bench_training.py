@@ -30,7 +30,7 @@ from typing import Any
 
 import numpy as np
 
-from stamp_deploy.training.cohort_build import build_cohort
+from stamp_deploy.training.cohort.build import build_cohort
 from stamp_deploy.training.config import TrainConfig
 from stamp_deploy.training.evaluate import EvaluateOptions, evaluate
 from stamp_deploy.training.model import load_run
@@ -246,9 +246,9 @@ def refit(fold: str, args: argparse.Namespace) -> dict[str, float]:
     """One read-out for all: the product's ridge head, fitted on each run's embedding of the training sections with the
     same denoised Hallmark targets; r on the held-out section. What differs between rungs is the embedding alone."""
     from stamp_deploy.training.loop import validation_r
-    from stamp_deploy.training.predict import embed_tiles
-    from stamp_deploy.training.ridge_heads import set_ridge_heads
-    from stamp_deploy.training.start import prepare
+    from stamp_deploy.training.model.embed import embed_tiles
+    from stamp_deploy.training.model.ridge_heads import set_ridge_heads
+    from stamp_deploy.training.run_setup import prepare
 
     inner = {"samples": [s for s in SECTIONS if s != fold], "held_out": [], "validation": [fold]}
     start = prepare(settings(fold, args, ADAPT, inner))  # the held-out section is only scored, as validation would be
@@ -264,8 +264,8 @@ def refit(fold: str, args: argparse.Namespace) -> dict[str, float]:
 
 def floor_denoised(start: Any) -> float:
     """29 features + ridge on the denoised targets."""
-    from stamp_deploy.training.baselines import features29, fit_ridge_cv
     from stamp_deploy.training.metrics import section_median_r, section_z
+    from stamp_deploy.training.ridge import features29, fit_ridge_cv
 
     x = [section_z(features29(s.tiles, start.info.mpp)) for s in start.train]
     groups = [s.sample.id for s in start.train for _ in s.target]
@@ -313,7 +313,7 @@ def mean_over(ladder: dict[str, dict[str, Any]], rung: str, how: str) -> float:
 
 def synthetic(args: argparse.Namespace) -> dict[str, Any]:
     """r on a held-out synthetic section, over the programs that leave a trace in the picture, and shuffled."""
-    from stamp_deploy.training import synthetic as made
+    from stamp_deploy.export.demo import synthetic as made
 
     folder = args.work / "synthetic"
     seeds = (21, 22) if args.quick else (21, 22, 23, 24, 25, 26)
@@ -350,11 +350,11 @@ def loader_speed(args: argparse.Namespace) -> dict[str, Any]:
     """Tiles a second of the loader alone and of the training step, on the ladder's own data, interleaved."""
     import torch
 
-    from stamp_deploy.training.align import Alignment
     from stamp_deploy.training.data import Loader
     from stamp_deploy.training.memory import keep_memory
     from stamp_deploy.training.model import build_model
-    from stamp_deploy.training.start import prepare
+    from stamp_deploy.training.objective import Alignment
+    from stamp_deploy.training.run_setup import prepare
 
     keep_memory()
     torch.set_num_threads(1)
@@ -420,7 +420,7 @@ def markdown(d: dict[str, Any]) -> str:
         "29 features (ridge, penalty by cross-validation over the training sections, all z-scored within section; what",
         "`evaluate` calls the probe), so that rows differ by the embedding alone. Two more ways of reading show what",
         "hangs on the read-out: `own head` is the pathway head as gradient descent left it; `ridge, denoised` is",
-        "`head_final = \"ridge\"`, with the denoised targets that the runs learn from.",
+        '`head_final = "ridge"`, with the denoised targets that the runs learn from.',
         "Random gene sets: size-matched; that run's own head predicts other scores and cannot be compared.",
         "Shuffled: the targets of each training section are permuted among its spots. Its embedding stays near the",
         "frozen one, so ridge with true targets on it is another frozen row; its own head is the control.",

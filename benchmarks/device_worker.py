@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stamp_deploy.batch.steps import InferSteps
-from stamp_deploy.batch.worker import main
+from stamp_deploy.batch.workers.steps import InferSteps
+from stamp_deploy.batch.workers.worker import main
 from stamp_deploy.bundle import Bundle
 from stamp_deploy.engine.base import BatchedEngine, EngineInfo, EngineOutput
 from stamp_deploy.engine.onnxruntime import shapes

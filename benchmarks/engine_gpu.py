@@ -23,8 +23,8 @@ from stamp_deploy.engine import Engine, open_engine
 from stamp_deploy.engine.cuda import visible_gpus
 from stamp_deploy.engine.golden import check_engine
 from stamp_deploy.errors import StampError
-from stamp_deploy.export.attention import plain_attention
-from stamp_deploy.export.onnx_graph import Encoder
+from stamp_deploy.export.graph.attention import plain_attention
+from stamp_deploy.export.graph.to_onnx import Encoder
 from stamp_deploy.infer import conclude, prepare, score
 
 MODELS = {"ViT-S/16": "lunit-vits16", "ViT-L/16": "uni", "ViT-H/14": "virchow"}

@@ -28,7 +28,7 @@ cdef extern from "jpeg_tile.h" nogil:
     const char *stamp_decoder_message(const stamp_decoder *d)
     const uint8_t *stamp_decoder_read(stamp_decoder *d, int fd, uint64_t offset, size_t size, int *status)
 
-cdef extern from "rows.h" nogil:
+cdef extern from "kernels.h" nogil:
     ctypedef struct stamp_kernels:
         const char *name
     const stamp_kernels *stamp_kernels_best()

@@ -6,7 +6,7 @@
 #include <stdint.h>
 
 #include "planes.h"
-#include "rows.h"
+#include "kernels.h"
 
 /* Decoded storage tiles of one level, at the decoding scale. Coordinates are pixels at that scale. */
 typedef struct {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from stamp_deploy.parity import StageReport, to_table
+from stamp_deploy.engine.parity import StageReport, to_table
 
 STATEMENT = (
     "For research use only. Not a medical device; not for diagnosis. Slides from another scanner, stain or tissue "

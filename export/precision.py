@@ -14,11 +14,11 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from stamp_deploy.engine.half import convert, convert_file, save
+from stamp_deploy.engine.mixed_precision import convert, convert_file, save
+from stamp_deploy.engine.parity import Outputs, StageReport, compare
 from stamp_deploy.errors import UsageError
-from stamp_deploy.parity import Outputs, StageReport, compare
 
-from .golden import PARITY_TILES
+from .parity_tiles import PARITY_TILES
 from .quantise import CALIBRATION_TILES, quantise
 
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")

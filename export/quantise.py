@@ -22,8 +22,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from stamp_deploy.engine.parity import StageReport
 from stamp_deploy.errors import ParityError
-from stamp_deploy.parity import StageReport
 
 WAYS = ("dynamic", "static")
 CALIBRATION_TILES = 64
@@ -135,7 +135,7 @@ class Reader:
 
 def _speed(path: Path, tiles: NDArray[np.uint8]) -> float:
     """Tiles/s, the best of three batches."""
-    from .sides import open_cpu
+    from .run_models import open_cpu
 
     session = open_cpu(path)
     batch = tiles[:16]

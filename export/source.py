@@ -16,7 +16,7 @@ from stamp_deploy.bundle import sha256_file
 from stamp_deploy.errors import UsageError
 
 from .export import Source
-from .golden import spread
+from .parity_tiles import spread
 
 
 def read_run(run: Path, name: str, heads: Path | None = None) -> Source:
@@ -121,7 +121,7 @@ def read_heads(folder: Path, embedding_dim: int) -> list[tuple[nn.Module, dict[s
     UsageError
         A head was trained on embeddings of another length.
     """
-    from stamp_deploy.training.slide_heads import load_heads
+    from stamp_deploy.training.heads.train import load_heads
 
     found = []
     for head, facts in load_heads(folder):

@@ -46,7 +46,7 @@ def export(
     bundle = export_run(run, out, precision=precision, tiles=tiles, heads=heads, name=name, overwrite=overwrite)
     click.echo(describe(bundle))
     if triton is not None:
-        from stamp_deploy.triton import write_repository
+        from stamp_deploy.bundle.triton import write_repository
 
         write_repository(bundle, triton, overwrite=overwrite)
     click.echo(f"bundle  {out}  {bundle.sha256[:12]}")

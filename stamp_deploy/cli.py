@@ -145,7 +145,7 @@ def infer(
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def inspect(slide: Path, mpp: float | None, target_mpp: float, tile_px: int, as_json: bool) -> None:
     """What a SLIDE is, which route and level would be read, and why."""
-    from .inspect import describe
+    from .checks.inspect import describe
 
     report = describe(slide, mpp=mpp, target_mpp=target_mpp, tile_px=tile_px)
     click.echo(json.dumps(report.to_dict(), indent=2) if as_json else report.to_text())
@@ -155,7 +155,7 @@ def inspect(slide: Path, mpp: float | None, target_mpp: float, tile_px: int, as_
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def doctor(as_json: bool) -> None:
     """Versions, libraries, engines and GPU of this machine, with a self-test."""
-    from .doctor import run_checks
+    from .checks.doctor import run_checks
 
     report = run_checks()
     click.echo(json.dumps(report.to_dict(), indent=2) if as_json else report.to_text())

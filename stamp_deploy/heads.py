@@ -166,9 +166,7 @@ def _run(
 ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
     """logits float64 [C] and attention float32 [N], checked."""
     try:
-        answers = session.run(
-            ["logits", "attention"], {"embeddings": np.ascontiguousarray(embedding, np.float32)}
-        )
+        answers = session.run(["logits", "attention"], {"embeddings": np.ascontiguousarray(embedding, np.float32)})
     except Exception as error:
         raise BundleError(f"head {spec.name} fails: {error}", remedy="export the bundle again") from error
     logits = np.asarray(answers[0], np.float64).reshape(-1)
@@ -180,9 +178,7 @@ def _run(
             remedy="export the bundle again",
         )
     if not (np.isfinite(logits).all() and np.isfinite(attention).all()):
-        raise BundleError(
-            f"head {spec.name} answers with values that are not finite", remedy="export it again"
-        )
+        raise BundleError(f"head {spec.name} answers with values that are not finite", remedy="export it again")
     return logits, attention
 
 
@@ -242,9 +238,7 @@ def _replicates(
     return values
 
 
-def tile_interval(
-    kind: str, value: float, replicates: NDArray[np.float64], n: int
-) -> tuple[float, float] | None:
+def tile_interval(kind: str, value: float, replicates: NDArray[np.float64], n: int) -> tuple[float, float] | None:
     """95 % percentile interval of the deciding value under resampling of the slide's tiles.
 
     Bags are m = min(n, 2048) tiles out of n (an m-out-of-n bootstrap; Bickel, Goetze and van Zwet 1997), so

@@ -38,9 +38,7 @@ def score_map(result: Result, pathway: str) -> NDArray[np.float32]:
         The result has no such pathway.
     """
     if pathway not in result.pathway_names:
-        raise UsageError(
-            f"no pathway {pathway!r} in this result", remedy=f"one of: {', '.join(result.pathway_names)}"
-        )
+        raise UsageError(f"no pathway {pathway!r} in this result", remedy=f"one of: {', '.join(result.pathway_names)}")
     return value_map(result, result.pathways[:, result.pathway_names.index(pathway)])
 
 

@@ -14,10 +14,10 @@ import h5py
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from bundle_factory import make_bundle
-from cli_runner import Runner, runner  # noqa: F401 - a fixture
 from PIL import Image
-from slide_factory import texture, write_slide
+from support.bundle_factory import make_bundle
+from support.cli_runner import Runner, runner  # noqa: F401 - a fixture
+from support.slide_factory import texture, write_slide
 
 from stamp_deploy import __version__
 from stamp_deploy.cli import SECTIONS, SUMMARIES, cli
@@ -223,7 +223,7 @@ def test_doctor(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:  # noq
     def broken() -> tuple[str, str]:
         raise OSError("libjpeg.so.62: cannot open shared object file")
 
-    monkeypatch.setattr("stamp_deploy.doctor._tiler", broken)
+    monkeypatch.setattr("stamp_deploy.checks.doctor._tiler", broken)
     done = runner("doctor")
     assert done.code == 1
     assert "fail  compiled tiler  OSError: libjpeg.so.62" in done.out

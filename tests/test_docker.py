@@ -11,7 +11,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from bundle_factory import make_bundle
+from support.bundle_factory import make_bundle
 from test_batch import COMMAND, make_slide
 
 from stamp_deploy.atomic import is_done

@@ -22,18 +22,19 @@ FLOORS: dict[str, int] = {
     for floor, names in enumerate(
         (
             "errors units",
-            "atomic bundle bundle_schema config log memory onnx_scan provenance signature",
-            "_tiler backends mpp slide tiff",
-            "engine grid jpeg_route parity plan region_route serving tiles tissue",
+            "atomic bundle config log memory provenance",
+            "_tiler slide",
+            "engine grid tiles tissue",
             "assemble heads maps result",
             "writers",
-            "batch bench doctor infer inspect site_check verify",
-            "acceptance bench_verbs cli triton",
+            "batch checks infer",
+            "verbs",
+            "cli",
         )
     )
     for name in names.split()
 }
-"""Floor of each module or sub-package of stamp_deploy; `bench_report` and the like lie on the floor of `bench`."""
+"""Floor of each module or folder of stamp_deploy."""
 
 HIGHEST_FOR_TRAINING = 3
 _LEARNING = "torch torchvision timm peft transformers accelerate huggingface_hub training export"
@@ -43,10 +44,10 @@ _NETWORK = (
 )
 NEVER_AT_RUN_TIME = frozenset(f"{_LEARNING} {_UNPICKLING} {_NETWORK}".split())
 LOCAL_SOCKETS = {
-    "batch.claims": {"gethostname"},
-    "batch.worker_process": {"socketpair"},
-    "batch.worker": {"socket"},
-    "batch.executors.ray": {"gethostname"},
+    "batch.records.claims": {"gethostname"},
+    "batch.workers.process": {"socketpair"},
+    "batch.workers.worker": {"socket"},
+    "batch.workers.ray": {"gethostname"},
 }
 """The only uses of the module socket: the host's name, and the pipe between a worker and its parent."""
 
@@ -108,9 +109,8 @@ def floor_of(module: str) -> int | None:
     first = module.split(".")[0] if module else ""
     if first in ("", "__version__"):
         return None
-    family = first if first in FLOORS else first.split("_")[0]
-    assert family in FLOORS, f"stamp_deploy.{first} has no floor: add it to FLOORS in {Path(__file__).name}"
-    return FLOORS[family]
+    assert first in FLOORS, f"stamp_deploy.{first} has no floor: add it to FLOORS in {Path(__file__).name}"
+    return FLOORS[first]
 
 
 def test_every_module_has_a_floor() -> None:

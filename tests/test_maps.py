@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from result_factory import make_result
+from support.result_factory import make_result
 
 from stamp_deploy.errors import UsageError
 from stamp_deploy.maps import colour_range, map_extent_level0, score_map

@@ -6,8 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from bundle_factory import make_bundle
-from slide_factory import texture, write_slide
+from support.bundle_factory import make_bundle
+from support.slide_factory import texture, write_slide
 
 SCRIPT = """
 import socket, sys

@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from result_factory import make_result
+from support.result_factory import make_result
 
 from stamp_deploy.provenance import revision
 from stamp_deploy.result import SCHEMA, TileCounts

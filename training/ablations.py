@@ -8,7 +8,7 @@ from pathlib import Path
 from stamp_deploy.errors import UsageError
 
 from .config import TrainConfig
-from .evaluate_rows import RUNS
+from .evaluate.rows import RUNS
 from .loop import fit
 from .model import RunInfo, load_run
 

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from stamp_deploy.errors import DataError
 
+from .augment import crop_shifted, jitter_stain, normalise, to_unit, turn_each
 from .cohort import Sample
 from .config import TrainConfig
 from .gene_sets import GeneSets
-from .images import crop_shifted, jitter_stain, normalise, to_unit, turn_each
 from .scoring import GeneStatistics, as_counts, log_cp10k, robust_z, score
 
 if TYPE_CHECKING:

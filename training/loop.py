@@ -19,17 +19,17 @@ from torch import nn
 from stamp_deploy.atomic import disk_errors, write_text_atomic
 from stamp_deploy.errors import DataError, UsageError
 
-from .align import TERMS, Alignment, learning_parameters
-from .checkpoint import Checkpoint
 from .config import TrainConfig
 from .data import Batch, Loader, TrainSection
 from .memory import keep_memory
 from .metrics import section_median_r
 from .model import RunInfo, StampModel, is_peft, save_run
-from .predict import embed_tiles
+from .model.checkpoint import Checkpoint
+from .model.embed import embed_tiles
+from .model.ridge_heads import set_ridge_heads
+from .objective import TERMS, Alignment, learning_parameters
 from .progress import Report, write_csv
-from .ridge_heads import set_ridge_heads
-from .start import Start, first_model, prepare, weights_of
+from .run_setup import Start, first_model, prepare, weights_of
 
 
 @dataclass

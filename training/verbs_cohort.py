@@ -29,7 +29,7 @@ def build(config: Path, out: Path | None, overwrite: bool, dry_run: bool, no_pic
     [[samples]]                                   id, patient_id, format and its files
     formats: legacy-st, visium, visium-hd, xenium, hest, anndata
     """
-    from .cohort_build import build_cohort
+    from .cohort.build import build_cohort
 
     if out is None and not dry_run:
         raise click.UsageError("name the folder to be made: -o DIR")
@@ -116,7 +116,7 @@ def evaluate(
 
     from .evaluate import EvaluateOptions
     from .evaluate import evaluate as compute
-    from .evaluate_report import footnotes, rich_table, write_evaluation
+    from .evaluate.report import footnotes, rich_table, write_evaluation
 
     pairs = []
     for item in compare:

@@ -115,9 +115,9 @@ def train_head(
     """
     import re
 
-    from .bags import find_bags, read_labels
-    from .head_calibration import HeadConfig
-    from .slide_heads import train_head as fit_head
+    from .heads.bags import find_bags, read_labels
+    from .heads.calibration import HeadConfig
+    from .heads.train import train_head as fit_head
 
     if bool(time) != bool(event):
         raise UsageError("survival needs both --time and --event")

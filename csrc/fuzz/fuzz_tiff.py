@@ -18,11 +18,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 
-from slide_factory import texture, write_slide
+from support.slide_factory import texture, write_slide
 
-from stamp_deploy.backends import Level
 from stamp_deploy.errors import SlideError
-from stamp_deploy.tiff import read_levels
+from stamp_deploy.slide.backends import Level
+from stamp_deploy.slide.tiff import read_levels
 
 TAGS = (256, 257, 258, 259, 262, 277, 322, 323, 324, 325, 347)
 LEVELS = (Level(0, 300, 200, 1, 1), Level(1, 75, 50, 4, 4))

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ..config import InferOptions
-from .claims import LEASE_S
-from .worker_process import STALL_S
+from .records.claims import LEASE_S
+from .workers.process import STALL_S
 
 STATE_FOLDER = ".stamp"
 

@@ -19,20 +19,20 @@ from ..atomic import is_done, sweep, write_json_atomic
 from ..bundle import Bundle, load_bundle
 from ..errors import DiskError, ExitCode, UsageError
 from ..writers import check_names
-from .audit import AuditLog
-from .board import Board, Settled
-from .claims import Claims, create_json_once
-from .executors.local import LocalExecutor, worker_setups
-from .inputs import expand_inputs
-from .ledger import Ledger, now_utc
-from .metrics import BatchMetrics
 from .options import BatchOptions
-from .plan import Plan, PlannedSlide, plan_batch
-from .probe import SafeProbe
-from .report import exit_code, make_report, report_name
-from .tasks import Executor, Outcome, Task
-from .view import View
-from .worker_process import WorkerConfig
+from .planning.inputs import expand_inputs
+from .planning.plan import Plan, PlannedSlide, plan_batch
+from .planning.probe import SafeProbe
+from .progress import View
+from .records.audit import AuditLog
+from .records.claims import Claims, create_json_once
+from .records.ledger import Ledger, now_utc
+from .records.metrics import BatchMetrics
+from .records.report import exit_code, make_report, report_name
+from .work_queue import Board, Settled
+from .workers.local import LocalExecutor, worker_setups
+from .workers.process import WorkerConfig
+from .workers.tasks import Executor, Outcome, Task
 
 ExecutorFactory = Callable[[BatchOptions], Executor]
 

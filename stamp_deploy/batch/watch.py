@@ -18,14 +18,14 @@ from ..atomic import is_done
 from ..bundle import load_bundle
 from ..errors import ExitCode, UsageError
 from ..writers import check_names
-from .board import Settled
-from .inputs import Entry, find_slides
 from .options import BatchOptions
-from .plan import PlannedSlide, plan_batch
-from .probe import SafeProbe
+from .planning.inputs import Entry, find_slides
+from .planning.plan import PlannedSlide, plan_batch
+from .planning.probe import SafeProbe
+from .progress import View
 from .run import BatchRun, ExecutorFactory, local_executor, open_output
-from .view import View
-from .worker_process import WorkerConfig
+from .work_queue import Settled
+from .workers.process import WorkerConfig
 
 URGENT, NORMAL = 0, 1
 Signature = tuple[int, int, int]

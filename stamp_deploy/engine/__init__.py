@@ -54,7 +54,7 @@ def load_engine(
         ``auto``: no engine reproduces the golden outputs.
     """
     if name == "auto":
-        from .choose import choose
+        from .auto import choose
 
         _check_batch(batch)
         return choose(bundle, batch=batch, threads=threads, precision=precision, device=device)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BundleError
-from ..parity import Outputs, StageReport, compare
+from .parity import Outputs, StageReport, compare
 
 if TYPE_CHECKING:
     from ..bundle import Bundle

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..bundle.onnx_scan import scan
 from ..errors import EngineError
-from ..onnx_scan import scan
 from .base import BatchedEngine, EngineInfo, EngineOutput, OutOfMemory
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ class OnnxRuntimeCudaEngine(BatchedEngine):
     ) -> None:
         import onnxruntime
 
-        from .half import encoder_in
+        from .mixed_precision import encoder_in
 
         if self.provider not in onnxruntime.get_available_providers():
             raise EngineError(

@@ -16,7 +16,16 @@ from numpy.typing import NDArray
 from ..errors import EngineError
 from .base import BatchedEngine, EngineInfo, EngineOutput, OutOfMemory
 from .cuda import Cuda
-from .plan import Plan, accept_plan, default_precision, delete_plan, get_plan, load_module, logger_of, version_of
+from .tensorrt_plan import (
+    Plan,
+    accept_plan,
+    default_precision,
+    delete_plan,
+    get_plan,
+    load_module,
+    logger_of,
+    version_of,
+)
 
 if TYPE_CHECKING:
     from ..bundle import Bundle

@@ -8,16 +8,7 @@ import numpy as np
 
 from ..maps import colour_range, value_map
 from ..result import Result
-from .dicom_source import (
-    FIRST_SERIES_NUMBER,
-    check,
-    code,
-    equipment,
-    find_source,
-    geometry,
-    make_repeatable,
-    uid,
-)
+from .dicom_source import FIRST_SERIES_NUMBER, check, code, equipment, find_source, geometry, make_repeatable, uid
 from .names import display_name
 
 NAME = "dicom-pmap"

@@ -79,9 +79,7 @@ def find_source(result: Result) -> Dataset:
     """
     path = result.source_path
     if path is None:
-        raise UsageError(
-            "the result no longer knows where its slide lay", remedy="run infer again on the slide"
-        )
+        raise UsageError("the result no longer knows where its slide lay", remedy="run infer again on the slide")
     size = (result.slide.width, result.slide.height)
     for candidate in _series(_open(path), path):
         if (int(candidate.TotalPixelMatrixColumns), int(candidate.TotalPixelMatrixRows)) == size:
@@ -101,9 +99,7 @@ def _open(path: Path) -> Dataset:
         raise UsageError(f"{first.SOPClassUID.name} is no whole-slide image", path=path, remedy=_REMEDY)
     for keyword in ("ImageOrientationSlide", "TotalPixelMatrixOriginSequence", "FrameOfReferenceUID"):
         if keyword not in first:
-            raise UsageError(
-                f"the slide lacks {keyword}, so results cannot be placed on it", path=path, remedy=_REMEDY
-            )
+            raise UsageError(f"the slide lacks {keyword}, so results cannot be placed on it", path=path, remedy=_REMEDY)
     return first
 
 
@@ -130,11 +126,7 @@ def _series(first: Dataset, path: Path) -> list[Dataset]:
         except Exception:  # a neighbour that is no DICOM is none of our business
             continue
         same = instance.get("SeriesInstanceUID") == first.SeriesInstanceUID
-        if (
-            same
-            and instance.SOPInstanceUID != first.SOPInstanceUID
-            and "VOLUME" in instance.get("ImageType", ())
-        ):
+        if same and instance.SOPInstanceUID != first.SOPInstanceUID and "VOLUME" in instance.get("ImageType", ()):
             found.append(instance)
     return found
 
@@ -147,9 +139,7 @@ def geometry(result: Result, source: Dataset) -> Geometry:
     """
     import highdicom as hd
 
-    cell_mm = (
-        np.array([result.grid.step_y * result.slide.mpp_y, result.grid.step_x * result.slide.mpp_x]) / 1000
-    )
+    cell_mm = np.array([result.grid.step_y * result.slide.mpp_y, result.grid.step_x * result.slide.mpp_x]) / 1000
     pixel_mm = np.array([result.slide.mpp_y, result.slide.mpp_x]) / 1000
     orientation = [float(v) for v in source.ImageOrientationSlide]
     along_row, along_column = np.array(orientation[:3]), np.array(orientation[3:])

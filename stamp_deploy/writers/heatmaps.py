@@ -11,18 +11,7 @@ import numpy as np
 from ..result import Result
 from . import overview
 from .names import display_name, safe_file_names
-from .picture import (
-    COLOUR_MAP,
-    INK,
-    OPACITY,
-    QUIET,
-    View,
-    blend,
-    draw_scale_bar,
-    frame,
-    make_view,
-    score_range,
-)
+from .picture import COLOUR_MAP, INK, OPACITY, QUIET, View, blend, draw_scale_bar, frame, make_view, score_range
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -74,12 +63,8 @@ def draw(result: Result, view: View, index: int) -> Image.Image:
     frame(axes, view)
     draw_scale_bar(axes, view, font_pt=11)
 
-    figure.text(
-        left / width, 1 - 22 / height, title, fontsize=19, color=INK, va="top", ha="left", linespacing=1.25
-    )
-    figure.text(
-        left / width, (height - top + 10) / height, exact, fontsize=9.5, color=QUIET, va="bottom", ha="left"
-    )
+    figure.text(left / width, 1 - 22 / height, title, fontsize=19, color=INK, va="top", ha="left", linespacing=1.25)
+    figure.text(left / width, (height - top + 10) / height, exact, fontsize=9.5, color=QUIET, va="bottom", ha="left")
 
     bar_high = min(high, 420)
     bar = figure.add_axes(

@@ -11,18 +11,7 @@ import numpy as np
 
 from ..result import Result
 from .names import display_name
-from .picture import (
-    COLOUR_MAP,
-    INK,
-    OPACITY,
-    QUIET,
-    View,
-    blend,
-    draw_picture,
-    draw_scale_bar,
-    make_view,
-    score_range,
-)
+from .picture import COLOUR_MAP, INK, OPACITY, QUIET, View, blend, draw_picture, draw_scale_bar, make_view, score_range
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -74,12 +63,8 @@ def draw(result: Result, view: View, indices: list[int], page: int, pages: int) 
         index = None if place == 0 else indices[place - 1]
         title = "Slide" if index is None else display_name(result.pathway_names[index])
         lines = wrap(title, 38)
-        text = "\n".join(
-            [*lines[:1], shorten(" ".join(lines[1:]), 38, placeholder=" …")] if len(lines) > 1 else lines
-        )
-        figure.text(
-            left / width, (bottom + high + 8) / height, text, fontsize=14, color=INK, va="bottom", ha="left"
-        )
+        text = "\n".join([*lines[:1], shorten(" ".join(lines[1:]), 38, placeholder=" …")] if len(lines) > 1 else lines)
+        figure.text(left / width, (bottom + high + 8) / height, text, fontsize=14, color=INK, va="bottom", ha="left")
         if index is None:
             draw_picture(axes, view, view.picture)
             draw_scale_bar(axes, view, font_pt=12.5)
@@ -106,9 +91,7 @@ def _columns(panels: int, aspect: float) -> int:
     return min(range(1, min(panels, 7) + 1), key=misfit)
 
 
-def _heading(
-    figure: Figure, result: Result, left: float, width: int, height: int, page: int, pages: int
-) -> None:
+def _heading(figure: Figure, result: Result, left: float, width: int, height: int, page: int, pages: int) -> None:
     room = max(30, width // 14)
     title = shorten(result.slide.name, room, placeholder=" …")
     if pages > 1:

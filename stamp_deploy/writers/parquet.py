@@ -17,8 +17,7 @@ _FIXED = ("x", "y", "column", "row", "tissue_fraction")
 def column_names(result: Result) -> list[str]:
     """The pathway columns' names: "pathway." is put in front of one that would shadow another column."""
     return [
-        f"pathway.{name}" if name in _FIXED or name.startswith("attention.") else name
-        for name in result.pathway_names
+        f"pathway.{name}" if name in _FIXED or name.startswith("attention.") else name for name in result.pathway_names
     ]
 
 
@@ -41,9 +40,7 @@ def write(result: Result, directory: Path) -> list[Path]:
         "tissue_fraction": result.tissue_fraction,
     }
     columns.update({name: result.pathways[:, i] for i, name in enumerate(column_names(result))})
-    columns.update(
-        {f"attention.{head.name}": head.attention for head in result.heads if head.attention is not None}
-    )
+    columns.update({f"attention.{head.name}": head.attention for head in result.heads if head.attention is not None})
     metadata = {
         "slide_sha256": result.slide.sha256,
         "bundle_sha256": result.bundle.sha256,

@@ -85,9 +85,7 @@ def colour_table() -> NDArray[np.uint8]:
     return np.asarray(colormaps[COLOUR_MAP](np.arange(256), bytes=True))[:, :3]
 
 
-def blend(
-    result: Result, view: View, values: NDArray[np.floating], low: float, high: float
-) -> NDArray[np.uint8]:
+def blend(result: Result, view: View, values: NDArray[np.floating], low: float, high: float) -> NDArray[np.uint8]:
     """Lay one value a tile over the view: uint8 [h, w, 3].
 
     The slide is pale grey under the map, so that colours read as in the colour bar; where there is no tile it
@@ -133,9 +131,7 @@ def frame(axes: Axes, view: View) -> None:
 
 def draw_picture(axes: Axes, view: View, picture: NDArray[np.uint8]) -> None:
     """Show a picture in microns in a frame, filling the axes' width or height."""
-    axes.imshow(
-        picture, extent=(0, view.width_um, view.height_um, 0), interpolation="antialiased", aspect="equal"
-    )
+    axes.imshow(picture, extent=(0, view.width_um, view.height_um, 0), interpolation="antialiased", aspect="equal")
     frame(axes, view)
 
 

@@ -55,9 +55,7 @@ def render(result: Result) -> str:
     """The page as text."""
     from jinja2 import Environment, StrictUndefined
 
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters.update(sig=significant, thousands=lambda value: f"{value:,}")
     source = resources.files(__package__).joinpath("templates", "report.html.j2").read_text(encoding="utf-8")
     record = result.to_json_dict()
@@ -85,10 +83,7 @@ def _size(result: Result) -> str:
 def _groups(layers: list[dict[str, Any]]) -> list[tuple[str, list[tuple[int, str]]]]:
     """The maps for the selection box: (group, [(number, label)])."""
     names = dict.fromkeys(layer["group"] for layer in layers)
-    return [
-        (name, [(i, layer["label"]) for i, layer in enumerate(layers) if layer["group"] == name])
-        for name in names
-    ]
+    return [(name, [(i, layer["label"]) for i, layer in enumerate(layers) if layer["group"] == name]) for name in names]
 
 
 def significant(value: float) -> str:
@@ -257,9 +252,7 @@ def _short(value: object) -> str:
 
 def _provenance(record: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
     """Headed lists of (term, value), in words."""
-    slide, bundle, engine, grid, plan = (
-        record[key] for key in ("slide", "bundle", "engine", "grid", "read_plan")
-    )
+    slide, bundle, engine, grid, plan = (record[key] for key in ("slide", "bundle", "engine", "grid", "read_plan"))
     return [
         (
             "Slide",
@@ -299,9 +292,7 @@ def _provenance(record: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]
                 ("Chosen because", engine["why"] or "not recorded"),
                 (
                     "Time",
-                    ", ".join(
-                        f"{key.replace('_', ' ')} {s:g} s" for key, s in record["timing_seconds"].items()
-                    ),
+                    ", ".join(f"{key.replace('_', ' ')} {s:g} s" for key, s in record["timing_seconds"].items()),
                 ),
                 ("Limiting stage", record["limiting_stage"] or "not recorded"),
                 ("Configuration's SHA-256", record["config_sha256"]),

@@ -46,9 +46,7 @@ def write(result: Result, directory: Path) -> list[Path]:
     data = SpatialData(
         images={"thumbnail": image},
         shapes={"tiles": ShapesModel.parse(frame, transformations={"global": Identity()})},
-        tables={
-            "scores": TableModel.parse(table, region="tiles", region_key="region", instance_key="instance")
-        },
+        tables={"scores": TableModel.parse(table, region="tiles", region_key="region", instance_key="instance")},
     )
     path = directory / "slide.zarr"
     with warnings.catch_warnings():

@@ -1,0 +1,1 @@
+"""The demo: a synthetic slide and cohort, trained on, exported, scored and compared with what was drawn."""

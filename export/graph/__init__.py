@@ -1,0 +1,1 @@
+"""The ONNX graph: how the model is written into it and what is made faster in it."""

@@ -1,0 +1,1 @@
+"""Which slides a batch scores, and what is known of each before it starts."""

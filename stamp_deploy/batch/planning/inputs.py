@@ -1,0 +1,144 @@
+"""From what the user named (files, folders, globs, CSV manifests) to a list of slides."""
+
+from __future__ import annotations
+
+import csv
+import glob
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...errors import UsageError
+
+EXTENSIONS = frozenset(
+    {".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide", ".czi", ".dcm"}
+    | {".jp2", ".qptiff", ".afi"}
+)
+"""Files of a folder that are taken for slides; a file that is named itself is taken whatever its name."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A slide as asked for; its `mpp` is a manifest's and outranks what the slide records."""
+
+    path: Path
+    mpp: float | None = None
+    case_id: str = ""
+
+
+def expand_inputs(inputs: Iterable[Path], *, skip: Path | None = None) -> list[Entry]:
+    """Turn files, folders, globs and CSV manifests into slides.
+
+    Parameters
+    ----------
+    inputs : iterable of Path
+        A folder is searched for files with a slide's extension, sub-folders included, hidden ones not.
+    skip : Path, optional
+        A folder not to search (the output).
+
+    Raises
+    ------
+    UsageError
+        For a manifest that is not understood, or where nothing is found at all.
+    """
+    entries: list[Entry] = []
+    for item in inputs:
+        if item.is_dir():
+            entries += [Entry(path) for path in find_slides(item, skip=skip)]
+        elif item.suffix.lower() == ".csv":
+            entries += read_manifest(item)
+        elif not item.exists() and glob.has_magic(str(item)):
+            matches = sorted(glob.glob(str(item), recursive=True))
+            entries += [Entry(Path(match)) for match in matches if Path(match).is_file()]
+        else:
+            entries.append(Entry(item))
+    unique: dict[str, Entry] = {}
+    for entry in entries:
+        unique.setdefault(os.path.abspath(entry.path), entry)
+    if not unique:
+        raise UsageError("no slides were found", remedy="name slide files, folders, globs or a CSV manifest")
+    return list(unique.values())
+
+
+def find_slides(folder: Path, *, skip: Path | None = None) -> list[Path]:
+    """Slides in a folder and below, sorted; of a DICOM series only its first file."""
+    found: list[Path] = []
+    skipped = os.path.abspath(skip) if skip is not None else None
+    for root, folders, files in os.walk(folder):
+        folders[:] = sorted(
+            name
+            for name in folders
+            if not name.startswith(".") and os.path.abspath(os.path.join(root, name)) != skipped
+        )
+        names = sorted(n for n in files if not n.startswith(".") and Path(n).suffix.lower() in EXTENSIONS)
+        slides = [Path(root, name) for name in names]
+        dicom = [path for path in slides if path.suffix.lower() == ".dcm"]
+        found += [path for path in slides if path.suffix.lower() != ".dcm"]
+        found += _one_per_series(dicom)
+    return sorted(found)
+
+
+def _one_per_series(paths: list[Path]) -> list[Path]:
+    """The first file of each DICOM series: a WSI is one series of several files."""
+    if not paths:
+        return []
+    import pydicom
+    from pydicom.errors import InvalidDicomError
+
+    first: dict[str, Path] = {}
+    for path in paths:
+        try:
+            data = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["SeriesInstanceUID"])
+            series = str(data.get("SeriesInstanceUID", path))
+        except (InvalidDicomError, OSError, ValueError, EOFError):
+            series = str(path)  # reported as unreadable by the probe
+        first.setdefault(series, path)
+    return list(first.values())
+
+
+def read_manifest(path: Path) -> list[Entry]:
+    """Read a CSV manifest with the columns ``slide`` and, optionally, ``mpp`` and ``case_id``.
+
+    Slides are relative to the manifest's folder.
+
+    Raises
+    ------
+    UsageError
+        For missing or unknown columns, an empty slide, or an mpp that is no number between 0.01 and 100.
+    """
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            columns = [(name or "").strip().lower().replace(" ", "_") for name in reader.fieldnames or []]
+            reader.fieldnames = columns
+            rows = list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(f"the manifest cannot be read: {error}", path=path) from error
+    unknown = sorted(set(columns) - {"slide", "mpp", "case_id"})
+    if "slide" not in columns or unknown:
+        raise UsageError(
+            f"manifest columns are {', '.join(columns) or 'absent'}",
+            remedy="use the columns slide, mpp and case_id; only slide is required",
+            path=path,
+        )
+    entries = []
+    for number, row in enumerate(rows, start=2):
+        name = (row.get("slide") or "").strip()
+        if not name or None in row:
+            raise UsageError(f"manifest row {number} has no slide or too many values", path=path)
+        entries.append(Entry(path.parent / name, _parse_mpp(row, number, path), (row.get("case_id") or "").strip()))
+    return entries
+
+
+def _parse_mpp(row: dict[str, str], number: int, path: Path) -> float | None:
+    text = (row.get("mpp") or "").strip()
+    if not text:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0.01 <= value <= 100:
+        raise UsageError(f"manifest row {number}: mpp {text!r} is no number of microns between 0.01 and 100", path=path)
+    return value

@@ -1,0 +1,70 @@
+"""Slides opened in a child process, for planning: one that crashes or hangs the reader is found there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ...errors import EngineError, SlideError
+from ..workers.process import ChildProcess, WorkerConfig, rebuild_error
+from .plan import SlideFacts
+
+START_LIMIT_S = 60.0
+"""The process has only to import."""
+TRIES = 2
+
+
+class SafeProbe:
+    """Opens one slide after the other in a child process, which is replaced when a slide crashes or hangs it.
+
+    Parameters
+    ----------
+    setup : WorkerConfig
+        How the process is started.
+    limit_s : float
+        Seconds after which a slide counts as hung.
+    """
+
+    def __init__(self, setup: WorkerConfig, *, limit_s: float = 60.0) -> None:
+        self._setup = setup
+        self._limit_s = limit_s
+        self._child: ChildProcess | None = None
+
+    def __call__(self, slide: Path, mpp: float | None) -> SlideFacts:
+        """Facts of a slide; one that crashes or hangs the reader is tried once more, by a new process.
+
+        Raises
+        ------
+        SlideError, MppError
+            As ``open_slide``, or because the slide crashes or hangs the reader twice.
+        EngineError
+            No process can be started.
+        """
+        how = ""
+        for _ in range(TRIES):
+            child = self._child or self._start()
+            child.send({"op": "probe", "key": "probe", "slide": str(slide), "mpp": mpp})
+            event = child.next_event(self._limit_s)
+            if event is not None and event["event"] == "probed":
+                return SlideFacts(**event["facts"])
+            if event is not None and event["event"] == "probe-failed":
+                raise rebuild_error(event["error"], slide)
+            how = f"hung for {self._limit_s:g} s" if event is None else child.how_it_died()
+            self.close()
+        raise SlideError(
+            f"the reader {how} on opening it, {TRIES} times", remedy="the file is damaged; copy it again", path=slide
+        )
+
+    def _start(self) -> ChildProcess:
+        for _ in range(TRIES):
+            self._child = child = ChildProcess(self._setup)
+            event = child.next_event(START_LIMIT_S)
+            if event is not None and event["event"] == "ready":
+                return child
+            self.close()
+        raise EngineError("the process that opens slides cannot be started", remedy="see the log in .stamp")
+
+    def close(self) -> None:
+        """End the child process."""
+        if self._child is not None:
+            self._child.kill()
+            self._child = None

@@ -1,0 +1,272 @@
+"""Claims on slides that hold between processes and between hosts, without a lock server.
+
+A claim is a file created with O_EXCL, which is atomic on local disks and on NFS version 3 and newer,
+where POSIX locks (and so a shared SQLite file) are not to be trusted. Claims are numbered: attempt n on
+a slide is the file ``KEY.n``, and the highest number is the one that counts. Nobody ever deletes or
+renames another's claim; a stale claim n is taken over by creating n + 1, which only one of any number of
+contenders can do. The holder touches its claim while it works; a claim is stale when its process is gone
+(same host) or when it has not been touched for a lease (another host, by the file server's clock).
+
+If a holder that was presumed dead wakes up, it can still finish: the result directory is renamed whole
+and is the same bytes whoever wrote it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...atomic import sweep
+from ...errors import DiskError
+
+LEASE_S = 600.0
+"""A claim of another host not touched for so long is taken over."""
+HEARTBEAT_S = 30.0
+FINAL_STATES = ("done", "failed", "quarantined")
+
+
+@dataclass(frozen=True)
+class ClaimRecord:
+    """What the claim file of one attempt says.
+
+    ``state`` is "running" while held; when released, a final state, "crashed" or "timeout" (a failed
+    attempt that may be retried), or "interrupted" (nobody's fault; not counted as an attempt).
+    """
+
+    key: str
+    attempt: int
+    token: str
+    host: str
+    pid: int
+    pid_started: str
+    state: str
+    reason: str = ""
+
+
+def _process_started(pid: int) -> str:
+    """The kernel's start time of a process, so that a reused pid is not mistaken for the holder."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return ""
+    return stat.rpartition(")")[2].split()[19]
+
+
+_FIRST_PID_NAMESPACE = 0xEFFFFFFC
+"""The kernel's fixed inode number of the PID namespace outside all containers (include/linux/proc_ns.h)."""
+
+
+def host_name() -> str:
+    """A name for the processes that can see each other: host, boot, and container where there is one.
+
+    Whether a holder is alive is asked of /proc, which shows one PID namespace only; containers that share
+    a host name (as with host networking) must not judge each other's claims so, but by their age.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()[:8]
+        namespace = os.stat("/proc/self/ns/pid").st_ino
+    except OSError:
+        boot, namespace = "unknown", _FIRST_PID_NAMESPACE
+    container = "" if namespace == _FIRST_PID_NAMESPACE else f".{namespace:x}"
+    return f"{socket.gethostname()}.{boot}{container}"
+
+
+class Claims:
+    """The claims folder of one output directory.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the claim files lie; made if absent.
+    lease_s : float
+        Seconds without a heartbeat after which another host's claim is stale.
+    host : str, optional
+        This host's name (tests pretend to be several).
+    """
+
+    def __init__(self, folder: Path, *, lease_s: float = LEASE_S, host: str | None = None) -> None:
+        self.folder = folder
+        self.lease_s = lease_s
+        self.host = host or host_name()
+        self._held: dict[str, ClaimRecord] = {}
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DiskError(f"cannot make the claims folder: {error.strerror}", path=folder) from error
+        sweep(folder, ".*")
+        self._thread = threading.Thread(target=self._beat, name="claims-heartbeat", daemon=True)
+        self._thread.start()
+
+    def latest(self, key: str) -> ClaimRecord | None:
+        """The newest attempt on a slide, or None where there was none."""
+        history = self.history(key)
+        return history[-1] if history else None
+
+    def history(self, key: str) -> list[ClaimRecord]:
+        """Every attempt on a slide, oldest first."""
+        found: list[ClaimRecord] = []
+        number = 1
+        while True:
+            record = self._read(key, number)
+            if record is None:
+                return found
+            found.append(record)
+            number += 1
+
+    def attempts(self, key: str) -> int:
+        """Attempts that count against the slide: those that crashed or timed out while being watched."""
+        return sum(1 for record in self.history(key) if record.state in ("crashed", "timeout"))
+
+    def take(self, key: str, *, retry_final: bool = False) -> ClaimRecord | None:
+        """Claim a slide; None where somebody else holds it or it is finished.
+
+        Raises
+        ------
+        DiskError
+            When the claim file cannot be written.
+        """
+        latest = self.latest(key)
+        if latest is not None:
+            if latest.state == "running" and not self.is_stale(latest):
+                return None
+            if latest.state in FINAL_STATES and not retry_final:
+                return None
+        number = 1 if latest is None else latest.attempt + 1
+        record = ClaimRecord(
+            key, number, uuid.uuid4().hex, self.host, os.getpid(), _process_started(os.getpid()), "running"
+        )
+        # The content is complete before the name exists: link(2) fails with EEXIST like O_EXCL does, and
+        # unlike O_EXCL followed by write it never shows a reader half a claim.
+        if not self._create(record):
+            return None
+        with self._lock:
+            self._held[key] = record
+        return record
+
+    def release(self, key: str, state: str, reason: str = "") -> None:
+        """Give a claim back with the state the slide was left in."""
+        with self._lock:
+            record = self._held.pop(key)
+        released = ClaimRecord(**{**record.__dict__, "state": state, "reason": reason})
+        self._replace(released)
+
+    def is_stale(self, record: ClaimRecord) -> bool:
+        """Whether the holder of a running claim is gone."""
+        if record.host == self.host:
+            return _process_started(record.pid) != record.pid_started
+        try:
+            touched = self._path(record.key, record.attempt).stat().st_mtime
+        except FileNotFoundError:
+            return False
+        return self._server_now() - touched > self.lease_s
+
+    def close(self) -> None:
+        """Stop the heartbeat; claims still held are released as interrupted."""
+        self._stop.set()
+        self._thread.join()
+        for key in list(self._held):
+            with contextlib.suppress(OSError):
+                self.release(key, "interrupted")
+
+    def _beat(self) -> None:
+        while not self._stop.wait(min(HEARTBEAT_S, self.lease_s / 4)):
+            with self._lock:
+                held = list(self._held.values())
+            for record in held:
+                with contextlib.suppress(OSError):
+                    os.utime(self._path(record.key, record.attempt))
+
+    def _server_now(self) -> float:
+        """The file server's clock: hosts' clocks differ, the clock that stamps both files does not."""
+        probe = self.folder / f".clock-{uuid.uuid4().hex}"
+        try:
+            probe.touch()
+            return probe.stat().st_mtime
+        except OSError:
+            return time.time()
+        finally:
+            probe.unlink(missing_ok=True)
+
+    def _path(self, key: str, attempt: int) -> Path:
+        return self.folder / f"{key}.{attempt}"
+
+    def _read(self, key: str, attempt: int) -> ClaimRecord | None:
+        try:
+            return ClaimRecord(**json.loads(self._path(key, attempt).read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            return None
+        except (ValueError, TypeError):
+            # Only a power cut can leave this: the name is taken, so the next attempt has the next number.
+            return ClaimRecord(key, attempt, "", "", 0, "", "interrupted", "claim file unreadable")
+
+    def _write_aside(self, record: ClaimRecord) -> Path:
+        aside = self.folder / f".{record.token}"
+        try:
+            with open(aside, "w", encoding="utf-8") as file:
+                json.dump(record.__dict__, file)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            aside.unlink(missing_ok=True)
+            raise DiskError(
+                f"cannot write a claim: {error.strerror}", remedy="free some space and run again", path=aside
+            ) from error
+        return aside
+
+    def _create(self, record: ClaimRecord) -> bool:
+        aside = self._write_aside(record)
+        try:
+            return _link_exclusively(aside, self._path(record.key, record.attempt))
+        finally:
+            aside.unlink(missing_ok=True)
+
+    def _replace(self, record: ClaimRecord) -> None:
+        os.replace(self._write_aside(record), self._path(record.key, record.attempt))
+
+
+def create_json_once(path: Path, value: object) -> bool:
+    """Write a JSON file that nobody has written yet; False, and nothing changed, where it exists.
+
+    Raises
+    ------
+    OSError
+        When it cannot be written.
+    """
+    aside = path.with_name(f".{uuid.uuid4().hex}")
+    try:
+        with open(aside, "w", encoding="utf-8") as file:
+            json.dump(value, file, indent=2)
+            file.flush()
+            os.fsync(file.fileno())
+        return _link_exclusively(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _link_exclusively(source: Path, target: Path) -> bool:
+    """Give a complete file its name, unless the name exists; True when this call did it."""
+    try:
+        os.link(source, target)
+        return True
+    except FileExistsError:
+        return False
+    except OSError:
+        # No hard links (exFAT, some object-store mounts): O_EXCL is the next best thing.
+        try:
+            handle = os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+        except FileExistsError:
+            return False
+        with os.fdopen(handle, "wb") as file:
+            file.write(source.read_bytes())
+            file.flush()
+            os.fsync(file.fileno())
+        return True

@@ -1,0 +1,232 @@
+"""The board: which slides wait, run and are settled, shared by all workers of one process.
+
+It gives out a slide only after claiming it (claims.py), decides what a lost worker means for it (retry
+once, then quarantine), and writes down every step (ledger.py). It knows nothing of how slides are scored.
+"""
+
+from __future__ import annotations
+
+import glob
+import heapq
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ..atomic import is_done
+from .records.claims import FINAL_STATES, Claims
+from .records.ledger import Ledger
+from .workers.tasks import Outcome, Task
+
+MAX_ATTEMPTS = 2
+"""Crashes or hangs after which a slide is quarantined."""
+MAX_INTERRUPTIONS = 5
+"""Lost nodes, or workers lost to the faults of others, in one run, after which a slide is quarantined too."""
+LOOK_AGAIN_S = 2.0
+"""How often a slide that another process holds is looked at."""
+
+
+@dataclass
+class Settled:
+    """A slide's final word in this run."""
+
+    key: str
+    state: str
+    reason: str = ""
+    attempts: int = 0
+    seconds: float = 0.0
+    by: str = "this process"
+    summary: dict[str, Any] = field(default_factory=dict)
+
+
+class Board:
+    """Hands out tasks and takes outcomes; safe to use from many threads.
+
+    Parameters
+    ----------
+    claims, ledger
+        Those of the output folder.
+    wait_for_others : bool
+        Stay until slides that other processes hold are settled (and take over those they lose).
+    retry_failed : bool
+        Try slides again that failed or were quarantined in an earlier run.
+    on_settled : callable, optional
+        Called, without the lock, with each slide that reaches a final state.
+    """
+
+    def __init__(
+        self,
+        claims: Claims,
+        ledger: Ledger,
+        *,
+        wait_for_others: bool = True,
+        retry_failed: bool = False,
+        on_settled: Callable[[Settled], None] | None = None,
+    ) -> None:
+        self._claims = claims
+        self._ledger = ledger
+        self._wait_for_others = wait_for_others
+        self._retry_failed = retry_failed
+        self._on_settled = on_settled or (lambda settled: None)
+        self._ready: list[tuple[int, int, Task]] = []
+        self._elsewhere: dict[str, tuple[Task, float]] = {}
+        self._running: dict[str, tuple[Task, int]] = {}
+        self._interruptions: dict[str, int] = {}
+        self._sequence = 0
+        self._open = False
+        self._stopped = False
+        self._changed = threading.Condition()
+        self.settled: dict[str, Settled] = {}
+        self.disk_error = ""
+
+    def add(self, task: Task) -> None:
+        """Put a slide on the board; equal priorities go in order of arrival."""
+        with self._changed:
+            self._push(task)
+            self._changed.notify_all()
+
+    def hold_open(self, held: bool) -> None:
+        """While held open (watching a folder), waiting workers are not told that the work is over."""
+        with self._changed:
+            self._open = held
+            self._changed.notify_all()
+
+    def stop(self) -> None:
+        """Give out nothing more."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
+
+    def take(self, *, wait: bool) -> Task | None:
+        """See ``tasks.WorkSource.take``."""
+        while True:
+            notes: list[Settled] = []
+            with self._changed:
+                task = None if self._stopped else self._next(wait, notes)
+                over = self._stopped or (task is None and wait and self._finished())
+                if task is None and wait and not over and not notes:
+                    self._changed.wait(timeout=LOOK_AGAIN_S / 4)
+            for settled in notes:
+                self._on_settled(settled)
+            if task is not None or over or not wait:
+                return task
+
+    def finished(self) -> bool:
+        """See ``tasks.WorkSource.finished``."""
+        with self._changed:
+            return self._stopped or self._finished()
+
+    def outcome(self, outcome: Outcome) -> None:
+        """Take the outcome of a task that was given out."""
+        with self._changed:
+            task, attempt = self._running.pop(outcome.key)
+            state, again = outcome.state, False
+            if state == "disk":
+                self.disk_error = self.disk_error or outcome.reason
+                self._stopped = True
+                state = "interrupted"
+            elif state in ("crashed", "timeout"):
+                # The claim still says "running", so this attempt is not among the counted ones yet.
+                again = self._claims.attempts(task.key) + 1 < MAX_ATTEMPTS
+                state = state if again else "quarantined"
+            elif state == "interrupted":
+                again = not self._stopped
+                self._interruptions[task.key] = self._interruptions.get(task.key, 0) + 1
+                if again and self._interruptions[task.key] > MAX_INTERRUPTIONS:
+                    again, state = False, "quarantined"
+            self._claims.release(task.key, state, outcome.reason)
+            tiles = int(outcome.summary.get("tiles", {}).get("ok", 0))
+            self._ledger.end(task.key, attempt, state, reason=outcome.reason, tiles=tiles, seconds=outcome.seconds)
+            note = None
+            if state in FINAL_STATES:
+                note = self._settle(
+                    task.key, state, outcome.reason, attempt, outcome.seconds, "this process", outcome.summary
+                )
+            elif again:
+                self._push(replace(task, solo=task.solo or state in ("crashed", "timeout")))
+            self._changed.notify_all()
+        if note is not None:
+            self._on_settled(note)
+
+    def counts(self) -> tuple[int, int]:
+        """Slides that wait (held by others included) and that run here."""
+        with self._changed:
+            return len(self._ready) + len(self._elsewhere), len(self._running)
+
+    def unsettled(self) -> list[str]:
+        """Keys of slides without a final word (after a stop, or left to other processes)."""
+        with self._changed:
+            return [task.key for _, _, task in self._ready] + list(self._elsewhere) + list(self._running)
+
+    def _push(self, task: Task) -> None:
+        self._sequence += 1
+        heapq.heappush(self._ready, (task.priority, self._sequence, task))
+
+    def _next(self, idle: bool, notes: list[Settled]) -> Task | None:
+        set_aside = []
+        found = None
+        while self._ready and found is None:
+            item = heapq.heappop(self._ready)
+            if item[2].solo and not idle:
+                set_aside.append(item)
+            else:
+                found = self._try(item[2], notes)
+        for item in set_aside:
+            heapq.heappush(self._ready, item)
+        if found is None:
+            now = time.monotonic()
+            for key, (task, when) in list(self._elsewhere.items()):
+                if now >= when and found is None and (idle or not task.solo):
+                    del self._elsewhere[key]
+                    found = self._try(task, notes)
+        return found
+
+    def _try(self, task: Task, notes: list[Settled]) -> Task | None:
+        """Claim a slide; or note that it is settled; or put it among those that others hold."""
+        if is_done(task.out):
+            notes.append(self._settle(task.key, "done", "finished by another process", 0, 0.0, "another process"))
+            return None
+        # A retry is asked for once a run: a slide that failed in this run has its final word.
+        record = self._claims.take(task.key, retry_final=self._retry_failed and task.key not in self.settled)
+        if record is None:
+            latest = self._claims.latest(task.key)
+            if latest is not None and latest.state in FINAL_STATES and latest.state != "done":
+                notes.append(
+                    self._settle(task.key, latest.state, latest.reason, latest.attempt, 0.0, "an earlier attempt")
+                )
+                return None
+            if latest is not None and latest.state == "done" and not is_done(task.out):
+                # The result was deleted after it was finished: it is wanted again.
+                record = self._claims.take(task.key, retry_final=True)
+            if record is None:
+                self._elsewhere[task.key] = (task, time.monotonic() + LOOK_AGAIN_S)
+                return None
+        if is_done(task.out):  # finished between the look and the claim
+            self._claims.release(task.key, "done")
+            notes.append(self._settle(task.key, "done", "finished by another process", 0, 0.0, "another process"))
+            return None
+        remove_partial(task.out)
+        self._running[task.key] = (task, record.attempt)
+        self._ledger.start(task.key, record.attempt, task.slide.name)
+        return task
+
+    def _settle(
+        self, key: str, state: str, reason: str, attempts: int, seconds: float, by: str, summary: Any = None
+    ) -> Settled:
+        settled = Settled(key, state, reason, attempts, seconds, by, summary or {})
+        self.settled[key] = settled
+        return settled
+
+    def _finished(self) -> bool:
+        others = bool(self._elsewhere) and self._wait_for_others
+        return not (self._ready or self._running or others or self._open)
+
+
+def remove_partial(out: Path) -> None:
+    """Remove what a killed worker left of an unfinished result; the caller holds its claim."""
+    # Eight digits, not "*": the leftovers of a slide whose name ends like this one's are not ours to remove.
+    for leftover in out.parent.glob(f".partial-????????-{glob.escape(out.name)}"):
+        shutil.rmtree(leftover, ignore_errors=True)

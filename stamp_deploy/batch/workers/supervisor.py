@@ -1,0 +1,207 @@
+"""The supervisor of a worker process: start it, feed it, watch it, replace it.
+
+Blame: a slide whose stage makes no headway for ``stall_s`` has hung, and its worker is killed. When a
+worker dies by itself every slide in it is suspect: each is marked crashed and tried once more, alone.
+A slide that crashes or hangs a second time is quarantined (by the board); the innocent ones get through.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from ...errors import EngineError, ExitCode
+from .process import ChildProcess, WorkerConfig, rebuild_error
+from .tasks import Listener, Outcome, Task, WorkSource
+
+START_LIMIT_S = 3600.0
+"""Loading an engine may mean building it."""
+LOOKAHEAD = 3
+"""Slides in a worker: one being written, one in the engine, one being decoded."""
+STOP_GRACE_S = 5.0
+"""When a worker was told to stop, the parent's own signal is due within so long."""
+
+
+@dataclass
+class _InWork:
+    task: Task
+    started: float
+    stage: str
+    stage_since: float
+
+
+class Supervisor:
+    """Keeps one worker process busy from a source until the source is exhausted."""
+
+    def __init__(self, setup: WorkerConfig) -> None:
+        self._setup = setup
+        self._child: ChildProcess | None = None
+        self._work: dict[str, _InWork] = {}
+        self._stopped = False
+        self.engine = ""
+
+    def stop(self) -> None:
+        """Abandon the work; ``run`` returns soon. May be called from any thread."""
+        self._stopped = True
+
+    def run(self, source: WorkSource, listener: Listener) -> None:
+        """Work until there is nothing left.
+
+        Raises
+        ------
+        StampError
+            When a worker cannot start: a bad bundle or engine would fail for every slide.
+        """
+        try:
+            while not self._stopped:
+                self._fill(source, listener)
+                if not self._work:
+                    return
+                self._step(listener)
+        finally:
+            if self._child is not None:
+                self._child.kill()
+                self._child = None
+            for work in list(self._work.values()):
+                self._end(work, listener, "interrupted", "the batch was stopped")
+
+    def _fill(self, source: WorkSource, listener: Listener) -> None:
+        while len(self._work) < LOOKAHEAD and not any(work.task.solo for work in self._work.values()):
+            task = source.take(wait=not self._work)
+            if task is None:
+                return
+            now = time.monotonic()
+            work = self._work[task.key] = _InWork(task, now, "queued", now)
+            if self._child is None:
+                self._start(work, listener)
+            else:
+                self._child.send({"op": "run", **task.to_dict()})
+
+    def _start(self, first: _InWork, listener: Listener) -> None:
+        """Start a worker with its first slide and wait until it has its engine.
+
+        The slide is prepared meanwhile, unless it has crashed before. A worker that is killed, or that dies when that
+        slide could be the reason, gets a successor, once, that loads its engine first.
+        """
+        for last in (False, True):
+            child = self._child = ChildProcess(self._setup, eager=not (last or first.task.solo))
+            if first.task.key in self._work:  # it may have failed in the worker before
+                child.send({"op": "run", **first.task.to_dict()})
+            if self._wait_until_ready(child, first, listener, last):
+                return
+            child.kill()
+            first.stage = "queued"
+
+    def _wait_until_ready(self, child: ChildProcess, first: _InWork, listener: Listener, last: bool) -> bool:
+        deadline = time.monotonic() + START_LIMIT_S
+        while not self._stopped:
+            event = child.next_event(1.0)
+            if event is None and time.monotonic() < deadline:
+                continue
+            if event is not None and "key" in event:
+                self._take(event, listener)
+                continue
+            if event is not None and event["event"] == "ready":
+                self.engine = event.get("engine", "")
+                now = time.monotonic()
+                for work in self._work.values():
+                    work.stage_since = now
+                return True
+            if event is not None and event["event"] == "fatal":
+                raise rebuild_error(event["error"])
+            if event is not None and self._stopping(child):
+                return True
+            if event is not None and not last and (child.was_killed() or first.stage != "queued"):
+                return False
+            how = "did not become ready in time" if event is None else child.how_it_died()
+            raise EngineError(
+                f"the worker {how} while loading the engine",
+                remedy=f"see {self._setup.log.name} in the output's .stamp folder; try another --engine",
+            )
+        return True
+
+    def _step(self, listener: Listener) -> None:
+        child = self._child
+        if child is None:
+            return
+        event = child.next_event(0.5)
+        if event is None:
+            self._check_stall(child, listener)
+            return
+        if event["event"] == "gone":
+            self._crashed(child, listener)
+            return
+        self._take(event, listener)
+        self._check_stall(child, listener)
+
+    def _take(self, event: dict[str, Any], listener: Listener) -> None:
+        """One event of a slide."""
+        name, work = event["event"], self._work.get(event["key"])
+        if work is None:
+            return
+        work.stage_since = time.monotonic()
+        if name == "stage":
+            work.stage = event["stage"]
+        elif name == "progress":
+            listener.progress(work.task.key, event["done"], event["total"])
+        elif name == "done":
+            self._end(work, listener, "done", "", event["summary"])
+        elif name == "failed":
+            self._failed(work, listener, event["error"])
+
+    def _failed(self, work: _InWork, listener: Listener, error: dict[str, Any]) -> None:
+        state = "disk" if error["exit_code"] == ExitCode.DISK else "failed"
+        reason = f"{error['cause']} - {error['remedy']}" if error["remedy"] else error["cause"]
+        self._end(work, listener, state, reason, {"error": error})
+
+    def _stopping(self, child: ChildProcess) -> bool:
+        """Whether a dead worker was stopped together with us, rather than by a slide or an engine."""
+        child.how_it_died()
+        deadline = time.monotonic() + STOP_GRACE_S
+        while child.was_told_to_stop() and not self._stopped and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return self._stopped
+
+    def _crashed(self, child: ChildProcess, listener: Listener) -> None:
+        if self._stopping(child):
+            return
+        how = child.how_it_died()
+        self._replace(listener, "crashed")
+        for work in list(self._work.values()):
+            if work.stage == "queued" and len(self._work) > 1:
+                self._end(work, listener, "interrupted", f"its worker {how} before it was opened")
+            else:
+                self._end(work, listener, "crashed", f"the worker {how} while {work.stage}")
+
+    def _check_stall(self, child: ChildProcess, listener: Listener) -> None:
+        now = time.monotonic()
+        moving = ("preparing", "scoring", "writing")
+        hung = [w for w in self._work.values() if w.stage in moving and now - w.stage_since > self._setup.stall_s]
+        if not hung:
+            return
+        self._replace(listener, "timeout")
+        for work in list(self._work.values()):
+            if work in hung:
+                self._end(work, listener, "timeout", f"no headway for {self._setup.stall_s:g} s while {work.stage}")
+            else:
+                self._end(work, listener, "interrupted", "its worker was replaced because another slide hung")
+
+    def _replace(self, listener: Listener, cause: str) -> None:
+        if self._child is not None:
+            self._child.kill()
+            self._child = None
+        listener.restarted(cause)
+
+    def _end(
+        self,
+        work: _InWork,
+        listener: Listener,
+        state: str,
+        reason: str,
+        summary: dict[str, Any] | None = None,
+    ) -> None:
+        del self._work[work.task.key]
+        listener.outcome(
+            Outcome(work.task.key, state, reason, round(time.monotonic() - work.started, 3), summary or {})
+        )

@@ -1,0 +1,310 @@
+"""The bundle: a folder that holds everything a slide needs, and the only way to open one.
+
+`load_bundle` trusts nothing: the signature (if one is demanded) is checked over the bytes of bundle.json,
+then its rules, then the size and SHA-256 of every file, then the ONNX files' declared shapes and external
+data. Only after that may a runtime parse anything. docs/bundle.md is the format on one page.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+from ..atomic import DONE_MARKER, write_json_atomic
+from ..errors import BundleError
+from .onnx_scan import Dim, OnnxFacts, check_external, scan
+from .schema import SCHEMA_VERSION, parse_json, validate
+from .signature import SIGNATURE_FILE, check_signature
+
+BUNDLE_FILE = "bundle.json"
+ENCODER_FILE = "encoder.onnx"
+GOLDEN_DIR = "golden"
+_UNLISTED = frozenset({BUNDLE_FILE, SIGNATURE_FILE, DONE_MARKER})
+_REMEDY = "get the bundle again from its source, or export it again"
+_HASH_CHUNK_BYTES = 4 * 2**20
+
+
+@dataclass(frozen=True)
+class HeadSpec:
+    """A slide-level head.
+
+    The ONNX file takes ``embeddings`` float32 [N, D] and gives ``logits`` float32 [C] and ``attention``
+    float32 [N] (softmax over the tiles). C is ``len(classes)`` for binary and multiclass heads, whose
+    probabilities are softmax(logits / temperature); it is 1 for survival heads, whose logit is a log hazard.
+
+    Attributes
+    ----------
+    thresholds : tuple of float
+        Binary: one, on the probability of ``classes[1]``. Multiclass: none (argmax) or one a class.
+        Survival: cuts of the log hazard between risk groups.
+    abstain : (low, high), optional
+        Binary: a probability of ``classes[1]`` inside the band is no call. Multiclass: the largest
+        probability inside the band is no call.
+    details : dict
+        Task, target column, calibration and training provenance, as the trainer stated them.
+    """
+
+    name: str
+    file: str
+    kind: str
+    classes: tuple[str, ...]
+    temperature: float
+    thresholds: tuple[float, ...]
+    abstain: tuple[float, float] | None
+    details: dict[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The head as it stands in bundle.json."""
+        return {
+            "name": self.name,
+            "file": self.file,
+            "kind": self.kind,
+            "classes": list(self.classes),
+            "temperature": self.temperature,
+            "thresholds": list(self.thresholds),
+            "abstain": None if self.abstain is None else list(self.abstain),
+            "details": self.details,
+        }
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A verified bundle. Lengths in pixels, ``mpp`` in microns per pixel, mean and std on the 0 to 1 scale."""
+
+    path: Path
+    schema_version: int
+    name: str
+    pfm_id: str
+    pfm_licence: str
+    precision: str
+    tile_px: int
+    mpp: float
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    embedding_dim: int
+    pathways: tuple[str, ...]
+    gene_set_sha256: str
+    heads: tuple[HeadSpec, ...]
+    tissue: dict[str, Any]
+    input_range: dict[str, Any]
+    adapter: dict[str, Any]
+    training_data: dict[str, Any]
+    parity: dict[str, Any]
+    pfm: dict[str, Any]
+    software: dict[str, Any]
+    created_utc: str
+    files: dict[str, dict[str, Any]]
+    encoder_file: str
+    golden_dir: str
+    sha256: str
+    """SHA-256 of the bytes of bundle.json: the identity of the bundle."""
+
+    @property
+    def encoder(self) -> Path:
+        """The encoder's ONNX file."""
+        return self.path / self.encoder_file
+
+    @property
+    def golden(self) -> Path:
+        """The folder of golden tiles and their expected outputs."""
+        return self.path / self.golden_dir
+
+    def head_path(self, head: HeadSpec) -> Path:
+        """The ONNX file of a head."""
+        return self.path / head.file
+
+
+def load_bundle(path: str | os.PathLike[str], *, require_signature: str | os.PathLike[str] | None = None) -> Bundle:
+    """Verify and open a bundle.
+
+    Parameters
+    ----------
+    path : path-like
+        The bundle folder.
+    require_signature : path-like, optional
+        An Ed25519 public key (PEM). The bundle must carry a signature that fits it.
+
+    Raises
+    ------
+    BundleError
+        Anything about the bundle is not as it should be; exit code 5.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        raise BundleError("there is no bundle folder here", path=folder, remedy="check the path given to --bundle")
+    raw = _read_manifest(folder)
+    if require_signature is not None:
+        check_signature(raw, folder / SIGNATURE_FILE, Path(require_signature))
+    try:
+        document = validate(parse_json(raw))
+    except BundleError as error:
+        raise BundleError(error.cause, path=folder, remedy=error.remedy) from error
+    _check_files(folder, document["files"])
+    bundle = _build(folder, document, hashlib.sha256(raw).hexdigest())
+    _check_models(bundle)
+    return bundle
+
+
+def write_bundle_json(folder: Path, document: dict[str, Any]) -> Bundle:
+    """Hash every file in `folder`, complete and validate `document`, write bundle.json, and load it back.
+
+    Parameters
+    ----------
+    folder : Path
+        The finished content of a bundle, without bundle.json.
+    document : dict
+        bundle.json without ``schema_version`` and ``files``.
+
+    Raises
+    ------
+    BundleError
+        The content breaks a rule of the schema.
+    """
+    files = {
+        name: {"sha256": sha256_file(folder / name), "size": (folder / name).stat().st_size}
+        for name in sorted(_walk(folder) - _UNLISTED)
+    }
+    complete = validate({"schema_version": SCHEMA_VERSION, **document, "files": files})
+    write_json_atomic(folder / BUNDLE_FILE, complete)
+    return load_bundle(folder)
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 of a file, streamed, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as handle:
+        while chunk := handle.read(_HASH_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _read_manifest(folder: Path) -> bytes:
+    from .schema import MAX_JSON_BYTES
+
+    path = folder / BUNDLE_FILE
+    if path.is_symlink() or not path.is_file():
+        raise BundleError("the folder holds no bundle.json", path=folder, remedy=_REMEDY)
+    if path.stat().st_size > MAX_JSON_BYTES:
+        raise BundleError(f"bundle.json is larger than {MAX_JSON_BYTES} bytes", path=folder, remedy=_REMEDY)
+    try:
+        with path.open("rb") as handle:
+            return handle.read(MAX_JSON_BYTES + 1)
+    except OSError as error:
+        raise BundleError(f"bundle.json cannot be read: {error.strerror}", path=folder, remedy=_REMEDY) from error
+
+
+def _walk(folder: Path) -> set[str]:
+    """Every file below `folder`, as POSIX names; links and special files are refused."""
+    found = set()
+    for root, directories, names in os.walk(folder):
+        for name in [*directories, *names]:
+            path = Path(root, name)
+            mode = path.lstat().st_mode
+            relative = path.relative_to(folder).as_posix()
+            if stat.S_ISREG(mode):
+                found.add(relative)
+            elif not stat.S_ISDIR(mode):
+                _refuse(folder, f"{relative[:80]!r} is a link or a special file")
+    return found
+
+
+def _check_files(folder: Path, files: dict[str, dict[str, Any]]) -> None:
+    """Names first, then sizes, then hashes: the cheap refusals come before the long read."""
+    present = _walk(folder)
+    missing = sorted(set(files) - present)
+    if missing:
+        _refuse(folder, f"{missing[0]!r} is missing")
+    extra = sorted(present - set(files) - _UNLISTED)
+    if extra:
+        _refuse(folder, f"{extra[0][:80]!r} is in the folder and not in bundle.json")
+    for name, entry in files.items():
+        size = (folder / name).stat().st_size
+        if size != entry["size"]:
+            _refuse(folder, f"{name!r} is {size} bytes and should be {entry['size']}")
+    for name, entry in files.items():
+        if sha256_file(folder / name) != entry["sha256"]:
+            _refuse(folder, f"{name!r} has been changed: its SHA-256 is not the recorded one")
+
+
+def _build(folder: Path, document: dict[str, Any], sha256: str) -> Bundle:
+    heads = tuple(
+        HeadSpec(
+            name=head["name"],
+            file=head["file"],
+            kind=head["kind"],
+            classes=tuple(head["classes"]),
+            temperature=float(head["temperature"]),
+            thresholds=tuple(float(value) for value in head["thresholds"]),
+            abstain=None if head.get("abstain") is None else (float(head["abstain"][0]), float(head["abstain"][1])),
+            details=head["details"],
+        )
+        for head in document["heads"]
+    )
+    mean, std = (tuple(float(value) for value in document[key]) for key in ("mean", "std"))
+    same = ("schema_version", "name", "precision", "tile_px", "embedding_dim", "gene_set_sha256", "tissue")
+    more = ("input_range", "adapter", "training_data", "parity", "pfm", "software", "created_utc", "files")
+    return Bundle(
+        path=folder,
+        pfm_id=document["pfm"]["id"],
+        pfm_licence=document["pfm"]["licence"],
+        mpp=float(document["mpp"]),
+        mean=(mean[0], mean[1], mean[2]),
+        std=(std[0], std[1], std[2]),
+        pathways=tuple(document["pathways"]),
+        heads=heads,
+        encoder_file=document["encoder"],
+        golden_dir=document["golden"],
+        sha256=sha256,
+        **{key: document[key] for key in (*same, *more)},
+    )
+
+
+def _check_models(bundle: Bundle) -> None:
+    """Declared shapes, external data and operator domains of every ONNX file."""
+    listed = frozenset(bundle.path / name for name in bundle.files)
+    models = {name for name in bundle.files if name.endswith(".onnx")}
+    models |= {bundle.encoder_file, *(head.file for head in bundle.heads)}
+    facts: dict[str, OnnxFacts] = {}
+    for name in sorted(models):
+        facts[name] = scan(bundle.path / name)
+        check_external(bundle.path / name, facts[name], listed)
+    tile, dim, count = bundle.tile_px, bundle.embedding_dim, len(bundle.pathways)
+    encoder = facts[bundle.encoder_file]
+    _expect(bundle, bundle.encoder_file, encoder, "inputs", {"tiles": ("uint8", ("n", tile, tile, 3))})
+    wanted: dict[str, tuple[str, tuple[Dim, ...]]] = {
+        "embedding": ("float32", ("n", dim)),
+        "pathways": ("float32", ("n", count)),
+    }
+    _expect(bundle, bundle.encoder_file, encoder, "outputs", wanted)
+    for head in bundle.heads:
+        classes = 1 if head.kind == "survival" else len(head.classes)
+        _expect(bundle, head.file, facts[head.file], "inputs", {"embeddings": ("float32", ("n", dim))})
+        wanted = {"logits": ("float32", (classes,)), "attention": ("float32", ("n",))}
+        _expect(bundle, head.file, facts[head.file], "outputs", wanted)
+
+
+def _expect(
+    bundle: Bundle, name: str, facts: OnnxFacts, side: str, wanted: dict[str, tuple[str, tuple[Dim, ...]]]
+) -> None:
+    """Compare declared tensors with the wanted ones; "n" stands for the number of tiles, which must be free."""
+    found = facts.inputs if side == "inputs" else facts.outputs
+    if set(found) != set(wanted):
+        _refuse(bundle.path, f"{name}: the {side} are {sorted(found)} and should be {sorted(wanted)}")
+    for tensor, (dtype, shape) in wanted.items():
+        spec = found[tensor]
+        if spec.dtype != dtype:
+            _refuse(bundle.path, f"{name}: {tensor} is {spec.dtype} and should be {dtype}")
+        if spec.shape is None or len(spec.shape) != len(shape):
+            _refuse(bundle.path, f"{name}: {tensor} has the shape {spec.shape} and should have {shape}")
+        for have, want in zip(spec.shape, shape, strict=True):
+            free = not isinstance(have, int)
+            if (want == "n" and not free) or (isinstance(want, int) and not free and have != want):
+                _refuse(bundle.path, f"{name}: {tensor} has the shape {spec.shape} and should have {shape}")
+
+
+def _refuse(folder: Path, cause: str) -> NoReturn:
+    raise BundleError(cause, path=folder, remedy=_REMEDY)

@@ -1,0 +1,174 @@
+"""A bundle as a model repository of NVIDIA's Triton Inference Server: one model for the encoder, one a head.
+
+    REPO/NAME/config.pbtxt, pathways.txt, 1/encoder.onnx[.data]
+    REPO/NAME-HEAD/config.pbtxt, [classes.txt,] 1/HEAD.onnx
+
+The server batches tiles of several clients for the encoder. A head's rows are the tiles of one slide and belong
+together, so heads are not batched. docs/triton.md tells how a client uses both.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from .bundle import Bundle, HeadSpec
+
+QUEUE_DELAY_US = 2000
+"""How long the server may hold tiles back to fill a batch: short beside the milliseconds that a batch takes."""
+
+
+@click.command()
+@click.argument("bundle", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Model repository; made if absent.")
+@click.option(
+    "--max-batch", type=click.IntRange(1, 4096), default=64, show_default=True, help="Largest batch of tiles."
+)
+@click.option("--instances", type=click.IntRange(1, 64), default=1, show_default=True, help="Copies a device.")
+@click.option("--device", type=click.Choice(["gpu", "cpu"]), default="gpu", show_default=True, help="Where to run.")
+@click.option("--require-signature", type=click.Path(path_type=Path), help="Public key (PEM) that must have signed.")
+@click.option("--overwrite", is_flag=True, help="Replace models of the same name.")
+def triton(
+    bundle: Path,
+    out: Path,
+    max_batch: int,
+    instances: int,
+    device: str,
+    require_signature: Path | None,
+    overwrite: bool,
+) -> None:
+    """Write the BUNDLE as a model repository for NVIDIA Triton."""
+    from .bundle import load_bundle
+
+    loaded = load_bundle(bundle, require_signature=require_signature)
+    for name in write_repository(
+        loaded, out, max_batch=max_batch, instances=instances, device=device, overwrite=overwrite
+    ):
+        click.echo(f"model   {name}")
+
+
+def write_repository(
+    bundle: Bundle,
+    repository: Path,
+    *,
+    max_batch: int = 64,
+    instances: int = 1,
+    device: str = "gpu",
+    overwrite: bool = False,
+) -> list[str]:
+    """Write the encoder and every head as models; returns their names.
+
+    Each model folder appears whole or not at all. Other models of the repository are left alone.
+
+    Raises
+    ------
+    UsageError
+        A model of that name is there already.
+    DiskError
+        The repository cannot be written.
+    """
+    from ..atomic import check_output, staged_directory
+
+    models = {bundle.name: encoder_config(bundle, max_batch, instances, device)}
+    models |= {f"{bundle.name}-{head.name}": head_config(bundle, head, instances) for head in bundle.heads}
+    for name in models:
+        check_output(repository / name, overwrite=overwrite)
+    heads = {f"{bundle.name}-{head.name}": head for head in bundle.heads}
+    for name, config in models.items():
+        with staged_directory(repository / name, overwrite=overwrite) as staging:
+            (staging / "1").mkdir()
+            (staging / "config.pbtxt").write_text(config, encoding="utf-8")
+            if name in heads:
+                source, labels = bundle.head_path(heads[name]), heads[name].classes
+            else:
+                source, labels = bundle.encoder, bundle.pathways
+            for path in (source, source.with_name(source.name + ".data")):
+                if path.is_file():
+                    shutil.copyfile(path, staging / "1" / path.name)
+            if labels:
+                (staging / _labels(name in heads)).write_text("\n".join(labels) + "\n", encoding="utf-8")
+    return list(models)
+
+
+def encoder_config(bundle: Bundle, max_batch: int, instances: int, device: str) -> str:
+    """config.pbtxt of the encoder. Shapes leave the batch axis out, as Triton's do where it batches."""
+    side, queue = bundle.tile_px, f"max_queue_delay_microseconds: {QUEUE_DELAY_US}"
+    return _header(bundle, bundle.name, bundle.encoder.name, max_batch) + "\n".join(
+        [
+            "input [",
+            f'  {{ name: "tiles" data_type: TYPE_UINT8 dims: [ {side}, {side}, 3 ] }}',
+            "]",
+            "output [",
+            f'  {{ name: "embedding" data_type: TYPE_FP32 dims: [ {bundle.embedding_dim} ] }},',
+            f'  {{ name: "pathways" data_type: TYPE_FP32 dims: [ {len(bundle.pathways)} ] '
+            f'label_filename: "{_labels(False)}" }}',
+            "]",
+            f"dynamic_batching {{ preferred_batch_size: [ {max_batch} ] {queue} }}",
+            f"instance_group [ {{ count: {instances} kind: KIND_{device.upper()} }} ]",
+            "model_warmup [",
+            f'  {{ name: "one full batch" batch_size: {max_batch} inputs {{ key: "tiles" value: '
+            f"{{ data_type: TYPE_UINT8 dims: [ {side}, {side}, 3 ] zero_data: true }} }} }}",
+            "]",
+            "",
+        ]
+    )
+
+
+def head_config(bundle: Bundle, head: HeadSpec, instances: int) -> str:
+    """config.pbtxt of a head: it is small and stays on the CPU; its first axis is one slide's tiles, not a batch."""
+    count = 1 if head.kind == "survival" else len(head.classes)
+    labels = f' label_filename: "{_labels(True)}"' if head.classes else ""
+    return _header(bundle, f"{bundle.name}-{head.name}", head.file.rsplit("/", 1)[-1], 0, head) + "\n".join(
+        [
+            "input [",
+            f'  {{ name: "embeddings" data_type: TYPE_FP32 dims: [ -1, {bundle.embedding_dim} ] }}',
+            "]",
+            "output [",
+            f'  {{ name: "logits" data_type: TYPE_FP32 dims: [ {count} ]{labels} }},',
+            '  { name: "attention" data_type: TYPE_FP32 dims: [ -1 ] }',
+            "]",
+            f"instance_group [ {{ count: {instances} kind: KIND_CPU }} ]",
+            "",
+        ]
+    )
+
+
+def _header(bundle: Bundle, name: str, file: str, max_batch: int, head: HeadSpec | None = None) -> str:
+    facts = {
+        "stamp_bundle": bundle.name,
+        "stamp_bundle_sha256": bundle.sha256,
+        "stamp_precision": bundle.precision,
+        "stamp_tile_px": str(bundle.tile_px),
+        "stamp_mpp": f"{bundle.mpp:g}",
+        "stamp_research_use": "for research use only",
+    }
+    if head is not None:
+        facts |= {
+            "stamp_head_kind": head.kind,
+            "stamp_temperature": f"{head.temperature:g}",
+            "stamp_thresholds": json.dumps(list(head.thresholds)),
+            "stamp_abstain": json.dumps(head.abstain),
+        }
+    lines = [
+        f"name: {_text(name)}",
+        'backend: "onnxruntime"',
+        f"default_model_filename: {_text(file)}",
+        f"max_batch_size: {max_batch}",
+        "version_policy { latest { num_versions: 1 } }",
+        *(f"parameters {{ key: {_text(k)} value: {{ string_value: {_text(v)} }} }}" for k, v in facts.items()),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _labels(of_head: bool) -> str:
+    return "classes.txt" if of_head else "pathways.txt"
+
+
+def _text(value: str) -> str:
+    """A string of protobuf's text format."""
+    return '"' + value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'

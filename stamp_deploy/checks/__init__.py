@@ -1,0 +1,1 @@
+"""Checks of the machine, of slides and of bundles before they are trusted."""

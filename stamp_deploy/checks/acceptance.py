@@ -1,0 +1,229 @@
+"""Site acceptance: does this machine, with its engines and driver, say what the bundle's maker saw?
+
+`check_site` runs the golden tiles through every engine asked for, slide-level heads included, and gives a record that
+can be signed. docs/parity.md explains the numbers.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import provenance
+from ..atomic import write_json_atomic, write_text_atomic
+from ..bundle import Bundle
+from ..bundle.signature import sign_file
+from ..engine import Engine, open_engine
+from ..engine.auto import candidates
+from ..engine.cuda import visible_gpus
+from ..engine.golden import judge, load_golden, run_tiles
+from ..engine.parity import Outputs, StageReport, to_table
+from ..engine.tensorrt_plan import check_flavour, default_precision, get_plan
+from ..errors import EngineError, ParityError, StampError
+from ..heads import head_probabilities
+
+SCHEMA = "stamp-deploy/acceptance"
+
+
+@dataclass(frozen=True)
+class Site:
+    """What was found on this machine.
+
+    Attributes
+    ----------
+    reports : list of StageReport
+        One an engine, golden tiles against it.
+    speed : dict of str to float
+        Tiles/s of each engine over the golden tiles, first pass, transfers included.
+    absent : dict of str to str
+        Engines that cannot be loaded here, and why.
+    """
+
+    bundle: Bundle
+    reports: list[StageReport]
+    speed: dict[str, float]
+    absent: dict[str, str]
+    signed_off_by: str
+    checked_utc: str
+
+    @property
+    def passed(self) -> bool:
+        """Whether there was an engine, and every one reproduced the golden outputs."""
+        return bool(self.reports) and all(self.reports)
+
+    def raise_if_failed(self) -> None:
+        """Stop with exit code 5 when the machine is not accepted.
+
+        Raises
+        ------
+        ParityError
+            Naming the first engine that failed.
+        """
+        for report in self.reports:
+            report.raise_if_failed()
+        if not self.reports:
+            raise ParityError("no engine can be loaded on this machine", remedy="see `stamp-deploy doctor`")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The record, as JSON values."""
+        return {
+            "schema": SCHEMA,
+            "schema_version": 1,
+            "passed": self.passed,
+            "checked_utc": self.checked_utc,
+            "signed_off_by": self.signed_off_by,
+            "bundle": {"name": self.bundle.name, "sha256": self.bundle.sha256, "precision": self.bundle.precision},
+            "machine": machine(),
+            "engines": [{**r.to_dict(), "tiles_per_second": self.speed[r.stage]} for r in self.reports],
+            "engines_absent": self.absent,
+            "research_use": provenance.RESEARCH_USE,
+        }
+
+
+def check_site(
+    bundle: Bundle,
+    engines: tuple[str, ...] = (),
+    *,
+    precision: str | None = None,
+    batch: int = 16,
+    device: int = 0,
+    signed_off_by: str = "",
+) -> Site:
+    """Run the golden tiles through engines of this machine.
+
+    Parameters
+    ----------
+    engines : tuple of str
+        Names; by default every engine that is installed. Those named must load; others may be absent.
+
+    Raises
+    ------
+    EngineError
+        An engine that was named cannot be loaded.
+    """
+    reports: list[StageReport] = []
+    speed: dict[str, float] = {}
+    absent: dict[str, str] = {}
+    for name in engines or candidates():
+        try:
+            engine = open_engine(bundle, name, batch=batch, precision=precision, device=device)
+        except StampError as error:
+            if engines:
+                raise
+            absent[name] = error.cause
+            continue
+        try:
+            report, seconds = _check(bundle, engine)
+            (engine.accept if report else engine.reject)()
+        finally:
+            engine.close()
+        reports.append(report)
+        speed[report.stage] = report.tiles / seconds
+    return Site(bundle, reports, speed, absent, signed_off_by, datetime.now(UTC).isoformat(timespec="seconds"))
+
+
+def _check(bundle: Bundle, engine: Engine) -> tuple[StageReport, float]:
+    tiles, reference = load_golden(bundle)
+    found, seconds = run_tiles(engine, tiles)
+    return judge(bundle, engine, _with_heads(bundle, reference), _with_heads(bundle, found)), seconds
+
+
+def _with_heads(bundle: Bundle, outputs: Outputs) -> Outputs:
+    """The golden tiles taken for one slide: every head's probabilities over them."""
+    if not bundle.heads or not np.isfinite(outputs.embedding).all():
+        nan: NDArray[np.float32] = np.full(1, np.nan, np.float32)
+        return replace(outputs, heads={spec.name: nan for spec in bundle.heads})
+    return replace(outputs, heads=head_probabilities(bundle, outputs.embedding))
+
+
+def machine() -> dict[str, Any]:
+    """This machine, without its name or its users'."""
+    return {
+        **provenance.software(),
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "gpus": [f"{gpu.name}, compute {gpu.capability}, driver CUDA {gpu.driver}" for gpu in visible_gpus()],
+    }
+
+
+def table(site: Site) -> str:
+    """The record for people."""
+    facts = machine()
+    lines = [
+        f"bundle     {site.bundle.name} {site.bundle.precision}, {site.bundle.sha256}",
+        f"machine    {facts['processor']}, {facts['cores']} cores; GPU: {', '.join(facts['gpus']) or 'none'}",
+        f"checked    {site.checked_utc}" + (f", signed off by {site.signed_off_by}" if site.signed_off_by else ""),
+        "",
+        to_table(site.reports),
+        "",
+        *(f"{report.stage}: {site.speed[report.stage]:.3g} tiles/s" for report in site.reports),
+        *(f"{name}: not available here ({why})" for name, why in site.absent.items()),
+        "",
+        f"verdict    {'ACCEPTED' if site.passed else 'NOT ACCEPTED'}",
+    ]
+    return "\n".join(lines)
+
+
+def write_record(site: Site, path: Path, key: Path | None = None) -> None:
+    """Write the record as JSON, the table beside it as .txt, and with a key the signature as FILE.sig.
+
+    Raises
+    ------
+    DiskError
+        The files cannot be written.
+    UsageError
+        The key is no Ed25519 private key.
+    """
+    write_json_atomic(path, json.loads(json.dumps(site.to_dict())))
+    write_text_atomic(path.with_suffix(".txt"), table(site) + "\n")
+    if key is not None:
+        sign_file(path, key)
+
+
+def build_engine(bundle: Bundle, flavour: str, *, precision: str | None, batch: int, device: int) -> str:
+    """Build a TensorRT plan for this machine and accept it; says what happened.
+
+    Raises
+    ------
+    EngineError
+        The library is missing, refuses the encoder, or needs a GPU that is not there.
+    ParityError
+        The plan does not reproduce the golden outputs; it has been deleted.
+    """
+    check_flavour(flavour)
+    wanted = precision or default_precision(bundle)
+    if not visible_gpus():
+        if flavour != "tensorrt-rtx":
+            raise EngineError(
+                "no GPU can be seen, and TensorRT builds for the GPU that it runs on",
+                remedy="build on the machine that is to run it",
+            )
+        plan = get_plan(bundle, flavour, None, batch=batch, precision=wanted)
+        size = len(plan.data) / 1e6
+        return f"built   {flavour} {wanted}, batch {batch}, {size:.1f} MB; not checked and not used: no GPU here"
+    engine = open_engine(bundle, flavour, batch=batch, precision=wanted, device=device)
+    try:
+        report, seconds = _check(bundle, engine)
+        (engine.accept if report else engine.reject)()
+    finally:
+        engine.close()
+    report.raise_if_failed()
+    speed = report.tiles / seconds
+    return f"{to_table([report])}\nbuilt   {flavour} {wanted} on {engine.info.device}, accepted; {speed:.3g} tiles/s"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()

@@ -1,0 +1,242 @@
+"""TensorRT plans: built on the machine that uses them, kept in the cache, never shipped.
+
+One builder serves TensorRT and TensorRT-RTX: the network is strongly typed, so the precision is the graph's, and the
+batch is fixed, so that one CUDA graph serves every piece. A plan is keyed by GPU, driver, library version, precision,
+batch and bundle hash; its SHA-256 is checked before it is given to the library.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import shutil
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .. import log
+from ..errors import EngineError, UsageError
+from .cache import cache_dir, key_of, read_entry, staged_folder, write_entry
+from .mixed_precision import CONVERTER_VERSION, encoder_in
+
+if TYPE_CHECKING:
+    from ..bundle import Bundle
+    from .cuda import Gpu
+
+MODULES = {
+    "tensorrt": ("tensorrt", "tensorrt_bindings"),
+    "tensorrt-rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings"),
+}
+EXTRA = {"tensorrt": "gpu", "tensorrt-rtx": "tensorrt-rtx"}
+WORKSPACE_BYTES = 4 << 30
+PLAN_FILE, FACTS_FILE = "plan.bin", "plan.json"
+_loggers: dict[str, Any] = {}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A built engine: where it lies, its bytes, and whether parity has accepted it on this machine."""
+
+    folder: Path
+    data: bytes
+    accepted: bool
+    facts: dict[str, Any]
+
+
+def load_module(flavour: str) -> Any:
+    """The Python module of a TensorRT flavour.
+
+    Raises
+    ------
+    EngineError
+        It is not installed, or its libraries cannot be loaded.
+    """
+    reasons = []
+    for name in MODULES[flavour]:
+        try:
+            return importlib.import_module(name)
+        except (ImportError, OSError, RuntimeError) as error:
+            reasons.append(" ".join(str(error).split()))
+    raise EngineError(
+        f"the engine {flavour} cannot be used here: {reasons[0][:200]}",
+        remedy=f"pip install 'stamp-deploy[{EXTRA[flavour]}]'; TensorRT's own libraries come from NVIDIA",
+    )
+
+
+def version_of(trt: Any) -> str:
+    """The library's version."""
+    return str(trt.__version__)
+
+
+def default_precision(bundle: Bundle) -> str:
+    """fp16 for a fp32 bundle; any other bundle's own."""
+    return "fp16" if bundle.precision == "fp32" else bundle.precision
+
+
+def get_plan(bundle: Bundle, flavour: str, gpu: Gpu | None, *, batch: int, precision: str) -> Plan:
+    """The plan from the cache, or a new one.
+
+    Parameters
+    ----------
+    gpu : Gpu, optional
+        The device it is for; None where there is none, which TensorRT-RTX allows: it compiles its kernels on
+        first use.
+    batch : int
+        The fixed batch.
+
+    Raises
+    ------
+    EngineError
+        The library cannot build the encoder.
+    """
+    trt = load_module(flavour)
+    folder = plan_folder(bundle, flavour, version_of(trt), gpu, batch, precision)
+    facts = read_entry(folder / FACTS_FILE)
+    if facts is not None:
+        try:
+            data = (folder / PLAN_FILE).read_bytes()
+        except OSError:
+            data = b""
+        if sha256(data).hexdigest() == facts.get("sha256"):
+            return Plan(folder, data, facts.get("accepted") is True, facts)
+        log.event("damaged plan thrown away", level=logging.WARNING, engine=flavour)
+    shutil.rmtree(folder, ignore_errors=True)
+    encoder = encoder_in(bundle, precision)
+    timing = cache_dir() / "timing" / f"{flavour}-{key_of(version_of(trt), gpu and (gpu.name, gpu.driver))}.bin"
+    data = build_plan(trt, encoder, tile_px=bundle.tile_px, batch=batch, timing=timing, tf32=precision != "fp32")
+    facts = {
+        "sha256": sha256(data).hexdigest(),
+        "engine": flavour,
+        "version": version_of(trt),
+        "precision": precision,
+        "batch": batch,
+        "gpu": None if gpu is None else [gpu.name, gpu.capability, gpu.driver],
+        "bundle": bundle.sha256,
+        "accepted": False,
+    }
+    with staged_folder(folder) as staging:
+        (staging / PLAN_FILE).write_bytes(data)
+        write_entry(staging / FACTS_FILE, facts)
+    return Plan(folder, data, False, facts)
+
+
+def plan_folder(bundle: Bundle, flavour: str, version: str, gpu: Gpu | None, batch: int, precision: str) -> Path:
+    """Where such a plan lies."""
+    device = None if gpu is None else (gpu.name, gpu.capability, gpu.driver)
+    return cache_dir() / "plans" / key_of(bundle.sha256, flavour, version, device, batch, precision, CONVERTER_VERSION)
+
+
+def accept_plan(plan: Plan) -> None:
+    """Record that parity passed on this machine."""
+    write_entry(plan.folder / FACTS_FILE, {**plan.facts, "accepted": True})
+
+
+def delete_plan(plan: Plan) -> None:
+    """Remove a plan that failed parity or cannot be read."""
+    shutil.rmtree(plan.folder, ignore_errors=True)
+
+
+def build_plan(
+    trt: Any, encoder: Path, *, tile_px: int, batch: int, timing: Path | None = None, tf32: bool = False
+) -> bytes:
+    """Compile an ONNX file.
+
+    Parameters
+    ----------
+    trt : module
+        tensorrt or tensorrt_rtx.
+    encoder : Path
+        ONNX in the precision that is wanted; input ``tiles`` uint8 [N, T, T, 3].
+    batch : int
+        The one batch size that the plan takes.
+    timing : Path, optional
+        Timings of kernels, kept between builds (TensorRT only: RTX times nothing at build time).
+    tf32 : bool
+        Let what is fp32 in the graph use TF32. Off for a fp32 engine: 11 significant bits are not fp32.
+
+    Raises
+    ------
+    EngineError
+        The parser or the builder refuses the graph; the library's own words are given.
+    """
+    logger = logger_of(trt)
+    builder = trt.Builder(logger)
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(network, logger)
+    if not parser.parse_from_file(str(encoder)):
+        reasons = "; ".join(str(parser.get_error(i).desc()) for i in range(min(3, parser.num_errors)))
+        raise _refused(trt, encoder, reasons)
+    config = builder.create_builder_config()
+    config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, WORKSPACE_BYTES)
+    if not tf32:
+        config.clear_flag(trt.BuilderFlag.TF32)
+    profile = builder.create_optimization_profile()
+    shape = (batch, tile_px, tile_px, 3)
+    profile.set_shape("tiles", shape, shape, shape)
+    config.add_optimization_profile(profile)
+    cache = None
+    if timing is not None and not is_rtx(trt):
+        cache = config.create_timing_cache(timing.read_bytes() if timing.is_file() else b"")
+        config.set_timing_cache(cache, False)
+    logger.last = ""
+    plan = builder.build_serialized_network(network, config)
+    if plan is None:
+        raise _refused(trt, encoder, logger.last or "the builder gave no plan")
+    if timing is not None and cache is not None:
+        _keep_timing(timing, bytes(config.get_timing_cache().serialize()))
+    return bytes(plan)
+
+
+def is_rtx(trt: Any) -> bool:
+    """Whether this is TensorRT-RTX."""
+    return "rtx" in str(trt.__name__)
+
+
+def check_flavour(name: str) -> str:
+    """The flavour of an engine's name.
+
+    Raises
+    ------
+    UsageError
+        Only TensorRT's engines are built.
+    """
+    if name not in MODULES:
+        raise UsageError(f"the engine {name} is not built ahead of time", remedy=f"use --engine {' or '.join(MODULES)}")
+    return name
+
+
+def _keep_timing(path: Path, data: bytes) -> None:
+    from ..atomic import write_bytes_atomic
+    from ..errors import DiskError
+
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_bytes_atomic(path, data)
+    except (OSError, DiskError):
+        log.event("timing cache not kept", level=logging.WARNING)
+
+
+def _refused(trt: Any, encoder: Path, reasons: str) -> EngineError:
+    return EngineError(
+        f"{trt.__name__} {version_of(trt)} cannot build the encoder: {reasons[:400]}",
+        path=encoder,
+        remedy="use --engine onnxruntime, or another --precision",
+    )
+
+
+def logger_of(trt: Any) -> Any:
+    """The library's log into ours; one object a module, for the library keeps the first it is given."""
+    if trt.__name__ not in _loggers:
+
+        class Logger(trt.ILogger):  # type: ignore[misc]  # the base class is known at run time only
+            last = ""
+
+            def log(self, severity: Any, message: str) -> None:
+                if severity <= trt.ILogger.ERROR:
+                    self.last = message
+                level = logging.WARNING if severity <= trt.ILogger.ERROR else logging.DEBUG
+                log.event("tensorrt", level=level, message=message)
+
+        _loggers[trt.__name__] = Logger()
+    return _loggers[trt.__name__]

@@ -1,0 +1,5 @@
+"""A file becomes a slide: its levels, microns per pixel and the route by which its tiles are read."""
+
+from .slide import Slide, open_slide
+
+__all__ = ["Slide", "open_slide"]

@@ -1,0 +1,126 @@
+"""OpenSlide: the reader of scanner formats (SVS, NDPI, MRXS, SCN, BIF, DICOM, tiled TIFF)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import SlideError
+from .base import Level
+from .isolated import ChildReader, holds_jpeg_2000
+
+CACHE_BYTES = 32 << 20
+"""Of decoded storage tiles, OpenSlide's own default."""
+THUMBNAIL_CACHE_BYTES = 12 << 20
+"""The same, until the thumbnail has been read: it is read from top to bottom, and needs one row of storage tiles."""
+
+
+class OpenSlideBackend:
+    """A slide opened by OpenSlide. Its errors latch, so the handle is opened anew after one.
+
+    JPEG 2000 is decoded in a child process (see child.py).
+
+    Raises
+    ------
+    SlideError
+        OpenSlide does not know the format, or the file is damaged.
+    """
+
+    name = "openslide"
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._slide: Any = None
+        self._cache_bytes = THUMBNAIL_CACHE_BYTES
+        self._child: ChildReader | None = None
+        slide = self._handle()
+        self.properties = {str(key): str(value) for key, value in slide.properties.items()}
+        self.vendor = self.properties.get("openslide.vendor", "unknown")
+        width, height = slide.dimensions
+        self.levels = tuple(
+            Level(index, w, h, width / w if index else 1.0, height / h if index else 1.0)
+            for index, (w, h) in enumerate(slide.level_dimensions)
+        )
+        if holds_jpeg_2000(path, self.vendor):
+            self._child = ChildReader(path)
+
+    @staticmethod
+    def detect(path: Path) -> str | None:
+        """The vendor's format by OpenSlide's name, also of a file that it cannot open; None where it knows none."""
+        import openslide
+
+        vendor: str | None = openslide.OpenSlide.detect_format(path)
+        return vendor
+
+    def read(self, level: int, x: int, y: int, w: int, h: int) -> NDArray[np.uint8]:
+        """RGB of a region (see Backend.read); what the file leaves out is white."""
+        import openslide
+
+        try:
+            if self._child is not None:
+                rgba = self._child.read(level, x, y, w, h)
+            else:
+                region = self._handle().read_region((x, y), level, (w, h))
+                if region.getchannel("A").getextrema() == (255, 255):
+                    return np.array(region.convert("RGB"))
+                rgba = np.asarray(region)
+        except openslide.OpenSlideError as error:
+            self.close()
+            raise SlideError(
+                f"cannot be decoded at ({x}, {y}) of level {level}: {_short(error, self._path)}",
+                path=self._path,
+                remedy="copy or scan the slide again",
+            ) from error
+        alpha = rgba[..., 3:]
+        if alpha.min() == 255:
+            return np.ascontiguousarray(rgba[..., :3])
+        # OpenSlide hands out premultiplied pixels undone by PIL; transparent means outside the scan
+        mixed = rgba[..., :3].astype(np.uint16) * alpha + 255 * (255 - alpha.astype(np.uint16))
+        opaque: NDArray[np.uint8] = ((mixed + 127) // 255).astype(np.uint8)
+        return opaque
+
+    def forget(self) -> None:
+        """Start with an empty cache of storage tiles; what was read for a thumbnail is not read again."""
+        import openslide
+
+        self._cache_bytes = CACHE_BYTES
+        if self._slide is not None:
+            self._slide.set_cache(openslide.OpenSlideCache(CACHE_BYTES))
+
+    def close(self) -> None:
+        if self._child is not None:
+            self._child.close()
+        if self._slide is not None:
+            self._slide.close()
+            self._slide = None
+
+    def _handle(self) -> Any:
+        import openslide
+
+        if self._slide is None:
+            try:
+                self._slide = openslide.OpenSlide(self._path)
+                self._slide.set_cache(openslide.OpenSlideCache(self._cache_bytes))
+            except openslide.OpenSlideUnsupportedFormatError as error:
+                raise SlideError(
+                    "is not a slide format that OpenSlide reads",
+                    path=self._path,
+                    remedy="check that the file is complete, or convert it to a tiled pyramidal TIFF",
+                ) from error
+            except openslide.OpenSlideError as error:
+                raise SlideError(
+                    f"cannot be opened: {_short(error, self._path)}",
+                    path=self._path,
+                    remedy="convert it to a tiled JPEG TIFF"
+                    if "nsupported" in str(error)
+                    else "copy or scan the slide again",
+                ) from error
+        return self._slide
+
+
+def _short(error: Exception, path: Path) -> str:
+    """The library's message without the folder, which can identify a patient."""
+    return str(error).replace(str(path), path.name).replace(str(path.parent), "")

@@ -1,0 +1,77 @@
+"""The general route: regions read by OpenSlide or libvips, area-averaged to the tile's size."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .._tiler import Resampler
+from ..errors import SlideError
+from ..grid import TileSet
+from ..slide import Slide
+from .read_plan import ReadPlan, choose_plan
+from .source import StageTimes, TileStatus
+
+
+class RegionReader:
+    """Reads one region a tile; a region that cannot be decoded marks its tile CORRUPT."""
+
+    plan: ReadPlan
+    order: NDArray[np.int64]
+
+    def __init__(self, slide: Slide, tileset: TileSet) -> None:
+        self._slide, self._tileset = slide, tileset
+        self.plan = choose_plan(slide.levels, tileset.grid, route=slide.route.name)
+        self.order = np.arange(len(tileset), dtype=np.int64)
+        whole = abs(self.plan.residual_x - 1) < 1e-9 and abs(self.plan.residual_y - 1) < 1e-9 and self.plan.level == 0
+        self._resampler = None if whole else Resampler(tileset.grid.tile_px, self.plan.residual_x, self.plan.residual_y)
+
+    def fill(
+        self, index: NDArray[np.int64], out: NDArray[np.uint8], times: StageTimes, late: Callable[[], bool]
+    ) -> NDArray[np.uint8]:
+        """Decode the tiles at `index` into `out`; see tiles.Reader."""
+        status = np.full(len(index), TileStatus.TIMEOUT, np.uint8)
+        for i, (x, y) in enumerate(self._tileset.coords[index]):
+            if late():
+                break
+            try:
+                self._tile(int(x), int(y), out[i], times)
+                status[i] = TileStatus.OK
+            except SlideError:
+                status[i] = TileStatus.CORRUPT
+        return status
+
+    def stop(self) -> None:
+        """Nothing to do: `late` is asked before every tile."""
+
+    def close(self) -> None:
+        """Nothing to free: the slide belongs to the caller."""
+
+    def _tile(self, x: int, y: int, out: NDArray[np.uint8], times: StageTimes) -> None:
+        grid, plan = self._tileset.grid, self.plan
+        level = self._slide.levels[plan.level]
+        tile = grid.tile_px
+        w, h = plan.residual_x * tile, plan.residual_y * tile
+        # the region starts on a whole pixel of the level; the fraction goes to the resampling box
+        left, top = x / level.downsample_x, y / level.downsample_y
+        x0, y0 = math.floor(left + 1e-6), math.floor(top + 1e-6)
+        fx, fy = max(left - x0, 0.0), max(top - y0, 0.0)
+        clock = time.perf_counter()
+        region = self._slide.read_region(
+            plan.level,
+            round(x0 * level.downsample_x),
+            round(y0 * level.downsample_y),
+            math.ceil(fx + w - 1e-6),
+            math.ceil(fy + h - 1e-6),
+        )
+        decoded = time.perf_counter()
+        times.decode_s += decoded - clock
+        if self._resampler is None:
+            out[:] = region
+        else:
+            self._resampler.resample(region, fx, fy, out)
+        times.resample_s += time.perf_counter() - decoded

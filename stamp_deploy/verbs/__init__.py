@@ -1,0 +1,1 @@
+"""The verbs of the command line; nothing but `cli` imports this package."""

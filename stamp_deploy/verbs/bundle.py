@@ -1,0 +1,108 @@
+"""The commands that accept a bundle on this machine: verify, parity, build, sign."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+_PATH = click.Path(path_type=Path)
+
+
+def _signature_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    option = click.option("--require-signature", type=_PATH, help="Public key (PEM) that must have signed.")
+    return option(command)
+
+
+@click.command()
+@click.argument("path", type=click.Path(exists=True, path_type=Path))
+@_signature_option
+def verify(path: Path, require_signature: Path | None) -> None:
+    """Check the SHA-256 of every file of a bundle or a result at PATH, and a signature if a key is given.
+
+    PATH may also be a record that `stamp-deploy parity --sign` wrote.
+    """
+    from ..checks.verify import verify_path
+
+    click.echo(verify_path(path, require_signature))
+
+
+@click.command()
+@click.argument("bundle", type=_FOLDER)
+@click.option("--engine", "engines", multiple=True, help="Engine to check, repeatable; all that load here by default.")
+@click.option("--precision", help="Its precision; the engine's own choice by default.")
+@click.option("--batch", type=int, default=16, show_default=True, help="Tiles handed over at once.")
+@click.option("--device", type=int, default=0, show_default=True, help="Index of the GPU.")
+@click.option("-o", "--out", type=_PATH, help="Write the record here as JSON, and the table beside it as .txt.")
+@click.option("--signed-off-by", default="", help="Who accepts, for the record.")
+@click.option("--sign", "key", type=_PATH, help="Ed25519 private key (PEM): sign the record, as FILE.sig.")
+@_signature_option
+def parity(
+    bundle: Path,
+    engines: tuple[str, ...],
+    precision: str | None,
+    batch: int,
+    device: int,
+    out: Path | None,
+    signed_off_by: str,
+    key: Path | None,
+    require_signature: Path | None,
+) -> None:
+    """Accept the BUNDLE on this machine: run its golden tiles through the engines here and compare.
+
+    Run it again after a change of driver, engine or hardware. Exit code 5 when an engine fails.
+    """
+    from ..bundle import load_bundle
+    from ..checks.acceptance import check_site, table, write_record
+    from ..errors import UsageError
+
+    if key is not None and out is None:
+        raise UsageError("--sign needs a record to sign", remedy="name one with -o FILE.json")
+    loaded = load_bundle(bundle, require_signature=require_signature)
+    site = check_site(loaded, engines, precision=precision, batch=batch, device=device, signed_off_by=signed_off_by)
+    click.echo(table(site))
+    if out is not None:
+        write_record(site, out, key)
+        click.echo(f"record  {out}" + (f", signed as {out.name}.sig" if key is not None else ""))
+    site.raise_if_failed()
+
+
+@click.command()
+@click.argument("bundle", type=_FOLDER)
+@click.option("--engine", type=click.Choice(["tensorrt", "tensorrt-rtx"]), required=True, help="What to build for.")
+@click.option("--precision", help="fp32, fp16 or bf16; fp16 by default.")
+@click.option("--batch", type=int, default=32, show_default=True, help="The batch that the plan is made for.")
+@click.option("--device", type=int, default=0, show_default=True, help="Index of the GPU.")
+@_signature_option
+def build(
+    bundle: Path, engine: str, precision: str | None, batch: int, device: int, require_signature: Path | None
+) -> None:
+    """Compile the BUNDLE's encoder for this machine's GPU, and accept the plan by parity on its golden tiles.
+
+    The plan goes to the cache ($STAMP_CACHE_DIR, else ~/.cache/stamp-deploy), where `infer` and `batch` find it.
+    """
+    from ..bundle import load_bundle
+    from ..checks.acceptance import build_engine
+
+    loaded = load_bundle(bundle, require_signature=require_signature)
+    click.echo(build_engine(loaded, engine, precision=precision, batch=batch, device=device))
+
+
+@click.command()
+@click.argument("bundle", type=_FOLDER)
+@click.option("--key", type=_PATH, required=True, help="Ed25519 private key, unencrypted PEM.")
+def sign(bundle: Path, key: Path) -> None:
+    """Sign a BUNDLE: check it, then write bundle.json.sig beside bundle.json.
+
+    A key pair: openssl genpkey -algorithm ed25519 -out key.pem; openssl pkey -in key.pem -pubout -out key.pub
+    """
+    from ..bundle import load_bundle
+    from ..bundle.signature import sign_bundle
+
+    loaded = load_bundle(bundle)
+    click.echo(f"signed  {sign_bundle(bundle, key).name} of bundle {loaded.sha256[:12]}")

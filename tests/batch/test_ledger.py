@@ -1,0 +1,152 @@
+"""The ledger and the claims: states that survive, and one holder a slide."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from stamp_deploy.batch.records.claims import Claims
+from stamp_deploy.batch.records.ledger import Ledger
+from stamp_deploy.errors import DiskError
+
+
+def test_ledger_keeps_every_attempt(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path, "host")
+    ledger.start("k", 1, "a.svs")
+    ledger.end("k", 1, "crashed", reason="SIGSEGV")
+    ledger.start("k", 2, "a.svs")
+    ledger.end("k", 2, "done", tiles=7, seconds=1.5)
+    ledger.close()
+    rows = Ledger(tmp_path, "host").attempts("k")
+    assert [(row.attempt, row.state, row.reason, row.tiles) for row in rows] == [
+        (1, "crashed", "SIGSEGV", 0),
+        (2, "done", "", 7),
+    ]
+    assert rows[0].ended_utc is not None
+
+
+def test_ledger_reads_other_hosts_but_writes_its_own(tmp_path: Path) -> None:
+    one, two = Ledger(tmp_path, "one"), Ledger(tmp_path, "two")
+    one.start("k", 1, "a.svs")
+    two.start("k", 2, "a.svs")
+    assert one.path != two.path
+    assert [row.attempt for row in one.attempts("k")] == [1, 2]
+
+
+def test_ledger_refuses_an_end_without_a_start(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="never started"):
+        Ledger(tmp_path, "h").end("k", 1, "done")
+
+
+def test_damaged_ledger_names_the_remedy(tmp_path: Path) -> None:
+    (tmp_path / "ledger-h.sqlite").write_bytes(b"not a database" * 100)
+    with pytest.raises(DiskError, match="can be deleted"):
+        Ledger(tmp_path, "h")
+
+
+def test_ledger_is_shared_by_processes_of_one_host(tmp_path: Path) -> None:
+    code = (
+        "import sys, pathlib\nfrom stamp_deploy.batch.records.ledger import Ledger\n"
+        "ledger = Ledger(pathlib.Path(sys.argv[1]), 'h')\n"
+        "for i in range(20):\n"
+        "    ledger.start(f'{sys.argv[2]}-{i}', 1, 'x'); ledger.end(f'{sys.argv[2]}-{i}', 1, 'done')\n"
+    )
+    writers = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path), name]) for name in "abc"]
+    assert [writer.wait() for writer in writers] == [0, 0, 0]
+    assert [row.state for row in Ledger(tmp_path, "h").attempts()] == ["done"] * 60
+
+
+def test_second_claim_is_refused_until_the_first_is_released(tmp_path: Path) -> None:
+    one, two = Claims(tmp_path, host="one"), Claims(tmp_path, host="two")
+    assert one.take("k") is not None
+    assert two.take("k") is None
+    one.release("k", "crashed", "SIGSEGV")
+    assert two.attempts("k") == 1
+    record = two.take("k")
+    assert record is not None and record.attempt == 2
+    two.release("k", "done")
+    assert one.take("k") is None
+    assert [r.state for r in one.history("k")] == ["crashed", "done"]
+    one.close()
+    two.close()
+
+
+def test_final_state_is_claimed_again_only_on_request(tmp_path: Path) -> None:
+    claims = Claims(tmp_path)
+    claims.take("k")
+    claims.release("k", "quarantined", "hangs")
+    assert claims.take("k") is None
+    assert claims.take("k", retry_final=True) is not None
+    claims.close()
+
+
+def test_claim_of_a_dead_process_on_this_host_is_taken_over(tmp_path: Path) -> None:
+    code = (
+        "import sys, pathlib, os\nfrom stamp_deploy.batch.records.claims import Claims\n"
+        "assert Claims(pathlib.Path(sys.argv[1])).take('k') is not None\nos._exit(9)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
+    claims = Claims(tmp_path)
+    latest = claims.latest("k")
+    assert latest is not None and latest.state == "running"
+    record = claims.take("k")
+    assert record is not None and record.attempt == 2
+    assert claims.attempts("k") == 0  # nobody saw the slide crash, so it does not count against it
+    claims.close()
+
+
+def test_claim_of_another_host_is_taken_over_after_its_lease(tmp_path: Path) -> None:
+    one, two = Claims(tmp_path, host="one", lease_s=1000), Claims(tmp_path, host="two", lease_s=1000)
+    assert one.take("k") is not None
+    past = time.time() - 2000
+    os.utime(tmp_path / "k.1", (past, past))
+    assert two.take("k") is not None
+    assert one.take("k") is None
+    one.close()
+    two.close()
+
+
+def test_heartbeat_keeps_a_claim_alive(tmp_path: Path) -> None:
+    one, two = Claims(tmp_path, host="one", lease_s=0.8), Claims(tmp_path, host="two", lease_s=0.8)
+    assert one.take("k") is not None
+    for _ in range(6):
+        time.sleep(0.3)
+        assert two.take("k") is None
+    one.close()
+    two.close()
+
+
+def test_racing_processes_share_the_slides_without_overlap(tmp_path: Path) -> None:
+    code = (
+        "import sys, pathlib, json, time\nfrom stamp_deploy.batch.records.claims import Claims\n"
+        "claims = Claims(pathlib.Path(sys.argv[1]), host=sys.argv[2])\n"
+        "while time.time() < float(sys.argv[3]): pass\n"
+        "print(json.dumps([k for k in map(str, range(200)) if claims.take(k)]), flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    start = str(time.time() + 1.0)
+    racers = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(tmp_path), host, start],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )
+        for host in ("one", "two", "three")
+    ]  # fmt: skip
+    won = [json.loads(racer.stdout.readline()) for racer in racers if racer.stdout]
+    for racer in racers:
+        racer.communicate()
+    assert sorted((key for keys in won for key in keys), key=int) == [str(i) for i in range(200)]
+
+
+def test_unreadable_claim_counts_for_nothing(tmp_path: Path) -> None:
+    (tmp_path / "k.1").write_text("{half")
+    claims = Claims(tmp_path)
+    record = claims.take("k")
+    assert record is not None and record.attempt == 2
+    claims.close()

@@ -1,0 +1,159 @@
+"""Results for tests, made without a slide or a model: tissue-like blobs with smooth score fields."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from stamp_deploy.engine.base import EngineInfo
+from stamp_deploy.grid import Grid
+from stamp_deploy.heads import HeadCall
+from stamp_deploy.provenance import RESEARCH_USE, software
+from stamp_deploy.result import BundleFacts, Result, SlideFacts, TileCounts
+
+HALLMARKS = (
+    "HALLMARK_EPITHELIAL_MESENCHYMAL_TRANSITION",
+    "HALLMARK_INTERFERON_GAMMA_RESPONSE",
+    "HALLMARK_OXIDATIVE_PHOSPHORYLATION",
+    "HALLMARK_E2F_TARGETS",
+    "HALLMARK_REACTIVE_OXYGEN_SPECIES_PATHWAY",
+    "HALLMARK_HYPOXIA",
+)
+
+
+def smooth_field(rows: int, columns: int, seed: int, knots: int = 6) -> NDArray[np.float64]:
+    """A smooth random field of mean about 0, sd 1: float64 [rows, columns]."""
+    coarse = np.random.default_rng(seed).normal(size=(knots, knots)).astype(np.float32)
+    field = np.asarray(Image.fromarray(coarse).resize((columns, rows), Image.Resampling.BICUBIC), np.float64)
+    return (field - field.mean()) / max(field.std(), 1e-9)
+
+
+def tissue_thumbnail(cover: NDArray[np.bool_], width: int, height: int, seed: int) -> NDArray[np.uint8]:
+    """An H&E-like picture: white glass, pink stroma and purple nuclei where `cover` is true."""
+    soft = Image.fromarray((cover * 255).astype(np.uint8)).resize((width, height), Image.Resampling.BICUBIC)
+    alpha = np.clip((np.asarray(soft, np.float64) - 96) / 64, 0, 1)[..., None]
+    noise = np.random.default_rng(seed).normal(size=(height, width, 1))
+    texture = smooth_field(height, width, seed + 1, knots=24)[..., None]
+    stroma, nuclei = np.array([226, 158, 190.0]), np.array([118, 74, 148.0])
+    share = np.clip(0.3 + 0.25 * texture + 0.2 * noise, 0, 1)
+    tissue = stroma * (1 - share) + nuclei * share
+    return np.clip(245 * (1 - alpha) + tissue * alpha, 0, 255).astype(np.uint8)
+
+
+def make_head(name: str = "MSI", n: int = 0, **changes: Any) -> HeadCall:
+    """One binary head call; `changes` replace its fields."""
+    weights = np.random.default_rng(7).random(n).astype(np.float32)
+    fields: dict[str, Any] = {
+        "name": name,
+        "kind": "binary",
+        "classes": ("MSS", "MSI-H"),
+        "probabilities": (0.19, 0.81),
+        "call": "MSI-H",
+        "abstained": False,
+        "interval": (0.74, 0.87),
+        "attention": weights / weights.sum() if n else None,
+        "thresholds": (0.5,),
+        "abstain": (0.4, 0.6),
+        "temperature": 1.3,
+    }
+    return HeadCall(**{**fields, **changes})
+
+
+def make_result(
+    n_tiles: int = 400,
+    pathways: int | Sequence[str] = 3,
+    heads: int | Sequence[HeadCall] = 1,
+    *,
+    seed: int = 0,
+    embedding_dim: int = 16,
+    tile_px: int = 224,
+    mpp: float = 0.2526,
+    target_mpp: float = 0.5,
+    thumbnail_px: int = 1024,
+    **changes: Any,
+) -> Result:
+    """A Result of `n_tiles` readable tiles on a grid about 2.4 times as large, wider than high.
+
+    `pathways` and `heads` are numbers or the things themselves; `changes` replace fields of the Result.
+    """
+    columns = int(np.ceil(np.sqrt(n_tiles * 2.4 * 1.3))) or 1
+    rows = int(np.ceil(n_tiles * 2.4 / columns)) or 1
+    span = tile_px * target_mpp / mpp
+    width, height = int(columns * span + span / 3), int(rows * span + span / 3)
+    grid = Grid(width, height, mpp, mpp, target_mpp, tile_px, 0)
+    columns, rows = grid.columns, grid.rows
+    y, x = np.mgrid[-1 : 1 : rows * 1j, -1 : 1 : columns * 1j]
+    closeness = smooth_field(rows, columns, seed + 100) - 2.5 * (x**2 + y**2)
+    flat = np.sort(np.argsort(-closeness, axis=None, kind="stable")[:n_tiles])
+    cover = np.zeros(rows * columns, bool)
+    cover[flat] = True
+    cell_rows, cell_columns = np.divmod(flat, columns)
+
+    names = _names(pathways)
+    fields = [smooth_field(rows, columns, seed + 200 + i)[cell_rows, cell_columns] for i in range(len(names))]
+    random = np.random.default_rng(seed)
+    scores = np.stack(fields, axis=1) if fields else np.empty((n_tiles, 0))
+    scores = scores + 0.15 * random.normal(size=scores.shape)
+    scale = thumbnail_px / max(width, height)
+    picture = tissue_thumbnail(cover.reshape(rows, columns), round(width * scale), round(height * scale), seed)
+    calls = tuple(make_head(f"head-{i + 1}", n_tiles) for i in range(heads)) if isinstance(heads, int) else tuple(heads)
+    given: dict[str, Any] = {
+        "slide": SlideFacts(
+            name="synthetic.svs",
+            sha256="5a" * 32,
+            size_bytes=123_456_789,
+            vendor="aperio",
+            width=width,
+            height=height,
+            mpp_x=mpp,
+            mpp_y=mpp,
+            mpp_source="vendor",
+            mpp_evidence=(f"aperio.MPP = {mpp} (accepted)", "openslide.objective-power = 40 (agrees)"),
+            levels=({"width": width, "height": height, "downsample_x": 1.0, "downsample_y": 1.0},),
+            route="jpeg-tiff",
+            route_reason="tiled baseline JPEG in TIFF",
+        ),
+        "grid": grid,
+        "bundle": BundleFacts(
+            name="synthetic",
+            sha256="b0" * 32,
+            pfm_id="vit-small-synthetic",
+            pfm_licence="Apache-2.0",
+            tile_px=tile_px,
+            mpp=target_mpp,
+            embedding_dim=embedding_dim,
+            gene_set_sha256="9e" * 32,
+            files={"encoder.onnx": "e0" * 32},
+        ),
+        "engine": EngineInfo("onnxruntime", "1.32.0", "CPU", "fp32", "asked for"),
+        "tiles": TileCounts(rows * columns, rows * columns - n_tiles - 2, n_tiles + 2, n_tiles, corrupt=2),
+        "coords": grid.coords(cell_columns, cell_rows),
+        "embedding": random.normal(size=(n_tiles, embedding_dim)).astype(np.float32),
+        "pathways": scores.astype(np.float32),
+        "tissue_fraction": random.uniform(0.25, 1, n_tiles).astype(np.float32),
+        "pathway_names": names,
+        "thumbnail": picture,
+        "heads": calls,
+        "read_plan": {"route": "jpeg-tiff", "level": 0, "dct_scale": 1, "residual": 1.98, "why": "synthetic"},
+        "timing": {"open_and_tissue": 0.4, "wait_for_tiles": 1.2, "engine": 9.8},
+        "limiting": "engine",
+        "software": software(),
+        "config": {"batch": 32},
+        "config_sha256": "c0" * 32,
+        "tissue": {"rule": {"method": "saturation-otsu", "min_fraction": 0.25}, "threshold": 0.08},
+        "started_utc": "2026-11-24T02:00:00+00:00",
+        "warnings": (f"2 of {n_tiles + 2} tissue tiles could not be read and have no score",),
+        "research_use": RESEARCH_USE,
+    }
+    return Result(**{**given, **changes})
+
+
+def _names(pathways: int | Sequence[str]) -> tuple[str, ...]:
+    if not isinstance(pathways, int):
+        return tuple(pathways)
+    extra = tuple(f"PATHWAY_{i + 1:02d}" for i in range(len(HALLMARKS), pathways))
+    return (*HALLMARKS[:pathways], *extra)

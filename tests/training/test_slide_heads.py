@@ -1,0 +1,250 @@
+"""Slide-level heads: attention finds the region that makes the label, folds keep patients whole, numbers are right."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+torch = pytest.importorskip("torch", reason="training needs the extra [train]")
+pytest.importorskip("sklearn", reason="training needs the extra [train]")
+
+from stamp_deploy.bundle.schema import _validate_head
+from stamp_deploy.errors import DataError, UsageError
+from stamp_deploy.export.demo.synthetic import PROGRAMS, Section
+from stamp_deploy.training.heads.abmil import GatedABMIL, hazard_loss, risk_score
+from stamp_deploy.training.heads.bags import find_bags, read_labels
+from stamp_deploy.training.heads.metrics import (
+    abstention_band,
+    binary_threshold,
+    concordance,
+    fit_temperature,
+    negative_log_likelihood,
+    patient_interval,
+    softmax,
+)
+from stamp_deploy.training.heads.train import HeadConfig, load_heads, patient_folds, train_head
+
+FAST = HeadConfig(name="immune", folds=3, epochs=12, hidden=48, attention=24, lr=2e-3, draws=100)
+DIM = 24
+IMMUNE = PROGRAMS.index("IMMUNE")
+
+
+def write_bag(path: Path, values: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with h5py.File(path, "w") as file:
+        file["features"] = values.astype(np.float32)
+        file["coords"] = np.zeros((len(values), 2), np.int64)
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, dict[str, np.ndarray]]:
+    """36 slides of 18 patients: the programs of synthetic sections, seen through a fixed random map with noise. The
+    immune program is high somewhere in positive slides only; that region is known."""
+    folder = tmp_path_factory.mktemp("heads")
+    rng = np.random.default_rng(5)
+    mix = rng.normal(size=(len(PROGRAMS), DIM))
+    regions: dict[str, np.ndarray] = {}
+    rows = []
+    for i in range(36):
+        section = Section(1000 + i, width=1920, height=1920)
+        spots = section.spots()
+        programs = section.programs(spots).astype(float)
+        order = np.argsort(-programs[:, IMMUNE])
+        hot = np.zeros(len(spots), bool)
+        programs[:, IMMUNE] = np.minimum(programs[:, IMMUNE], 0.3)
+        positive = i % 2
+        if positive:
+            hot[order[: len(spots) // 6]] = True
+            programs[hot, IMMUNE] = 1.5
+        features = np.tanh(programs @ mix) + 0.3 * rng.normal(size=(len(spots), DIM))
+        name = f"slide-{i:02d}"
+        write_bag(folder / "features" / name / "tiles.h5", features)
+        regions[name] = hot
+        time = rng.exponential(1.0 if positive else 6.0)
+        censor = rng.exponential(8.0)
+        rows.append(
+            {"slide_id": name, "patient_id": f"p{i // 2}", "label": ["absent", "present"][positive],
+             "time": min(time, censor), "event": int(time <= censor)}
+        )  # fmt: skip
+    table = folder / "labels.csv"
+    with table.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return folder / "features", table, regions
+
+
+def test_attention_finds_the_region_that_makes_the_label(cohort, tmp_path: Path) -> None:
+    from sklearn.metrics import roc_auc_score
+
+    features, labels, regions = cohort
+    bags = find_bags(features)
+    table = read_labels(labels, bags)
+    entry = train_head(table, tmp_path, FAST)
+    assert entry["kind"] == "binary" and entry["classes"] == ["absent", "present"]
+    assert entry["details"]["auroc"] > 0.9
+    low, high = entry["details"]["auroc_interval"]
+    assert low <= entry["details"]["auroc"] <= high
+    ((module, loaded),) = load_heads(tmp_path)
+    scores = []
+    for slide in table.slides:
+        if slide.label:
+            with torch.inference_mode():
+                logits, attention = module(torch.from_numpy(slide.bag.embeddings()))
+            assert logits.shape == (2,) and attention.shape == (len(regions[slide.bag.name]),)
+            assert float(attention.sum()) == pytest.approx(1, abs=1e-4)
+            scores.append(roc_auc_score(regions[slide.bag.name], attention.numpy()))
+    assert np.mean(scores) > 0.85
+    _validate_head({**loaded, "file": "heads/immune.onnx"}, {"heads/immune.onnx": {}})
+    json.dumps(loaded, allow_nan=False)
+
+
+def test_labels_that_mean_nothing_are_not_learned(cohort, tmp_path: Path) -> None:
+    features, labels, _ = cohort
+    rows = list(csv.DictReader(labels.open()))
+    names = np.random.default_rng(11).permutation([r["label"] for r in rows])
+    with (tmp_path / "labels.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, ["slide_id", "patient_id", "label"])
+        writer.writeheader()
+        for row, name in zip(rows, names, strict=True):
+            writer.writerow({"slide_id": row["slide_id"], "patient_id": row["patient_id"], "label": name})
+    entry = train_head(read_labels(tmp_path / "labels.csv", find_bags(features)), tmp_path, FAST)
+    assert 0.2 < entry["details"]["auroc"] < 0.8
+
+
+def test_survival_head_orders_the_risks(cohort, tmp_path: Path) -> None:
+    features, labels, _ = cohort
+    result = CliRunner().invoke(
+        _verb(), [str(features), str(labels), "-o", str(tmp_path), "--time", "time", "--event", "event",
+                  "--folds", "3", "--epochs", "8", "--lr", "1e-3"],
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    ((module, entry),) = load_heads(tmp_path)
+    assert entry["kind"] == "survival" and entry["details"]["c_index"] > 0.6
+    assert len(entry["classes"]) == len(entry["thresholds"]) + 1
+    logits, _ = module(torch.randn(7, DIM))
+    assert logits.shape == (1,)
+    _validate_head({**entry, "file": "f"}, {"f": {}})
+
+
+def _verb():
+    from stamp_deploy.training.verbs_train import train_head as verb
+
+    return verb
+
+
+def test_heads_of_one_folder_are_kept_beside_each_other(cohort, tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    features, labels, _ = cohort
+    table = read_labels(labels, find_bags(features))
+    quick = replace(FAST, epochs=1, draws=10)
+    for name in ("a", "b", "a"):
+        train_head(table, tmp_path, replace(quick, name=name))
+    assert [entry["name"] for _, entry in load_heads(tmp_path)] == ["b", "a"]
+    (tmp_path / "heads" / "a.safetensors").unlink()
+    with pytest.raises(UsageError, match="head a cannot be read"):
+        load_heads(tmp_path)
+
+
+def test_patients_are_never_split(cohort) -> None:
+    features, labels, _ = cohort
+    slides = read_labels(labels, find_bags(features)).slides
+    folds = patient_folds(slides, "binary", 5, 0)
+    assert sorted(np.concatenate(folds)) == list(range(len(slides)))
+    for test in folds:
+        inside = {slides[i].patient for i in test}
+        outside = {s.patient for i, s in enumerate(slides) if i not in set(test)}
+        assert not inside & outside
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("slide_id,label\nslide-00,a\n", "no column names the patients"),
+        ("slide_id,patient_id,label\nslide-00,p,a\nslide-01,p,a\n", "holds the classes"),
+        ("slide_id,patient_id,label\nslide-00,,a\nslide-01,p,b\n", "has no patient"),
+        ("slide_id,patient_id,label\nslide-00,p,a\nslide-00,p,b\n", "comes twice"),
+        ("slide_id,patient_id,label\nother,p,a\nother2,q,b\n", "no slide of the table has features"),
+        ("slide_id,patient_id,grade\nslide-00,p,a\n", "has no column 'label'"),
+        ("slide_id,patient_id,label\n", "holds no lines"),
+    ],
+)
+def test_tables_that_cannot_be_used_are_refused(cohort, tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text(text)
+    with pytest.raises(DataError, match=message):
+        read_labels(path, find_bags(cohort[0]))
+
+
+def test_features_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"no \.h5"):
+        find_bags(tmp_path)
+    write_bag(tmp_path / "a.h5", np.full((3, 2), np.nan))
+    with pytest.raises(DataError, match="NaN"):
+        find_bags(tmp_path)["a"].embeddings()
+    write_bag(tmp_path / "b.h5", np.zeros((0, 2)))
+    with pytest.raises(DataError, match="not \\[N, D\\]"):
+        find_bags(tmp_path)["b"].embeddings()
+    write_bag(tmp_path / "c.h5", np.zeros((1, 4, 2)))  # older CLAM files hold a leading axis
+    assert find_bags(tmp_path)["c"].embeddings().shape == (4, 2)
+
+
+def test_concordance_by_hand() -> None:
+    time, event = np.array([1.0, 2.0, 3.0, 2.0]), np.array([True, True, False, False])
+    # known pairs: 0 before 1, 2, 3; 1 before 2; 1 before 3, which is censored at the same time
+    assert concordance(time, event, np.array([4.0, 3.0, 1.0, 2.0])) == 1.0
+    assert concordance(time, event, np.array([1.0, 2.0, 4.0, 3.0])) == 0.0
+    assert concordance(time, event, np.zeros(4)) == 0.5
+    assert concordance(time, event, np.array([4.0, 1.0, 2.0, 0.0])) == pytest.approx(4 / 5)
+    assert np.isnan(concordance(time, np.zeros(4, bool), time))
+
+
+def test_hazard_loss_is_the_likelihood() -> None:
+    logits = torch.tensor([[0.3, -0.2, 0.5], [0.1, 0.4, -1.0]])
+    h = torch.sigmoid(logits)
+    expected = -(torch.log((1 - h[0, 0]) * h[0, 1]) + torch.log((1 - h[1, 0]) * (1 - h[1, 1]))) / 2
+    found = hazard_loss(logits, torch.tensor([1, 2]), torch.tensor([True, False]))
+    assert float(found) == pytest.approx(float(expected), rel=1e-5)
+    assert float(risk_score(torch.tensor([2.0, 2.0]))) > float(risk_score(torch.tensor([-2.0, -2.0])))
+
+
+def test_temperature_undoes_overconfidence() -> None:
+    rng = np.random.default_rng(0)
+    true = rng.normal(size=(4000, 3))
+    label = np.array([rng.choice(3, p=p) for p in softmax(true)])
+    found = fit_temperature(3 * true, label)
+    assert found == pytest.approx(3, rel=0.1)
+    assert negative_log_likelihood(3 * true, label, found) < negative_log_likelihood(3 * true, label)
+
+
+def test_abstention_band_is_the_narrowest_that_meets_the_aim() -> None:
+    value = np.array([0.05, 0.1, 0.45, 0.48, 0.52, 0.9])
+    wrong = np.array([False, False, False, True, True, False])
+    band = abstention_band(value, wrong, 0.5, max_error=0.0, max_share=0.5)
+    assert band["band"] == [0.48, 0.52] and band["met"] and band["error"] == 0 and band["share"] == pytest.approx(1 / 3)
+    assert abstention_band(value, ~wrong, 0.5, max_error=0.0, max_share=0.5)["met"] is False
+    assert abstention_band(value, np.zeros(6, bool), 0.5, max_error=0.1, max_share=0.5)["band"] is None
+
+
+def test_threshold_and_interval() -> None:
+    p, label = np.array([0.1, 0.2, 0.3, 0.4]), np.array([0, 0, 1, 1])
+    assert binary_threshold(p, label) == pytest.approx(0.25)
+    assert patient_interval(["a", "a"], lambda r: 1.0) is None
+    low, high = patient_interval(list("abcdef"), lambda r: float(np.mean(r)), draws=200)  # type: ignore[misc]
+    assert low < 2.5 < high
+
+
+def test_head_is_exportable_in_shape() -> None:
+    head = GatedABMIL(8, 3, hidden=16, attention=4).eval()
+    x = torch.randn(5, 8)
+    one, attention = head(x)
+    order = torch.randperm(5)
+    two, moved = head(x[order])
+    assert torch.allclose(one, two, atol=1e-6) and torch.allclose(attention[order], moved, atol=1e-6)

@@ -1,0 +1,228 @@
+"""The pieces of training: losses by hand, batches, augmentation, targets, checkpoints, ridge heads."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="training needs the extra [train]")
+
+from stamp_deploy.errors import UsageError
+from stamp_deploy.training.augment import (
+    crop_centre,
+    crop_shifted,
+    jitter_stain,
+    stain_statistics,
+    to_unit,
+    turn,
+    turn_each,
+)
+from stamp_deploy.training.config import TrainConfig
+from stamp_deploy.training.data import keep_components, plan_epoch, smooth
+from stamp_deploy.training.loop import rate_factor
+from stamp_deploy.training.losses import (
+    AuxiliaryHeads,
+    anchor_loss,
+    contrastive_loss,
+    correlation_loss,
+    regression_loss,
+)
+from stamp_deploy.training.model.checkpoint import Checkpoint, read_tensors, write_tensors
+from stamp_deploy.training.verbs_train import parse_settings
+from stamp_deploy.training.warm_up import vicreg
+
+
+def test_regression_leaves_masked_pathways_out() -> None:
+    predicted, target = torch.tensor([[0.5, 9.0], [3.0, 9.0]]), torch.zeros(2, 2)
+    mask = torch.tensor([[True, False], [True, False]])
+    assert float(regression_loss(predicted, target, mask)) == pytest.approx((0.5 * 0.25 + 2.5) / 2)
+    assert float(regression_loss(predicted, target, torch.zeros(2, 2, dtype=torch.bool))) == 0
+
+
+def test_correlation_is_within_slides() -> None:
+    rng = np.random.default_rng(0)
+    target = torch.from_numpy(rng.normal(size=(40, 3)).astype(np.float32))
+    slide, mask = torch.arange(40) // 20, torch.ones(40, 3, dtype=torch.bool)
+    shifted = target * 2 + 5 * slide[:, None]  # a slide's own level and scale cost nothing
+    assert float(correlation_loss(shifted, target, mask, slide)) == pytest.approx(0, abs=1e-4)
+    assert float(correlation_loss(-target, target, mask, slide)) == pytest.approx(4, abs=1e-3)
+    r = np.corrcoef(rng.normal(size=20), target[:20, 0].numpy())[0, 1]
+    assert -1 < r < 1
+    noise = torch.from_numpy(rng.normal(size=(40, 3)).astype(np.float32))
+    expected = np.mean(
+        [(1 - np.corrcoef(noise[s, p], target[s, p])[0, 1]) ** 2 for s in (slice(20), slice(20, 40)) for p in range(3)]
+    )
+    assert float(correlation_loss(noise, target, mask, slide)) == pytest.approx(expected, rel=1e-4)
+    assert float(correlation_loss(noise[:3], target[:3], mask[:3], slide[:3])) == 0  # too few rows
+
+
+def test_contrast_prefers_matching_pairs_and_ignores_other_slides() -> None:
+    torch.manual_seed(0)
+    target = torch.randn(16, 6)
+    slide = torch.arange(16) // 8
+    temperature = torch.tensor(0.07).log()
+    right = contrastive_loss(target, target, target, slide, temperature)
+    wrong = contrastive_loss(target.roll(1, 0), target, target, slide, temperature)
+    assert right < wrong
+    moved = target.clone()
+    moved[8:] = torch.randn(8, 6)
+    both = [contrastive_loss(x[:8], x[:8], x[:8], slide[:8], temperature) for x in (target, moved)]
+    assert both[0] == both[1]
+
+
+def test_anchor_and_adversary() -> None:
+    z = torch.randn(5, 4)
+    assert float(anchor_loss(z, 3 * z)) == pytest.approx(0, abs=1e-6)
+    assert float(anchor_loss(z, -z)) == pytest.approx(2, abs=1e-6)
+    torch.manual_seed(0)
+    heads = AuxiliaryHeads(4, genes=3, batches=2)
+    x = torch.randn(6, 4, requires_grad=True)
+    slide = torch.tensor([0, 0, 0, 1, 1, 1])
+    heads.batch_loss(x, slide).backward()
+    reversed_gradient = x.grad.clone()
+    x.grad = None
+    torch.nn.functional.cross_entropy(heads.batch(torch.nn.functional.normalize(x, dim=1)), slide).backward()
+    assert torch.allclose(reversed_gradient, -x.grad)
+    assert float(heads.gene_loss(x, torch.zeros(6, 3)).detach()) > 0
+
+
+def test_vicreg_rewards_spread_and_agreement() -> None:
+    torch.manual_seed(0)
+    spread = torch.randn(256, 8)
+    assert vicreg(spread, spread) < 0.2
+    assert vicreg(torch.zeros(256, 8), torch.zeros(256, 8)) > 1.9  # collapsed: the variance term
+    same = spread[:, :1].repeat(1, 8)
+    assert vicreg(same, same) > vicreg(spread, spread) + 0.1  # correlated dimensions
+    assert vicreg(spread, torch.randn(256, 8)) > vicreg(spread, spread) + 1
+
+
+@pytest.mark.parametrize("sizes", [[100], [5, 130, 48], [200, 190, 180, 10]])
+def test_an_epoch_sees_every_spot_once(sizes: list[int]) -> None:
+    batches = plan_epoch(sizes, 2, 48, np.random.default_rng(0))
+    seen = [np.concatenate([r for b in batches for s, r in b if s == i]) for i in range(len(sizes))]
+    for size, rows in zip(sizes, seen, strict=True):
+        assert sorted(rows) == list(range(size))
+    assert all(len(b) <= 2 and len({s for s, _ in b}) == len(b) for b in batches)
+    assert all(len(r) >= min(8, min(sizes)) for b in batches for _, r in b)
+
+
+def test_smoothing_is_half_the_spot_and_half_its_neighbourhood() -> None:
+    xy = np.array([[0, 0], [100, 0], [5000, 0]], float)
+    values = np.array([[1.0], [0.0], [7.0]])
+    out = smooth(values, xy, 150.0)
+    weight = np.exp(-0.5 * (100 / 75) ** 2)
+    assert out[0, 0] == pytest.approx(0.5 + 0.5 / (1 + weight))
+    assert out[1, 0] == pytest.approx(0.5 * weight / (1 + weight))
+    assert out[2, 0] == pytest.approx(7.0)
+    assert np.allclose(smooth(np.ones((3, 1)), xy, 150.0), 1)
+
+
+def test_components_keep_what_varies_together() -> None:
+    rng = np.random.default_rng(0)
+    factors = rng.normal(size=(200, 2)) @ rng.normal(size=(2, 12))
+    noisy = (factors + 0.5 * rng.normal(size=factors.shape)).astype(np.float32)
+    kept = np.concatenate(keep_components([noisy[:90], noisy[90:]], 2))
+    assert ((kept - factors) ** 2).mean() < 0.5 * ((noisy - factors) ** 2).mean()
+    assert np.linalg.matrix_rank(kept - kept.mean(0), tol=1e-3) == 2
+
+
+def test_crops_and_turns() -> None:
+    tiles = np.arange(2 * 6 * 6 * 3, dtype=np.uint8).reshape(2, 6, 6, 3)
+    assert np.array_equal(crop_centre(tiles, 4), tiles[:, 1:5, 1:5])
+    with pytest.raises(UsageError, match="6 px and the model wants 8"):
+        crop_centre(tiles, 8)
+    moved = crop_shifted(tiles, np.array([1, 0]), 4, 99, np.random.default_rng(0))
+    places = [tiles[i, y : y + 4, x : x + 4] for i in (1, 0) for y in range(3) for x in range(3)]
+    assert all(any(np.array_equal(m, p) for p in places) for m in moved)
+    assert np.array_equal(crop_shifted(tiles, np.array([0]), 4, 0, np.random.default_rng(0))[0], tiles[0, 1:5, 1:5])
+    x = to_unit(tiles)
+    assert x.shape == (2, 3, 6, 6) and float(x.max()) <= 1
+    assert len({tuple(turn(x, k).flatten().tolist()) for k in range(8)}) == 8
+    each = turn_each(x, np.random.default_rng(3))
+    assert all(any(torch.equal(each[i], turn(x[i : i + 1], k)[0]) for k in range(8)) for i in range(2))
+
+
+def test_stain_jitter_is_small_and_repeatable() -> None:
+    x = torch.rand(4, 3, 16, 16) * 0.8 + 0.1
+    assert torch.allclose(jitter_stain(x, 0.0, np.random.default_rng(0)), x, atol=1e-5)
+    a, b = (jitter_stain(x, 0.03, np.random.default_rng(0)) for _ in range(2))
+    assert torch.equal(a, b) and 0 < float((a - x).abs().mean()) < 0.05
+
+
+def test_statistics_do_not_depend_on_the_turn() -> None:
+    x = torch.rand(3, 3, 32, 32)
+    for k in (1, 2, 3):
+        means = stain_statistics(x)[:, :12], stain_statistics(turn(x, k))[:, :12]
+        assert torch.allclose(*means, atol=1e-5)
+    assert stain_statistics(x).shape == (3, 58) and torch.isfinite(stain_statistics(x)).all()
+
+
+def test_the_rate_rises_and_falls() -> None:
+    rates = [rate_factor(s, 100, 0.05) for s in range(100)]
+    assert rates[0] == pytest.approx(0.2) and max(rates) == 1.0 and rates.index(1.0) in (4, 5)
+    assert rates[-1] < 0.001 and all(a >= b for a, b in pairwise(rates[5:]))
+    assert rate_factor(0, 1, 0.05) == 1.0
+
+
+def test_a_checkpoint_puts_everything_back(tmp_path: Path) -> None:
+    def make() -> tuple[torch.nn.Module, torch.optim.Optimizer]:
+        torch.manual_seed(0)
+        net = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Dropout(0.5), torch.nn.Linear(3, 1))
+        net[0].bias.requires_grad_(False)
+        return net, torch.optim.AdamW([p for p in net.parameters() if p.requires_grad], 0.1)
+
+    def go(net: torch.nn.Module, optimiser: torch.optim.Optimizer, steps: int) -> None:
+        for _ in range(steps):
+            optimiser.zero_grad()
+            net(torch.ones(8, 3)).square().sum().backward()
+            optimiser.step()
+
+    whole = make()
+    go(*whole, 6)
+    first = make()
+    go(*first, 3)
+    store = Checkpoint(tmp_path, "key", 0.0)
+    store.save("training", *first, {"step": 3})
+    tensors, _ = read_tensors(tmp_path / "training.safetensors")
+    assert "model/0.bias" not in tensors and "optimiser/0/exp_avg_sq" in tensors
+    second = make()
+    torch.manual_seed(99)
+    assert store.load("training", *second) == {"step": 3}
+    go(*second, 3)
+    assert all(torch.equal(a, b) for a, b in zip(whole[0].parameters(), second[0].parameters(), strict=True))
+    assert store.load("nothing", *second) is None
+    with pytest.raises(UsageError, match="other settings"):
+        Checkpoint(tmp_path, "another", 0.0).load("training", *second)
+    assert not Checkpoint(tmp_path, "key", 60.0).save_if_due("training", *second, {})
+    reader = Checkpoint(tmp_path / "reader", "key", 0.0, enabled=False)
+    reader.save("training", *second, {})
+    assert not (tmp_path / "reader").exists()
+
+
+def test_tensors_are_replaced_whole(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    write_tensors(path, {"a": torch.ones(2)}, {"note": "one"})
+    write_tensors(path, {"a": torch.zeros(2)})
+    assert torch.equal(read_tensors(path)[0]["a"], torch.zeros(2))
+    assert [p.name for p in tmp_path.iterdir()] == ["x.safetensors"]
+
+
+def test_settings_are_checked() -> None:
+    for values, message in (
+        ({"epoch": 3}, "unknown setting epoch"),
+        ({"epochs": "3"}, "not a int"),
+        ({"adapt": "all"}, "does not exist"),
+        ({"lr": -1.0}, "must not be negative"),
+        ({"batch_spots": 0}, "1 or more"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            TrainConfig.from_dict(values)
+    assert TrainConfig.from_dict({"lr": 1, "samples": "a"}).samples == ("a",)
+    assert parse_settings(("lr=1e-3", "adapt=full", 'samples=["a","b"]')) == {
+        "lr": 1e-3, "adapt": "full", "samples": ["a", "b"],
+    }  # fmt: skip
+    with pytest.raises(UsageError, match="lacks a value"):
+        parse_settings(("lr",))

@@ -1,0 +1,129 @@
+"""The formats written when asked for, read back with their users' tools."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import time
+import warnings
+from pathlib import Path
+from uuid import UUID
+
+import numpy as np
+import pytest
+from support.result_factory import make_result
+
+from stamp_deploy.maps import score_map
+from stamp_deploy.writers import write_all
+
+
+def test_geojson_keeps_qupaths_rules(tmp_path: Path) -> None:
+    shapely = pytest.importorskip("shapely.geometry")
+    names = ("HALLMARK_HYPOXIA", 'odd "100 %" \\ name', "TNFα")
+    result = make_result(n_tiles=300, pathways=names, heads=1)
+    (path,) = write_all(result, tmp_path, ["geojson"])
+    value = json.loads(path.read_text(encoding="utf-8"))
+    assert value["type"] == "FeatureCollection"
+    assert len(value["features"]) == 300
+    assert len({feature["id"] for feature in value["features"]}) == 300
+    for i in (0, 150, 299):
+        feature = value["features"][i]
+        assert UUID(feature["id"]).version == 5
+        ring = feature["geometry"]["coordinates"][0]
+        assert ring[0] == ring[-1]
+        polygon = shapely.shape(feature["geometry"])
+        assert polygon.is_valid
+        assert polygon.bounds[:2] == tuple(result.coords[i])
+        assert polygon.bounds[2] - polygon.bounds[0] == pytest.approx(result.grid.span_x, abs=1)
+        assert feature["properties"]["objectType"] == "tile"
+        measured = feature["properties"]["measurements"]
+        assert [measured[name] for name in names] == pytest.approx(result.pathways[i].tolist(), rel=1e-4, abs=1e-6)
+        assert set(measured) == {*names, "tissue fraction", "attention: head-1"}
+
+
+def test_geojson_of_twenty_thousand_tiles_is_gzipped_quick_and_repeatable(tmp_path: Path) -> None:
+    result = make_result(n_tiles=20_000, pathways=50, thumbnail_px=200)
+    clock = time.perf_counter()
+    (path,) = write_all(result, tmp_path, ["geojson"])
+    seconds = time.perf_counter() - clock
+    assert path.name == "tiles.geojson.gz"
+    first = path.read_bytes()
+    assert len(json.loads(gzip.decompress(first))["features"]) == 20_000
+    assert seconds < 5, f"{seconds:.1f} s"
+    write_all(result, tmp_path, ["geojson"])
+    assert path.read_bytes() == first
+
+
+def test_geojson_tiles_are_clipped_to_the_slide(tmp_path: Path) -> None:
+    result = make_result(n_tiles=20, pathways=1)
+    width = int(result.coords[:, 0].max() + result.grid.span_x / 2)
+    slide = type(result.slide)(**{**result.slide.__dict__, "width": width})
+    clipped = make_result(n_tiles=20, pathways=1, slide=slide)
+    (path,) = write_all(clipped, tmp_path, ["geojson"])
+    xs = [p[0] for f in json.loads(path.read_text())["features"] for p in f["geometry"]["coordinates"][0]]
+    assert max(xs) == width
+
+
+def test_ome_tiff_is_a_pyramid_with_physical_sizes(tmp_path: Path) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    result = make_result(n_tiles=30_000, pathways=2, thumbnail_px=200)
+    (path,) = write_all(result, tmp_path, ["ome-tiff"])
+    with tifffile.TiffFile(path) as file:
+        assert file.is_ome
+        series = file.series[0]
+        assert series.axes == "CYX"
+        assert [max(level.shape) for level in series.levels] == [306, 153, 77]
+        full = series.asarray()
+        assert full.shape == (2, result.grid.rows, result.grid.columns)
+        assert np.array_equal(full[1], score_map(result, result.pathway_names[1]), equal_nan=True)
+        half = series.levels[1].asarray()
+        assert half.shape == (2, -(-result.grid.rows // 2), -(-result.grid.columns // 2))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)
+            assert half[0, 20, 30] == pytest.approx(np.nanmean(full[0, 40:42, 60:62]), nan_ok=True)
+        pixels = tifffile.xml2dict(file.ome_metadata)["OME"]["Image"]["Pixels"]
+        assert pixels["PhysicalSizeX"] == pytest.approx(result.grid.step_x * result.slide.mpp_x)
+        assert pixels["PhysicalSizeXUnit"] == "µm"
+        assert [channel["Name"] for channel in pixels["Channel"]] == list(result.pathway_names)
+    first = path.read_bytes()
+    write_all(result, tmp_path, ["ome-tiff"])
+    assert path.read_bytes() == first
+
+
+def test_anndata_opens_in_scanpy(tmp_path: Path) -> None:
+    scanpy, matplotlib = pytest.importorskip("scanpy"), pytest.importorskip("matplotlib")
+    result = make_result(n_tiles=80, pathways=4, heads=1)
+    (path,) = write_all(result, tmp_path, ["anndata"])
+    data = scanpy.read_h5ad(path)
+    assert data.shape == (80, 4)
+    assert list(data.var_names) == list(result.pathway_names)
+    assert np.array_equal(data.X, result.pathways)
+    half = np.array([result.grid.span_x, result.grid.span_y]) / 2
+    assert np.allclose(data.obsm["spatial"], result.coords + half)
+    assert np.array_equal(data.obsm["X_embedding"], result.embedding)
+    factor = data.uns["spatial"]["synthetic"]["scalefactors"]["tissue_hires_scalef"]
+    assert factor == pytest.approx(result.thumbnail.shape[1] / result.slide.width)
+    assert json.loads(data.uns["stamp_deploy"]["result_json"])["slide"]["sha256"] == result.slide.sha256
+    scanpy.tl.pca(data, n_comps=2)
+    assert data.obsm["X_pca"].shape == (80, 2)
+    matplotlib.use("Agg")
+    (axes,) = scanpy.pl.spatial(data, color=data.var_names[0], show=False)  # by the names that it looks for itself
+    assert len(axes.images) == 1 and len(axes.collections[0].get_paths()) == 80
+
+
+def test_spatialdata_reads_back_with_aligned_elements(tmp_path: Path) -> None:
+    spatialdata = pytest.importorskip("spatialdata")
+    result = make_result(n_tiles=60, pathways=3)
+    (path,) = write_all(result, tmp_path, ["spatialdata"])
+    data = spatialdata.read_zarr(path)
+    assert set(data.images) == {"thumbnail"}
+    table = data.tables["scores"]
+    assert np.array_equal(np.asarray(table.X), result.pathways)
+    bounds = data.shapes["tiles"].geometry.bounds.to_numpy()
+    assert np.array_equal(bounds[:, :2], result.coords)
+    extent = spatialdata.get_extent(data.images["thumbnail"], coordinate_system="global")
+    assert extent["x"][1] == pytest.approx(result.slide.width, rel=1e-6)
+    joined, matched = spatialdata.join_spatialelement_table(
+        sdata=data, spatial_element_names=["tiles"], table_name="scores"
+    )
+    assert len(joined["tiles"]) == len(matched) == 60

@@ -1,0 +1,132 @@
+"""Tiles on their way into a model: crops around the spot, turns, stain jitter, normalisation. All of it in torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from stamp_deploy.errors import UsageError
+
+from .ridge import _UNMIX
+
+UNMIX = torch.tensor(_UNMIX)
+"""Optical density (R, G, B) -> concentrations of haematoxylin, eosin and what is left: [3, 3]."""
+STAINS = torch.tensor(np.linalg.inv(_UNMIX).astype(np.float32))
+"""The inverse: concentrations -> optical density."""
+
+
+def crop_centre(tiles: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """The middle of each tile: uint8 [N, S, S, 3] -> [N, side, side, 3], a view.
+
+    Raises
+    ------
+    UsageError
+        The tiles are smaller.
+    """
+    have = tiles.shape[1]
+    if have < side:
+        raise UsageError(
+            f"the cohort's tiles are {have} px and the model wants {side} px",
+            remedy=f"build the cohort again with tile_px = {side} or more",
+        )
+    first = (have - side) // 2
+    return tiles[:, first : first + side, first : first + side]
+
+
+def crop_shifted(
+    tiles: NDArray[np.uint8], rows: NDArray[np.integer], side: int, reach: int, rng: np.random.Generator
+) -> NDArray[np.uint8]:
+    """Crops around the middle of some tiles, each moved by up to `reach` pixels: uint8 [n, side, side, 3].
+
+    `reach` is cut to what the stored tile allows.
+    """
+    have = tiles.shape[1]
+    first = (have - side) // 2
+    reach = min(reach, first, have - side - first)
+    out = np.empty((len(rows), side, side, 3), np.uint8)
+    moves = rng.integers(-reach, reach + 1, (len(rows), 2)) if reach > 0 else np.zeros((len(rows), 2), int)
+    for slot, row, (dx, dy) in zip(out, rows, moves, strict=True):
+        slot[:] = tiles[row, first + dy : first + dy + side, first + dx : first + dx + side]
+    return out
+
+
+def to_unit(tiles: NDArray[np.uint8] | Tensor) -> Tensor:
+    """uint8 [N, T, T, 3] -> float32 [N, 3, T, T] in [0, 1]."""
+    if isinstance(tiles, np.ndarray):
+        tiles = torch.from_numpy(np.require(tiles, requirements=("C", "W")))  # a mapped file is copied
+    return tiles.permute(0, 3, 1, 2).contiguous().float() / 255
+
+
+def turn(x: Tensor, k: int) -> Tensor:
+    """One of the 8 flips and quarter turns (k = 0: none) of images [N, C, T, T]."""
+    if k & 4:
+        x = x.transpose(-1, -2)
+    flips = [axis for bit, axis in ((1, -1), (2, -2)) if k & bit]
+    return x.flip(flips) if flips else x
+
+
+def turn_each(x: Tensor, rng: np.random.Generator) -> Tensor:
+    """Each image under a flip or turn of its own."""
+    which = rng.integers(0, 8, len(x))
+    out = torch.empty_like(x)
+    for k in np.unique(which):
+        rows = torch.from_numpy(np.flatnonzero(which == k)).to(x.device)
+        out[rows] = turn(x[rows], int(k))
+    return out
+
+
+def jitter_stain(x: Tensor, sd: float, rng: np.random.Generator) -> Tensor:
+    """Other amounts of stain: concentrations scaled by 1 + sd e and shifted by 0.3 sd e, e normal, a tile and stain.
+
+    After Tellez et al. 2018 ("Whole-slide mitosis detection ... with stain augmentation"). Strong jitter erases the
+    amount of haematoxylin, which is signal here: keep sd near .03.
+
+    Parameters
+    ----------
+    x : float32 [N, 3, T, T], RGB in [0, 1]
+    """
+    n = len(x)
+    scale = torch.from_numpy(1 + sd * rng.standard_normal((n, 3))).float()
+    shift = torch.from_numpy(0.3 * sd * rng.standard_normal((n, 3))).float() @ STAINS
+    mix = torch.einsum("cd,nd,de->nec", UNMIX, scale, STAINS).to(x.device)
+    density = -torch.log(x.clamp_min(1 / 255)).flatten(2)
+    moved = torch.baddbmm(shift[:, :, None].to(x.device), mix, density)
+    return torch.exp(-moved).clamp(max=1).view_as(x)
+
+
+def normalise(x: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """(x - mean) / std a channel."""
+    m = torch.tensor(mean, device=x.device).view(1, 3, 1, 1)
+    s = torch.tensor(std, device=x.device).view(1, 3, 1, 1)
+    return (x - m) / s
+
+
+def stain_statistics(x: Tensor) -> Tensor:
+    """Means, deviations, percentiles and gradients of colour, stain and grey: float32 [N, 58], of RGB [N, 3, T, T].
+
+    29 numbers of the whole tile and the same of its middle half. They are what a self-supervised warm-up learns to
+    predict (see ssl.py): kin to the 29 features of baselines.py, though not the same, and on another field of view.
+    """
+    quarter = x.shape[-1] // 4
+    middle = x[:, :, quarter:-quarter, quarter:-quarter] if quarter else x
+    return torch.cat([_statistics(x), _statistics(middle)], dim=1)
+
+
+def _statistics(x: Tensor) -> Tensor:
+    density = -torch.log(x.clamp_min(1 / 255)).flatten(2)
+    stains = (UNMIX.T.to(x.device) @ density).view_as(x)
+    grey, haematoxylin = x.mean(1), stains[:, 0]
+    levels = torch.tensor([0.05, 0.25, 0.5, 0.75, 0.95], device=x.device)
+    columns = [x.mean((2, 3)), x.std((2, 3)), stains.mean((2, 3)), stains.std((2, 3))]
+    for image in (grey, haematoxylin):
+        columns.append(torch.quantile(image[:, ::2, ::2].flatten(1), levels, dim=1).T)
+    for image in (grey, haematoxylin):
+        slope = torch.hypot(image[:, 1:, 1:] - image[:, :-1, 1:], image[:, 1:, 1:] - image[:, 1:, :-1]).flatten(1)
+        columns += [slope.mean(1, keepdim=True), slope.std(1, keepdim=True)]
+        if image is grey:
+            columns.append(torch.quantile(slope[:, ::4], levels[2:], dim=1).T)
+    return torch.cat(columns, dim=1)

@@ -1,0 +1,121 @@
+"""The rows of the evaluation table: which there are, which run belongs to which, and how to get a missing one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..config import TrainConfig
+
+
+@dataclass(frozen=True)
+class RowKind:
+    """A row of the table.
+
+    Attributes
+    ----------
+    key : str
+        In the JSON, and the folder of its run under ``--ablations``.
+    label : str
+    settings : dict
+        What the run's config has otherwise than the main run; empty for rows that need no run of their own.
+    head : bool
+        Whether the run's own head predicts these pathways. Where it does not (it learned genes, or other sets), only
+        a ridge probe on its embedding can be compared.
+    """
+
+    key: str
+    label: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    head: bool = True
+
+
+BASELINES = (
+    RowKind("slide_mean", "slide-mean predictor"),
+    RowKind("features_29", "29 features + ridge"),
+    RowKind("frozen_ridge_fixed", "frozen + ridge, fixed alpha"),
+    RowKind("frozen_ridge_cv", "frozen + ridge, CV alpha"),
+)
+RUNS = (
+    RowKind("frozen_head", "frozen + same head", {"adapt": "frozen"}),
+    RowKind("lora_genes", "LoRA on genes", {"targets": "genes"}, head=False),
+    RowKind("lora", "LoRA on pathways", {"adapt": "lora"}),
+    RowKind("random_sets", "LoRA on random sets", {"control": "random-sets"}, head=False),
+    RowKind("shuffled", "LoRA, shuffled targets", {"control": "shuffled"}),
+    RowKind("last_block", "last block only", {"adapt": "last-block"}),
+    RowKind("full", "full fine-tuning", {"adapt": "full"}),
+    RowKind(
+        "regression_only",
+        "LoRA, regression only",
+        {"w_correlation": 0.0, "w_contrastive": 0.0, "w_anchor": 0.0},
+    ),
+    RowKind(
+        "contrast_only",
+        "LoRA, contrast only",
+        {"w_regression": 0.0, "w_correlation": 0.0, "w_anchor": 0.0},
+        head=False,
+    ),
+)
+KINDS = {kind.key: kind for kind in (*BASELINES, *RUNS)}
+
+
+def kind_of(config: TrainConfig) -> RowKind:
+    """The row that a run belongs to, from its settings."""
+    if config.control == "shuffled":
+        key = "shuffled"
+    elif config.control == "random-sets":
+        key = "random_sets"
+    elif config.targets == "genes":
+        key = "lora_genes"
+    elif config.adapt in ("frozen", "full"):
+        key = {"frozen": "frozen_head", "full": "full"}[config.adapt]
+    elif config.adapt == "last-block":
+        key = "last_block"
+    elif config.w_correlation == 0 and config.w_contrastive == 0 and config.w_regression > 0:
+        key = "regression_only"
+    elif config.w_regression == 0 and config.w_correlation == 0 and config.w_contrastive > 0:
+        key = "contrast_only"
+    else:
+        key = "lora"
+    return KINDS[key]
+
+
+@dataclass
+class Row:
+    """A row with its numbers, or why it has none.
+
+    Attributes
+    ----------
+    key, label : str
+    how : str
+        "head": the model's own prediction; "probe": ridge on its embedding; "baseline".
+    result : dict or None
+        As `metrics.summary` gives it.
+    note : str
+    missing : str
+        Why there is no result, with the command that would make one.
+    """
+
+    key: str
+    label: str
+    how: str
+    result: dict[str, Any] | None = None
+    note: str = ""
+    missing: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return {
+            "key": self.key,
+            "label": self.label,
+            "how": self.how,
+            "result": self.result,
+            "note": self.note,
+            "missing": self.missing,
+        }
+
+
+def command_for(kind: RowKind, run: str) -> str:
+    """The command that trains the run of a missing row."""
+    return f"stamp-deploy train {run}/config.toml --ablations --rows {kind.key} -o ABLATIONS"

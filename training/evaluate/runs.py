@@ -1,0 +1,187 @@
+"""What an evaluation is computed from: sections with their true scores, and what models make of their tiles."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stamp_deploy.errors import DataError, UsageError
+
+from ..cohort import Cohort, Sample
+from ..config import TrainConfig, load_config
+from ..gene_sets import GeneSets
+from ..model import RunInfo, StampModel, load_run
+from ..model.embed import embed_tiles
+from ..scoring import GeneStatistics, gene_statistics, score
+
+Progress = Callable[[str, int, int], None]
+BLOCK = 256
+"""Tiles embedded between two reports of progress."""
+
+
+@dataclass(eq=False)
+class Section:
+    """One section.
+
+    Attributes
+    ----------
+    sample : Sample
+    truth : float32 [N, P]
+        Scores, unsmoothed.
+    mask : bool [P]
+    seen_patient : bool
+        Whether a section of this patient was trained on.
+    """
+
+    sample: Sample
+    truth: NDArray[np.float32]
+    mask: NDArray[np.bool_]
+    seen_patient: bool = False
+
+
+@dataclass(eq=False)
+class Run:
+    """An opened run folder; what it makes of a section is computed once, when asked for.
+
+    Attributes
+    ----------
+    path : Path
+    model : StampModel
+    info : RunInfo
+    config : TrainConfig
+    progress : callable
+        Told what is being computed, tiles done and tiles in all.
+    """
+
+    path: Path
+    model: StampModel
+    info: RunInfo
+    config: TrainConfig
+    progress: Progress | None = None
+    _known: dict[tuple[Path, bool], NDArray[np.float32]] = field(default_factory=dict)
+
+    @property
+    def has_frozen(self) -> bool:
+        """Whether the model as it was before adapting is still in the run."""
+        return self.info.adapt in ("lora", "frozen")
+
+    def embedding(self, sample: Sample) -> NDArray[np.float32]:
+        """Embeddings of a sample's tiles: float32 [N, D]."""
+        return self._embed(sample, frozen=False)
+
+    def frozen(self, sample: Sample) -> NDArray[np.float32]:
+        """The same, of the model before it was adapted."""
+        return self._embed(sample, frozen=self.info.adapt == "lora")
+
+    def head(self, sample: Sample) -> NDArray[np.float32]:
+        """Pathway scores of the run's own head: float32 [N, P]."""
+        import torch
+
+        device = self.model.pathway.weight.device
+        with torch.inference_mode():
+            scores = self.model.pathway(torch.from_numpy(self.embedding(sample)).to(device))
+        return np.asarray(scores.float().cpu().numpy())
+
+    def _embed(self, sample: Sample, frozen: bool) -> NDArray[np.float32]:
+        key = (sample.folder, frozen)
+        if key not in self._known:
+            tiles = sample.tiles()
+            parts = []
+            for start in range(0, len(tiles), BLOCK):
+                parts.append(embed_tiles(self.model, self.info, np.array(tiles[start : start + BLOCK]), frozen=frozen))
+                if self.progress is not None:
+                    self.progress(f"{self.path.name}: {sample.id}", min(start + BLOCK, len(tiles)), len(tiles))
+            embedding = np.concatenate(parts)
+            if not np.isfinite(embedding).all():
+                raise DataError(
+                    f"the model gives NaN on the sample {sample.id}", path=self.path, remedy="train it again"
+                )
+            self._known[key] = embedding
+        return self._known[key]
+
+
+def open_run(path: Path, device: str = "cpu", progress: Progress | None = None) -> Run:
+    """Open a run folder with its settings.
+
+    Raises
+    ------
+    UsageError
+        It is no finished run.
+    """
+    model, info = load_run(path)
+    config_path = path / "config.toml"
+    if not config_path.is_file():
+        raise UsageError("holds no config.toml", path=path, remedy="name a folder that `stamp-deploy train` wrote")
+    return Run(path, model.to(device), info, load_config(config_path), progress)
+
+
+def check_fits(run: Run, cohort: Cohort) -> None:
+    """Refuse tiles that are smaller than the model's, or of another resolution; of larger ones the middle is used.
+
+    Raises
+    ------
+    DataError
+        They do not fit.
+    """
+    info = run.info
+    if cohort.tile_px < info.tile_px or abs(cohort.mpp - info.mpp) > 0.02 * info.mpp:
+        raise DataError(
+            f"its tiles are {cohort.tile_px} px at {cohort.mpp:g} um; the model wants {info.tile_px} px at "
+            f"{info.mpp:g} um",
+            path=cohort.path,
+            remedy=f"build the cohort again with tile_px = {info.tile_px} (or more) and mpp = {info.mpp:g}",
+        )
+
+
+def training_samples(cohort: Cohort, config: TrainConfig) -> list[Sample]:
+    """The samples that a run learned from (those that it stopped on included)."""
+    chosen = [s for s in cohort if s.id not in config.held_out]
+    if config.samples:
+        wanted = {*config.samples, *config.validation}
+        chosen = [s for s in chosen if s.id in wanted]
+    return chosen
+
+
+def score_sections(
+    samples: Sequence[Sample],
+    sets: GeneSets,
+    method: str,
+    *,
+    statistics: dict[str, GeneStatistics] | None = None,
+    seen_patients: Sequence[str] = (),
+) -> list[Section]:
+    """True scores of sections, in the order given.
+
+    Parameters
+    ----------
+    statistics : dict, optional
+        For the z-mean: of each platform's training samples; a platform that is not among them uses its own.
+    seen_patients : sequence of str
+        The patients that were trained on.
+    """
+    out = []
+    for sample in samples:
+        data = sample.expression()
+        genes = list(map(str, data.var_names))
+        known = (statistics or {}).get(sample.platform)
+        scores = score(data.X, genes, sets, method, statistics=known)
+        out.append(Section(sample, scores.values, scores.mask, sample.patient in seen_patients))
+    return out
+
+
+def platform_statistics(samples: Sequence[Sample]) -> dict[str, GeneStatistics]:
+    """Mean and deviation of the genes of each platform, over all its samples; genes that all of them measured."""
+    from scipy import sparse
+
+    out: dict[str, GeneStatistics] = {}
+    for platform in sorted({s.platform for s in samples}):
+        data = [s.expression() for s in samples if s.platform == platform]
+        shared = set.intersection(*(set(map(str, d.var_names)) for d in data))
+        genes = [str(g) for g in data[0].var_names if str(g) in shared]
+        stacked = sparse.vstack([sparse.csr_array(d[:, genes].X) for d in data], format="csr")
+        out[platform] = gene_statistics(stacked, genes)
+    return out

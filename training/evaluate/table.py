@@ -1,0 +1,121 @@
+"""Rows of the evaluation table: every prediction of the test sections, scored by one rule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..cohort import Sample
+from ..gene_sets import GeneSets
+from ..metrics import SectionResult, median_r, pearson, section_z, summary
+from ..ridge import features29, fit_ridge, fit_ridge_cv
+from .rows import BASELINES, RUNS, Row, RowKind, command_for
+from .runs import Run, Section
+
+Features = Callable[[Sample], NDArray[np.floating]]
+
+
+class Table:
+    """Rows in the making, with what they are computed from."""
+
+    def __init__(self, names: Sequence[str], train: list[Section], test: list[Section], seed: int) -> None:
+        self.names, self.train, self.test, self.seed = names, train, test, seed
+        self.rows: list[Row] = []
+        self.sections: dict[str, list[SectionResult]] = {}
+
+    def add(self, key: str, label: str, how: str, predictions: Sequence[NDArray[np.floating]], note: str = "") -> None:
+        results = [
+            SectionResult(s.sample.id, s.sample.patient, s.truth, p, s.mask)
+            for s, p in zip(self.test, predictions, strict=True)
+        ]
+        self.sections[f"{key}/{how}"] = results
+        self.rows.append(Row(key, label, how, dict(summary(results, self.names, seed=self.seed)), note))
+
+    def ridge(self, features: Features, alpha: float | None) -> tuple[list[NDArray[np.float64]], str]:
+        """Predictions for the test sections of ridge fitted on the training sections, all z-scored within section.
+
+        `alpha` None: chosen for each pathway by leaving out a training section at a time.
+        """
+        x = [section_z(features(s.sample)) for s in self.train]
+        y = [section_z(s.truth) for s in self.train]
+        groups = np.repeat([s.sample.id for s in self.train], [len(v) for v in y])
+        if alpha is None:
+            model = fit_ridge_cv(np.concatenate(x), np.concatenate(y), list(groups))
+        else:
+            model = fit_ridge(np.concatenate(x), np.concatenate(y), alpha)
+        note = f"alpha {np.median(model.alpha):g}" + (" (median)" if alpha is None else "")
+        return [model.predict(section_z(features(s.sample))) for s in self.test], note
+
+
+def add_baselines(table: Table, run: Run, have_training: bool) -> None:
+    kinds = {kind.key: kind for kind in BASELINES}
+    raw = pearson(
+        np.concatenate([s.truth for s in table.test]),
+        np.concatenate([np.broadcast_to(s.truth.mean(axis=0), s.truth.shape) for s in table.test]),
+    )
+    note = "constant within a section, so r is 0"
+    if len(table.test) > 1:
+        note += f"; over raw pooled scores, section means alone give r {median_r(raw):.3f}"
+    constant = [np.zeros_like(s.truth) for s in table.test]
+    table.add("slide_mean", kinds["slide_mean"].label, "baseline", constant, note)
+    if not have_training or not table.train:
+        for kind in BASELINES[1:]:
+            table.rows.append(
+                Row(kind.key, kind.label, "baseline", missing="needs the training cohort: --train-cohort DIR")
+            )
+        return
+
+    def simple(sample: Sample) -> NDArray[np.floating]:
+        return features29(sample.tiles(), run.info.mpp)
+
+    predictions, note = table.ridge(simple, None)
+    table.add("features_29", kinds["features_29"].label, "baseline", predictions, note)
+    if not run.has_frozen:
+        for kind in BASELINES[2:]:
+            why = f"a run with adapt = {run.info.adapt} holds no frozen model: --compare NAME=RUN with a LoRA run"
+            table.rows.append(Row(kind.key, kind.label, "baseline", missing=why))
+        return
+    add_frozen_rows(table, run)
+
+
+def add_frozen_rows(table: Table, run: Run) -> None:
+    """Ridge on the embedding of the model as it was before adapting."""
+
+    kinds = {kind.key: kind for kind in BASELINES}
+    fixed = 100.0 / (run.model.dim * len(table.names))
+    for key, alpha in (("frozen_ridge_fixed", fixed), ("frozen_ridge_cv", None)):
+        predictions, note = table.ridge(run.frozen, alpha)
+        table.rows = [row for row in table.rows if row.key != key]
+        table.add(key, kinds[key].label, "baseline", predictions, note)
+
+
+def add_run(table: Table, name: str, kind: RowKind, run: Run, sets: GeneSets) -> None:
+    label = kind.label if not name else f"{kind.label} [{name}]"
+    if kind.key == "lora" and run.info.lora is not None:
+        label = label.replace("LoRA", f"LoRA r{run.info.lora.r}", 1)
+    key = kind.key if not name else f"{kind.key}:{name}"
+    same_sets = run.info.pathway_names == sets.names and run.info.gene_set_sha256 == sets.sha256
+    if kind.head and same_sets:
+        table.add(key, label, "head", [run.head(s.sample) for s in table.test])
+    elif kind.head:
+        table.rows.append(Row(key, label, "head", missing="its head predicts other gene sets"))
+    if not table.train:
+        table.rows.append(Row(key, label, "probe", missing="needs the training cohort: --train-cohort DIR"))
+        return
+    frozen_rows_missing = any(row.key == "frozen_ridge_cv" and row.result is None for row in table.rows)
+    if frozen_rows_missing and run.has_frozen:
+        add_frozen_rows(table, run)
+
+    predictions, note = table.ridge(run.embedding, None)
+    table.add(key, label, "probe", predictions, note)
+
+
+def add_missing(table: Table, have: set[str], run: str) -> None:
+    for kind in RUNS:
+        if kind.key not in have:
+            missing = command_for(kind, run)
+            table.rows.append(Row(kind.key, kind.label, "head" if kind.head else "probe", missing=missing))
+    order = [kind.key for kind in (*BASELINES, *RUNS)]
+    table.rows.sort(key=lambda row: (order.index(row.key.split(":")[0]), row.key, row.how))

@@ -1,0 +1,1 @@
+"""Slide-level heads: attention over the tiles of a slide, trained on labels of slides."""

@@ -1,0 +1,54 @@
+"""What a model makes of stored tiles: embeddings and pathway scores, batch by batch, without augmentation."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ..augment import crop_centre, normalise, to_unit, turn
+from .stamp_model import RunInfo, StampModel
+
+BATCH = 64
+
+
+@torch.inference_mode()
+def embed_tiles(
+    model: StampModel,
+    info: RunInfo,
+    tiles: NDArray[np.uint8],
+    *,
+    turns: int = 1,
+    frozen: bool = False,
+    batch: int = BATCH,
+) -> NDArray[np.float32]:
+    """Embeddings float32 [N, D] of the middle of each tile.
+
+    Parameters
+    ----------
+    tiles : uint8 [N, S, S, 3]
+        S is the model's tile or larger.
+    turns : int
+        Mean over so many of the 8 flips and quarter turns.
+    frozen : bool
+        Of the model without its adapter.
+    """
+    device = next(model.parameters()).device
+    was_training = model.training
+    model.eval()
+    out = np.empty((len(tiles), model.dim), np.float32)
+    try:
+        for start in range(0, len(tiles), batch):
+            unit = to_unit(crop_centre(tiles[start : start + batch], info.tile_px)).to(device)
+            x = normalise(unit, info.mean, info.std)
+            total = torch.zeros(len(x), model.dim, device=device)
+            for k in range(turns):
+                if frozen:
+                    with model.without_adapter():
+                        total += model.embedding(turn(x, k))
+                else:
+                    total += model.embedding(turn(x, k))
+            out[start : start + len(x)] = (total / turns).float().cpu().numpy()
+    finally:
+        model.train(was_training)
+    return out

@@ -1,0 +1,291 @@
+"""`StampModel`: a backbone with LoRA, the pathway head and the heads that training needs beside it; and its run folder.
+
+    tiles [N, 3, T, T] -> backbone (+ LoRA) -> embedding [N, D] -> pathway head -> pathways [N, P]
+
+A run folder holds no pickle: settings in TOML and JSON, tensors in safetensors. `load_run` reads it, `merge_lora`
+folds the adapter into plain timm weights, after which peft is no longer needed.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from stamp_deploy.atomic import write_json_atomic
+from stamp_deploy.errors import UsageError
+
+from .registry import EmbedRule, build_backbone, file_sha256
+
+LORA_TARGET = r"blocks\.\d+\.attn\.(qkv|proj)"
+"""Attention only. A list ["qkv", "proj"] would also adapt patch_embed.proj."""
+ADAPT_MODES = ("lora", "full", "last-block", "frozen")
+
+
+@dataclass(frozen=True)
+class LoraSettings:
+    """LoRA (Hu et al. 2021) as peft does it: W + alpha / r * B A."""
+
+    r: int = 8
+    alpha: float = 16.0
+    dropout: float = 0.1
+    target: str = LORA_TARGET
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """run.json: what is needed to rebuild the model and to say where it comes from.
+
+    `tile_px` pixels at `mpp` microns a pixel are what the model expects; `mean` and `std` normalise RGB in [0, 1].
+    """
+
+    pfm_id: str
+    timm_name: str
+    timm_kwargs: dict[str, Any]
+    embed: EmbedRule
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    tile_px: int
+    mpp: float
+    pathway_names: tuple[str, ...]
+    gene_set_sha256: str
+    embedding_dim: int
+    adapt: str = "lora"
+    lora: LoraSettings | None = None
+    projection_dim: int = 0
+    licence: str = "not stated"
+    share_merged: bool = False
+    score_method: str = "ucell"
+    score_range: tuple[float, float] = (-4.0, 4.0)
+    seed: int = 0
+    cohort: dict[str, Any] = field(default_factory=dict)
+    software: dict[str, str] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return json.loads(json.dumps(asdict(self)))  # type: ignore[no-any-return]
+
+    @classmethod
+    def from_dict(cls, document: dict[str, Any]) -> RunInfo:
+        """The inverse of `to_dict`; unknown keys are ignored, so newer runs still load."""
+        known = {k: v for k, v in document.items() if k in cls.__dataclass_fields__}
+        for key in ("mean", "std", "pathway_names", "score_range"):
+            if key in known:
+                known[key] = tuple(known[key])
+        if known.get("lora") is not None:
+            known["lora"] = LoraSettings(**known["lora"])
+        return cls(**known)
+
+
+class StampModel(nn.Module):
+    """A backbone and its heads.
+
+    Attributes
+    ----------
+    backbone : nn.Module
+        timm's module, or peft's wrapper of it.
+    pathway : nn.Linear
+        D -> P, within-slide standardised scores.
+    pathway_global : nn.Linear
+        D -> P, scores standardised over the training cohort: for slide-level use. Not part of `forward`.
+    projection, target_projection : nn.Module or None
+        D -> E and P -> E, for the contrastive loss.
+    log_temperature : nn.Parameter
+        Of the contrastive loss; starts at log 0.07.
+    """
+
+    def __init__(
+        self, backbone: nn.Module, embed: EmbedRule, pathways: int, *, dim: int, projection_dim: int = 0
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.embed: EmbedRule = embed
+        self.dim = dim
+        self.pathway = nn.Linear(dim, pathways)
+        self.pathway_global = nn.Linear(dim, pathways)
+        self.projection: nn.Module | None = None
+        self.target_projection: nn.Module | None = None
+        if projection_dim:
+            self.projection = nn.Sequential(nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, projection_dim))
+            self.target_projection = nn.Sequential(
+                nn.Linear(pathways, projection_dim), nn.GELU(), nn.Linear(projection_dim, projection_dim)
+            )
+        self.log_temperature = nn.Parameter(torch.tensor(0.07).log())
+
+    def forward(self, tiles: Tensor) -> tuple[Tensor, Tensor]:
+        """Normalised float tiles [N, 3, T, T] -> embedding [N, D], pathways [N, P]."""
+        embedding = self.embedding(tiles)
+        return embedding, self.pathway(embedding)
+
+    def embedding(self, tiles: Tensor) -> Tensor:
+        """Normalised float tiles [N, 3, T, T] -> [N, D]."""
+        if self.embed == "pool":
+            return torch.as_tensor(self.backbone(tiles))
+        tokens = self.backbone.forward_features(tiles)  # [N, prefix + patches, width]
+        prefix = int(getattr(timm_module(self.backbone), "num_prefix_tokens", 1))
+        if self.embed == "cls":
+            return torch.as_tensor(tokens[:, 0])
+        mean = tokens[:, prefix:].mean(1)
+        return mean if self.embed == "mean" else torch.cat([tokens[:, 0], mean], dim=1)
+
+    @contextmanager
+    def without_adapter(self) -> Iterator[None]:
+        """The frozen backbone, for the anchoring loss. Does nothing where there is no adapter."""
+        if is_peft(self.backbone):
+            with self.backbone.disable_adapter():
+                yield
+        else:
+            yield
+
+    def head_state(self) -> dict[str, Tensor]:
+        """Every tensor outside the backbone."""
+        return {k: v for k, v in self.state_dict().items() if not k.startswith("backbone.")}
+
+
+def is_peft(module: nn.Module) -> bool:
+    """Whether a backbone is wrapped by peft."""
+    return hasattr(module, "disable_adapter")
+
+
+def timm_module(backbone: nn.Module) -> nn.Module:
+    """The timm module inside peft's wrapper, or the backbone itself."""
+    return backbone.get_base_model() if is_peft(backbone) else backbone  # type: ignore[operator, no-any-return]
+
+
+def measured_dim(backbone: nn.Module, embed: EmbedRule) -> int:
+    """Length of the embedding that a rule gives."""
+    width = int(getattr(backbone, "num_features", 0) or backbone.embed_dim)  # type: ignore[arg-type]
+    return 2 * width if embed == "cls+mean" else width
+
+
+def add_lora(backbone: nn.Module, settings: LoraSettings) -> nn.Module:
+    """Freeze a timm backbone and give its attention layers LoRA adapters.
+
+    Raises
+    ------
+    UsageError
+        The regex matches no layer.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(
+        r=settings.r,
+        lora_alpha=settings.alpha,  # type: ignore[arg-type]
+        lora_dropout=settings.dropout,
+        target_modules=settings.target,
+        bias="none",
+    )
+    try:
+        return get_peft_model(backbone, config)  # type: ignore[arg-type]
+    except ValueError as error:
+        raise UsageError(
+            f"LoRA cannot be added: {error}", remedy='set adapt = "full", or a target regex that names linear layers'
+        ) from error
+
+
+def build_model(info: RunInfo, *, weights: Path | None = None, sha256: str = "", device: str = "cpu") -> StampModel:
+    """The model that a run.json describes, with fresh heads and adapters.
+
+    The trainable parameters are those of `info.adapt`: ``lora`` the adapters, ``full`` all, ``last-block`` the last
+    transformer block and the final norm, ``frozen`` none; the heads always.
+    """
+    if info.adapt not in ADAPT_MODES:
+        raise UsageError(f"adapt = {info.adapt} is unknown", remedy="use one of: " + ", ".join(ADAPT_MODES))
+    backbone = build_backbone(info.timm_name, info.timm_kwargs, weights=weights, sha256=sha256, device=device)
+    dim = measured_dim(backbone, info.embed)
+    if info.adapt == "lora":
+        backbone = add_lora(backbone, info.lora or LoraSettings())
+    elif info.adapt != "full":
+        backbone.requires_grad_(False)
+        if info.adapt == "last-block":
+            backbone.blocks[-1].requires_grad_(True)  # type: ignore[index, union-attr]
+            backbone.norm.requires_grad_(True)  # type: ignore[union-attr]
+    model = StampModel(backbone, info.embed, len(info.pathway_names), dim=dim, projection_dim=info.projection_dim)
+    return model if device == "meta" else model.to(device)
+
+
+def merge_lora(model: StampModel) -> StampModel:
+    """Fold the adapter into plain timm weights, in float32, and give a model without peft.
+
+    The argument is left alone. The returned backbone's state_dict keys are timm's.
+    """
+    merged = copy.deepcopy(model).float().eval()
+    if is_peft(merged.backbone):
+        merged.backbone = merged.backbone.merge_and_unload()  # type: ignore[operator]
+    return merged
+
+
+def base_state(backbone: nn.Module) -> dict[str, Tensor]:
+    """Weights of the backbone without its adapter, under timm's own keys."""
+    state = timm_module(backbone).state_dict()
+    return {k.replace(".base_layer.", "."): v for k, v in state.items() if ".lora_" not in k}
+
+
+def save_run(
+    path: Path, model: StampModel, info: RunInfo, *, weights: Path | None = None, copy_backbone: bool = True
+) -> None:
+    """Write run.json, the backbone, the adapter and the heads into an existing folder.
+
+    With `copy_backbone` False and a `weights` file, backbone.json names that file and its SHA-256 instead of a copy
+    (weights of billions of parameters, or licences that forbid copies). A fully tuned backbone is always written.
+    """
+    from safetensors.torch import save_file
+
+    def save(tensors: dict[str, Tensor], name: str) -> None:
+        save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, path / name)
+
+    if weights is not None and not copy_backbone and info.adapt in ("lora", "frozen"):
+        write_json_atomic(path / "backbone.json", {"file": str(weights.resolve()), "sha256": file_sha256(weights)})
+    else:
+        save(base_state(model.backbone), "backbone.safetensors")
+    if is_peft(model.backbone):
+        save(adapter_state(model), "adapter.safetensors")
+    save(model.head_state(), "heads.safetensors")
+    write_json_atomic(path / "run.json", info.to_dict())
+
+
+def adapter_state(model: StampModel) -> dict[str, Tensor]:
+    """peft's own view of the adapter tensors."""
+    from peft import get_peft_model_state_dict
+
+    return dict(get_peft_model_state_dict(model.backbone))
+
+
+def load_run(path: Path | str) -> tuple[StampModel, RunInfo]:
+    """Rebuild a run's model, in evaluation mode, on the CPU.
+
+    Raises
+    ------
+    UsageError
+        The folder is no finished run, or its backbone file is gone or altered.
+    """
+    from peft import set_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    path = Path(path)
+    if not (path / "run.json").is_file():
+        raise UsageError("this is not a finished training run: it holds no run.json", path=path)
+    info = RunInfo.from_dict(json.loads((path / "run.json").read_text(encoding="utf-8")))
+    weights, sha256 = path / "backbone.safetensors", ""
+    if not weights.is_file() and (path / "backbone.json").is_file():
+        entry = json.loads((path / "backbone.json").read_text(encoding="utf-8"))
+        weights, sha256 = Path(entry["file"]), entry["sha256"]
+    model = build_model(info, weights=weights, sha256=sha256)
+    if is_peft(model.backbone):
+        found = set_peft_model_state_dict(model.backbone, load_file(path / "adapter.safetensors"))
+        if found.unexpected_keys:
+            raise UsageError(f"the adapter is of another model: {found.unexpected_keys[:3]}", path=path)
+    heads = load_file(path / "heads.safetensors")
+    expected = model.head_state()
+    if set(heads) != set(expected) or any(heads[k].shape != expected[k].shape for k in heads):
+        raise UsageError("heads.safetensors does not fit run.json", path=path, remedy="train the run again")
+    model.load_state_dict(heads, strict=False)
+    return model.eval(), info

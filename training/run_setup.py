@@ -1,0 +1,191 @@
+"""What a run starts from: the cohort's sections with their targets, the model's description and its first weights."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from stamp_deploy.errors import DataError, UsageError
+from stamp_deploy.provenance import software
+
+from .cohort import Cohort, Sample, load_cohort
+from .config import TrainConfig
+from .data import TrainSection, control_sets, make_sections, variable_genes
+from .gene_sets import GeneSets, read_gmt
+from .model import LoraSettings, RunInfo, StampModel, base_state, build_model, measured_dim
+from .model.checkpoint import Checkpoint, write_tensors
+from .model.registry import build_backbone, file_sha256, get_pfm
+from .progress import Report
+from .scoring import GeneStatistics
+from .split import Split, split_cohort
+from .warm_up import warm_up
+
+CHECKPOINTING_FROM_M = 600.0
+"""Millions of parameters from which gradients are checkpointed without being asked."""
+NOT_IN_KEY = ("progress", "checkpoint_minutes", "threads", "copy_backbone")
+
+
+@dataclass(eq=False)
+class Start:
+    """Everything that is read before the first step."""
+
+    cohort: Cohort
+    split: Split
+    sets: GeneSets | None
+    info: RunInfo
+    train: list[TrainSection]
+    validation: list[TrainSection]
+    key: str
+
+
+def prepare(config: TrainConfig) -> Start:
+    """Read the cohort, score it, and describe the run.
+
+    Raises
+    ------
+    UsageError, DataError
+        A setting or a file that cannot be used; named in the message.
+    """
+    if not config.cohort:
+        raise UsageError("the config names no cohort", remedy='set cohort = "FOLDER" (stamp-deploy cohort build)')
+    cohort = load_cohort(config.cohort)
+    split = split_cohort(cohort, config)
+    genes: tuple[str, ...] = ()
+    if config.targets == "genes" or config.w_genes > 0:
+        genes = variable_genes(split.train, config.n_genes)
+    sets = None
+    if config.targets == "pathways":
+        if not config.gmt:
+            raise UsageError("the config names no gene sets", remedy='set gmt = "FILE.gmt", or targets = "genes"')
+        sets = control_sets(config, read_gmt(config.gmt), split.train)
+    statistics = platform_statistics(split.train) if config.score == "zmean" and sets is not None else None
+    train = make_sections(config, split.train, sets, genes, statistics=statistics)
+    if not any(s.mask.any() for s in train):
+        raise DataError("no gene set has enough measured genes", remedy="see the coverage that cohort build reported")
+    validation = make_sections(config, split.validation, sets, genes, statistics=statistics, training=False)
+    info = describe(config, cohort, split, sets, genes)
+    return Start(cohort, split, sets, info, train, validation, digest(config, cohort))
+
+
+def platform_statistics(samples: Sequence[Sample]) -> dict[str, GeneStatistics]:
+    """Mean and deviation of genes over each platform's training spots, for the z-mean score."""
+    from .evaluate.runs import platform_statistics as of_samples
+
+    return of_samples(list(samples))
+
+
+def describe(
+    config: TrainConfig, cohort: Cohort, split: Split, sets: GeneSets | None, genes: tuple[str, ...]
+) -> RunInfo:
+    """The run's RunInfo, checked against the cohort's tiles.
+
+    Raises
+    ------
+    UsageError
+        The cohort's tiles are of another resolution, or smaller than the model's.
+    """
+    pfm = get_pfm(config.pfm)
+    kwargs = json.loads(config.timm_kwargs) if config.timm_kwargs else dict(pfm.kwargs)
+    tile_px, mpp = config.tile_px or pfm.tile_px, config.mpp or pfm.mpp
+    if abs(cohort.mpp - mpp) > 0.02 * mpp or cohort.tile_px < tile_px:
+        raise UsageError(
+            f"the cohort's tiles are {cohort.tile_px} px at {cohort.mpp:g} um, "
+            f"the model wants {tile_px} px at {mpp:g} um",
+            remedy=f"build the cohort with tile_px = {tile_px} (or more) and mpp = {mpp:g}, "
+            "or set tile_px and mpp of the run",
+        )
+    dim = measured_dim(build_backbone(pfm.timm_name, kwargs, device="meta"), pfm.embed)
+    names = sets.names if sets is not None else genes
+    ids = {s.id for s in (*split.train, *split.validation)}
+    cohort_facts = cohort.describe()
+    cohort_facts["samples"] = [s for s in cohort_facts["samples"] if s["id"] in ids]
+    cohort_facts["validation"] = [s.id for s in split.validation]
+    cohort_facts["note"] = split.note
+    return RunInfo(
+        pfm_id=pfm.id,
+        timm_name=pfm.timm_name,
+        timm_kwargs=kwargs,
+        embed=pfm.embed,
+        mean=pfm.mean,
+        std=pfm.std,
+        tile_px=tile_px,
+        mpp=mpp,
+        pathway_names=names,
+        gene_set_sha256=sets.sha256 if sets is not None else hashlib.sha256("\n".join(genes).encode()).hexdigest(),
+        embedding_dim=dim,
+        adapt=config.adapt,
+        lora=LoraSettings(config.lora_r, config.lora_alpha, config.lora_dropout, config.lora_target)
+        if config.adapt == "lora"
+        else None,
+        projection_dim=config.projection_dim if config.w_contrastive > 0 else 0,
+        licence=pfm.licence,
+        share_merged=pfm.share_merged,
+        score_method=config.score if sets is not None else "log1p-cp10k",
+        seed=config.seed,
+        cohort=cohort_facts,
+        software=versions(),
+    )
+
+
+def versions() -> dict[str, str]:
+    """What trained the run."""
+    from importlib import metadata
+
+    found = {k: v for k, v in software().items() if k in ("stamp-deploy", "revision", "python", "numpy")}
+    return found | {name: metadata.version(name) for name in ("torch", "timm", "peft", "accelerate")}
+
+
+def digest(config: TrainConfig, cohort: Cohort) -> str:
+    """What a checkpoint depends on, as SHA-256."""
+    settings: dict[str, Any] = {k: v for k, v in config.to_dict().items() if k not in NOT_IN_KEY}
+    facts = [settings, cohort.describe()]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def first_model(
+    config: TrainConfig, start: Start, checkpoint: Checkpoint, report: Report, device: torch.device
+) -> tuple[StampModel, list[dict[str, Any]]]:
+    """The model before its first step, and the warm-up's history.
+
+    The backbone comes from the weights file; or random, warmed up where the config says so. A warmed-up backbone is
+    kept as checkpoint/base.safetensors.
+    """
+    info, history = start.info, []
+    torch.manual_seed(config.seed)
+    weights, sha256 = (Path(config.weights), config.weights_sha256) if config.weights else (None, "")
+    if config.warm_up != "none":
+        weights, sha256 = checkpoint.folder / "base.safetensors", ""
+        if not weights.is_file():
+            start_from = Path(config.weights) if config.weights else None
+            full = build_model(replace(info, adapt="full", lora=None), weights=start_from, sha256=config.weights_sha256)
+            history = warm_up(full.to(device), info, start.train, config, checkpoint, report)
+            if checkpoint.enabled:
+                write_tensors(weights, base_state(full.backbone), {"warm-up": json.dumps(history)})
+        else:
+            from .model.checkpoint import read_tensors
+
+            history = json.loads(read_tensors(weights)[1].get("warm-up", "[]"))
+        torch.manual_seed(config.seed)
+    model = build_model(info, weights=weights, sha256=sha256)
+    size = sum(p.numel() for p in model.backbone.parameters()) / 1e6
+    if config.gradient_checkpointing or size >= CHECKPOINTING_FROM_M:
+        switch = getattr(model.backbone, "set_grad_checkpointing", None)
+        if switch is None:
+            raise UsageError(f"{info.timm_name} cannot checkpoint gradients", remedy="gradient_checkpointing = false")
+        switch(True)
+    model.pathway_global.requires_grad_(False)  # fitted by ridge at the end
+    return model.to(device), history
+
+
+def weights_of(config: TrainConfig) -> tuple[Path | None, str]:
+    """The weights file and its hash, for the run's record."""
+    if not config.weights or config.warm_up != "none":
+        return None, ""
+    path = Path(config.weights)
+    return path, config.weights_sha256 or file_sha256(path)
