@@ -22,7 +22,7 @@ FLOORS: dict[str, int] = {
     for floor, names in enumerate(
         (
             "errors units",
-            "atomic bundle config log memory provenance",
+            "atomic bundle config log memory provenance tables",
             "_tiler slide",
             "engine grid tiles tissue",
             "assemble heads maps result",
