@@ -41,7 +41,7 @@ from stamp_deploy.batch.workers.process import WorkerConfig  # noqa: E402
 from stamp_deploy.bundle import load_bundle  # noqa: E402
 from stamp_deploy.checks.acceptance import machine  # noqa: E402
 from stamp_deploy.config import InferOptions  # noqa: E402
-from stamp_deploy.infer import prepare  # noqa: E402
+from stamp_deploy.prepare import prepare  # noqa: E402
 
 DATA = Path(os.environ.get("STAMP_TEST_DATA", ROOT.parent / "shared" / "data"))
 DEVICE = (sys.executable, str(Path(__file__).with_name("device_worker.py")))

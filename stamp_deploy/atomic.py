@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import json
 import os
 import secrets
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import DiskError, StampError, UsageError
+from .hashing import sha256_file
 
 DONE_MARKER = "DONE"
 _STAGING = ".partial-"
@@ -182,9 +182,7 @@ def _flush_tree(directory: Path) -> None:
 def _hash_lines(directory: Path) -> bytes:
     lines = []
     for path in sorted(p for p in directory.rglob("*") if p.is_file()):
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        lines.append(f"{digest}  {path.relative_to(directory).as_posix()}\n")
+        lines.append(f"{sha256_file(path)}  {path.relative_to(directory).as_posix()}\n")
     return "".join(lines).encode()
 
 

@@ -200,7 +200,9 @@ def _recommend(rates: Sequence[Rate]) -> int:
 
 def _flow(path: Path, bundle: Bundle, options: InferOptions) -> dict[str, float]:
     """Seconds by stage of the whole flow, written to a temporary folder; "tiles" and "whole" beside them."""
-    from ..infer import conclude, prepare, score, write
+    from ..infer import conclude, write
+    from ..prepare import prepare
+    from ..score import score
 
     engine = load_engine(
         bundle, options.engine, batch=options.batch, threads=options.threads, precision=options.precision

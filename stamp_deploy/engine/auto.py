@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import os
 from dataclasses import dataclass
-from hashlib import sha256
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from .. import log
 from ..errors import EngineError, ParityError, StampError
+from ..processor import this_processor
 from .cache import cache_dir, key_of, read_entry, write_entry
 from .cuda import visible_gpus
 from .golden import judge, load_golden, run_tiles
@@ -168,16 +168,12 @@ def _cache_path(bundle: Bundle, batch: int, threads: int, precision: str | None,
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
-    machine = (_processor(), len(os.sched_getaffinity(0)), [(g.name, g.driver) for g in visible_gpus()])
+    processor = this_processor()
+    machine = (
+        processor.name,
+        sorted(processor.flags),
+        len(os.sched_getaffinity(0)),
+        [(g.name, g.driver) for g in visible_gpus()],
+    )
     key = key_of(bundle.sha256, versions, machine, batch, threads, precision, device)
     return folder / "choices" / f"{key}.json"
-
-
-def _processor() -> str:
-    """The processor's model and instruction sets, hashed."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return ""
-    kept = sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))})
-    return sha256("\n".join(kept).encode()).hexdigest()
