@@ -1,13 +1,22 @@
-"""How the verbs' help looks: options in groups, examples at the end. Imports click and nothing else."""
+"""How the verbs look: help with options in groups and examples, tables. At the top it imports click alone."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+import sys
+from collections.abc import Callable, Container, Iterable, Sequence
+from typing import Any, Protocol, TypeVar
 
 import click
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+
+class Decorate(Protocol):
+    """What a decorator looks like: it hands back what it was given."""
+
+    def __call__(self, function: Decorated, /) -> Decorated: ...
+
+
 WIDTH = 100
 
 
@@ -44,7 +53,7 @@ class Command(click.Command):
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         groups: dict[str, list[tuple[str, str]]] = {}
         for param in self.get_params(ctx):
-            record = param.get_help_record(ctx)
+            record = param.get_help_record(ctx) if isinstance(param, click.Option) else None
             if record is not None:
                 groups.setdefault(getattr(param, "group", "Options"), []).append(record)
         # --help stands last, whatever else is in its group.
@@ -62,12 +71,12 @@ class Command(click.Command):
                     formatter.write(f"{'':{formatter.current_indent}}stamp-deploy {example}\n")
 
 
-def option(*names: str, group: str = "Options", **settings: Any) -> Callable[[Decorated], Decorated]:
+def option(*names: str, group: str = "Options", **settings: Any) -> Decorate:
     """`click.option`, listed under `group`."""
     return click.option(*names, cls=Option, group=group, **settings)
 
 
-def together(*options: Callable[[Any], Any]) -> Callable[[Decorated], Decorated]:
+def together(*options: Decorate) -> Decorate:
     """Several options as one decorator, listed in the order in which they stand here."""
 
     def decorate(function: Decorated) -> Decorated:
@@ -76,3 +85,17 @@ def together(*options: Callable[[Any], Any]) -> Callable[[Decorated], Decorated]
         return function
 
     return decorate
+
+
+def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, right: Container[str] = ()) -> None:
+    """Print rows of text under headings, those in `right` aligned to the right; never cut where it goes to a file."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False)
+    for heading in headings:
+        table.add_column(heading, justify="right" if heading in right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    Console(width=None if sys.stdout.isatty() else 160).print(table)

@@ -6,7 +6,7 @@ import json
 
 import click
 
-from stamp_deploy.command import Command, option
+from stamp_deploy.command import Command, option, print_table
 
 
 @click.command(cls=Command, examples=("models", "models --json"))
@@ -22,19 +22,25 @@ def models(as_json: bool) -> None:
 
     if as_json:
         keys = ("timm_name", "licence", "share_merged", "params_m", "dim", "embed", "tile_px", "mpp", "note")
-        click.echo(json.dumps({name: {key: getattr(pfm, key) for key in keys} for name, pfm in REGISTRY.items()}, indent=2))
+        click.echo(
+            json.dumps({name: {key: getattr(pfm, key) for key in keys} for name, pfm in REGISTRY.items()}, indent=2)
+        )
         return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for heading in ("model", "licence of the weights", "share merged"):
-        table.add_column(heading)
-    for heading in ("million parameters", "embedding", "tile px", "um/px"):
-        table.add_column(heading, justify="right")
-    table.add_column("note", overflow="fold")
-    for name, pfm in REGISTRY.items():
-        size = f"{pfm.params_m:,.1f}" if pfm.params_m else "-"
-        sharing = "yes" if pfm.share_merged else "no"
-        table.add_row(name, pfm.licence, sharing, size, str(pfm.dim), str(pfm.tile_px), f"{pfm.mpp:g}", pfm.note)
-    Console(width=None if click.get_text_stream("stdout").isatty() else 160).print(table)
+    numbers = ("million parameters", "embedding", "tile px", "um/px")
+    print_table(
+        ("model", "licence of the weights", "share merged", *numbers, "note"),
+        (
+            (
+                name,
+                pfm.licence,
+                "yes" if pfm.share_merged else "no",
+                f"{pfm.params_m:,.1f}" if pfm.params_m else "-",
+                str(pfm.dim),
+                str(pfm.tile_px),
+                f"{pfm.mpp:g}",
+                pfm.note,
+            )
+            for name, pfm in REGISTRY.items()
+        ),
+        right=numbers,
+    )

@@ -32,7 +32,8 @@ _common = together(
     reading_options("Microns per pixel for slides that record none."),
     engine_options(),
     option("--devices", default="auto", show_default=True, group=SCHEDULING, help="auto, cpu, or GPU numbers as 0,1."),
-    option("--workers", default=0, group=SCHEDULING, show_default="1", help="CPU workers, each on its share of the cores."),
+    option("--workers", default=0, group=SCHEDULING, show_default="one",
+           help="CPU workers, each on its share of the cores."),
     option("--executor", type=click.Choice(["local", "ray"]), default="local", show_default=True, group=SCHEDULING,
            help="Where workers run: on this host, or on a Ray cluster."),
     option("--address", group=SCHEDULING, help="Ray cluster to connect to (with --executor ray)."),
@@ -94,8 +95,9 @@ def batch(slides: tuple[Path, ...], shard: str, dry_run: bool, no_wait: bool, ig
 )
 @click.argument("folder", type=PATH)
 @_common
-@option("--settle", default=30.0, show_default=True, group=ARRIVAL,
-        help="Seconds a slide must not change to be complete.")
+@option(
+    "--settle", default=30.0, show_default=True, group=ARRIVAL, help="Seconds a slide must not change to be complete."
+)
 @option("--poll", default=5.0, show_default=True, group=ARRIVAL, help="Seconds between looks at the folder.")
 @option("--marker", group=ARRIVAL, help="Suffix of marker files, as .done: only marked slides are complete.")
 @option("--urgent", default="urgent", show_default=True, group=ARRIVAL, help="Sub-folder whose slides go first.")

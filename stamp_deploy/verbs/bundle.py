@@ -25,9 +25,18 @@ def verify(path: Path, require_signature: Path | None) -> None:
     click.echo(verify_path(path, require_signature))
 
 
-@click.command(cls=Command, examples=("parity bundle", "parity bundle --engine onnxruntime -o site.json --signed-off-by 'A. Physicist'"))
+@click.command(
+    cls=Command,
+    examples=("parity bundle", "parity bundle --engine onnxruntime -o site.json --signed-off-by 'A. Physicist'"),
+)
 @click.argument("bundle", type=FOLDER)
-@option("--engine", "engines", multiple=True, group=ENGINE, help="Engine to check, repeatable; all that load here by default.")
+@option(
+    "--engine",
+    "engines",
+    multiple=True,
+    group=ENGINE,
+    help="Engine to check, repeatable; all that load here by default.",
+)
 @option("--precision", group=ENGINE, help="Its precision; the engine's own choice by default.")
 @option("--batch", default=16, show_default=True, group=ENGINE, help="Tiles handed over at once.")
 @_device_option

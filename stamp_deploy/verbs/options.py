@@ -1,26 +1,20 @@
-"""Options that several verbs share. Their names are the fields of `InferOptions`, so that they are read in one place."""
+"""Options that several verbs share. Their names are the fields of `InferOptions`, which are so read in one place."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from ..command import option, together
+from ..command import Decorate, option, together
 from ..config import DEFAULT_WRITERS, InferOptions
 from ..writers.formats import FORMATS
-
-if TYPE_CHECKING:
-    from ..command import Decorated
 
 PATH = click.Path(path_type=Path)
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 MODEL, READING, ENGINE, OUTPUT = "Model", "Reading the slide", "Engine", "Output"
-
-Options = Callable[["Decorated"], "Decorated"]
 
 signature_option = option(
     "--require-signature", type=PATH, group=MODEL, help="Public key (PEM) that must have signed the bundle."
@@ -42,7 +36,7 @@ def names_of(_: click.Context, __: click.Parameter, text: str) -> tuple[str, ...
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
-def write_option(default: tuple[str, ...] = DEFAULT_WRITERS) -> Options:
+def write_option(default: tuple[str, ...] = DEFAULT_WRITERS) -> Decorate:
     """--write, with all formats in its help."""
     return option(
         "--write", "writers", metavar="FORMAT,...", default=",".join(default), show_default=True, group=OUTPUT,
@@ -50,12 +44,12 @@ def write_option(default: tuple[str, ...] = DEFAULT_WRITERS) -> Options:
     )  # fmt: skip
 
 
-def out_option(help: str) -> Options:
+def out_option(help: str) -> Decorate:
     """-o, --out: what it names differs from verb to verb."""
     return option("-o", "--out", type=PATH, required=True, group=OUTPUT, help=help)
 
 
-def reading_options(mpp: str, *, budgets: bool = True) -> Options:
+def reading_options(mpp: str, *, budgets: bool = True) -> Decorate:
     """Options of how a slide is read; `mpp` is the help of --mpp."""
     limits = (
         option("--max-unreadable", default=0.01, show_default=True, group=READING,
@@ -71,12 +65,12 @@ def reading_options(mpp: str, *, budgets: bool = True) -> Options:
     )
 
 
-def engine_options(*, sizes: bool = True) -> Options:
+def engine_options(*, sizes: bool = True) -> Decorate:
     """Options of the engine; `sizes` are tiles a batch and threads."""
     asked = (
         option("--batch", default=32, show_default=True, group=ENGINE, help="Tiles handed to the engine at once."),
-        option("--threads", default=0, group=ENGINE, show_default="0: every core",
-               help="Threads for decoding and for a CPU engine."),
+        option("--threads", default=0, group=ENGINE, show_default=True,
+               help="Threads for decoding and for a CPU engine; 0 is every core."),
     )  # fmt: skip
     return together(
         engine_option,

@@ -21,6 +21,7 @@ from .formats import FORMATS
 if TYPE_CHECKING:
     from ..result import Result
 
+
 class Writer(Protocol):
     """What a writer module looks like."""
 
