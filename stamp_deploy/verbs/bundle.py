@@ -1,4 +1,4 @@
-"""The commands about a bundle: verify, parity, build, sign, and triton, which serves it."""
+"""The commands about bundles: verify, parity, build, sign, triton."""
 
 from __future__ import annotations
 
