@@ -23,7 +23,7 @@ FLOORS: dict[str, int] = {
     for floor, names in enumerate(
         (
             "errors hashing units",
-            "atomic bundle config log memory processor provenance",
+            "atomic bundle config log memory processor provenance tables",
             "_tiler slide",
             "engine grid tiles tissue",
             "assemble heads maps prepare result score",

@@ -129,6 +129,10 @@ def train_head(
         labels, find_bags(features), label=label, time=time, event=event, classes=order,
         slide_column=slide_column, patient_column=patient_column,
     )  # fmt: skip
+    for warning in table.warnings:
+        click.echo(f"warning  {warning}", err=True)
+    for kind, count in table.counts().items():
+        click.echo(f"class    {kind}: {count['slides']} slides of {count['patients']} patients")
     entry = fit_head(table, out, HeadConfig(name=name, **rest), say=lambda text: click.echo(text, err=True))
     for line in head_lines(entry):
         click.echo(line)
