@@ -1,4 +1,4 @@
-"""The commands that accept a bundle on this machine: verify, parity, build, sign."""
+"""The commands about bundles: verify, parity, build, sign, triton."""
 
 from __future__ import annotations
 
@@ -106,3 +106,33 @@ def sign(bundle: Path, key: Path) -> None:
 
     loaded = load_bundle(bundle)
     click.echo(f"signed  {sign_bundle(bundle, key).name} of bundle {loaded.sha256[:12]}")
+
+
+@click.command()
+@click.argument("bundle", type=_FOLDER)
+@click.option("-o", "--out", type=_PATH, required=True, help="Model repository; made if absent.")
+@click.option(
+    "--max-batch", type=click.IntRange(1, 4096), default=64, show_default=True, help="Largest batch of tiles."
+)
+@click.option("--instances", type=click.IntRange(1, 64), default=1, show_default=True, help="Copies a device.")
+@click.option("--device", type=click.Choice(["gpu", "cpu"]), default="gpu", show_default=True, help="Where to run.")
+@click.option("--overwrite", is_flag=True, help="Replace models of the same name.")
+@_signature_option
+def triton(
+    bundle: Path,
+    out: Path,
+    max_batch: int,
+    instances: int,
+    device: str,
+    overwrite: bool,
+    require_signature: Path | None,
+) -> None:
+    """Write the BUNDLE as a model repository for NVIDIA Triton."""
+    from ..bundle import load_bundle
+    from ..bundle.triton import write_repository
+
+    loaded = load_bundle(bundle, require_signature=require_signature)
+    for name in write_repository(
+        loaded, out, max_batch=max_batch, instances=instances, device=device, overwrite=overwrite
+    ):
+        click.echo(f"model   {name}")
