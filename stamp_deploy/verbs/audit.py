@@ -7,11 +7,13 @@ from pathlib import Path
 
 import click
 
+from ..command import Command, option
 
-@click.command()
+
+@click.command(cls=Command, examples=("audit results", "audit results --results"))
 @click.argument("out", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--results", is_flag=True, help="Hash every finished result and compare it with the log.")
-@click.option("--json", "as_json", is_flag=True, help="Print the events, one JSON object a line.")
+@option("--results", is_flag=True, help="Hash every finished result and compare it with the log.")
+@option("--json", "as_json", is_flag=True, group="Output", help="Print the events, one JSON object a line.")
 def audit(out: Path, results: bool, as_json: bool) -> None:
     """Check the audit log of OUT, the folder of a batch or watch, and show what it says."""
     from ..batch.records.audit_check import check_audit
