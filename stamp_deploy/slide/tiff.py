@@ -84,7 +84,7 @@ def _read_levels(path: Path, levels: tuple[Level, ...], key: tuple[int, ...]) ->
 
     try:
         with tifffile.TiffFile(path) as tiff:
-            pages = [page for page in tiff.pages if isinstance(page, tifffile.TiffPage)]
+            pages = _pyramid([page for page in tiff.pages if isinstance(page, tifffile.TiffPage)])
             found = tuple(_read_level(pages, level) for level in levels)
         del tiff, pages
         gc.collect(1)  # the pages refer to each other, and hold every offset as an object
@@ -110,12 +110,24 @@ def why_not_tiler(path: Path, levels: Sequence[Level]) -> str | None:
     return first if isinstance(first, str) else None
 
 
+def _pyramid(pages: list) -> list:  # type: ignore[type-arg]
+    """The pages that are pyramid levels, finest first, by OpenSlide's own rules: size alone can name the wrong page.
+
+    Of an Aperio slide the tiled ones, as they come; of any other TIFF the first one and those that say that they are
+    reduced, by falling width, equal ones as they come.
+    """
+    tiled = [page for page in pages if page.is_tiled]
+    if pages and (pages[0].description or "").startswith("Aperio"):
+        return tiled
+    return sorted((page for page in tiled if page is pages[0] or page.is_reduced), key=lambda page: -page.imagewidth)
+
+
 def _read_level(pages: list, level: Level) -> TiffLevel | str:  # type: ignore[type-arg]
-    for page in pages:
-        if (page.imagewidth, page.imagelength) == (level.width, level.height) and page.is_tiled:
-            reason = _why_not(page)
-            return reason if reason is not None else _describe(page)
-    return f"level {level.index} is not stored in tiles"
+    page = pages[level.index] if level.index < len(pages) else None
+    if page is None or (page.imagewidth, page.imagelength) != (level.width, level.height):
+        return f"level {level.index} is not one of the file's tiled pages"
+    reason = _why_not(page)
+    return reason if reason is not None else _describe(page)
 
 
 def _why_not(page) -> str | None:  # type: ignore[no-untyped-def]
