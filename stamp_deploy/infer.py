@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
@@ -60,7 +61,7 @@ def infer_slide(
         With the cause, the remedy and the exit code; no output is left behind.
     """
     check_output(out, overwrite=options.overwrite)
-    check_names(options.writers, slide if slide.is_file() else None)
+    check_names(options.writers, slide if os.path.isfile(slide) else None)
     prepared = prepare(slide, bundle, options)
     own_engine: Engine | None = None
     try:
