@@ -16,7 +16,10 @@ from pathlib import Path
 from typing import Protocol, cast
 
 from ..errors import UsageError
+from ..quiet import quiet_libraries
 from ..result import Result
+
+quiet_libraries()
 
 REGISTRY: dict[str, tuple[str, str]] = {
     "json": ("result_json", ""),
