@@ -31,10 +31,12 @@ STOP_GRACE_S = 15.0
 """A child that was told to stop and works on for so long is killed."""
 LIMIT_GRACE_S = 3.0
 """A child that cannot look at its time limit, because a decoder keeps it, is killed so long after it."""
+AGAIN_S = 1.0
+"""A signal that follows another within so long is the same one: Ctrl-C reaches child and parent."""
 _TICK_S = 0.2
 _PR_SET_PDEATHSIG = 1
 
-_stopping = False
+_stopped_at: float | None = None
 _notes: int | None = None
 
 
@@ -46,23 +48,24 @@ def check_stop() -> None:
     KeyboardInterrupt
         SIGINT, SIGTERM or SIGHUP came, even if the first interrupt was swallowed on its way.
     """
-    if _stopping:
+    if _stopped_at is not None:
         raise KeyboardInterrupt
 
 
 def install_stop_handlers() -> None:
-    """SIGTERM and SIGHUP stop like Ctrl-C; the first signal interrupts, later ones let the clearing-up end."""
-    global _stopping
-    _stopping = False
+    """SIGTERM and SIGHUP stop like Ctrl-C; one signal interrupts once, however many ways it comes."""
+    global _stopped_at
+    _stopped_at = None
     for number in STOP_SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _on_stop)
 
 
 def _on_stop(number: int, frame: FrameType | None) -> None:
-    global _stopping
-    if not _stopping:
-        _stopping = True
+    global _stopped_at
+    now = time.monotonic()
+    if _stopped_at is None or now > _stopped_at + AGAIN_S:
+        _stopped_at = now
         raise KeyboardInterrupt
 
 
@@ -180,9 +183,9 @@ class _Watch:
                 self._known.update(json.loads(line))
 
     def _stop_child(self) -> None:
-        """Pass a stop on; one that comes again after a second is meant: kill."""
+        """Pass a stop on; one that comes again later is meant: kill."""
         now = time.monotonic()
-        again = self._told_to_stop is not None and now - self._told_to_stop > 1
+        again = self._told_to_stop is not None and now > self._told_to_stop + AGAIN_S
         self._told_to_stop = self._told_to_stop or now
         self._send(signal.SIGKILL if again else signal.SIGTERM)
 

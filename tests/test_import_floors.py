@@ -22,8 +22,8 @@ FLOORS: dict[str, int] = {
     name: floor
     for floor, names in enumerate(
         (
-            "errors hashing isolation quiet units",
-            "atomic bundle config log memory processor provenance",
+            "command errors hashing isolation progress quiet units",
+            "atomic bundle config log memory processor provenance tables",
             "_tiler slide",
             "engine grid tiles tissue",
             "assemble heads maps prepare result score",

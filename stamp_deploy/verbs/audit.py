@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from ..command import Command, option
+
 
 @dataclass(frozen=True)
 class AuditCheck:
@@ -76,10 +78,10 @@ def _check_results(out: Path, events: list[dict[str, Any]]) -> int:
     return len(folders)
 
 
-@click.command()
+@click.command(cls=Command, examples=("audit results", "audit results --results"))
 @click.argument("out", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--results", is_flag=True, help="Hash every finished result and compare it with the log.")
-@click.option("--json", "as_json", is_flag=True, help="Print the events, one JSON object a line.")
+@option("--results", is_flag=True, help="Hash every finished result and compare it with the log.")
+@option("--json", "as_json", is_flag=True, group="Output", help="Print the events, one JSON object a line.")
 def audit(out: Path, results: bool, as_json: bool) -> None:
     """Check the audit log of OUT, the folder of a batch or watch, and show what it says."""
     checked = check_audit(out, results=results)
