@@ -22,7 +22,7 @@ FLOORS: dict[str, int] = {
     name: floor
     for floor, names in enumerate(
         (
-            "errors hashing units",
+            "command errors hashing progress units",
             "atomic bundle config log memory processor provenance tables",
             "_tiler slide",
             "engine grid tiles tissue",
