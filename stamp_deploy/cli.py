@@ -19,6 +19,7 @@ import click
 
 from . import __version__
 from .errors import ExitCode, StampError
+from .offline import keep_home_clean
 
 if TYPE_CHECKING:
     from .result import Result
@@ -209,6 +210,7 @@ def main() -> None:
     SIGTERM stops like Ctrl-C, so that what was staged is removed.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    keep_home_clean()
     try:
         code = cli.main(standalone_mode=False)
         sys.exit(code if isinstance(code, int) else ExitCode.OK)

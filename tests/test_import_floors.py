@@ -22,7 +22,7 @@ FLOORS: dict[str, int] = {
     name: floor
     for floor, names in enumerate(
         (
-            "errors hashing units",
+            "errors hashing offline units user_cache",
             "atomic bundle config log memory processor provenance",
             "_tiler slide",
             "engine grid tiles tissue",

@@ -27,6 +27,7 @@ from typing import Any
 
 from ...errors import ExitCode, StampError
 from ...memory import release_memory
+from ...offline import keep_home_clean
 from .steps import InferSteps, Steps
 from .tasks import Task
 
@@ -224,6 +225,7 @@ def _die_with_parent(parent: int) -> None:
 def main(steps: Steps | None = None) -> None:
     """Entry point: ``python -m stamp_deploy.batch.workers.worker FD PARENT``."""
     faulthandler.enable()
+    keep_home_clean()  # Ray starts workers without our parent's environment
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     # Schedulers send SIGTERM to every process of a step. The parent decides: it hangs up, or kills.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
