@@ -59,12 +59,18 @@ def ways() -> dict[str, str]:
 
 
 def best_way() -> str | None:
-    """"strace", else "namespace", else None."""
+    """ "strace", else "namespace", else None."""
     return next((way for way, why in ways().items() if not why), None)
 
 
 def watch(
-    command: Sequence[object], folder: Path, *, way: str | None = None, timeout_s: float = 240, **environment: str
+    command: Sequence[object],
+    folder: Path,
+    *,
+    way: str | None = None,
+    cwd: Path | None = None,
+    timeout_s: float = 240,
+    **environment: str,
 ) -> Watched:
     """Run `command` with an empty home below `folder` and only the environment that it needs.
 
@@ -88,7 +94,13 @@ def watch(
     }
     watcher = _strace(record) if way == "strace" else _namespace(record)
     done = subprocess.run(
-        [*watcher, *map(str, command)], capture_output=True, text=True, timeout=timeout_s, check=False, env=clean
+        [*watcher, *map(str, command)],
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+        env=clean,
+        cwd=cwd,
     )
     lines = record.read_text(errors="replace").splitlines() if record.exists() else []
     contacts = lines if way == "namespace" else [line for line in lines if _is_contact(line)]
