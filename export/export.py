@@ -21,11 +21,12 @@ from torch import nn
 from stamp_deploy import __version__
 from stamp_deploy.atomic import check_output, staged_directory, write_json_atomic
 from stamp_deploy.bundle import ENCODER_FILE, GOLDEN_DIR, Bundle, load_bundle, write_bundle_json
+from stamp_deploy.engine.golden import write_golden
 from stamp_deploy.engine.parity import Outputs, StageReport, compare, head_probabilities, to_table
 
 from .card import write_card
 from .graph.to_onnx import Encoder, write_encoder, write_head
-from .parity_tiles import load_tiles, write_golden
+from .parity_tiles import load_tiles
 from .precision import check_precision, judged_tiles, lower, wanted_tiles
 from .run_models import run_onnx, run_onnx_head, run_torch, run_torch_head
 from .source import Source, read_run, run_tiles

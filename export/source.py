@@ -13,10 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from stamp_deploy.engine.golden import spread
 from stamp_deploy.errors import UsageError
 from stamp_deploy.hashing import sha256_file
-
-from .parity_tiles import spread
 
 
 @dataclass

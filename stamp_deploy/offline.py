@@ -1,7 +1,7 @@
 """Nothing is reported to anybody: libraries that would report to their makers are switched off before their import.
 
 ``import stamp_deploy`` calls `silence`, so every way in passes here: the command, the workers of a batch, Ray's actors,
-the API, a notebook. What the libraries do without it, as seen with ``strace`` (tests/test_silence.py repeats it):
+the API, a notebook. What the libraries do without it, as seen with ``strace`` (tests/test_no_network.py repeats it):
 
 - ONNX Runtime 1.32 writes a device id and a queue of events below ~/.cache/Microsoft and sends them to its maker. The
   variable counts when the library is loaded; its own ``disable_telemetry_events()`` comes too late.
@@ -11,7 +11,9 @@ the API, a notebook. What the libraries do without it, as seen with ``strace`` (
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import sys
 import warnings
 
@@ -48,6 +50,19 @@ def silence() -> None:
 def spoke_before() -> tuple[str, ...]:
     """Libraries of this process that were imported before they could be switched off."""
     return tuple(_LATE)
+
+
+def newer_than_known() -> list[str]:
+    """Installed libraries, with their versions, that are newer than those of `KNOWN`."""
+    from importlib.metadata import PackageNotFoundError, version  # takes longer than all the rest of this module
+
+    newer = []
+    for name, known in KNOWN.items():
+        with contextlib.suppress(PackageNotFoundError):
+            installed = version(name)
+            if tuple(int(part) for part in re.findall(r"\d+", installed)[:2]) > known:
+                newer.append(f"{name} {installed}")
+    return newer
 
 
 def keep_home_clean() -> None:
