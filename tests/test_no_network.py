@@ -22,7 +22,8 @@ from support.slide_factory import texture, write_slide
 
 from stamp_deploy.cli import cli
 from stamp_deploy.offline import KNOWN
-from stamp_deploy.writers import REGISTRY, load_writer
+from stamp_deploy.writers import load_writer
+from stamp_deploy.writers.formats import FORMATS
 
 TRAP = Path(__file__).parent / "support" / "python_trap"
 COMMAND = (sys.executable, "-m", "stamp_deploy.cli")
@@ -34,8 +35,10 @@ RUN_TIME: dict[str, str] = {
     "bench": "bench {slide} --bundle {bundle} --engine {engine} --seconds 1",
     "build": "build {bundle} --engine tensorrt",
     "doctor": "doctor",
+    "formats": "formats",
     "infer": "infer {slide} --bundle {bundle} -o {new} --engine {engine} --write {writers}",
     "inspect": "inspect {slide}",
+    "models": "models",
     "parity": "parity {bundle} -o {new}.json",
     "sign": "sign {own_bundle} --key {key}",
     "triton": "triton {bundle} -o {new} --device cpu",
@@ -76,7 +79,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     names = {"slide": slide, "slides": folder / "slides", "bundle": bundle, "done": folder / "done"}
     batch = [*COMMAND, "batch", slide, "--bundle", bundle, "-o", folder / "done", "--engine", "onnxruntime"]
     subprocess.run([*map(str, batch), "--write", "json"], check=True, capture_output=True, timeout=120)
-    return {**names, "key": folder / "key.pem", "writers": ",".join(name for name in REGISTRY if _there(name))}
+    return {**names, "key": folder / "key.pem", "writers": ",".join(name for name in FORMATS if _there(name))}
 
 
 def _there(writer: str) -> bool:
@@ -117,7 +120,7 @@ def test_a_verb_says_nothing_to_anybody(verb: str, engine: str, world: dict[str,
 @watched_only
 def test_dicom_writers_say_nothing_to_anybody(data_dir: Path, world: dict[str, object], tmp_path: Path) -> None:
     pytest.importorskip("highdicom")
-    writers = ",".join(name for name in REGISTRY if name.startswith("dicom"))
+    writers = ",".join(name for name in FORMATS if name.startswith("dicom"))
     slide = data_dir / "dicom" / "highdicom_sm_image.dcm"
     command = f"infer {slide} --bundle {world['bundle']} -o {tmp_path / 'new'} --engine onnxruntime --write {writers}"
     seen = watch([*COMMAND, *command.split(), "--mpp", "0.5", "--all-tiles"], tmp_path / "watched", cwd=tmp_path)
