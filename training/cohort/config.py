@@ -48,6 +48,7 @@ COMMON_KEYS = (
     "mpp_overrides",
     "allow_fractions",
     "outside",
+    "genome",
 )
 """Keys that every sample may have; the reader of its format adds its own."""
 
