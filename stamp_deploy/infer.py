@@ -31,7 +31,7 @@ from .writers import check_names, write_all
 def infer_slide(
     slide: Path,
     bundle: Bundle,
-    out: Path,
+    out: Path | None,
     options: InferOptions,
     *,
     engine: Engine | None = None,
@@ -45,8 +45,8 @@ def infer_slide(
         The whole-slide image.
     bundle : Bundle
         A loaded, verified bundle.
-    out : Path
-        The result folder; it appears when everything in it is on the disk.
+    out : Path or None
+        The result folder; it appears when everything in it is on the disk. None writes nothing.
     options : InferOptions
         How to do it.
     engine : Engine, optional
@@ -59,8 +59,9 @@ def infer_slide(
     StampError
         With the cause, the remedy and the exit code; no output is left behind.
     """
-    check_output(out, overwrite=options.overwrite)
-    check_names(options.writers, slide if slide.is_file() else None)
+    if out is not None:
+        check_output(out, overwrite=options.overwrite)
+        check_names(options.writers, slide if slide.is_file() else None)
     prepared = prepare(slide, bundle, options)
     own_engine: Engine | None = None
     try:
@@ -74,7 +75,8 @@ def infer_slide(
         prepared.close()
         if own_engine is not None:
             own_engine.close()
-    write(result, out, options)
+    if out is not None:
+        write(result, out, options)
     return result
 
 
