@@ -25,7 +25,9 @@ from .heads import call_heads
 from .prepare import Prepared, prepare
 from .result import Result
 from .score import Progress, Scores, score
+from .timing import add_time
 from .writers import check_names, write_all
+from .writers.formats import FORMATS
 
 
 def infer_slide(
@@ -36,6 +38,7 @@ def infer_slide(
     *,
     engine: Engine | None = None,
     progress: Progress | None = None,
+    start_up_s: float = 0.0,
 ) -> Result:
     """Score one slide and write its result folder, whole or not at all.
 
@@ -53,6 +56,9 @@ def infer_slide(
         A loaded engine, kept open; without it one is loaded and closed again.
     progress : callable, optional
         Called with (tiles done, tiles in all).
+    start_up_s : float
+        Seconds that were spent for this slide before: imports, loading the bundle. They count when the stage is
+        named that took longest.
 
     Raises
     ------
@@ -66,18 +72,19 @@ def infer_slide(
     own_engine: Engine | None = None
     try:
         if engine is None:
+            clock = time.perf_counter()
             engine = own_engine = load_engine(
                 bundle, options.engine, batch=options.batch, threads=options.threads, precision=options.precision
             )
+            start_up_s += time.perf_counter() - clock
+        prepared.seconds["start_up"] = start_up_s
         scores = score(prepared, engine, progress=progress)
         result = conclude(prepared, scores)
     finally:
         prepared.close()
         if own_engine is not None:
             own_engine.close()
-    if out is not None:
-        write(result, out, options)
-    return result
+    return result if out is None else write(result, out, options)
 
 
 def conclude(prepared: Prepared, scores: Scores) -> Result:
@@ -99,10 +106,18 @@ def conclude(prepared: Prepared, scores: Scores) -> Result:
     return assemble(prepared, scores.engine, scores.index[order], embedding, pathways, calls, _warnings(prepared))
 
 
-def write(result: Result, out: Path, options: InferOptions) -> None:
-    """Write the result folder: staged beside `out`, flushed, renamed."""
+def write(result: Result, out: Path, options: InferOptions) -> Result:
+    """Write the result folder: staged beside `out`, flushed, renamed; returns the result with the time of it.
+
+    The formats that tell how long the run took come last, so that they can tell how long the others took.
+    """
+    tell = [name for name in options.writers if name in FORMATS and FORMATS[name].tells_time]
     with staged_directory(out, overwrite=options.overwrite, hashes=True) as staging:
-        write_all(result, staging, options.writers)
+        clock = time.perf_counter()
+        write_all(result, staging, [name for name in options.writers if name not in tell])
+        result = add_time(result, "write", time.perf_counter() - clock)
+        write_all(result, staging, tell)
+    return result
 
 
 def _warnings(prepared: Prepared) -> list[str]:

@@ -26,7 +26,7 @@ FLOORS: dict[str, int] = {
             "atomic bundle config log memory processor provenance tables",
             "_tiler slide",
             "engine grid tiles tissue",
-            "assemble heads maps prepare result result_files score",
+            "assemble heads maps prepare result result_files score timing",
             "writers",
             "api batch checks infer",
             "verbs",
