@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from . import isolation
 from .assemble import assemble
 from .atomic import check_output, staged_directory
 from .bundle import Bundle
@@ -73,18 +74,24 @@ def infer_slide(
     try:
         if engine is None:
             clock = time.perf_counter()
+            isolation.note(stage="loading the engine and reading the slide")
             engine = own_engine = load_engine(
                 bundle, options.engine, batch=options.batch, threads=options.threads, precision=options.precision
             )
             start_up_s += time.perf_counter() - clock
         prepared.seconds["start_up"] = start_up_s
+        isolation.check_stop()
+        isolation.note(stage="scoring")
         scores = score(prepared, engine, progress=progress)
         result = conclude(prepared, scores)
     finally:
         prepared.close()
         if own_engine is not None:
             own_engine.close()
-    return result if out is None else write(result, out, options)
+    if out is None:
+        return result
+    isolation.note(stage="writing the result")
+    return write(result, out, options)
 
 
 def conclude(prepared: Prepared, scores: Scores) -> Result:
