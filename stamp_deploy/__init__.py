@@ -14,7 +14,11 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .offline import silence
+
 __version__ = "0.1.0"
+
+silence()  # before anything else is imported: see offline.py
 
 _HOME = {
     "Bundle": "bundle",
