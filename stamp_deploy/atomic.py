@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from . import isolation
 from .errors import DiskError, StampError, UsageError
 from .hashing import hash_lines
 from .names import NAME_MAX_BYTES, cut_name
@@ -157,10 +158,12 @@ def staged_directory(
     with disk_errors(final):
         final.parent.mkdir(parents=True, exist_ok=True)
         staging.mkdir()
+        isolation.note(staging=str(staging.absolute()))
         try:
             yield staging
             _flush_tree(staging)
             _write_marker(staging, hash_lines(staging) if hashes else marker)
+            isolation.check_stop()
             _swap_in(staging, final)
         except Exception as error:
             # Libraries word a full disk in their own ways (HDF5 by a RuntimeError): ask the disk itself.
@@ -169,6 +172,7 @@ def staged_directory(
             raise
         finally:
             shutil.rmtree(staging, ignore_errors=True)
+            isolation.note(staging=None)
 
 
 def _is_full(directory: Path) -> bool:

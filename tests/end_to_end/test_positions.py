@@ -278,11 +278,7 @@ def test_anndata_in_anndata(scored: Scored) -> None:
     assert scale["spot_diameter_fullres"] == pytest.approx(layout.span[0])
 
 
-@pytest.fixture
-def dicom(scored: Scored) -> Scored:
-    if scored.result.slide.vendor != "dicom":
-        pytest.skip("DICOM formats describe DICOM slides")
-    return scored
+only_dicom = pytest.mark.parametrize("scored", ["dicom"], indirect=True, scope="module")
 
 
 def glass_mm(layout: Layout, x: NDArray[np.floating], y: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -313,13 +309,14 @@ def check_place(image: object, layout: Layout) -> None:
     assert close(found, glass_mm(layout, middle[:, 0], middle[:, 1]), 2e-6)
 
 
-def test_parametric_maps_in_pydicom(dicom: Scored) -> None:
+@only_dicom
+def test_parametric_maps_in_pydicom(scored: Scored) -> None:
     pytest.importorskip("highdicom")
     import pydicom
 
-    layout = dicom.layout
+    layout = scored.layout
     for index, name in enumerate(PATHWAYS):
-        image = pydicom.dcmread(dicom.out / "dicom" / f"map-{index + 1:03d}.dcm")
+        image = pydicom.dcmread(scored.out / "dicom" / f"map-{index + 1:03d}.dcm")
         pixels = np.frombuffer(image.FloatPixelData, "<f4").reshape(image.Rows, image.Columns)
         assert pixels.shape == (layout.rows, layout.columns)
         assert close(pixels, layout.scores()[..., index])
@@ -329,23 +326,25 @@ def test_parametric_maps_in_pydicom(dicom: Scored) -> None:
         check_place(image, layout)
 
 
-def test_segmentation_in_highdicom(dicom: Scored) -> None:
+@only_dicom
+def test_segmentation_in_highdicom(scored: Scored) -> None:
     hd = pytest.importorskip("highdicom")
-    segmentation = hd.seg.segread(dicom.out / "dicom" / "tiles-seg.dcm")
+    segmentation = hd.seg.segread(scored.out / "dicom" / "tiles-seg.dcm")
     mask = segmentation.get_total_pixel_matrix(combine_segments=True)
-    assert mask.shape == (dicom.layout.rows, dicom.layout.columns)
+    assert mask.shape == (scored.layout.rows, scored.layout.columns)
     assert (mask == 1).all()
-    check_place(segmentation, dicom.layout)
+    check_place(segmentation, scored.layout)
 
 
-def test_structured_report_in_highdicom(dicom: Scored) -> None:
+@only_dicom
+def test_structured_report_in_highdicom(scored: Scored) -> None:
     hd = pytest.importorskip("highdicom")
-    report = hd.sr.srread(dicom.out / "dicom" / "calls-sr.dcm")
+    report = hd.sr.srread(scored.out / "dicom" / "calls-sr.dcm")
     groups = {str(group.tracking_identifier): group for group in report.content.get_image_measurement_groups()}
     means = {m.name.meaning: m.value for m in groups["Pathway scores"].get_measurements()}
-    assert close(list(means.values()), dicom.scores.mean(axis=0))
+    assert close(list(means.values()), scored.scores.mean(axis=0))
     values = {m.name.meaning: m.value for m in groups["msi"].get_measurements()}
-    (head,) = (head for head in dicom.result.heads if head.name == "msi")
+    (head,) = (head for head in scored.result.heads if head.name == "msi")
     assert values["P(MSI)"] == pytest.approx(head.probabilities[1], abs=1e-6)
 
 
