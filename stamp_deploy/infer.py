@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from . import isolation
 from .assemble import assemble
 from .atomic import check_output, staged_directory
 from .bundle import Bundle
@@ -65,15 +66,19 @@ def infer_slide(
     own_engine: Engine | None = None
     try:
         if engine is None:
+            isolation.note(stage="loading the engine and reading the slide")
             engine = own_engine = load_engine(
                 bundle, options.engine, batch=options.batch, threads=options.threads, precision=options.precision
             )
+        isolation.check_stop()
+        isolation.note(stage="scoring")
         scores = score(prepared, engine, progress=progress)
         result = conclude(prepared, scores)
     finally:
         prepared.close()
         if own_engine is not None:
             own_engine.close()
+    isolation.note(stage="writing the result")
     write(result, out, options)
     return result
 

@@ -19,13 +19,15 @@ from ..bundle import load_bundle
 from ..errors import ExitCode, UsageError
 from ..writers import check_names
 from .options import BatchOptions
+from .planning.dicom_series import SeriesOf, read_series
 from .planning.inputs import Entry, find_slides
 from .planning.plan import PlannedSlide, plan_batch
 from .planning.probe import SafeProbe
 from .progress import View
 from .run import BatchRun, ExecutorFactory, local_executor, open_output
-from .work_queue import Settled
+from .states import AttemptState, PlanState
 from .workers.process import WorkerConfig
+from .workers.tasks import Settled
 
 URGENT, NORMAL = 0, 1
 Signature = tuple[int, int, int]
@@ -64,6 +66,8 @@ class FolderWatcher:
         When a slide is complete.
     skip : Path, optional
         A sub-folder not to search (the output).
+    series_of : callable
+        Gives the series of a DICOM file.
     clock : callable
         Seconds, monotonic.
     """
@@ -74,11 +78,13 @@ class FolderWatcher:
         options: WatchOptions,
         *,
         skip: Path | None = None,
+        series_of: SeriesOf = read_series,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._folder = folder
         self._options = options
         self._skip = skip
+        self._series_of = series_of
         self._clock = clock
         self._seen: dict[Path, tuple[Signature, float]] = {}
         self._given: dict[Path, Signature] = {}
@@ -90,7 +96,7 @@ class FolderWatcher:
         has settled again.
         """
         now = self._clock()
-        paths = find_slides(self._folder, skip=self._skip)
+        paths = find_slides(self._folder, skip=self._skip, series_of=self._series_of)
         present = set(paths)
         for gone in [path for path in self._seen if path not in present]:
             del self._seen[gone]
@@ -188,8 +194,8 @@ class Watch:
         check_names(options.infer.writers)
         self._bundle = load_bundle(options.bundle, require_signature=options.require_signature)
         open_output(options, self._bundle)
-        self._watcher = FolderWatcher(folder, watch, skip=options.out)
         self._probe = SafeProbe(WorkerConfig({"bundle": None}, options.state / "probe.log"))
+        self._watcher = FolderWatcher(folder, watch, skip=options.out, series_of=self._probe.series)
         self.batch = BatchRun(options, self._bundle, view, executor(options))
         self._stop = threading.Event()
         self._error: BaseException | None = None
@@ -248,14 +254,14 @@ class Watch:
         )
         for slide in plan.slides:
             known = slide.key in self.batch.slides
-            if slide.state == "run" and not known:
+            if slide.state == PlanState.RUN and not known:
                 self.batch.add(slide, priority=priority)
-            elif slide.state == "bad":
+            elif slide.state == PlanState.BAD:
                 self._refuse(slide)
 
     def _refuse(self, slide: PlannedSlide) -> None:
-        settled = Settled(slide.key, "failed", slide.reason, by="plan")
-        self.batch.metrics.slide_ended("failed", 0.0)
+        settled = Settled(slide.key, AttemptState.FAILED, slide.reason, by="plan")
+        self.batch.metrics.slide_ended(AttemptState.FAILED, 0.0)
         self._view.settled(settled, slide.path)
 
 

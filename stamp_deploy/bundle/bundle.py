@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
+from .. import isolation
 from ..atomic import DONE_MARKER, write_json_atomic
 from ..errors import BundleError
 from ..hashing import sha256_file
@@ -152,6 +153,7 @@ def load_bundle(path: str | os.PathLike[str], *, require_signature: str | os.Pat
         Anything about the bundle is not as it should be; exit code 5.
     """
     folder = Path(path)
+    isolation.note(bundle=str(folder), stage="loading the bundle")
     if not folder.is_dir():
         raise BundleError("there is no bundle folder here", path=folder, remedy="check the path given to --bundle")
     raw = _read_manifest(folder)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -13,7 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from .. import isolation
 from ..errors import SlideError, UsageError
+from ..files import refuse_special
 from ..memory import release_memory
 from .backends import Backend, Level
 from .mpp import MppFinding, find_mpp
@@ -56,6 +60,8 @@ class Slide:
     route : Route
     properties : dict of str
         Allow-listed vendor fields, none of which can identify a patient.
+    deadline : float
+        Moment of time.monotonic() at which a thumbnail that is being read is given up.
     damage : list of (x, y, w, h)
         Blocks that the last thumbnail could not show, level-0 pixels.
     """
@@ -69,6 +75,7 @@ class Slide:
         self.properties = {k: v for k, v in sorted(backend.properties.items()) if _ALLOWED.fullmatch(k)}
         self.size_bytes = path.stat().st_size
         self._backend = backend
+        self.deadline = math.inf
         self._sha256: str | None = None
         self.damage: list[tuple[int, int, int, int]] = []
         self._thumbnail: NDArray[np.uint8] | None = None
@@ -140,6 +147,7 @@ class Slide:
         strip = max(factor, rows_at_once // factor * factor)
         parts = []
         for top in range(0, level.height, strip):
+            self._check_deadline()
             rows = min(strip, level.height - top)
             pixels = self._read_strip(level, top, rows)
             parts.append(np.asarray(Image.fromarray(pixels).reduce(factor)) if factor > 1 else pixels)
@@ -159,6 +167,7 @@ class Slide:
         for y in range(top, top + rows, DAMAGE_BLOCK_PX):
             for x in range(0, level.width, DAMAGE_BLOCK_PX):
                 w, h = min(DAMAGE_BLOCK_PX, level.width - x), min(DAMAGE_BLOCK_PX, top + rows - y)
+                self._check_deadline()
                 x0, y0 = round(x * level.downsample_x), round(y * level.downsample_y)
                 try:
                     out[y - top : y - top + h, x : x + w] = self.read_region(level.index, x0, y0, w, h)
@@ -167,6 +176,14 @@ class Slide:
                     if len(self.damage) > MAX_DAMAGE:
                         raise
         return out
+
+    def _check_deadline(self) -> None:
+        if time.monotonic() > self.deadline:
+            raise SlideError(
+                "was given up: reading its thumbnail took longer than the time limit allows",
+                path=self.path,
+                remedy="raise --time-limit, or look at the slide with `stamp-deploy inspect`",
+            )
 
     def sha256(self) -> str:
         """SHA-256 of the file, hex; of every file of a multi-file slide's main file only. Cached, in any thread."""
@@ -212,6 +229,7 @@ def open_slide(path: str | Path, *, mpp: float | None = None, route: str | None 
         The forced route cannot read this slide.
     """
     path = Path(path)
+    isolation.note(slide=str(path), stage="opening the slide")
     if route is not None and route not in ROUTES:
         raise UsageError(f"route {route!r} is unknown", remedy=f"use one of {', '.join(ROUTES)}")
     _check_file(path)
@@ -228,6 +246,7 @@ def open_slide(path: str | Path, *, mpp: float | None = None, route: str | None 
 
 def _check_file(path: Path) -> None:
     """Refuse what no reader could open, with the operating system's reason instead of a reader's guess."""
+    refuse_special(path, SlideError)
     try:
         if path.is_dir():
             raise SlideError("is a folder, not a slide", path=path, remedy="name a file in it")

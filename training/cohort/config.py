@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from stamp_deploy.errors import DataError, UsageError
+from stamp_deploy.files import refuse_special
 
 from .readers import Settings, reader
 from .store import SampleFacts
@@ -48,6 +49,7 @@ COMMON_KEYS = (
     "mpp_overrides",
     "allow_fractions",
     "outside",
+    "genome",
 )
 """Keys that every sample may have; the reader of its format adds its own."""
 
@@ -76,6 +78,7 @@ def load_config(path: Path) -> tuple[CohortConfig, tuple[SampleConfig, ...]]:
     DataError
         No samples, an id twice, or a sample without an id that can name a folder.
     """
+    refuse_special(path, UsageError)
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:

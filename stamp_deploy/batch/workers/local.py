@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import UsageError
-from .process import STALL_S, WorkerConfig
+from ..options import STALL_S
+from .process import WorkerConfig
 from .supervisor import Supervisor
 from .tasks import Listener, WorkSource
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ...errors import StampError
-from ...hashing import sha256_file
+from ...hashing import folder_sha256
 from .tasks import Task
 
 if TYPE_CHECKING:
@@ -26,6 +25,7 @@ class Steps(Protocol):
     def load(self) -> dict[str, Any]: ...
     def warm_up(self) -> None: ...
     def probe(self, slide: Path, mpp: float | None) -> dict[str, Any]: ...
+    def series(self, path: Path) -> dict[str, Any]: ...
     def prepare(self, task: Task) -> Any: ...
     def ahead(self, prepared: Any) -> bool: ...
     def score(self, prepared: Any, progress: Callable[[int, int], None]) -> Any: ...
@@ -92,6 +92,11 @@ class InferSteps:
                 "route": opened.route.name,
             }
 
+    def series(self, path: Path) -> dict[str, Any]:
+        from ..planning.dicom_series import read_series
+
+        return {"series": read_series(path)}
+
     def prepare(self, task: Task) -> Any:
         from ...prepare import prepare
         from ...writers import check_names
@@ -127,11 +132,3 @@ class InferSteps:
 
     def discard(self, prepared: Any) -> None:
         prepared.close()
-
-
-def folder_sha256(folder: Path) -> str:
-    """One hash for a result folder: SHA-256 over the sorted lines "sha256  relative/name"."""
-    lines = []
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        lines.append(f"{sha256_file(path)}  {path.relative_to(folder)}\n")
-    return hashlib.sha256("".join(lines).encode()).hexdigest()

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import SlideError
+from ...quiet import without_quotes
 from .base import Level
 
 MAX_PIXELS = 1_500_000_000
@@ -144,4 +145,4 @@ def _resolution(image: Any) -> dict[str, str]:
 def _short(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = lines[-1] if lines else "unknown error"
-    return " ".join(part.rsplit("/", 1)[-1] for part in text.split())
+    return without_quotes(" ".join(part.rsplit("/", 1)[-1] for part in text.split()))
