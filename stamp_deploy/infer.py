@@ -67,14 +67,9 @@ def infer_slide(
     StampError
         With the cause, the remedy and the exit code; no output is left behind.
     """
-<<<<<<< HEAD
-    check_output(out, overwrite=options.overwrite)
-    check_names(options.writers, slide if os.path.isfile(slide) else None)
-=======
     if out is not None:
         check_output(out, overwrite=options.overwrite)
-        check_names(options.writers, slide if slide.is_file() else None)
->>>>>>> main
+        check_names(options.writers, slide if os.path.isfile(slide) else None)
     prepared = prepare(slide, bundle, options)
     own_engine: Engine | None = None
     try:

@@ -26,12 +26,9 @@ from typing import Any
 from ...errors import ExitCode, StampError
 from ...isolation import die_with_parent
 from ...memory import release_memory
-<<<<<<< HEAD
-from .sign_of_life import BEAT_S
-=======
 from ...offline import keep_home_clean
 from ...quiet import guard_process, place, traceback_text
->>>>>>> main
+from .sign_of_life import BEAT_S
 from .steps import InferSteps, Steps
 from .tasks import Task
 
