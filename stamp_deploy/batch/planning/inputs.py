@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import UsageError
+from ...slide.numbers import number as parse_number
+from ...units import MAX_MPP, MIN_MPP, believable_mpp
 
 EXTENSIONS = frozenset(
     {".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide", ".czi", ".dcm"}
@@ -105,7 +107,7 @@ def read_manifest(path: Path) -> list[Entry]:
     Raises
     ------
     UsageError
-        For missing or unknown columns, an empty slide, or an mpp that is no number between 0.01 and 100.
+        For missing or unknown columns, an empty slide, or an mpp that is no believable resolution.
     """
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
@@ -135,10 +137,8 @@ def _parse_mpp(row: dict[str, str], number: int, path: Path) -> float | None:
     text = (row.get("mpp") or "").strip()
     if not text:
         return None
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0.01 <= value <= 100:
-        raise UsageError(f"manifest row {number}: mpp {text!r} is no number of microns between 0.01 and 100", path=path)
+    value = parse_number(text)
+    if not believable_mpp(value):
+        between = f"between {MIN_MPP:g} and {MAX_MPP:g}"
+        raise UsageError(f"manifest row {number}: mpp {text!r} is no number of microns {between}", path=path)
     return value
