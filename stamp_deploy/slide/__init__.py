@@ -1,5 +1,6 @@
 """A file becomes a slide: its levels, microns per pixel and the route by which its tiles are read."""
 
-from .slide import Slide, open_slide
+from .opening import open_slide, slide_file
+from .slide import Slide
 
-__all__ = ["Slide", "open_slide"]
+__all__ = ["Slide", "open_slide", "slide_file"]

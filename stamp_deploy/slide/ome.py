@@ -32,7 +32,8 @@ _MICRONS = {
     "inch": 25_400.0,
 }
 """Microns per unit, by the unit in NFKC and lower case: the micro sign and the Greek mu are one."""
-_DECLARATION = re.compile(r"\A[\ufeff\s]*(<\?xml[^>]{0,200}\?>)?\s*")
+_DECLARATION = re.compile(r"<\?xml[^>]{0,200}\?>")
+_ROOT = re.compile(r"(<!--.{0,4000}?-->\s*)*<([\w.-]{1,40}:)?OME[\s>]", re.DOTALL)
 _REPLACED_MU = re.compile("\ufffd{1,2}m")
 """What decoding leaves of a micro sign in Latin-1 or another encoding: no other unit has a letter beyond ASCII."""
 
@@ -47,8 +48,10 @@ def pixel_size(text: str) -> tuple[float, float] | None:
     x, y : float
         NaN where a size, its unit or the document is unusable.
     """
-    body = text[_DECLARATION.match(text).end() :]  # type: ignore[union-attr] - it matches the empty text
-    if not re.match(r"(<!--.{0,4000}?-->\s*)*<([\w.-]{1,40}:)?OME[\s>]", body, re.DOTALL):
+    body = text.strip("\ufeff \t\r\n")
+    if declared := _DECLARATION.match(body):
+        body = body[declared.end() :].lstrip()
+    if not _ROOT.match(body):
         return None
     if len(body) > MAX_CHARS:
         return math.nan, math.nan
