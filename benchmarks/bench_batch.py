@@ -35,13 +35,13 @@ from support.result_factory import make_result  # noqa: E402
 from stamp_deploy.batch.options import BatchOptions  # noqa: E402
 from stamp_deploy.batch.planning.plan import Plan  # noqa: E402
 from stamp_deploy.batch.run import run_batch  # noqa: E402
-from stamp_deploy.batch.work_queue import Settled  # noqa: E402
 from stamp_deploy.batch.workers.local import LocalExecutor  # noqa: E402
 from stamp_deploy.batch.workers.process import WorkerConfig  # noqa: E402
+from stamp_deploy.batch.workers.tasks import Settled  # noqa: E402
 from stamp_deploy.bundle import load_bundle  # noqa: E402
 from stamp_deploy.checks.acceptance import machine  # noqa: E402
 from stamp_deploy.config import InferOptions  # noqa: E402
-from stamp_deploy.infer import prepare  # noqa: E402
+from stamp_deploy.prepare import prepare  # noqa: E402
 
 DATA = Path(os.environ.get("STAMP_TEST_DATA", ROOT.parent / "shared" / "data"))
 DEVICE = (sys.executable, str(Path(__file__).with_name("device_worker.py")))

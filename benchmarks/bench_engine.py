@@ -40,12 +40,12 @@ from numpy.typing import NDArray
 from stamp_deploy.bundle import Bundle
 from stamp_deploy.checks.acceptance import machine
 from stamp_deploy.engine import load_engine, open_engine
-from stamp_deploy.engine.golden import check_engine
+from stamp_deploy.engine.golden import GOLDEN_TILES, check_engine
 from stamp_deploy.engine.parity import TOLERANCES, Outputs
 from stamp_deploy.errors import ParityError, StampError
 from stamp_deploy.export import quantise
 from stamp_deploy.export.graph.to_onnx import Encoder
-from stamp_deploy.export.parity_tiles import GOLDEN_TILES, PARITY_TILES
+from stamp_deploy.export.parity_tiles import PARITY_TILES
 from stamp_deploy.export.quantise import CALIBRATION_TILES
 from stamp_deploy.export.run_models import run_torch
 from stamp_deploy.export.source import run_facts

@@ -25,7 +25,9 @@ from stamp_deploy.engine.golden import check_engine
 from stamp_deploy.errors import StampError
 from stamp_deploy.export.graph.attention import plain_attention
 from stamp_deploy.export.graph.to_onnx import Encoder
-from stamp_deploy.infer import conclude, prepare, score
+from stamp_deploy.infer import conclude
+from stamp_deploy.prepare import prepare
+from stamp_deploy.score import score
 
 MODELS = {"ViT-S/16": "lunit-vits16", "ViT-L/16": "uni", "ViT-H/14": "virchow"}
 BATCHES = (16, 64, 256)

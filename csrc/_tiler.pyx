@@ -96,21 +96,66 @@ cdef class Stop:
         On time.monotonic's clock; infinity for none.
     """
 
-    cdef int asked
+    cdef int is_set
     cdef double deadline
 
     def __cinit__(self, double deadline=float("inf")):
-        self.asked, self.deadline = 0, deadline
+        self.is_set, self.deadline = 0, deadline
 
     def set(self):
-        """Ask the threads to end."""
-        stamp_store(&self.asked, 1)
+        """Ask the threads to end; from any thread."""
+        stamp_store(&self.is_set, 1)
+
+    @property
+    def asked(self):
+        """Whether somebody has asked: nobody waits for what is not done."""
+        return bool(stamp_load(&self.is_set))
+
+    @property
+    def reached(self):
+        """Whether somebody has asked, or the time has come."""
+        return bool(stamp_load(&self.is_set)) or _now() >= self.deadline
 
 
-cdef class Job:
-    """Storage tiles to decode and model tiles to assemble, shared by the threads that take from it.
+cdef class Decoded:
+    """The decoded storage tiles of one level: a pool of slots, and which storage tile lies in which.
 
-    No model tile of a job may touch a storage tile that the same job decodes.
+    Parameters
+    ----------
+    pool : uint8 [slots, bytes]
+    slot : int32 [rows, columns]
+        The slot of each decoded storage tile; filled.
+    state, layout : uint8 [rows, columns]
+        Its status and how its planes lie; filled.
+    image_w, image_h : int
+        Size of the level at the decoding scale.
+
+    Raises
+    ------
+    ValueError
+        Shapes differ, or nothing is there.
+    """
+
+    cdef int image_w, image_h
+    cdef uint8_t[:, ::1] pool
+    cdef int32_t[:, ::1] slot
+    cdef uint8_t[:, ::1] state, layout
+
+    def __cinit__(self, uint8_t[:, ::1] pool, int32_t[:, ::1] slot, uint8_t[:, ::1] state, uint8_t[:, ::1] layout,
+                  int image_w, int image_h):
+        if (slot.shape[0] != state.shape[0] or slot.shape[1] != state.shape[1] or
+                layout.shape[0] != state.shape[0] or layout.shape[1] != state.shape[1]):
+            raise ValueError("slot, state and layout differ in shape")
+        if pool.shape[0] < 1 or state.shape[0] < 1 or state.shape[1] < 1:
+            raise ValueError("the pool or the level is empty")
+        if image_w < 1 or image_h < 1:
+            raise ValueError("the image has no pixels")
+        self.pool, self.slot, self.state, self.layout = pool, slot, state, layout
+        self.image_w, self.image_h = image_w, image_h
+
+
+cdef class Reads:
+    """Storage tiles to read and decode.
 
     Parameters
     ----------
@@ -120,67 +165,91 @@ cdef class Job:
         Where each storage tile lies, bytes; size 0 is a tile that the file leaves out.
     cells, slots : int32 [n]
         Its place in the level (flat), and the slot of the pool that it goes to.
-    pool : uint8 [slots, bytes]
-    slot : int32 [rows, columns]
-        The slot of each decoded storage tile; filled.
-    state, layout : uint8 [rows, columns]
-        Its status and how its planes lie; filled.
-    image_w, image_h : int
-        Size of the level at the decoding scale.
+
+    Raises
+    ------
+    ValueError
+        Lengths differ, or an offset or size is negative.
+    """
+
+    cdef int fd
+    cdef const int64_t[::1] offsets, sizes
+    cdef const int32_t[::1] cells, slots
+
+    def __cinit__(self, int fd, const int64_t[::1] offsets, const int64_t[::1] sizes, const int32_t[::1] cells,
+                  const int32_t[::1] slots):
+        cdef Py_ssize_t n = offsets.shape[0], i
+        if sizes.shape[0] != n or cells.shape[0] != n or slots.shape[0] != n:
+            raise ValueError("offsets, sizes, cells and slots differ in length")
+        for i in range(n):
+            if offsets[i] < 0 or sizes[i] < 0:
+                raise ValueError("an offset or size is out of range")
+        self.fd, self.offsets, self.sizes, self.cells, self.slots = fd, offsets, sizes, cells, slots
+
+
+cdef class Tiles:
+    """Model tiles to assemble.
+
+    Parameters
+    ----------
     corners : float64 [m, 2]
         (x, y) of the model tiles, pixels at the decoding scale.
     out : uint8 [m, T, T, 3]
         Filled.
     status : uint8 [m]
         Filled.
-    stop : Stop
 
     Raises
     ------
     ValueError
-        Lengths differ, or a number is out of range.
+        Lengths differ, or a corner is out of range.
     """
 
-    cdef int fd, image_w, image_h
-    cdef const int64_t[::1] offsets, sizes
-    cdef const int32_t[::1] cells, slots
-    cdef uint8_t[:, ::1] pool
-    cdef int32_t[:, ::1] slot
-    cdef uint8_t[:, ::1] state, layout
     cdef const double[:, ::1] corners
     cdef uint8_t[:, :, :, ::1] out
     cdef uint8_t[::1] status
-    cdef Stop stop
-    cdef int64_t next_decode, next_assemble
 
-    def __cinit__(self, int fd, const int64_t[::1] offsets, const int64_t[::1] sizes, const int32_t[::1] cells,
-                  const int32_t[::1] slots, uint8_t[:, ::1] pool, int32_t[:, ::1] slot, uint8_t[:, ::1] state,
-                  uint8_t[:, ::1] layout, int image_w, int image_h, const double[:, ::1] corners,
-                  uint8_t[:, :, :, ::1] out, uint8_t[::1] status, Stop stop not None):
-        cdef Py_ssize_t n = offsets.shape[0], i
-        cdef Py_ssize_t count = state.shape[0] * state.shape[1]
-        if sizes.shape[0] != n or cells.shape[0] != n or slots.shape[0] != n:
-            raise ValueError("offsets, sizes, cells and slots differ in length")
-        for i in range(n):
-            if not 0 <= slots[i] < pool.shape[0] or not 0 <= cells[i] < count or offsets[i] < 0 or sizes[i] < 0:
-                raise ValueError("a slot, cell, offset or size is out of range")
-        if (slot.shape[0] != state.shape[0] or slot.shape[1] != state.shape[1] or
-                layout.shape[0] != state.shape[0] or layout.shape[1] != state.shape[1]):
-            raise ValueError("slot, state and layout differ in shape")
-        if pool.shape[0] < 1 or count < 1:
-            raise ValueError("the pool or the level is empty")
+    def __cinit__(self, const double[:, ::1] corners, uint8_t[:, :, :, ::1] out, uint8_t[::1] status):
+        cdef Py_ssize_t i
         if corners.shape[1] != 2 or out.shape[0] != corners.shape[0] or status.shape[0] != corners.shape[0]:
             raise ValueError("corners, out and status differ in length")
         for i in range(corners.shape[0]):
             if not (-1e9 < corners[i, 0] < 1e9 and -1e9 < corners[i, 1] < 1e9):
                 raise ValueError("a corner is out of range")
-        if image_w < 1 or image_h < 1:
-            raise ValueError("the image has no pixels")
-        self.fd, self.image_w, self.image_h = fd, image_w, image_h
-        self.offsets, self.sizes, self.cells, self.slots = offsets, sizes, cells, slots
-        self.pool, self.slot, self.state, self.layout = pool, slot, state, layout
         self.corners, self.out, self.status = corners, out, status
-        self.stop = stop
+
+
+cdef class Job:
+    """Storage tiles to decode and model tiles to assemble, shared by the threads that take from it.
+
+    No model tile of a job may touch a storage tile that the same job decodes.
+
+    Parameters
+    ----------
+    decoded : Decoded
+        What is decoded already, and where the rest goes.
+    reads : Reads
+    tiles : Tiles
+    stop : Stop
+
+    Raises
+    ------
+    ValueError
+        A cell or slot of `reads` is out of the range of `decoded`.
+    """
+
+    cdef Decoded decoded
+    cdef Reads reads
+    cdef Tiles tiles
+    cdef Stop stop
+    cdef int64_t next_decode, next_assemble
+
+    def __cinit__(self, Decoded decoded not None, Reads reads not None, Tiles tiles not None, Stop stop not None):
+        cdef Py_ssize_t count = decoded.state.shape[0] * decoded.state.shape[1], i
+        for i in range(reads.cells.shape[0]):
+            if not 0 <= reads.slots[i] < decoded.pool.shape[0] or not 0 <= reads.cells[i] < count:
+                raise ValueError("a slot or cell is out of range")
+        self.decoded, self.reads, self.tiles, self.stop = decoded, reads, tiles, stop
 
 
 cdef class Worker:
@@ -264,40 +333,44 @@ cdef class Worker:
 
         What is assembled was decoded by the job before, and may still lie in the caches.
         """
-        cdef int64_t n = job.offsets.shape[0], m = job.corners.shape[0]
-        if job.pool.shape[1] != <Py_ssize_t>self.geometry.slot:
+        cdef Decoded decoded = job.decoded
+        cdef Reads reads = job.reads
+        cdef Tiles tiles = job.tiles
+        cdef int64_t n = reads.offsets.shape[0], m = tiles.corners.shape[0]
+        if decoded.pool.shape[1] != <Py_ssize_t>self.geometry.slot:
             raise ValueError("the pool's slots are not of this worker's size")
-        if job.out.shape[1] != self.tile_px or job.out.shape[2] != self.tile_px or job.out.shape[3] != 3:
+        if tiles.out.shape[1] != self.tile_px or tiles.out.shape[2] != self.tile_px or tiles.out.shape[3] != 3:
             raise ValueError("out is not of the tile's size")
         if self.out_of_memory:
             return
         with nogil:
             if m > 0:
-                self._assemble(job, m)
+                self._assemble(job, decoded, tiles, m)
             if n > 0:
-                self._decode(job, n)
+                self._decode(job, decoded, reads, n)
 
-    cdef void _decode(self, Job job, int64_t n) noexcept nogil:
+    cdef void _decode(self, Job job, Decoded decoded, Reads reads, int64_t n) noexcept nogil:
         cdef double clock = _now(), after
         cdef const uint8_t *data
         cdef int64_t i
         cdef int32_t cell
         cdef int status = STAMP_OK
-        while not stamp_load(&job.stop.asked) and clock < job.stop.deadline:
+        while not stamp_load(&job.stop.is_set) and clock < job.stop.deadline:
             i = stamp_take(&job.next_decode)
             if i >= n:
                 return
-            cell = job.cells[i]
-            if job.sizes[i] == 0:
-                (&job.state[0, 0])[cell] = <uint8_t>STAMP_MISSING
+            cell = reads.cells[i]
+            if reads.sizes[i] == 0:
+                (&decoded.state[0, 0])[cell] = <uint8_t>STAMP_MISSING
                 continue
-            data = stamp_decoder_read(self.decoder, job.fd, <uint64_t>job.offsets[i], <size_t>job.sizes[i], &status)
+            data = stamp_decoder_read(self.decoder, reads.fd, <uint64_t>reads.offsets[i], <size_t>reads.sizes[i],
+                                      &status)
             after = _now()
             self.read_s += after - clock
             if status == STAMP_OK:
-                self.bytes_read += job.sizes[i]
-                status = stamp_decode(self.decoder, data, <size_t>job.sizes[i], &job.pool[job.slots[i], 0],
-                                      &job.layout[0, 0] + cell)
+                self.bytes_read += reads.sizes[i]
+                status = stamp_decode(self.decoder, data, <size_t>reads.sizes[i], &decoded.pool[reads.slots[i], 0],
+                                      &decoded.layout[0, 0] + cell)
             self.tiles += 1
             clock = _now()
             self.decode_s += clock - after
@@ -305,31 +378,31 @@ cdef class Worker:
                 self.out_of_memory = True
                 return
             if status == STAMP_OK:
-                (&job.slot[0, 0])[cell] = job.slots[i]
-            (&job.state[0, 0])[cell] = <uint8_t>(status if status == STAMP_OK else STAMP_CORRUPT)
+                (&decoded.slot[0, 0])[cell] = reads.slots[i]
+            (&decoded.state[0, 0])[cell] = <uint8_t>(status if status == STAMP_OK else STAMP_CORRUPT)
 
-    cdef void _assemble(self, Job job, int64_t m) noexcept nogil:
+    cdef void _assemble(self, Job job, Decoded decoded, Tiles tiles, int64_t m) noexcept nogil:
         cdef double clock = _now()
         cdef stamp_mosaic mosaic
         cdef int64_t i
         cdef int status
-        mosaic.pool = &job.pool[0, 0]
-        mosaic.slot = &job.slot[0, 0]
-        mosaic.state = &job.state[0, 0]
-        mosaic.layout = &job.layout[0, 0]
+        mosaic.pool = &decoded.pool[0, 0]
+        mosaic.slot = &decoded.slot[0, 0]
+        mosaic.state = &decoded.state[0, 0]
+        mosaic.layout = &decoded.layout[0, 0]
         mosaic.geometry = self.geometry
-        mosaic.rows, mosaic.columns = <int>job.state.shape[0], <int>job.state.shape[1]
-        mosaic.slots = <int>job.pool.shape[0]
-        mosaic.image_w, mosaic.image_h = job.image_w, job.image_h
+        mosaic.rows, mosaic.columns = <int>decoded.state.shape[0], <int>decoded.state.shape[1]
+        mosaic.slots = <int>decoded.pool.shape[0]
+        mosaic.image_w, mosaic.image_h = decoded.image_w, decoded.image_h
         while True:
             i = stamp_take(&job.next_assemble)
             if i >= m:
                 break
-            status = stamp_assemble(&mosaic, self.workspace, job.corners[i, 0], job.corners[i, 1],
-                                    &job.out[i, 0, 0, 0])
+            status = stamp_assemble(&mosaic, self.workspace, tiles.corners[i, 0], tiles.corners[i, 1],
+                                    &tiles.out[i, 0, 0, 0])
             if status == STAMP_NO_MEMORY:
                 self.out_of_memory = True
-            job.status[i] = <uint8_t>status
+            tiles.status[i] = <uint8_t>status
         self.assemble_s += _now() - clock
 
     def decode(self, bytes data):

@@ -1,6 +1,6 @@
 /* Row kernels: chroma upsampling, colour conversion, weighted sums. Each has a plain C form and, on x86, SIMD ones. */
-#ifndef STAMP_ROWS_H
-#define STAMP_ROWS_H
+#ifndef STAMP_KERNELS_H
+#define STAMP_KERNELS_H
 
 #include <stddef.h>
 #include <stdint.h>

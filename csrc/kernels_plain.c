@@ -1,9 +1,7 @@
-/* Row kernels in plain C, and the choice between them and the SIMD ones. */
+/* Row kernels in plain C. */
 #include "kernels.h"
 
 #include <string.h>
-
-#include "kernels_x86.h"
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "pairs of pixels are stored as little-endian words");
 
@@ -121,21 +119,4 @@ static const stamp_kernels plain = {
 const stamp_kernels *stamp_kernels_plain(void)
 {
     return &plain;
-}
-
-const stamp_kernels *stamp_kernels_at(int index)
-{
-    const stamp_kernels *all[] = {&plain, stamp_kernels_ssse3(), stamp_kernels_avx2()};
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
-        if (all[i] != NULL && index-- == 0)
-            return all[i];
-    return NULL;
-}
-
-const stamp_kernels *stamp_kernels_best(void)
-{
-    const stamp_kernels *best = &plain;
-    for (int i = 1; stamp_kernels_at(i) != NULL; i++)
-        best = stamp_kernels_at(i);
-    return best;
 }

@@ -1,6 +1,6 @@
 /* The SIMD row kernels of x86, or none. */
-#ifndef STAMP_ROWS_X86_H
-#define STAMP_ROWS_X86_H
+#ifndef STAMP_KERNELS_X86_H
+#define STAMP_KERNELS_X86_H
 
 #include "kernels.h"
 

@@ -5,14 +5,15 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* The first four are TileStatus in Python: what is never decoded is what there was no time for. */
 enum stamp_status {
     STAMP_OK = 0,
     STAMP_MISSING = 1,
     STAMP_CORRUPT = 2,
-    STAMP_NO_MEMORY = 3,
-    STAMP_BAD_ARGUMENT = 4,
-    STAMP_READ_ERROR = 5,
-    STAMP_UNREAD = 6,
+    STAMP_UNREAD = 3,
+    STAMP_NO_MEMORY = 4,
+    STAMP_BAD_ARGUMENT = 5,
+    STAMP_READ_ERROR = 6,
 };
 
 /* What the planes hold: R, G, B of full size, or Y of full size with Cb, Cr of full, half width, or half size. */

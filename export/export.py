@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import platform
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,35 +21,15 @@ from torch import nn
 from stamp_deploy import __version__
 from stamp_deploy.atomic import check_output, staged_directory, write_json_atomic
 from stamp_deploy.bundle import ENCODER_FILE, GOLDEN_DIR, Bundle, load_bundle, write_bundle_json
+from stamp_deploy.engine.golden import write_golden
 from stamp_deploy.engine.parity import Outputs, StageReport, compare, head_probabilities, to_table
 
 from .card import write_card
 from .graph.to_onnx import Encoder, write_encoder, write_head
-from .parity_tiles import load_tiles, write_golden
+from .parity_tiles import load_tiles
 from .precision import check_precision, judged_tiles, lower, wanted_tiles
 from .run_models import run_onnx, run_onnx_head, run_torch, run_torch_head
-
-
-@dataclass
-class Source:
-    """What an export starts from.
-
-    Attributes
-    ----------
-    model : nn.Module
-        float32 [N, 3, T, T], normalised -> (embedding [N, D], pathways [N, P]), with the adapter apart.
-    merged : nn.Module
-        The same function with the adapter folded into the weights.
-    document : dict
-        bundle.json as far as the run knows it (see docs/bundle.md).
-    heads : list of (nn.Module, dict)
-        Slide-level heads, embeddings [N, D] -> (logits [C], attention [N]), with their bundle.json entries.
-    """
-
-    model: nn.Module
-    merged: nn.Module
-    document: dict[str, Any]
-    heads: list[tuple[nn.Module, dict[str, Any]]] = field(default_factory=list)
+from .source import Source, read_run, run_tiles
 
 
 def export_run(
@@ -94,8 +73,6 @@ def export_run(
     UsageError
         The run or the tiles cannot be used.
     """
-    from .source import read_run, run_tiles
-
     source = read_run(Path(run), name or Path(out).name, Path(heads) if heads is not None else None)
     if tiles is None:
         tiles = run_tiles(Path(run), source.document["tile_px"], source.document["mpp"], wanted_tiles(precision))

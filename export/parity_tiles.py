@@ -1,7 +1,4 @@
-"""Golden tiles: real tissue that travels with the bundle, with what torch said of it.
-
-They are what every engine on every machine is accepted against.
-"""
+"""The tissue tiles that an export is judged on; some of them travel with the bundle as its golden tiles."""
 
 from __future__ import annotations
 
@@ -14,13 +11,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from stamp_deploy.engine.golden import spread
 from stamp_deploy.errors import UsageError
 
 if TYPE_CHECKING:
     from PIL import Image
 
-GOLDEN_TILES = 64
-"""Tiles kept in the bundle: 9.6 MB at 224 px, and ranks of 64 tiles are enough to see a broken engine."""
 PARITY_TILES = 512
 """Tiles that the export itself is judged on, where so many are to be had."""
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff"})
@@ -58,11 +54,6 @@ def load_tiles(
             remedy="name tissue tiles with --tiles",
         )
     return np.ascontiguousarray(tiles[spread(len(tiles), count)])
-
-
-def spread(total: int, count: int) -> NDArray[np.int64]:
-    """`count` indices evenly spread over `total` (all of them where there are fewer)."""
-    return np.unique(np.linspace(0, total - 1, min(total, count)).round().astype(np.int64))
 
 
 def slide_tiles(path: Path, tile_px: int, mpp: float, count: int) -> NDArray[np.uint8]:
@@ -128,13 +119,3 @@ def _image(path: Path) -> Iterator[Image.Image]:
                 yield image
     except (OSError, Image.DecompressionBombError) as error:
         raise UsageError(f"the picture cannot be read: {error}", path=path, remedy="name other tiles") from error
-
-
-def write_golden(
-    folder: Path, tiles: NDArray[np.uint8], embedding: NDArray[np.float32], pathways: NDArray[np.float32]
-) -> None:
-    """Write tiles.npy, embedding.npy and pathways.npy: no pickle, any numpy reads them."""
-    folder.mkdir()
-    keep = spread(len(tiles), GOLDEN_TILES)
-    for name, values in (("tiles", tiles), ("embedding", embedding), ("pathways", pathways)):
-        np.save(folder / f"{name}.npy", values[keep], allow_pickle=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tomllib
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,31 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from stamp_deploy.bundle import sha256_file
+from stamp_deploy.engine.golden import spread
 from stamp_deploy.errors import UsageError
+from stamp_deploy.hashing import sha256_file
 
-from .export import Source
-from .parity_tiles import spread
+
+@dataclass
+class Source:
+    """What an export starts from.
+
+    Attributes
+    ----------
+    model : nn.Module
+        float32 [N, 3, T, T], normalised -> (embedding [N, D], pathways [N, P]), with the adapter apart.
+    merged : nn.Module
+        The same function with the adapter folded into the weights.
+    document : dict
+        bundle.json as far as the run knows it (see docs/bundle.md).
+    heads : list of (nn.Module, dict)
+        Slide-level heads, embeddings [N, D] -> (logits [C], attention [N]), with their bundle.json entries.
+    """
+
+    model: nn.Module
+    merged: nn.Module
+    document: dict[str, Any]
+    heads: list[tuple[nn.Module, dict[str, Any]]] = field(default_factory=list)
 
 
 def read_run(run: Path, name: str, heads: Path | None = None) -> Source:

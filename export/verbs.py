@@ -6,8 +6,10 @@ from pathlib import Path
 
 import click
 
+from stamp_deploy.command import Command
 
-@click.command()
+
+@click.command(cls=Command, examples=("export run -o bundle", "export run -o bundle --precision int8 --heads heads"))
 @click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Bundle folder to be made.")
 @click.option(

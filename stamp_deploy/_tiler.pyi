@@ -14,8 +14,23 @@ def build_info() -> str: ...
 class Stop:
     def __init__(self, deadline: float = ...) -> None: ...
     def set(self) -> None: ...
+    @property
+    def asked(self) -> bool: ...
+    @property
+    def reached(self) -> bool: ...
 
-class Job:
+class Decoded:
+    def __init__(
+        self,
+        pool: NDArray[np.uint8],
+        slot: NDArray[np.int32],
+        state: NDArray[np.uint8],
+        layout: NDArray[np.uint8],
+        image_w: int,
+        image_h: int,
+    ) -> None: ...
+
+class Reads:
     def __init__(
         self,
         fd: int,
@@ -23,17 +38,13 @@ class Job:
         sizes: NDArray[np.int64],
         cells: NDArray[np.int32],
         slots: NDArray[np.int32],
-        pool: NDArray[np.uint8],
-        slot: NDArray[np.int32],
-        state: NDArray[np.uint8],
-        layout: NDArray[np.uint8],
-        image_w: int,
-        image_h: int,
-        corners: NDArray[np.float64],
-        out: NDArray[np.uint8],
-        status: NDArray[np.uint8],
-        stop: Stop,
     ) -> None: ...
+
+class Tiles:
+    def __init__(self, corners: NDArray[np.float64], out: NDArray[np.uint8], status: NDArray[np.uint8]) -> None: ...
+
+class Job:
+    def __init__(self, decoded: Decoded, reads: Reads, tiles: Tiles, stop: Stop) -> None: ...
 
 class Worker:
     read_s: float

@@ -3,48 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .bundle import Bundle
-from .config import InferOptions
 from .engine.base import EngineInfo
-from .grid import TileSet
 from .heads import HeadCall
+from .prepare import Prepared
 from .provenance import software
 from .result import BundleFacts, Result, SlideFacts, TileCounts
 from .slide import Slide
-from .tiles import TileSource
-
-
-class PreparedSlide(Protocol):
-    """What `assemble` needs of a slide that was prepared and scored (infer.Prepared)."""
-
-    @property
-    def slide(self) -> Slide: ...
-    @property
-    def bundle(self) -> Bundle: ...
-    @property
-    def options(self) -> InferOptions: ...
-    @property
-    def tissue(self) -> Any: ...
-    @property
-    def tiles(self) -> TileSet: ...
-    @property
-    def source(self) -> TileSource: ...
-    @property
-    def thumbnail(self) -> NDArray[np.uint8]: ...
-    @property
-    def started(self) -> datetime: ...
-    @property
-    def seconds(self) -> dict[str, float]: ...
 
 
 def assemble(
-    prepared: PreparedSlide,
+    prepared: Prepared,
     engine: EngineInfo,
     index: NDArray[np.int64],
     embedding: NDArray[np.float32],
@@ -56,8 +30,8 @@ def assemble(
 
     Parameters
     ----------
-    prepared : PreparedSlide
-        The slide, bundle, options, tile set and (finished) tile source.
+    prepared : Prepared
+        Its tile source is finished; it may be closed.
     engine : EngineInfo
         The engine that ran.
     index : int64 [N]
@@ -158,7 +132,7 @@ def bundle_facts(bundle: Bundle) -> BundleFacts:
     )
 
 
-def _timing(prepared: PreparedSlide) -> tuple[dict[str, float], str]:
+def _timing(prepared: Prepared) -> tuple[dict[str, float], str]:
     """Seconds by stage, and the stage that set the pace.
 
     Decoding runs beside the engine: if the loop waited for tiles longer than it spent in the engine,

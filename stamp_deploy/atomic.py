@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import json
 import os
 import secrets
@@ -19,7 +18,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from . import isolation
 from .errors import DiskError, StampError, UsageError
+from .hashing import hash_lines
 
 DONE_MARKER = "DONE"
 _STAGING = ".partial-"
@@ -146,10 +147,12 @@ def staged_directory(
     with disk_errors(final):
         final.parent.mkdir(parents=True, exist_ok=True)
         staging.mkdir()
+        isolation.note(staging=str(staging.absolute()))
         try:
             yield staging
             _flush_tree(staging)
-            _write_marker(staging, _hash_lines(staging) if hashes else marker)
+            _write_marker(staging, hash_lines(staging) if hashes else marker)
+            isolation.check_stop()
             _swap_in(staging, final)
         except Exception as error:
             # Libraries word a full disk in their own ways (HDF5 by a RuntimeError): ask the disk itself.
@@ -158,6 +161,7 @@ def staged_directory(
             raise
         finally:
             shutil.rmtree(staging, ignore_errors=True)
+            isolation.note(staging=None)
 
 
 def _is_full(directory: Path) -> bool:
@@ -177,15 +181,6 @@ def _flush_tree(directory: Path) -> None:
         for name in names:
             fsync_path(Path(root, name))
         fsync_path(Path(root))
-
-
-def _hash_lines(directory: Path) -> bytes:
-    lines = []
-    for path in sorted(p for p in directory.rglob("*") if p.is_file()):
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        lines.append(f"{digest}  {path.relative_to(directory).as_posix()}\n")
-    return "".join(lines).encode()
 
 
 def _write_marker(directory: Path, marker: bytes) -> None:

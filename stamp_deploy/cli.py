@@ -1,39 +1,39 @@
-"""The command line: verbs and exit codes, nothing else.
+"""The command line: the group of verbs and the exit codes, nothing else.
 
-Only click is imported at the top, and each verb imports what it needs when it runs, so that
-``--help`` answers at once. The verbs of training, export and batch work are entry points of the group
-``stamp_deploy.verbs`` and are loaded when asked for.
+Only click is imported at the top, so that ``--help`` answers at once. The verbs are entry points of the group
+``stamp_deploy.verbs``: each is loaded when it is asked for, and imports what it needs when it runs.
 """
 
 from __future__ import annotations
 
 import importlib
-import json
-import signal
+import io
+import os
 import sys
 from importlib.metadata import entry_points
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import click
 
 from . import __version__
 from .errors import ExitCode, StampError
 
-if TYPE_CHECKING:
-    from .result import Result
-
 GROUP = "stamp_deploy.verbs"
-STOPPED = 130
+ISOLATED = ("infer", "inspect")
+"""Verbs that read a slide themselves."""
 SUMMARIES = {
     "audit": "Show or check the append-only audit log.",
     "batch": "Score folders of slides; resumes by itself.",
     "bench": "Measure throughput by stage and name the limiting one.",
     "build": "Build an engine for this machine from a bundle.",
     "cohort": "Turn spatial transcriptomics samples into a training cohort.",
+    "doctor": "Versions, libraries, engines and GPU of this machine, with a self-test.",
     "demo": "Make a slide and a cohort, train, export, infer, compare.",
     "evaluate": "Table of a run against its baselines and controls.",
     "export": "Merge a run's adapter and compile it into a bundle.",
+    "formats": "List the output formats: files, what opens them, the extra that they need.",
+    "infer": "Score one slide: pathway maps and slide-level calls.",
+    "inspect": "What a slide is, which route and level would be read, and why.",
+    "models": "List the foundation models that can be adapted: licence, size, tile.",
     "sign": "Sign a bundle with a private key.",
     "triton": "Lay a bundle out as a model repository of the Triton server.",
     "parity": "Check a bundle's engines on this machine.",
@@ -43,16 +43,16 @@ SUMMARIES = {
     "watch": "Score slides as they arrive in a folder.",
 }
 SECTIONS = {
-    "Score slides": ("infer", "batch", "watch", "inspect"),
+    "Score slides": ("infer", "batch", "watch", "inspect", "formats"),
     "Trust the machine and the model": ("doctor", "verify", "sign", "parity", "build", "bench", "audit"),
-    "Train and export": ("demo", "cohort", "train", "train-head", "evaluate", "export", "triton"),
+    "Train and export": ("demo", "models", "cohort", "train", "train-head", "evaluate", "export", "triton"),
 }
 EXTRA_OF = {"cohort": "train", "demo": "train,export", "evaluate": "train", "export": "export", "train": "train"}
 EXTRA_OF["train-head"] = "train"
 
 
 class VerbGroup(click.Group):
-    """A group whose verbs may live in entry points that are loaded only when they run."""
+    """A group whose verbs are entry points, loaded when they are asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted({*self.commands, *(point.name for point in entry_points(group=GROUP))})
@@ -76,7 +76,7 @@ class VerbGroup(click.Group):
                     formatter.write_dl(rows, col_max=12)
 
     def _summary(self, name: str) -> str:
-        """One line about a verb; a verb of an entry point is not imported for it."""
+        """One line about a verb, which is not imported for it."""
         return self.commands[name].get_short_help_str(200) if name in self.commands else SUMMARIES.get(name, "")
 
 
@@ -97,143 +97,96 @@ def cli(log_level: str) -> None:
         setup(log_level)
 
 
-@cli.command()
-@click.argument("slide", type=click.Path(path_type=Path))
-@click.option("--bundle", type=click.Path(path_type=Path), required=True, help="The model: a bundle folder.")
-@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Result folder to be made.")
-@click.option("--mpp", type=float, help="Microns per pixel at full resolution; outranks what the slide records.")
-@click.option("--batch", type=int, default=32, show_default=True, help="Tiles handed to the engine at once.")
-@click.option("--threads", type=int, default=0, help="Decoding and engine threads; 0 is every core.  [default: 0]")
-@click.option("--engine", default="auto", show_default=True, help="auto, onnxruntime, openvino, tensorrt, ...")
-@click.option("--precision", help="Precision of the engine (fp32, fp16, bf16, int8); the engine's best by default.")
-@click.option("--write", "writers", default="json,hdf5,parquet,heatmaps", show_default=True, help="Output formats.")
-@click.option("--exact", is_flag=True, help="Decode at full scale, without reduced JPEG scales (slower).")
-@click.option("--all-tiles", is_flag=True, help="Score glass too: no tissue mask.")
-@click.option("--max-unreadable", type=float, default=0.01, show_default=True, help="Budget of unreadable tiles.")
-@click.option("--time-limit", type=float, help="Give a slide up after so many seconds of reading.")
-@click.option("--require-signature", type=click.Path(path_type=Path), help="Public key that must have signed.")
-@click.option("--overwrite", is_flag=True, help="Replace a finished result.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result record as JSON on standard output.")
-def infer(
-    slide: Path, bundle: Path, out: Path, writers: str, as_json: bool, require_signature: Path | None, **rest: Any
-) -> None:
-    """Score one SLIDE: pathway maps and slide-level calls.
-
-    The folder OUT appears when everything in it is on the disk, or not at all.
-    """
-    from .bundle import load_bundle
-    from .config import InferOptions
-    from .infer import infer_slide
-
-    rest["time_limit_s"] = rest.pop("time_limit")
-    names = tuple(name.strip() for name in writers.split(",") if name.strip())
-    options = InferOptions(writers=names, **rest)
-    loaded = load_bundle(bundle, require_signature=require_signature)
-    with _progress(not as_json) as progress:
-        result = infer_slide(slide, loaded, out, options, progress=progress)
-    if as_json:
-        click.echo(json.dumps(result.to_json_dict(), indent=2, allow_nan=False))
-    else:
-        _print_result(result, out)
-
-
-@cli.command()
-@click.argument("slide", type=click.Path(path_type=Path))
-@click.option("--mpp", type=float, help="Microns per pixel at full resolution; outranks what the slide records.")
-@click.option("--target-mpp", type=float, default=0.5, show_default=True, help="Resolution the model wants.")
-@click.option("--tile-px", type=int, default=224, show_default=True, help="Tile size the model wants.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def inspect(slide: Path, mpp: float | None, target_mpp: float, tile_px: int, as_json: bool) -> None:
-    """What a SLIDE is, which route and level would be read, and why."""
-    from .checks.inspect import describe
-
-    report = describe(slide, mpp=mpp, target_mpp=target_mpp, tile_px=tile_px)
-    click.echo(json.dumps(report.to_dict(), indent=2) if as_json else report.to_text())
-
-
-@cli.command()
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def doctor(as_json: bool) -> None:
-    """Versions, libraries, engines and GPU of this machine, with a self-test."""
-    from .checks.doctor import run_checks
-
-    report = run_checks()
-    click.echo(json.dumps(report.to_dict(), indent=2) if as_json else report.to_text())
-    if not report.ok:
-        raise SystemExit(ExitCode.BUG)
-
-
-def _progress(enabled: bool) -> Any:
-    """A progress bar on a terminal, nothing otherwise."""
-    from contextlib import contextmanager
-
-    @contextmanager
-    def bar() -> Any:
-        if not (enabled and sys.stderr.isatty()):
-            yield None
-            return
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = (TextColumn("tiles"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=Console(stderr=True), transient=True) as rich_bar:
-            task = rich_bar.add_task("tiles")
-            yield lambda done, total: rich_bar.update(task, completed=done, total=total)
-
-    return bar()
-
-
-def _print_result(result: Result, out: Path) -> None:
-    tiles = result.tiles
-    stages = ", ".join(
-        f"{name.replace('_', ' ')} {seconds:.1f} s"
-        for name, seconds in result.timing.items()
-        if seconds >= 0.05 and name != "stream"
-    )
-    click.echo(f"slide   {result.slide.name}: {tiles.ok} tiles scored, {tiles.unreadable} unreadable")
-    click.echo(f"read    {result.read_plan['route']}: {result.read_plan['why']}")
-    click.echo(f"engine  {result.engine.name} {result.engine.precision} on {result.engine.device}: {result.engine.why}")
-    click.echo(f"time    {stages}; limited by {result.limiting}")
-    for head in result.heads:
-        call = "abstained" if head.abstained else head.call
-        spread = f" ({head.interval[0]:.3f} to {head.interval[1]:.3f} over its tiles)" if head.interval else ""
-        click.echo(f"call    {head.name}: {f'{call}, ' if call else ''}{head.value_name} {head.value:.3f}{spread}")
-    for warning in result.warnings:
-        click.echo(f"warning {warning}", err=True)
-    click.echo(f"result  {out}")
-
-
 def main() -> None:
     """Entry point: run the command line and exit with a documented code (docs/exit-codes.md).
 
-    SIGTERM stops like Ctrl-C, so that what was staged is removed.
+    A verb that reads a slide runs in a child process (isolation.py), so that a decoder's crash ends in an error that
+    names the slide. A program that calls this with threads or streams of its own gets the verb in its own process.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    from .isolation import can_isolate, run_isolated
+
+    if _verb() not in ISOLATED or not can_isolate():
+        sys.exit(run())
     try:
-        code = cli.main(standalone_mode=False)
-        sys.exit(code if isinstance(code, int) else ExitCode.OK)
+        code = run_isolated(lambda: run(alone=True))
     except StampError as error:
         click.echo(f"stamp-deploy: {error}", err=True)
-        sys.exit(error.exit_code)
+        code = int(error.exit_code)
+    sys.exit(code)
+
+
+def run(*, alone: bool = False) -> int:
+    """The command in this process, its errors told in a line; returns the exit code.
+
+    Parameters
+    ----------
+    alone : bool
+        The process does nothing else: what its libraries write can be thrown away.
+    """
+    from .isolation import STOPPED, install_stop_handlers
+    from .quiet import guard_process
+
+    install_stop_handlers()
+    if alone:
+        guard_process()
+    try:
+        code = cli.main(standalone_mode=False)
+        return code if isinstance(code, int) else int(ExitCode.OK)
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else int(ExitCode.OK if stop.code is None else ExitCode.BUG)
+    except StampError as error:
+        click.echo(f"stamp-deploy: {error}", err=True)
+        return int(error.exit_code)
     except click.ClickException as error:
-        error.show()
-        sys.exit(ExitCode.USAGE)
+        told = io.StringIO()
+        error.show(file=told)
+        click.echo(_without_folders(told.getvalue()), err=True, nl=False)
+        return int(ExitCode.USAGE)
     except BrokenPipeError:
-        sys.exit(ExitCode.OK)
+        return int(ExitCode.OK)
     except ModuleNotFoundError as error:
         package = (error.name or "").split(".")[0]
         if package in ("", "stamp_deploy"):
-            raise
-        verb = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
+            return _bug(error)
+        verb = _verb()
         extra = EXTRA_OF.get(verb)
         remedy = f"pip install 'stamp-deploy[{extra}]'" if extra else "install stamp-deploy again"
         click.echo(f"stamp-deploy: `{verb}` needs the Python package {package} - {remedy}", err=True)
-        sys.exit(ExitCode.USAGE)
+        return int(ExitCode.USAGE)
     except BaseException as error:
         if not _was_stopped(error):
-            raise
+            return _bug(error)
         click.echo("stamp-deploy: stopped; nothing was left half-written", err=True)
-        sys.exit(STOPPED)
+        return STOPPED
+
+
+def _verb() -> str:
+    """The verb on the command line; "" where there is none."""
+    words = iter(sys.argv[1:])
+    for word in words:
+        if word == "--log-level":
+            next(words, None)
+        elif not word.startswith("-"):
+            return word
+    return ""
+
+
+def _bug(error: BaseException) -> int:
+    """Tell an error that nobody foresaw by where it happened; what it says may quote a slide's file."""
+    from .quiet import traceback_text
+
+    click.echo(traceback_text(error), err=True, nl=False)
+    click.echo("stamp-deploy: this is a fault of stamp-deploy: please report the lines above", err=True)
+    return int(ExitCode.BUG)
+
+
+def _without_folders(text: str) -> str:
+    """A message of click with file names in place of paths: folders can identify patients."""
+    for word in sys.argv[1:]:
+        path = word.partition("=")[2] if word.startswith("-") and "=" in word else word
+        if os.sep in path:
+            text = text.replace(path, os.path.basename(path.rstrip(os.sep)))
+    return text
 
 
 def _was_stopped(error: BaseException | None) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 from .errors import UsageError
 from .units import MAX_MPP, MIN_MPP, believable_mpp
 
-DEFAULT_WRITERS = ("json", "hdf5", "parquet", "heatmaps")
+DEFAULT_WRITERS = ("json", "hdf5", "parquet", "heatmaps", "report")
 
 
 @dataclass(frozen=True)

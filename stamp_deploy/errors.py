@@ -97,12 +97,6 @@ class DiskError(StampError):
     exit_code = ExitCode.DISK
 
 
-class BusyError(StampError):
-    """Somebody else holds the resource; the same command may succeed later."""
-
-    exit_code = ExitCode.TRY_AGAIN
-
-
 class DataError(StampError):
     """Training data that would teach something false: no patient ids, NaN counts, and the like."""
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -21,6 +23,9 @@ from support.slide_factory import texture, write_slide
 
 from stamp_deploy import __version__
 from stamp_deploy.cli import SECTIONS, SUMMARIES, cli
+from stamp_deploy.command import Command, Option
+from stamp_deploy.config import DEFAULT_WRITERS
+from stamp_deploy.writers.formats import FORMATS
 
 QUICK = ("--engine", "onnxruntime")
 
@@ -228,3 +233,74 @@ def test_doctor(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:  # noq
     assert done.code == 1
     assert "fail  compiled tiler  OSError: libjpeg.so.62" in done.out
     assert "not ready" in done.out
+
+
+def own_commands() -> dict[str, click.Command]:
+    """Every verb, and the verbs inside its groups, by the words that name them."""
+    context = cli.make_context("stamp-deploy", [], resilient_parsing=True)
+    found: dict[str, click.Command] = {}
+    for name in cli.list_commands(context):
+        command = cli.get_command(context, name)
+        assert command is not None
+        inner = command.commands if isinstance(command, click.Group) else {}
+        found |= {f"{name} {word}": part for word, part in inner.items()} or {name: command}
+    return found
+
+
+@pytest.mark.parametrize("name", own_commands())
+def test_every_help_groups_its_options_and_ends_with_examples_that_parse(name: str, runner: Runner) -> None:  # noqa: F811
+    command = own_commands()[name]
+    assert isinstance(command, Command)
+    done = runner(*name.split(), "--help")
+    assert done.code == 0
+    assert command.examples
+    heading = done.out.index("Examples:")
+    for example in command.examples:
+        assert f"  stamp-deploy {example}" in done.out[heading:]
+        words = shlex.split(example)
+        assert words[: len(name.split())] == name.split()
+        context = click.Context(command, info_name=name)
+        _, rest, _ = command.make_parser(context).parse_args(words[len(name.split()) :])
+        assert rest == []
+    for param in command.params:
+        if isinstance(param, Option):
+            assert f"{param.group}:\n" in done.out
+            assert param.help, f"{name} {param.opts[-1]} needs a help"
+
+
+def test_write_lists_every_format(runner: Runner) -> None:  # noqa: F811
+    for verb in ("infer", "batch", "watch", "bench"):
+        words = set(re.findall(r"[a-z0-9-]+", runner(verb, "--help").out))
+        assert set(FORMATS) <= words
+    listed = runner("formats").out
+    known = json.loads(runner("formats", "--json").out)
+    assert list(known) == list(FORMATS)
+    for name, form in FORMATS.items():
+        assert re.search(rf"^{name} +{re.escape(form.files)} ", listed, re.MULTILINE)
+        assert known[name]["default"] == (name in DEFAULT_WRITERS)
+
+
+def test_the_report_is_a_default_format() -> None:
+    assert "report" in DEFAULT_WRITERS
+
+
+def test_models_are_listed_without_torch() -> None:
+    code = (
+        "import sys, json\n"
+        "class Refuse:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.split('.')[0] in ('torch', 'timm', 'peft'): raise ModuleNotFoundError(name, name=name)\n"
+        "sys.meta_path.insert(0, Refuse()); sys.argv = ['stamp-deploy', 'models', *sys.argv[1:]]\n"
+        "from stamp_deploy.cli import main\nmain()"
+    )
+
+    def listed(*words: str) -> str:
+        return subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True).stdout
+
+    known = json.loads(listed("--json"))
+    assert known["uni2-h"]["share_merged"] is False
+    assert known["h-optimus-0"]["share_merged"] is True
+    rows = listed()
+    assert re.search(r"^uni2-h +CC-BY-NC-ND-4.0, gated +no +681.4 +1536 +224 +0.5", rows, re.MULTILINE)
+    assert re.search(r"^h-optimus-0 +Apache-2.0 +yes ", rows, re.MULTILINE)
+    assert all(re.search(rf"^{name} ", rows, re.MULTILINE) for name in known)

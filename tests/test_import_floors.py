@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+import networkx
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -21,11 +22,11 @@ FLOORS: dict[str, int] = {
     name: floor
     for floor, names in enumerate(
         (
-            "errors units",
-            "atomic bundle config log memory provenance",
+            "command errors hashing isolation progress quiet units",
+            "atomic bundle config log memory processor provenance tables",
             "_tiler slide",
             "engine grid tiles tissue",
-            "assemble heads maps result",
+            "assemble heads maps prepare result score",
             "writers",
             "batch checks infer",
             "verbs",
@@ -130,11 +131,67 @@ def test_nothing_is_imported_upwards() -> None:
     assert upward == []
 
 
-def test_the_engine_knows_neither_slides_nor_tiles() -> None:
+def cycles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """The strongly connected groups of two modules or more."""
+    groups = networkx.strongly_connected_components(networkx.DiGraph(graph))
+    return sorted(sorted(group) for group in groups if len(group) > 1)
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_no_modules_import_each_other_in_a_circle(package: str) -> None:
+    """Imports inside functions count too: they hide a circle, they do not break it."""
+    prefix = "stamp_deploy" if package == "stamp_deploy" else f"stamp_deploy.{package}"
+    names = {f"{prefix}.{name}".rstrip("."): tree for name, tree in modules(package)}
+    graph: dict[str, set[str]] = {}
+    for name, tree in modules(package):
+        own = f"{prefix}.{name}".rstrip(".")
+        graph[own] = set()
+        for _, target in imports(package, name, tree):
+            full = target if target.startswith("stamp_deploy") else f"stamp_deploy.{target}"
+            while full not in names and "." in full:
+                full = full.rpartition(".")[0]
+            is_own_package = own.startswith(f"{full}.")
+            if full in names and full != own and not is_own_package:
+                graph[own].add(full)
+    assert cycles(graph) == []
+
+
+def test_the_finder_of_circles_finds_one() -> None:
+    assert cycles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == [["a", "b", "c"]]
+
+
+NEVER = (
+    ("engine", ("slide", "tiles", "grid")),
+    ("writers", ("infer", "slide", "tiles", "prepare", "score")),
+    ("slide", ("tiles",)),
+    ("tiles.jpeg_reader", ("tiles.source",)),
+    ("tiles.region_reader", ("tiles.source",)),
+    ("tiles.reader", ("tiles.source", "tiles.jpeg_reader", "tiles.region_reader")),
+)
+
+
+@pytest.mark.parametrize(("who", "whom"), NEVER)
+def test_who_never_imports_whom(who: str, whom: tuple[str, ...]) -> None:
+    found = []
     for name, tree in modules("stamp_deploy"):
-        if name.split(".")[0] == "engine":
-            targets = {target for _, target in imports("stamp_deploy", name, tree)}
-            assert not targets & {"stamp_deploy.slide", "stamp_deploy.tiles", "stamp_deploy.grid"}, name
+        if name == who or name.startswith(f"{who}."):
+            for line, target in imports("stamp_deploy", name, tree):
+                inner = target.removeprefix("stamp_deploy.")
+                if any(inner == other or inner.startswith(f"{other}.") for other in whom):
+                    found.append(f"{name}:{line} imports {target}")
+    assert found == []
+
+
+def test_nothing_but_the_command_line_imports_the_verbs() -> None:
+    found = []
+    for package in PACKAGES:
+        for name, tree in modules(package):
+            if package == "stamp_deploy" and (name == "cli" or name.split(".")[0] == "verbs"):
+                continue
+            for line, target in imports(package, name, tree):
+                if target.startswith("stamp_deploy.verbs"):
+                    found.append(f"{package}.{name}:{line} imports {target}")
+    assert found == []
 
 
 def test_the_run_time_has_no_torch_no_pickle_and_no_network() -> None:

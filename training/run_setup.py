@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from stamp_deploy.errors import DataError, UsageError
+from stamp_deploy.hashing import sha256_file
 from stamp_deploy.provenance import software
 
 from .cohort import Cohort, Sample, load_cohort
@@ -20,7 +21,7 @@ from .data import TrainSection, control_sets, make_sections, variable_genes
 from .gene_sets import GeneSets, read_gmt
 from .model import LoraSettings, RunInfo, StampModel, base_state, build_model, measured_dim
 from .model.checkpoint import Checkpoint, write_tensors
-from .model.registry import build_backbone, file_sha256, get_pfm
+from .model.registry import build_backbone, get_pfm
 from .progress import Report
 from .scoring import GeneStatistics
 from .split import Split, split_cohort
@@ -188,4 +189,4 @@ def weights_of(config: TrainConfig) -> tuple[Path | None, str]:
     if not config.weights or config.warm_up != "none":
         return None, ""
     path = Path(config.weights)
-    return path, config.weights_sha256 or file_sha256(path)
+    return path, config.weights_sha256 or sha256_file(path)

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import click
 
+from stamp_deploy.command import Command, option
+
+DATA, ROWS, OUTPUT = "Data", "What is compared", "Output"
 _PATH = click.Path(path_type=Path)
 
 
@@ -15,7 +18,7 @@ def cohort() -> None:
     """Turn spatial transcriptomics samples into a training cohort."""
 
 
-@cohort.command()
+@cohort.command(cls=Command, examples=("cohort build cohort.toml -o cohort", "cohort build cohort.toml --dry-run"))
 @click.argument("config", type=_PATH)
 @click.option("-o", "--out", type=_PATH, help="Cohort folder to be made.")
 @click.option("--overwrite", is_flag=True, help="Replace a finished cohort.")
@@ -51,7 +54,7 @@ def build(config: Path, out: Path | None, overwrite: bool, dry_run: bool, no_pic
         )
 
 
-@cohort.command()
+@cohort.command(cls=Command, examples=("cohort show cohort",))
 @click.argument("folder", type=_PATH)
 def show(folder: Path) -> None:
     """List the samples of a cohort FOLDER."""
@@ -71,21 +74,34 @@ def show(folder: Path) -> None:
     Console().print(table)
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.command(
+    cls=Command,
+    examples=(
+        "evaluate run",
+        "evaluate run --cohort another-cohort -o evaluation",
+        "evaluate runs/lora --ablations runs",
+    ),
+)
 @click.argument("run", type=_PATH)
-@click.option("--cohort", type=_PATH, help="Test on every sample of another cohort, not on the run's held-out ones.")
-@click.option("-o", "--out", type=_PATH, help="Folder for evaluation.json and pictures.  [default: RUN/evaluation]")
-@click.option("--compare", multiple=True, metavar="NAME=RUN", help="A further run for the table; may be repeated.")
-@click.option("--ablations", type=_PATH, help="Folder of runs: every subfolder with a run.json is a row.")
-@click.option("--train-cohort", type=_PATH, help="Where the run's training cohort is now.")
-@click.option("--gmt", type=_PATH, help="Where the run's gene sets are now.")
-@click.option("--samples", default="", help="Test these samples only, as A,B.")
-@click.option("--no-tier1", is_flag=True, help="Leave out single genes.")
-@click.option("--no-pictures", is_flag=True, help="Leave out maps and scatter plots.")
+@option(
+    "--cohort", group=DATA, type=_PATH, help="Test on every sample of another cohort, not on the run's held-out ones."
+)
+@option(
+    "-o", "--out", group=OUTPUT, type=_PATH, help="Folder for evaluation.json and pictures.  [default: RUN/evaluation]"
+)
+@option(
+    "--compare", group=ROWS, multiple=True, metavar="NAME=RUN", help="A further run for the table; may be repeated."
+)
+@option("--ablations", group=ROWS, type=_PATH, help="Folder of runs: every subfolder with a run.json is a row.")
+@option("--train-cohort", group=DATA, type=_PATH, help="Where the run's training cohort is now.")
+@option("--gmt", group=DATA, type=_PATH, help="Where the run's gene sets are now.")
+@option("--samples", group=DATA, default="", help="Test these samples only, as A,B.")
+@option("--no-tier1", group=ROWS, is_flag=True, help="Leave out single genes.")
+@option("--no-pictures", group=OUTPUT, is_flag=True, help="Leave out maps and scatter plots.")
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
-@click.option("--seed", default=0, show_default=True, help="Of the bootstrap.")
-@click.option("--overwrite", is_flag=True, help="Replace a finished evaluation.")
-@click.option("--json", "as_json", is_flag=True, help="Print evaluation.json instead of the table.")
+@option("--seed", group=ROWS, default=0, show_default=True, help="Of the bootstrap.")
+@option("--overwrite", group=OUTPUT, is_flag=True, help="Replace a finished evaluation.")
+@option("--json", "as_json", group=OUTPUT, is_flag=True, help="Print evaluation.json instead of the table.")
 def evaluate(
     run: Path,
     cohort: Path | None,
@@ -104,9 +120,7 @@ def evaluate(
 ) -> None:
     """Table of a RUN against its baselines and controls, on sections that it never saw.
 
-    \b
-    stamp-deploy evaluate RUN                           its held-out samples
-    stamp-deploy evaluate RUN --cohort OTHER            every sample of another cohort folder
+    These are its held-out samples, or every sample of another cohort.
     """
     import json
 

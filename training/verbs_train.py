@@ -7,10 +7,21 @@ from typing import Any
 
 import click
 
+from stamp_deploy.command import Command, option
 from stamp_deploy.errors import UsageError
 
+TABLE, FIT = "Columns of the table", "Fitting"
 
-@click.command()
+
+@click.command(
+    cls=Command,
+    examples=(
+        "train config.toml -o run",
+        "train config.toml --show",
+        "train config.toml -o run --set epochs=20 --set lr=1e-4",
+        "train config.toml -o runs --ablations --rows lora,frozen_head",
+    ),
+)
 @click.argument("config", type=click.Path(path_type=Path))
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Run folder to be made.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a setting; may be repeated.")
@@ -87,23 +98,40 @@ def parse_settings(settings: tuple[str, ...]) -> dict[str, Any]:
     return found
 
 
-@click.command("train-head")
+@click.command(
+    "train-head",
+    cls=Command,
+    examples=(
+        "train-head results labels.csv -o heads --label msi --classes MSS,MSI",
+        "train-head results survival.csv -o heads --time months --event death",
+    ),
+)
 @click.argument("features", type=click.Path(file_okay=False, path_type=Path))
 @click.argument("labels", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Folder that gets heads.json.")
 @click.option("--name", default="", help="Name of the head; the label column's by default.")
-@click.option("--label", default="label", show_default=True, help="Column of the class.")
-@click.option("--classes", default="", metavar="A,B", help="Order of the classes; of two: negative, positive.")
-@click.option("--time", default="", help="Column of the survival time; with --event.")
-@click.option("--event", default="", help="Column of the event: 1 happened, 0 censored.")
-@click.option("--slide", "slide_column", default="", help="Column of the slide's name.  [default: slide_id, slide]")
-@click.option("--patient", "patient_column", default="", help="Column of the patient.  [default: patient_id, case_id]")
-@click.option("--folds", default=5, show_default=True, help="Patient folds.")
-@click.option("--epochs", default=40, show_default=True, help="Epochs at most.")
-@click.option("--lr", default=2e-4, show_default=True, help="Learning rate.")
-@click.option("--bins", default=4, show_default=True, help="Time bins of a survival head.")
-@click.option("--max-error", default=0.1, show_default=True, help="Aim of the abstention band: wrong calls outside it.")
-@click.option("--seed", default=0, show_default=True, help="Of folds, weights and draws.")
+@option("--label", group=TABLE, default="label", show_default=True, help="Column of the class.")
+@option("--classes", group=TABLE, default="", metavar="A,B", help="Order of the classes; of two: negative, positive.")
+@option("--time", group=TABLE, default="", help="Column of the survival time; with --event.")
+@option("--event", group=TABLE, default="", help="Column of the event: 1 happened, 0 censored.")
+@option(
+    "--slide", "slide_column", group=TABLE, default="", help="Column of the slide's name.  [default: slide_id, slide]"
+)
+@option(
+    "--patient",
+    "patient_column",
+    group=TABLE,
+    default="",
+    help="Column of the patient.  [default: patient_id, case_id]",
+)
+@option("--folds", group=FIT, default=5, show_default=True, help="Patient folds.")
+@option("--epochs", group=FIT, default=40, show_default=True, help="Epochs at most.")
+@option("--lr", group=FIT, default=2e-4, show_default=True, help="Learning rate.")
+@option("--bins", group=FIT, default=4, show_default=True, help="Time bins of a survival head.")
+@option(
+    "--max-error", group=FIT, default=0.1, show_default=True, help="Aim of the abstention band: wrong calls outside it."
+)
+@option("--seed", group=FIT, default=0, show_default=True, help="Of folds, weights and draws.")
 def train_head(
     features: Path, labels: Path, out: Path, name: str, label: str, classes: str, time: str, event: str,
     slide_column: str, patient_column: str, **rest: Any,
@@ -129,6 +157,10 @@ def train_head(
         labels, find_bags(features), label=label, time=time, event=event, classes=order,
         slide_column=slide_column, patient_column=patient_column,
     )  # fmt: skip
+    for warning in table.warnings:
+        click.echo(f"warning  {warning}", err=True)
+    for kind, count in table.counts().items():
+        click.echo(f"class    {kind}: {count['slides']} slides of {count['patients']} patients")
     entry = fit_head(table, out, HeadConfig(name=name, **rest), say=lambda text: click.echo(text, err=True))
     for line in head_lines(entry):
         click.echo(line)

@@ -21,6 +21,7 @@ import numpy as np
 
 from stamp_deploy import __version__
 from stamp_deploy.atomic import write_json_atomic
+from stamp_deploy.command import Command
 from stamp_deploy.config import InferOptions
 from stamp_deploy.export.demo import synthetic
 from stamp_deploy.training.config import TrainConfig
@@ -119,7 +120,7 @@ def _step(title: str, done: bool) -> Iterator[bool]:
     click.echo("there already" if done else f"{time.perf_counter() - clock:.1f} s")
 
 
-@click.command()
+@click.command(cls=Command, examples=("demo -o demo-out",))
 @click.option(
     "-o",
     "--out",

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from ..config import InferOptions
-from .records.claims import LEASE_S
-from .workers.process import STALL_S
 
 STATE_FOLDER = ".stamp"
+STALL_S = 300.0
+"""Seconds without headway after which a slide counts as hung."""
+LEASE_S = 600.0
+"""Seconds without a heartbeat after which another host's claim is taken over."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class BatchOptions:
     shard : (int, int)
         Work on shard i of n only.
     devices, workers
-        See ``executors.local.worker_setups``.
+        See ``workers.local.worker_setups``.
     stall_s : float
         Seconds without headway after which a slide counts as hung.
     lease_s : float

@@ -14,7 +14,15 @@ from rich.text import Text
 from ..log import slide_token
 from .planning.plan import Plan
 from .records.ledger import now_utc
-from .work_queue import Settled
+from .states import AttemptState, PlanState
+from .workers.tasks import Settled
+
+_PLANNED = {
+    PlanState.RUN: "to run",
+    PlanState.DONE: "done already",
+    PlanState.DUPLICATE: "duplicate",
+    PlanState.BAD: "cannot be run",
+}
 
 
 class View(Protocol):
@@ -79,7 +87,7 @@ class JsonView:
             self._emit("planning", slides_seen=done, slides=total)
 
     def planned(self, plan: Plan) -> None:
-        self._sizes = {slide.key: slide.size_bytes for slide in plan.of_state("run")}
+        self._sizes = {slide.key: slide.size_bytes for slide in plan.of_state(PlanState.RUN)}
         self._pace = Pace(sum(self._sizes.values()))
         states = [slide.state for slide in plan.slides]
         self._emit(
@@ -185,8 +193,7 @@ class TerminalView:
         with self._lock:
             self._remove()
         states = [slide.state for slide in plan.slides]
-        words = {"run": "to run", "done": "done already", "duplicate": "duplicate", "bad": "cannot be run"}
-        summary = ", ".join(f"{states.count(s)} {words[s]}" for s in words if s in states)
+        summary = ", ".join(f"{states.count(state)} {words}" for state, words in _PLANNED.items() if state in states)
         self._console.print(
             f"{len(states)} slides: {summary}; about {plan.bytes_needed / 1e9:.2f} GB needed, "
             f"{plan.bytes_free / 1e9:.1f} GB free",
@@ -197,7 +204,7 @@ class TerminalView:
             findings.add_row("", *(Text(part) for part in (finding.kind, finding.name, finding.detail)))
         if plan.findings:
             self._console.print(findings)
-        self._sizes = {slide.key: slide.size_bytes for slide in plan.of_state("run")}
+        self._sizes = {slide.key: slide.size_bytes for slide in plan.of_state(PlanState.RUN)}
         self._pace = Pace(sum(self._sizes.values()))
 
     def progress(self, key: str, done: int, total: int) -> None:
@@ -210,7 +217,7 @@ class TerminalView:
             self._ended += 1
             self._pace.finish(settled.key, self._sizes.get(settled.key, 0))
             self._show()
-        if settled.state != "done":
+        if settled.state != AttemptState.DONE:
             self._console.print(f"  {settled.state}: {path.name}: {settled.reason}", markup=False)
 
     def finished(self, report: dict[str, Any]) -> None:
@@ -223,7 +230,7 @@ class TerminalView:
             table.add_column(name, justify="right" if name in ("tiles", "s", "attempts") else "left")
         rows = report["slides"]
         if len(rows) > self.MOST_ROWS:
-            rows = [row for row in rows if row["state"] != "done"]
+            rows = [row for row in rows if row["state"] != AttemptState.DONE]
         for row in rows:
             tiles = row["tiles"].get("ok", "") if row["tiles"] else ""
             seconds = f"{row['seconds']:.1f}" if row["attempts"] else ""

@@ -28,11 +28,12 @@ from .records.audit import AuditLog
 from .records.claims import Claims, create_json_once
 from .records.ledger import Ledger, now_utc
 from .records.metrics import BatchMetrics
-from .records.report import exit_code, make_report, report_name
-from .work_queue import Board, Settled
+from .records.report import RunFacts, exit_code, make_report, report_name
+from .states import OutcomeState, PlanState
+from .work_queue import Board
 from .workers.local import LocalExecutor, worker_setups
 from .workers.process import WorkerConfig
-from .workers.tasks import Executor, Outcome, Task
+from .workers.tasks import Executor, Outcome, Settled, Task
 
 ExecutorFactory = Callable[[BatchOptions], Executor]
 
@@ -164,7 +165,7 @@ class BatchRun:
 
     def outcome(self, outcome: Outcome) -> None:
         self.board.outcome(outcome)
-        if outcome.state == "disk":
+        if outcome.state == OutcomeState.DISK:
             self.executor.stop()
         self.metrics.queue(*self.board.counts())
 
@@ -259,8 +260,8 @@ def _run_batch(
         raise DiskError(fatal[0].detail, remedy="free space, name another -o, or use --ignore-space")
     if dry_run:
         return exit_code(
-            len(plan.of_state("run") + plan.of_state("done")),
-            len(plan.of_state("bad")),
+            len(plan.of_state(PlanState.RUN) + plan.of_state(PlanState.DONE)),
+            len(plan.of_state(PlanState.BAD)),
             disk=False,
             interrupted=False,
             left=0,
@@ -269,12 +270,21 @@ def _run_batch(
     try:
         if on_start is not None:
             on_start(run)
-        for slide in plan.of_state("run"):
+        for slide in plan.of_state(PlanState.RUN):
             run.add(slide)
         run.work()
     finally:
         run.close()
-    report = make_report(plan, run, started, round(time.monotonic() - clock, 3))
+    facts = RunFacts(
+        bundle_name=bundle.name,
+        bundle_sha256=bundle.sha256,
+        started_utc=started,
+        seconds=round(time.monotonic() - clock, 3),
+        disk_error=run.board.disk_error,
+        interrupted=run.interrupted,
+        audit_head=run.audit_head,
+    )
+    report = make_report(plan, run.board.settled, options, facts)
     write_json_atomic(options.out / report_name(options.shard), report, staging_in=options.state)
     view.finished(report)
     return ExitCode(report["exit_code"])

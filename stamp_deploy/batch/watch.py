@@ -24,8 +24,9 @@ from .planning.plan import PlannedSlide, plan_batch
 from .planning.probe import SafeProbe
 from .progress import View
 from .run import BatchRun, ExecutorFactory, local_executor, open_output
-from .work_queue import Settled
+from .states import AttemptState, PlanState
 from .workers.process import WorkerConfig
+from .workers.tasks import Settled
 
 URGENT, NORMAL = 0, 1
 Signature = tuple[int, int, int]
@@ -248,14 +249,14 @@ class Watch:
         )
         for slide in plan.slides:
             known = slide.key in self.batch.slides
-            if slide.state == "run" and not known:
+            if slide.state == PlanState.RUN and not known:
                 self.batch.add(slide, priority=priority)
-            elif slide.state == "bad":
+            elif slide.state == PlanState.BAD:
                 self._refuse(slide)
 
     def _refuse(self, slide: PlannedSlide) -> None:
-        settled = Settled(slide.key, "failed", slide.reason, by="plan")
-        self.batch.metrics.slide_ended("failed", 0.0)
+        settled = Settled(slide.key, AttemptState.FAILED, slide.reason, by="plan")
+        self.batch.metrics.slide_ended(AttemptState.FAILED, 0.0)
         self._view.settled(settled, slide.path)
 
 

@@ -12,14 +12,15 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ..atomic import is_done
-from .records.claims import FINAL_STATES, Claims
+from .records.claims import Claims
 from .records.ledger import Ledger
-from .workers.tasks import Outcome, Task
+from .states import AttemptState, OutcomeState
+from .workers.tasks import Outcome, Settled, Task
 
 MAX_ATTEMPTS = 2
 """Crashes or hangs after which a slide is quarantined."""
@@ -27,19 +28,6 @@ MAX_INTERRUPTIONS = 5
 """Lost nodes, or workers lost to the faults of others, in one run, after which a slide is quarantined too."""
 LOOK_AGAIN_S = 2.0
 """How often a slide that another process holds is looked at."""
-
-
-@dataclass
-class Settled:
-    """A slide's final word in this run."""
-
-    key: str
-    state: str
-    reason: str = ""
-    attempts: int = 0
-    seconds: float = 0.0
-    by: str = "this process"
-    summary: dict[str, Any] = field(default_factory=dict)
 
 
 class Board:
@@ -123,30 +111,17 @@ class Board:
         """Take the outcome of a task that was given out."""
         with self._changed:
             task, attempt = self._running.pop(outcome.key)
-            state, again = outcome.state, False
-            if state == "disk":
-                self.disk_error = self.disk_error or outcome.reason
-                self._stopped = True
-                state = "interrupted"
-            elif state in ("crashed", "timeout"):
-                # The claim still says "running", so this attempt is not among the counted ones yet.
-                again = self._claims.attempts(task.key) + 1 < MAX_ATTEMPTS
-                state = state if again else "quarantined"
-            elif state == "interrupted":
-                again = not self._stopped
-                self._interruptions[task.key] = self._interruptions.get(task.key, 0) + 1
-                if again and self._interruptions[task.key] > MAX_INTERRUPTIONS:
-                    again, state = False, "quarantined"
+            state, again = self._judge(outcome)
             self._claims.release(task.key, state, outcome.reason)
             tiles = int(outcome.summary.get("tiles", {}).get("ok", 0))
             self._ledger.end(task.key, attempt, state, reason=outcome.reason, tiles=tiles, seconds=outcome.seconds)
             note = None
-            if state in FINAL_STATES:
+            if state.final:
                 note = self._settle(
                     task.key, state, outcome.reason, attempt, outcome.seconds, "this process", outcome.summary
                 )
             elif again:
-                self._push(replace(task, solo=task.solo or state in ("crashed", "timeout")))
+                self._push(replace(task, solo=task.solo or state.counts))
             self._changed.notify_all()
         if note is not None:
             self._on_settled(note)
@@ -156,10 +131,24 @@ class Board:
         with self._changed:
             return len(self._ready) + len(self._elsewhere), len(self._running)
 
-    def unsettled(self) -> list[str]:
-        """Keys of slides without a final word (after a stop, or left to other processes)."""
-        with self._changed:
-            return [task.key for _, _, task in self._ready] + list(self._elsewhere) + list(self._running)
+    def _judge(self, outcome: Outcome) -> tuple[AttemptState, bool]:
+        """What an outcome makes of its attempt, and whether the slide is to be tried again in this run."""
+        if outcome.state == OutcomeState.DISK:
+            self.disk_error = self.disk_error or outcome.reason
+            self._stopped = True
+            return AttemptState.INTERRUPTED, False
+        state = AttemptState(outcome.state)
+        again = False
+        if state.counts:
+            # The claim still says "running", so this attempt is not among the counted ones yet.
+            again = self._claims.attempts(outcome.key) + 1 < MAX_ATTEMPTS
+            state = state if again else AttemptState.QUARANTINED
+        elif state == AttemptState.INTERRUPTED:
+            again = not self._stopped
+            self._interruptions[outcome.key] = self._interruptions.get(outcome.key, 0) + 1
+            if again and self._interruptions[outcome.key] > MAX_INTERRUPTIONS:
+                again, state = False, AttemptState.QUARANTINED
+        return state, again
 
     def _push(self, task: Task) -> None:
         self._sequence += 1
@@ -187,34 +176,37 @@ class Board:
     def _try(self, task: Task, notes: list[Settled]) -> Task | None:
         """Claim a slide; or note that it is settled; or put it among those that others hold."""
         if is_done(task.out):
-            notes.append(self._settle(task.key, "done", "finished by another process", 0, 0.0, "another process"))
+            notes.append(self._done_elsewhere(task))
             return None
         # A retry is asked for once a run: a slide that failed in this run has its final word.
         record = self._claims.take(task.key, retry_final=self._retry_failed and task.key not in self.settled)
         if record is None:
             latest = self._claims.latest(task.key)
-            if latest is not None and latest.state in FINAL_STATES and latest.state != "done":
+            if latest is not None and latest.state.final and latest.state != AttemptState.DONE:
                 notes.append(
                     self._settle(task.key, latest.state, latest.reason, latest.attempt, 0.0, "an earlier attempt")
                 )
                 return None
-            if latest is not None and latest.state == "done" and not is_done(task.out):
+            if latest is not None and latest.state == AttemptState.DONE and not is_done(task.out):
                 # The result was deleted after it was finished: it is wanted again.
                 record = self._claims.take(task.key, retry_final=True)
             if record is None:
                 self._elsewhere[task.key] = (task, time.monotonic() + LOOK_AGAIN_S)
                 return None
         if is_done(task.out):  # finished between the look and the claim
-            self._claims.release(task.key, "done")
-            notes.append(self._settle(task.key, "done", "finished by another process", 0, 0.0, "another process"))
+            self._claims.release(task.key, AttemptState.DONE)
+            notes.append(self._done_elsewhere(task))
             return None
         remove_partial(task.out)
         self._running[task.key] = (task, record.attempt)
         self._ledger.start(task.key, record.attempt, task.slide.name)
         return task
 
+    def _done_elsewhere(self, task: Task) -> Settled:
+        return self._settle(task.key, AttemptState.DONE, "finished by another process", 0, 0.0, "another process")
+
     def _settle(
-        self, key: str, state: str, reason: str, attempts: int, seconds: float, by: str, summary: Any = None
+        self, key: str, state: AttemptState, reason: str, attempts: int, seconds: float, by: str, summary: Any = None
     ) -> Settled:
         settled = Settled(key, state, reason, attempts, seconds, by, summary or {})
         self.settled[key] = settled

@@ -7,7 +7,6 @@ from .bundle import (
     Bundle,
     HeadSpec,
     load_bundle,
-    sha256_file,
     write_bundle_json,
 )
 
@@ -18,6 +17,5 @@ __all__ = [
     "Bundle",
     "HeadSpec",
     "load_bundle",
-    "sha256_file",
     "write_bundle_json",
 ]

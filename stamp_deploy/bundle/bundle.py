@@ -14,8 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
+from .. import isolation
 from ..atomic import DONE_MARKER, write_json_atomic
 from ..errors import BundleError
+from ..hashing import sha256_file
 from .onnx_scan import Dim, OnnxFacts, check_external, scan
 from .schema import SCHEMA_VERSION, parse_json, validate
 from .signature import SIGNATURE_FILE, check_signature
@@ -25,7 +27,6 @@ ENCODER_FILE = "encoder.onnx"
 GOLDEN_DIR = "golden"
 _UNLISTED = frozenset({BUNDLE_FILE, SIGNATURE_FILE, DONE_MARKER})
 _REMEDY = "get the bundle again from its source, or export it again"
-_HASH_CHUNK_BYTES = 4 * 2**20
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,7 @@ def load_bundle(path: str | os.PathLike[str], *, require_signature: str | os.Pat
         Anything about the bundle is not as it should be; exit code 5.
     """
     folder = Path(path)
+    isolation.note(bundle=str(folder), stage="loading the bundle")
     if not folder.is_dir():
         raise BundleError("there is no bundle folder here", path=folder, remedy="check the path given to --bundle")
     raw = _read_manifest(folder)
@@ -171,15 +173,6 @@ def write_bundle_json(folder: Path, document: dict[str, Any]) -> Bundle:
     complete = validate({"schema_version": SCHEMA_VERSION, **document, "files": files})
     write_json_atomic(folder / BUNDLE_FILE, complete)
     return load_bundle(folder)
-
-
-def sha256_file(path: Path) -> str:
-    """SHA-256 of a file, streamed, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as handle:
-        while chunk := handle.read(_HASH_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _read_manifest(folder: Path) -> bytes:

@@ -14,42 +14,11 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
 if TYPE_CHECKING:
     from .bundle import Bundle, HeadSpec
 
 QUEUE_DELAY_US = 2000
 """How long the server may hold tiles back to fill a batch: short beside the milliseconds that a batch takes."""
-
-
-@click.command()
-@click.argument("bundle", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Model repository; made if absent.")
-@click.option(
-    "--max-batch", type=click.IntRange(1, 4096), default=64, show_default=True, help="Largest batch of tiles."
-)
-@click.option("--instances", type=click.IntRange(1, 64), default=1, show_default=True, help="Copies a device.")
-@click.option("--device", type=click.Choice(["gpu", "cpu"]), default="gpu", show_default=True, help="Where to run.")
-@click.option("--require-signature", type=click.Path(path_type=Path), help="Public key (PEM) that must have signed.")
-@click.option("--overwrite", is_flag=True, help="Replace models of the same name.")
-def triton(
-    bundle: Path,
-    out: Path,
-    max_batch: int,
-    instances: int,
-    device: str,
-    require_signature: Path | None,
-    overwrite: bool,
-) -> None:
-    """Write the BUNDLE as a model repository for NVIDIA Triton."""
-    from .bundle import load_bundle
-
-    loaded = load_bundle(bundle, require_signature=require_signature)
-    for name in write_repository(
-        loaded, out, max_batch=max_batch, instances=instances, device=device, overwrite=overwrite
-    ):
-        click.echo(f"model   {name}")
 
 
 def write_repository(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,6 +28,7 @@ from ..engine.parity import Outputs, StageReport, to_table
 from ..engine.tensorrt_plan import check_flavour, default_precision, get_plan
 from ..errors import EngineError, ParityError, StampError
 from ..heads import head_probabilities
+from ..processor import this_processor
 
 SCHEMA = "stamp-deploy/acceptance"
 
@@ -148,7 +148,7 @@ def machine() -> dict[str, Any]:
     """This machine, without its name or its users'."""
     return {
         **provenance.software(),
-        "processor": _processor(),
+        "processor": this_processor().name,
         "cores": len(os.sched_getaffinity(0)),
         "gpus": [f"{gpu.name}, compute {gpu.capability}, driver CUDA {gpu.driver}" for gpu in visible_gpus()],
     }
@@ -218,12 +218,3 @@ def build_engine(bundle: Bundle, flavour: str, *, precision: str | None, batch: 
     report.raise_if_failed()
     speed = report.tiles / seconds
     return f"{to_table([report])}\nbuilt   {flavour} {wanted} on {engine.info.device}, accepted; {speed:.3g} tiles/s"
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()

@@ -41,6 +41,7 @@ def run_bench(
     max_tiles: int = 4096,
     repeats: int = 3,
     compare: str | None = None,
+    require_signature: Path | None = None,
 ) -> BenchReport:
     """Measure one slide.
 
@@ -58,13 +59,15 @@ def run_bench(
         Repeats of each measurement, interleaved.
     compare : str, optional
         "openslide": also the usual way (read_region at the best level, resize with PIL) on the same tiles.
+    require_signature : Path, optional
+        Public key that must have signed the bundle.
 
     Raises
     ------
     SlideError
         The slide shows no tissue, or cannot be read.
     """
-    bundle = load_bundle(bundle_path)
+    bundle = load_bundle(bundle_path, require_signature=require_signature)
     cores = len(os.sched_getaffinity(0))
     with open_slide(slide_path, mpp=options.mpp) as slide:
         tiles = _tiles_of(slide, bundle, options, max_tiles)
@@ -197,7 +200,9 @@ def _recommend(rates: Sequence[Rate]) -> int:
 
 def _flow(path: Path, bundle: Bundle, options: InferOptions) -> dict[str, float]:
     """Seconds by stage of the whole flow, written to a temporary folder; "tiles" and "whole" beside them."""
-    from ..infer import conclude, prepare, score, write
+    from ..infer import conclude, write
+    from ..prepare import prepare
+    from ..score import score
 
     engine = load_engine(
         bundle, options.engine, batch=options.batch, threads=options.threads, precision=options.precision

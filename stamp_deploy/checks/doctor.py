@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from .. import __version__
+from ..processor import this_processor
 
 GPU_QUERY = ("nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader")
 
@@ -76,15 +77,10 @@ def _cpu() -> tuple[str, str]:
     """Cores that this process may use, the processor's name, memory; what a CPU engine will run on."""
     cores = len(os.sched_getaffinity(0))
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
-    known: dict[str, str] = {}
-    with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as lines:
-        for line in lines:
-            key, _, value = line.partition(":")
-            known.setdefault(key.strip(), value.strip())
-    flags = known.get("flags", "").split()
-    wide = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_tile") if flag in flags]
-    name = known.get("model name", platform.machine())
-    return "ok" if cores > 1 else "warn", f"{cores} cores, {memory:.0f} GB, {name} ({', '.join(wide) or 'no AVX2'})"
+    processor = this_processor()
+    wide = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_tile") if flag in processor.flags]
+    sets = ", ".join(wide) or "no AVX2"
+    return "ok" if cores > 1 else "warn", f"{cores} cores, {memory:.0f} GB, {processor.name} ({sets})"
 
 
 def _openslide() -> tuple[str, str]:

@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 
 from ..atomic import DONE_MARKER, is_done
-from ..bundle import BUNDLE_FILE, load_bundle, sha256_file
+from ..bundle import BUNDLE_FILE, load_bundle
 from ..bundle.signature import SIGNATURE_SUFFIX, check_signature
 from ..errors import DataError, UsageError
+from ..hashing import sha256_file
 
 RESULT_FILE = "result.json"
 MAX_MARKER_BYTES = 16 << 20

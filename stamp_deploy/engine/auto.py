@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import os
 from dataclasses import dataclass
-from hashlib import sha256
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,9 +17,11 @@ from typing import TYPE_CHECKING
 
 from .. import log
 from ..errors import EngineError, ParityError, StampError
+from ..processor import this_processor
 from .cache import cache_dir, key_of, read_entry, write_entry
 from .cuda import visible_gpus
 from .golden import judge, load_golden, run_tiles
+from .registry import open_engine
 from .tensorrt_plan import MODULES
 
 if TYPE_CHECKING:
@@ -40,12 +41,13 @@ PACKAGES = (
 
 @dataclass(frozen=True)
 class Trial:
-    """One engine on the golden tiles: tiles/s, or why it is out."""
+    """One engine on the golden tiles: tiles/s, or why it is out, and whether it could be loaded at all."""
 
     name: str
     precision: str
     speed: float
     refused: str = ""
+    loaded: bool = True
 
     def __str__(self) -> str:
         label = f"{self.name} {self.precision}".strip()
@@ -78,8 +80,8 @@ def choose(
     passed = [trial for trial in trials if not trial.refused]
     if not passed:
         reasons = "; ".join(map(str, trials))
-        failed = any("parity" in trial.refused for trial in trials)
-        raise (ParityError if failed else EngineError)(
+        ran = any(trial.loaded for trial in trials)
+        raise (ParityError if ran else EngineError)(
             f"no engine can be used on this machine: {reasons}", path=bundle.path, remedy="see `stamp-deploy doctor`"
         )
     best = _best(passed)
@@ -109,8 +111,6 @@ def candidates() -> tuple[str, ...]:
 
 
 def _open(bundle: Bundle, name: str, batch: int, threads: int, precision: str | None, device: int) -> BatchedEngine:
-    from . import open_engine
-
     return open_engine(bundle, name, batch=batch, threads=threads, precision=precision, device=device)
 
 
@@ -118,7 +118,7 @@ def _try(bundle: Bundle, name: str, batch: int, threads: int, precision: str | N
     try:
         engine = _open(bundle, name, batch, threads, precision, device)
     except StampError as error:
-        return Trial(name, precision or "", 0.0, f"cannot be loaded ({error.cause[:120]})")
+        return Trial(name, precision or "", 0.0, f"cannot be loaded ({error.cause[:120]})", loaded=False)
     label = engine.info.precision
     try:
         tiles, reference = load_golden(bundle, TRIAL_TILES)
@@ -168,16 +168,12 @@ def _cache_path(bundle: Bundle, batch: int, threads: int, precision: str | None,
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
-    machine = (_processor(), len(os.sched_getaffinity(0)), [(g.name, g.driver) for g in visible_gpus()])
+    processor = this_processor()
+    machine = (
+        processor.name,
+        sorted(processor.flags),
+        len(os.sched_getaffinity(0)),
+        [(g.name, g.driver) for g in visible_gpus()],
+    )
     key = key_of(bundle.sha256, versions, machine, batch, threads, precision, device)
     return folder / "choices" / f"{key}.json"
-
-
-def _processor() -> str:
-    """The processor's model and instruction sets, hashed."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return ""
-    kept = sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))})
-    return sha256("\n".join(kept).encode()).hexdigest()

@@ -31,7 +31,7 @@ class Gpu:
 
 
 class Cuda:
-    """The runtime API of one device. Every method makes the device current first, so any thread may call."""
+    """The runtime API of one device, from any thread: what needs a current device makes this one current first."""
 
     def __init__(self, device: int = 0, runtime: Any = None) -> None:
         self.rt = runtime if runtime is not None else _runtime()
@@ -39,15 +39,21 @@ class Cuda:
         count = self._call("cudaGetDeviceCount")
         if not 0 <= device < count:
             raise EngineError(f"there is no GPU {device}: {count} can be seen", remedy="check CUDA_VISIBLE_DEVICES")
-        self.use()
 
     def gpu(self) -> Gpu:
         """Facts of the device."""
-        facts = self._call("cudaGetDeviceProperties", self.device)
+        return self._facts(self.device)
+
+    def gpus(self) -> tuple[Gpu, ...]:
+        """Facts of every device that can be seen; no device is made current, so no context is made on any."""
+        return tuple(self._facts(index) for index in range(self._call("cudaGetDeviceCount")))
+
+    def _facts(self, index: int) -> Gpu:
+        facts = self._call("cudaGetDeviceProperties", index)
         name = facts.name.decode() if isinstance(facts.name, bytes) else str(facts.name)
         driver = self._call("cudaDriverGetVersion")
         return Gpu(
-            self.device,
+            index,
             name.rstrip("\0"),
             f"{facts.major}.{facts.minor}",
             int(facts.totalGlobalMem),
@@ -60,15 +66,18 @@ class Cuda:
 
     def allocate(self, size: int) -> int:
         """Device memory of `size` bytes; its address."""
+        self.use()
         return int(self._call("cudaMalloc", size))
 
     def free(self, address: int) -> None:
         """Give device memory back."""
+        self.use()
         self._call("cudaFree", address)
 
     def pinned(self, shape: tuple[int, ...], dtype: Any) -> tuple[int, NDArray[Any]]:
         """Page-locked host memory: its address, and a numpy array over it (zeros)."""
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        self.use()
         address = int(self._call("cudaMallocHost", size))
         buffer = (ctypes.c_uint8 * size).from_address(address)
         array = np.frombuffer(buffer, dtype=dtype).reshape(shape)
@@ -77,10 +86,12 @@ class Cuda:
 
     def free_pinned(self, address: int) -> None:
         """Give page-locked memory back; no array over it may be used any more."""
+        self.use()
         self._call("cudaFreeHost", address)
 
     def stream(self) -> Any:
         """A new stream that does not wait for the default one."""
+        self.use()
         return self._call("cudaStreamCreateWithFlags", self.rt.cudaStreamNonBlocking)
 
     def free_stream(self, stream: Any) -> None:
@@ -134,8 +145,7 @@ class Cuda:
 def visible_gpus() -> tuple[Gpu, ...]:
     """Every GPU that this process can see; none where there is no driver or cuda-bindings is not installed."""
     try:
-        count = Cuda(0)._call("cudaGetDeviceCount")
-        return tuple(Cuda(index).gpu() for index in range(count))
+        return Cuda(0).gpus()
     except (EngineError, OutOfMemory):
         return ()
 

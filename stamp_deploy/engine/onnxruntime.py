@@ -1,7 +1,7 @@
 """ONNX Runtime: on the CPU the default engine, one wheel on every machine; on CUDA with IO binding and graphs.
 
 A bundle runs in its own precision on the CPU. On CUDA a fp32 bundle also runs in fp16 and bf16: its graph is
-converted once (see half.py) and kept in the cache.
+converted once (see mixed_precision.py) and kept in the cache.
 """
 
 from __future__ import annotations
@@ -137,13 +137,10 @@ class OnnxRuntimeCudaEngine(BatchedEngine):
         self._what = f"ONNX Runtime {onnxruntime.__version__} on {info.device}"
         self._encoder, self._threads = encoder, threads or 1
         self._session: Any = None
-        while True:
-            try:
-                self._allocate()
-                break
-            except OutOfMemory as error:
-                self._shrink(error)
-                break
+        try:
+            self._allocate()
+        except OutOfMemory as error:
+            self._shrink(error)
 
     def _open(self) -> Any:
         """The session; without CUDA graphs where the runtime cannot record this model."""

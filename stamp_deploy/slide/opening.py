@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
+from .. import isolation
 from ..errors import SlideError
 from .backends import Backend, UnknownFormatError
 from .checks import check_decodes, check_file, check_size
@@ -64,6 +65,7 @@ def slide_file(path: str | Path) -> Path:
         It cannot be read, or is a folder of no or several slides.
     """
     path = Path(path)
+    isolation.note(slide=str(path), stage="opening the slide")
     try:
         folder = path.is_dir()
     except OSError:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from pathlib import Path
 from types import TracebackType
 
@@ -45,6 +47,8 @@ class Slide:
         Of all files that are scored.
     notes : tuple of str
         What a reader of the result should know of the file, such as levels that were left out.
+    deadline : float
+        Moment of time.monotonic() at which a thumbnail that is being read is given up.
     damage : list of (x, y, w, h)
         Blocks that the last thumbnail could not show, level-0 pixels.
     """
@@ -73,6 +77,7 @@ class Slide:
         self._backend = backend
         self._level_numbers = level_numbers
         self._accept = accept
+        self.deadline = math.inf
         self._sha256: str | None = None
         self.damage: list[tuple[int, int, int, int]] = []
         self._thumbnail: NDArray[np.uint8] | None = None
@@ -151,6 +156,7 @@ class Slide:
         strip = max(factor, rows_at_once // factor * factor)
         parts = []
         for top in range(0, level.height, strip):
+            self._check_deadline()
             rows = min(strip, level.height - top)
             pixels = self._read_strip(level, top, rows)
             parts.append(np.asarray(Image.fromarray(pixels).reduce(factor)) if factor > 1 else pixels)
@@ -170,6 +176,7 @@ class Slide:
         for y in range(top, top + rows, DAMAGE_BLOCK_PX):
             for x in range(0, level.width, DAMAGE_BLOCK_PX):
                 w, h = min(DAMAGE_BLOCK_PX, level.width - x), min(DAMAGE_BLOCK_PX, top + rows - y)
+                self._check_deadline()
                 x0, y0 = round(x * level.downsample_x), round(y * level.downsample_y)
                 try:
                     out[y - top : y - top + h, x : x + w] = self.read_region(level.index, x0, y0, w, h)
@@ -178,6 +185,14 @@ class Slide:
                     if len(self.damage) > MAX_DAMAGE:
                         raise
         return out
+
+    def _check_deadline(self) -> None:
+        if time.monotonic() > self.deadline:
+            raise SlideError(
+                "was given up: reading its thumbnail took longer than the time limit allows",
+                path=self.path,
+                remedy="raise --time-limit, or look at the slide with `stamp-deploy inspect`",
+            )
 
     def sha256(self) -> str:
         """SHA-256 that identifies the slide, hex (see identity.py). Cached, in any thread."""

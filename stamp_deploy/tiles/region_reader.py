@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,44 +13,49 @@ from ..errors import SlideError
 from ..grid import TileSet
 from ..slide import Slide
 from .read_plan import ReadPlan, choose_plan
-from .source import StageTimes, TileStatus
+from .reader import StageTimes, Stop, TileStatus
 
 
 class RegionReader:
-    """Reads one region a tile; a region that cannot be decoded marks its tile CORRUPT."""
+    """Reads one region a tile; a region that cannot be decoded marks its tile CORRUPT.
+
+    Parameters
+    ----------
+    slide : Slide
+    tileset : TileSet
+    stop : Stop, optional
+        Asked before every tile.
+    """
 
     plan: ReadPlan
     order: NDArray[np.int64]
 
-    def __init__(self, slide: Slide, tileset: TileSet) -> None:
+    def __init__(self, slide: Slide, tileset: TileSet, stop: Stop | None = None) -> None:
         self._slide, self._tileset = slide, tileset
+        self._stop = stop or Stop()
+        self.times = StageTimes()
         self.plan = choose_plan(slide.levels, tileset.grid, route=slide.route.name)
         self.order = np.arange(len(tileset), dtype=np.int64)
         whole = abs(self.plan.residual_x - 1) < 1e-9 and abs(self.plan.residual_y - 1) < 1e-9 and self.plan.level == 0
         self._resampler = None if whole else Resampler(tileset.grid.tile_px, self.plan.residual_x, self.plan.residual_y)
 
-    def fill(
-        self, index: NDArray[np.int64], out: NDArray[np.uint8], times: StageTimes, late: Callable[[], bool]
-    ) -> NDArray[np.uint8]:
-        """Decode the tiles at `index` into `out`; see tiles.Reader."""
+    def fill(self, index: NDArray[np.int64], out: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Decode the tiles at `index`, in any order, into `out`; see Reader."""
         status = np.full(len(index), TileStatus.TIMEOUT, np.uint8)
         for i, (x, y) in enumerate(self._tileset.coords[index]):
-            if late():
+            if self._stop.reached:
                 break
             try:
-                self._tile(int(x), int(y), out[i], times)
+                self._tile(int(x), int(y), out[i])
                 status[i] = TileStatus.OK
             except SlideError:
                 status[i] = TileStatus.CORRUPT
         return status
 
-    def stop(self) -> None:
-        """Nothing to do: `late` is asked before every tile."""
-
     def close(self) -> None:
         """Nothing to free: the slide belongs to the caller."""
 
-    def _tile(self, x: int, y: int, out: NDArray[np.uint8], times: StageTimes) -> None:
+    def _tile(self, x: int, y: int, out: NDArray[np.uint8]) -> None:
         grid, plan = self._tileset.grid, self.plan
         level = self._slide.levels[plan.level]
         tile = grid.tile_px
@@ -69,9 +73,9 @@ class RegionReader:
             math.ceil(fy + h - 1e-6),
         )
         decoded = time.perf_counter()
-        times.decode_s += decoded - clock
+        self.times.decode_s += decoded - clock
         if self._resampler is None:
             out[:] = region
         else:
             self._resampler.resample(region, fx, fy, out)
-        times.resample_s += time.perf_counter() - decoded
+        self.times.resample_s += time.perf_counter() - decoded

@@ -14,10 +14,8 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from enum import IntEnum
+from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,76 +25,9 @@ from ..grid import TileSet
 from ..memory import fresh_pages
 from ..slide import Slide
 from .read_plan import ReadPlan
+from .reader import Reader, StageTimes, Stop, TileBatch, TileStatus
 
 Allocate = Callable[[tuple[int, ...]], NDArray[np.uint8]]
-
-
-class TileStatus(IntEnum):
-    """What became of a tile. Only OK tiles may be scored."""
-
-    OK = 0
-    MISSING = 1
-    CORRUPT = 2
-    TIMEOUT = 3
-
-
-@dataclass(frozen=True, eq=False)
-class TileBatch:
-    """Some tiles of a slide.
-
-    Attributes
-    ----------
-    pixels : uint8 [N, T, T, 3]
-        RGB, C-contiguous; a view of a ring slot, valid until the next batch is asked for. The pixels of a tile
-        that is not OK are unspecified.
-    coords : int64 [N, 2]
-        Top-left corners (x, y), level-0 pixels.
-    index : int64 [N]
-        Positions in the TileSet.
-    status : uint8 [N]
-        TileStatus of each tile.
-    """
-
-    pixels: NDArray[np.uint8]
-    coords: NDArray[np.int64]
-    index: NDArray[np.int64]
-    status: NDArray[np.uint8]
-
-
-@dataclass
-class StageTimes:
-    """Thread-seconds that reading took, summed over threads, and what was read."""
-
-    read_s: float = 0.0
-    decode_s: float = 0.0
-    resample_s: float = 0.0
-    blocked_s: float = 0.0
-    storage_tiles: int = 0
-    bytes_read: int = 0
-
-
-class Stopped(Exception):
-    """The consumer went away: the producer ends without a word."""
-
-
-class Reader(Protocol):
-    """A route's way to fill slots.
-
-    `order` lists the TileSet positions in the order in which the reader wants to serve them; `fill` decodes
-    the tiles at `index` into `out` uint8 [n, T, T, 3] and returns their status uint8 [n]. `late` raises
-    Stopped or returns whether the time limit has passed. `stop`, from any thread, ends a `fill` early.
-    """
-
-    plan: ReadPlan
-    order: NDArray[np.int64]
-
-    def fill(
-        self, index: NDArray[np.int64], out: NDArray[np.uint8], times: StageTimes, late: Callable[[], bool]
-    ) -> NDArray[np.uint8]: ...
-
-    def stop(self) -> None: ...
-
-    def close(self) -> None: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,8 +42,8 @@ class TileSource:
 
     Attributes
     ----------
-    plan : ReadPlan
-    times : StageTimes
+    stop : Stop
+        Shared with the reader: asked for by `close`, reached when the time limit has passed.
     ok, missing, corrupt, timeout : int
         Tiles handed over so far, by status.
     """
@@ -121,10 +52,8 @@ class TileSource:
     tileset: TileSet
     batch: int
     slots: int
-    deadline: float
+    stop: Stop
     allocate: Allocate
-    name: str = ""
-    times: StageTimes = field(default_factory=StageTimes)
     ok: int = 0
     missing: int = 0
     corrupt: int = 0
@@ -139,15 +68,20 @@ class TileSource:
         for slot in range(self.slots):
             self._free.put(slot)
         self._full: queue.SimpleQueue[_Filled | BaseException | None] = queue.SimpleQueue()
-        self._stop = threading.Event()
         self._ahead = threading.Event()
         self._started = False
+        self._blocked_s = 0.0
         self._thread = threading.Thread(target=self._produce, name="tiles", daemon=True)
         self._thread.start()
 
     @property
     def plan(self) -> ReadPlan:
         return self.reader.plan
+
+    @property
+    def times(self) -> StageTimes:
+        """What reading has taken so far, and how long the reader waited for a free slot."""
+        return replace(self.reader.times, blocked_s=self._blocked_s)
 
     @property
     def ahead(self) -> bool:
@@ -177,8 +111,7 @@ class TileSource:
 
     def close(self) -> None:
         """Stop decoding and free the slots; safe to call twice."""
-        self._stop.set()
-        self.reader.stop()
+        self.stop.set()
         self._free.put(None)
         self._thread.join()
         self.reader.close()
@@ -192,11 +125,6 @@ class TileSource:
     ) -> None:
         self.close()
 
-    def _late(self) -> bool:
-        if self._stop.is_set():
-            raise Stopped
-        return time.monotonic() > self.deadline
-
     def _produce(self) -> None:
         order = self.reader.order
         try:
@@ -205,18 +133,18 @@ class TileSource:
                 if self._free.empty():
                     self._ahead.set()
                 slot = self._free.get()
-                self.times.blocked_s += time.perf_counter() - clock
-                if slot is None or self._stop.is_set():
+                self._blocked_s += time.perf_counter() - clock
+                if slot is None or self.stop.asked:
                     return
                 index = order[start : start + self.batch]
                 pixels = self._ring[slot][: len(index)]
-                status = self.reader.fill(index, pixels, self.times, self._late)
+                status = self.reader.fill(index, pixels)
+                if self.stop.asked:  # nobody waits for what was left undecoded
+                    return
                 batch = TileBatch(pixels, self.tileset.coords[index], index, status)
                 self._full.put(_Filled(slot, batch))
             self._ahead.set()
             self._full.put(None)
-        except Stopped:
-            return
         except BaseException as error:
             self._full.put(error)
 
@@ -259,18 +187,18 @@ def open_tiles(
     if batch < 1 or slots < 2:
         raise ValueError(f"batch {batch} or slots {slots} out of range")
     threads = threads or len(os.sched_getaffinity(0))
-    deadline = math.inf if time_limit_s is None else time.monotonic() + time_limit_s
-    reader = _open_reader(slide, tileset, threads=threads, exact=exact, deadline=deadline)
-    return TileSource(reader, tileset, batch, slots, deadline, allocate or fresh_pages, slide.path.name)
+    stop = Stop(math.inf if time_limit_s is None else time.monotonic() + time_limit_s)
+    reader = _open_reader(slide, tileset, threads=threads, exact=exact, stop=stop)
+    return TileSource(reader, tileset, batch, slots, stop, allocate or fresh_pages)
 
 
-def _open_reader(slide: Slide, tileset: TileSet, *, threads: int, exact: bool, deadline: float) -> Reader:
+def _open_reader(slide: Slide, tileset: TileSet, *, threads: int, exact: bool, stop: Stop) -> Reader:
     if slide.route.name == "jpeg-tiff":
         from .jpeg_reader import JpegReader
 
-        return JpegReader(slide, tileset, threads=threads, exact=exact, deadline=deadline)
+        return JpegReader(slide, tileset, threads=threads, exact=exact, stop=stop)
     if slide.route.name in ("openslide", "pyvips"):
         from .region_reader import RegionReader
 
-        return RegionReader(slide, tileset)
+        return RegionReader(slide, tileset, stop)
     raise SlideError(f"route {slide.route.name} is unknown", path=slide.path)

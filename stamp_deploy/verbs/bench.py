@@ -8,24 +8,36 @@ from typing import Any
 
 import click
 
+from ..command import Command, option
+from .options import (
+    PATH,
+    engine_options,
+    json_option,
+    model_options,
+    reading_options,
+    take_infer_options,
+    write_option,
+)
 
-@click.command()
-@click.argument("slide", type=click.Path(path_type=Path))
-@click.option("--bundle", type=click.Path(path_type=Path), required=True, help="The model: a bundle folder.")
-@click.option("--mpp", type=float, help="Microns per pixel, where the slide records none.")
-@click.option("--engine", default="auto", show_default=True, help="auto, onnxruntime, openvino, ...")
-@click.option("--precision", help="Precision of the engine; its best by default.")
-@click.option("--exact", is_flag=True, help="No reduced-scale JPEG decode.")
-@click.option("--all-tiles", is_flag=True, help="Glass too: no tissue mask.")
-@click.option("--write", "writers", default="json,hdf5,parquet,heatmaps", show_default=True, help="Output formats.")
-@click.option("--seconds", default=30.0, show_default=True, help="About how long to measure.")
-@click.option("--max-tiles", default=4096, show_default=True, help="Tiles of the slide to use.")
-@click.option("--compare", type=click.Choice(["openslide"]), help="Also measure the usual way.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+MEASURING = "Measuring"
+
+
+@click.command(
+    cls=Command, examples=("bench slide.svs --bundle bundle", "bench slide.svs --bundle bundle --compare openslide")
+)
+@click.argument("slide", type=PATH)
+@model_options
+@reading_options("Microns per pixel, where the slide records none.", budgets=False)
+@engine_options(sizes=False)
+@option("--seconds", default=30.0, show_default=True, group=MEASURING, help="About how long to measure.")
+@option("--max-tiles", default=4096, show_default=True, group=MEASURING, help="Tiles of the slide to use.")
+@option("--compare", type=click.Choice(["openslide"]), group=MEASURING, help="Also measure the usual way.")
+@write_option()
+@json_option
 def bench(
     slide: Path,
     bundle: Path,
-    writers: str,
+    require_signature: Path | None,
     seconds: float,
     max_tiles: int,
     compare: str | None,
@@ -34,9 +46,15 @@ def bench(
 ) -> None:
     """Throughput of SLIDE by stage, the limiting stage, and the threads and batch to use."""
     from ..checks.bench import run_bench
-    from ..config import InferOptions
 
-    names = tuple(name.strip() for name in writers.split(",") if name.strip())
-    options = InferOptions(writers=names, **rest)
-    report = run_bench(slide, bundle, options, seconds=seconds, max_tiles=max_tiles, compare=compare)
+    options = take_infer_options(rest)
+    report = run_bench(
+        slide,
+        bundle,
+        options,
+        seconds=seconds,
+        max_tiles=max_tiles,
+        compare=compare,
+        require_signature=require_signature,
+    )
     click.echo(json.dumps(report.to_dict(), indent=2) if as_json else report.to_text())

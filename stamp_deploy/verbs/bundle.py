@@ -1,27 +1,20 @@
-"""The commands that accept a bundle on this machine: verify, parity, build, sign."""
+"""The commands about bundles: verify, parity, build, sign, triton."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import click
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from ..command import Command, option
+from .options import ENGINE, FOLDER, OUTPUT, PATH, out_option, overwrite_option, signature_option
 
-_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
-_PATH = click.Path(path_type=Path)
-
-
-def _signature_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    option = click.option("--require-signature", type=_PATH, help="Public key (PEM) that must have signed.")
-    return option(command)
+_device_option = option("--device", default=0, show_default=True, group=ENGINE, help="Index of the GPU.")
 
 
-@click.command()
+@click.command(cls=Command, examples=("verify bundle --require-signature key.pub", "verify result"))
 @click.argument("path", type=click.Path(exists=True, path_type=Path))
-@_signature_option
+@signature_option
 def verify(path: Path, require_signature: Path | None) -> None:
     """Check the SHA-256 of every file of a bundle or a result at PATH, and a signature if a key is given.
 
@@ -32,16 +25,25 @@ def verify(path: Path, require_signature: Path | None) -> None:
     click.echo(verify_path(path, require_signature))
 
 
-@click.command()
-@click.argument("bundle", type=_FOLDER)
-@click.option("--engine", "engines", multiple=True, help="Engine to check, repeatable; all that load here by default.")
-@click.option("--precision", help="Its precision; the engine's own choice by default.")
-@click.option("--batch", type=int, default=16, show_default=True, help="Tiles handed over at once.")
-@click.option("--device", type=int, default=0, show_default=True, help="Index of the GPU.")
-@click.option("-o", "--out", type=_PATH, help="Write the record here as JSON, and the table beside it as .txt.")
-@click.option("--signed-off-by", default="", help="Who accepts, for the record.")
-@click.option("--sign", "key", type=_PATH, help="Ed25519 private key (PEM): sign the record, as FILE.sig.")
-@_signature_option
+@click.command(
+    cls=Command,
+    examples=("parity bundle", "parity bundle --engine onnxruntime -o site.json --signed-off-by 'A. Physicist'"),
+)
+@click.argument("bundle", type=FOLDER)
+@option(
+    "--engine",
+    "engines",
+    multiple=True,
+    group=ENGINE,
+    help="Engine to check, repeatable; all that load here by default.",
+)
+@option("--precision", group=ENGINE, help="Its precision; the engine's own choice by default.")
+@option("--batch", default=16, show_default=True, group=ENGINE, help="Tiles handed over at once.")
+@_device_option
+@option("-o", "--out", type=PATH, group=OUTPUT, help="Write the record here as JSON, and the table beside it as .txt.")
+@option("--signed-off-by", default="", group=OUTPUT, help="Who accepts, for the record.")
+@option("--sign", "key", type=PATH, group=OUTPUT, help="Ed25519 private key (PEM): sign the record, as FILE.sig.")
+@signature_option
 def parity(
     bundle: Path,
     engines: tuple[str, ...],
@@ -72,13 +74,19 @@ def parity(
     site.raise_if_failed()
 
 
-@click.command()
-@click.argument("bundle", type=_FOLDER)
-@click.option("--engine", type=click.Choice(["tensorrt", "tensorrt-rtx"]), required=True, help="What to build for.")
-@click.option("--precision", help="fp32, fp16 or bf16; fp16 by default.")
-@click.option("--batch", type=int, default=32, show_default=True, help="The batch that the plan is made for.")
-@click.option("--device", type=int, default=0, show_default=True, help="Index of the GPU.")
-@_signature_option
+@click.command(cls=Command, examples=("build bundle --engine tensorrt --precision fp16",))
+@click.argument("bundle", type=FOLDER)
+@option(
+    "--engine",
+    type=click.Choice(["tensorrt", "tensorrt-rtx"]),
+    required=True,
+    group=ENGINE,
+    help="What to build for.",
+)
+@option("--precision", group=ENGINE, help="fp32, fp16 or bf16; fp16 by default.")
+@option("--batch", default=32, show_default=True, group=ENGINE, help="The batch that the plan is made for.")
+@_device_option
+@signature_option
 def build(
     bundle: Path, engine: str, precision: str | None, batch: int, device: int, require_signature: Path | None
 ) -> None:
@@ -93,9 +101,9 @@ def build(
     click.echo(build_engine(loaded, engine, precision=precision, batch=batch, device=device))
 
 
-@click.command()
-@click.argument("bundle", type=_FOLDER)
-@click.option("--key", type=_PATH, required=True, help="Ed25519 private key, unencrypted PEM.")
+@click.command(cls=Command, examples=("sign bundle --key key.pem",))
+@click.argument("bundle", type=FOLDER)
+@option("--key", type=PATH, required=True, help="Ed25519 private key, unencrypted PEM.")
 def sign(bundle: Path, key: Path) -> None:
     """Sign a BUNDLE: check it, then write bundle.json.sig beside bundle.json.
 
@@ -106,3 +114,31 @@ def sign(bundle: Path, key: Path) -> None:
 
     loaded = load_bundle(bundle)
     click.echo(f"signed  {sign_bundle(bundle, key).name} of bundle {loaded.sha256[:12]}")
+
+
+@click.command(cls=Command, examples=("triton bundle -o models --max-batch 64",))
+@click.argument("bundle", type=FOLDER)
+@out_option("Model repository; made if absent.")
+@option("--max-batch", type=click.IntRange(1, 4096), default=64, show_default=True, help="Largest batch of tiles.")
+@option("--instances", type=click.IntRange(1, 64), default=1, show_default=True, help="Copies a device.")
+@option("--device", type=click.Choice(["gpu", "cpu"]), default="gpu", show_default=True, help="Where to run.")
+@signature_option
+@overwrite_option
+def triton(
+    bundle: Path,
+    out: Path,
+    max_batch: int,
+    instances: int,
+    device: str,
+    require_signature: Path | None,
+    overwrite: bool,
+) -> None:
+    """Write the BUNDLE as a model repository for NVIDIA Triton; models of other names are left alone."""
+    from ..bundle import load_bundle
+    from ..bundle.triton import write_repository
+
+    loaded = load_bundle(bundle, require_signature=require_signature)
+    for name in write_repository(
+        loaded, out, max_batch=max_batch, instances=instances, device=device, overwrite=overwrite
+    ):
+        click.echo(f"model   {name}")

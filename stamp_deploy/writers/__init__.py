@@ -13,26 +13,16 @@ from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 from ..errors import UsageError
-from ..result import Result
+from ..quiet import quiet_libraries
+from .formats import FORMATS
 
-REGISTRY: dict[str, tuple[str, str]] = {
-    "json": ("result_json", ""),
-    "hdf5": ("hdf5", ""),
-    "parquet": ("parquet", ""),
-    "heatmaps": ("heatmaps", ""),
-    "report": ("report_html", ""),
-    "geojson": ("geojson", ""),
-    "ome-tiff": ("ome_tiff", "formats"),
-    "anndata": ("anndata", "formats"),
-    "spatialdata": ("spatialdata", "spatialdata"),
-    "dicom-pmap": ("dicom_pmap", "formats"),
-    "dicom-seg": ("dicom_seg", "formats"),
-    "dicom-sr": ("dicom_sr", "formats"),
-}
-"""Format name -> (module in this package, extra that installs its libraries; "" for the base install)."""
+if TYPE_CHECKING:
+    from ..result import Result
+
+quiet_libraries()
 
 
 class Writer(Protocol):
@@ -53,10 +43,10 @@ def load_writer(name: str) -> Writer:
     UsageError
         The format is unknown, or the library that it needs is not installed.
     """
-    if name not in REGISTRY:
-        raise UsageError(f"unknown output format {name!r}", remedy=f"one of: {', '.join(REGISTRY)}")
-    module, extra = REGISTRY[name]
-    writer = cast(Writer, import_module(f"{__name__}.{module}"))
+    if name not in FORMATS:
+        raise UsageError(f"unknown output format {name!r}", remedy=f"one of: {', '.join(FORMATS)}")
+    extra = FORMATS[name].extra
+    writer = cast(Writer, import_module(f"{__name__}.{FORMATS[name].module}"))
     missing = [package for package in writer.NEEDS if find_spec(package) is None]
     if missing:
         raise UsageError(

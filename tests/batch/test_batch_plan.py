@@ -76,7 +76,7 @@ def test_mpp_for_all_is_for_slides_that_record_none(tmp_path: Path) -> None:
     [
         "name,mpp\na.svs,1\n",
         "slide,mpp\na.svs,x\n",
-        "slide,mpp\na.svs,nan\n",
+        "slide,mpp\na.svs,inf\n",
         "slide,mpp\n,0.5\n",
         "slide\na,b\n",
     ],

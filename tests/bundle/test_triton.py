@@ -12,8 +12,9 @@ from click.testing import CliRunner
 from support.bundle_factory import make_bundle
 
 from stamp_deploy.bundle import load_bundle
-from stamp_deploy.bundle.triton import triton, write_repository
+from stamp_deploy.bundle.triton import write_repository
 from stamp_deploy.errors import UsageError
+from stamp_deploy.verbs.bundle import triton
 
 TYPES = {"tensor(uint8)": "TYPE_UINT8", "tensor(float)": "TYPE_FP32"}
 

@@ -215,14 +215,15 @@ def test_the_core_refuses_bad_arguments(arguments: tuple) -> None:  # type: igno
 
 def job(**changes: object) -> _tiler.Job:
     one = np.ones(1, np.int64)
-    arguments: dict[str, object] = {
-        "fd": 0, "offsets": one, "sizes": one, "cells": np.zeros(1, np.int32), "slots": np.zeros(1, np.int32),
+    given: dict[str, object] = {
         "pool": np.zeros((2, 1000), np.uint8), "slot": np.full((1, 1), -1, np.int32),
         "state": np.zeros((1, 1), np.uint8), "layout": np.zeros((1, 1), np.uint8), "image_w": 64, "image_h": 64,
+        "fd": 0, "offsets": one, "sizes": one, "cells": np.zeros(1, np.int32), "slots": np.zeros(1, np.int32),
         "corners": np.zeros((1, 2)), "out": np.zeros((1, 8, 8, 3), np.uint8), "status": np.zeros(1, np.uint8),
-        "stop": _tiler.Stop(),
     }  # fmt: skip
-    return _tiler.Job(**{**arguments, **changes})  # type: ignore[arg-type]
+    values = list({**given, **changes}.values())
+    decoded, reads, tiles = _tiler.Decoded(*values[:6]), _tiler.Reads(*values[6:11]), _tiler.Tiles(*values[11:])  # type: ignore[arg-type]
+    return _tiler.Job(decoded, reads, tiles, _tiler.Stop())
 
 
 @pytest.mark.parametrize(
@@ -270,11 +271,11 @@ def test_times_start_at_nothing() -> None:
 
 
 def test_a_pool_that_grows_keeps_what_it_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from stamp_deploy.tiles import jpeg_reader
+    from stamp_deploy.tiles import jpeg_reader, slot_pool
 
     path = write_slide(tmp_path / "a.svs", texture(700, 900), tile=64, coding="420")
     want, _, _ = read_all(path, "jpeg-tiff", tile_px=50, target_mpp=0.5 * 1.3, mpp=0.5)
-    monkeypatch.setattr(jpeg_reader, "ROOM_BYTES", 1)
+    monkeypatch.setattr(slot_pool, "ROOM_BYTES", 1)
     monkeypatch.setattr(jpeg_reader, "LIVE_BYTES", 1)
     pixels, status, _ = read_all(path, "jpeg-tiff", tile_px=50, target_mpp=0.5 * 1.3, mpp=0.5, threads=2)
     assert (status == TileStatus.OK).all()
@@ -301,20 +302,18 @@ def test_the_slot_that_was_freed_last_is_filled_next(cmu_slide: Path) -> None:
     class Waits:
         """A reader that fills a slot when it is told to."""
 
-        plan, order = ReadPlan("jpeg-tiff", 0, 1, 1.0, 1.0, ""), np.arange(len(tiles))
+        plan, order, times = ReadPlan("jpeg-tiff", 0, 1, 1.0, 1.0, ""), np.arange(len(tiles)), StageTimes()
 
-        def fill(self, index: NDArray[np.int64], *_: object) -> NDArray[np.uint8]:
-            wanted.acquire()
+        def fill(self, index: NDArray[np.int64], out: NDArray[np.uint8]) -> NDArray[np.uint8]:
+            while not wanted.acquire(timeout=0.01) and not stop.reached:
+                pass
             return np.zeros(len(index), np.uint8)
-
-        def stop(self) -> None:
-            wanted.release()
 
         def close(self) -> None:
             pass
 
-    seen = []
-    with TileSource(Waits(), tiles, 32, 6, float("inf"), fresh_pages) as source:
+    seen, stop = [], _tiler.Stop()
+    with TileSource(Waits(), tiles, 32, 6, stop, fresh_pages) as source:
         batches = iter(source)
         for _ in range(len(tiles) // 32):
             wanted.release()

@@ -10,8 +10,9 @@ torch = pytest.importorskip("torch", reason="training needs the extra [train]")
 pytest.importorskip("timm", reason="training needs the extra [train]")
 
 from stamp_deploy.errors import UsageError
+from stamp_deploy.hashing import sha256_file
 from stamp_deploy.training.model import LoraSettings, RunInfo, add_lora, build_model, measured_dim, merge_lora
-from stamp_deploy.training.model.registry import REGISTRY, build_backbone, file_sha256, get_pfm, resolve_kwargs
+from stamp_deploy.training.model.registry import REGISTRY, build_backbone, get_pfm, resolve_kwargs
 
 GIANTS = ("h-optimus-0", "h-optimus-1", "prov-gigapath", "midnight-12k", "uni2-h", "virchow2")
 
@@ -139,5 +140,5 @@ def test_weights_come_from_a_file_that_fits(tmp_path: Path) -> None:
     torch.save(source.state_dict(), pickled)
     with pytest.raises(UsageError, match="no hash vouches"):
         build_backbone(pfm.timm_name, pfm.kwargs, weights=pickled)
-    again = build_backbone(pfm.timm_name, pfm.kwargs, weights=pickled, sha256=file_sha256(pickled))
+    again = build_backbone(pfm.timm_name, pfm.kwargs, weights=pickled, sha256=sha256_file(pickled))
     assert torch.equal(again.cls_token, source.cls_token)

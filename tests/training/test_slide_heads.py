@@ -18,7 +18,7 @@ from stamp_deploy.bundle.schema import _validate_head
 from stamp_deploy.errors import DataError, UsageError
 from stamp_deploy.export.demo.synthetic import PROGRAMS, Section
 from stamp_deploy.training.heads.abmil import GatedABMIL, hazard_loss, risk_score
-from stamp_deploy.training.heads.bags import find_bags, read_labels
+from stamp_deploy.training.heads.bags import Bag, find_bags, read_labels
 from stamp_deploy.training.heads.metrics import (
     abstention_band,
     binary_threshold,
@@ -181,6 +181,95 @@ def test_tables_that_cannot_be_used_are_refused(cohort, tmp_path: Path, text: st
     path.write_text(text)
     with pytest.raises(DataError, match=message):
         read_labels(path, find_bags(cohort[0]))
+
+
+def small_bags(folder: Path, names: list[str]) -> dict[str, Bag]:
+    for i, name in enumerate(names):
+        write_bag(folder / f"{name}.h5", np.random.default_rng(i).normal(i % 2, 1, (4, 3)))
+    return find_bags(folder)
+
+
+NUMBERED = [str(1001 + i) for i in range(8)]
+
+
+@pytest.mark.parametrize(
+    ("change", "classes", "slides"),
+    [
+        ({}, ("MSI-H", "MSS"), 8),
+        *(
+            ({"label": {1: missing, 2: missing}}, ("MSI-H", "MSS"), 6)
+            for missing in ("#N/A", "N/A", "<NA>", "-", "nan")
+        ),
+        ({"id": "{}.0"}, ("MSI-H", "MSS"), 8),
+        ({"id": "{}.h5"}, ("MSI-H", "MSS"), 8),
+        ({"id": "/data/slides/{}.svs"}, ("MSI-H", "MSS"), 8),
+        ({"separator": ";"}, ("MSI-H", "MSS"), 8),
+        ({"encoding": "utf-16"}, ("MSI-H", "MSS"), 8),
+        ({"encoding": "cp1252"}, ("MSI-H", "MSS"), 8),
+        ({"label": {0: "1", 1: "0", 2: "1.0", 3: "0.0", 4: "1", 5: "0", 6: "1.00", 7: "0"}}, ("0", "1"), 8),
+        ({"label": {0: " mss", 1: "msi-h", 3: "MSI-H\u00a0"}}, ("MSI-H", "MSS"), 8),
+    ],
+)
+def test_labels_as_excel_and_pandas_write_them(tmp_path: Path, change: dict, classes: tuple, slides: int) -> None:
+    sep = change.get("separator", ",")
+    lines = [sep.join(("slide_id", "patient_id", "label", "remark"))]
+    for i, name in enumerate(NUMBERED):
+        label = change.get("label", {}).get(i, ["MSS", "MSI-H"][i % 2])
+        lines.append(sep.join((change.get("id", "{}").format(name), f"Pätient{i}", label, "extra")))
+    (tmp_path / "labels.csv").write_bytes("\r\n".join(lines).encode(change.get("encoding", "utf-8")))
+    table = read_labels(tmp_path / "labels.csv", small_bags(tmp_path / "features", NUMBERED))
+    assert table.classes == classes and len(table.slides) == slides and table.without_label == 8 - slides
+    assert sum(c["slides"] for c in table.counts().values()) == slides
+    assert bool(table.warnings) == any("mss" in str(v) for v in change.get("label", {}).values())
+    for slide in table.slides:
+        positive = NUMBERED.index(slide.bag.name) % 2 == 0 if classes == ("0", "1") else None
+        assert slide.label == (int(positive) if positive is not None else 1 - NUMBERED.index(slide.bag.name) % 2)
+
+
+def test_a_slide_named_in_two_spellings_comes_twice(tmp_path: Path) -> None:
+    bags = small_bags(tmp_path / "features", NUMBERED)
+    (tmp_path / "labels.csv").write_text("slide,patient,label\n1001,a,x\n1001.svs,a,y\n1002,b,y\n")
+    with pytest.raises(DataError, match=r"1001 comes twice, as 1001 and 1001\.svs"):
+        read_labels(tmp_path / "labels.csv", bags)
+
+
+def test_labels_join_results_of_batch_by_the_slides_name(tmp_path: Path) -> None:
+    for i in range(4):
+        path = tmp_path / "results" / f"case{i}-{i:012x}" / "tiles.h5"
+        write_bag(path, np.zeros((3, 2)))
+        with h5py.File(path, "a") as file:
+            file["coords"].attrs["name"] = f"case{i}"
+    bags = find_bags(tmp_path / "results")
+    for ending in ("", ".svs"):
+        rows = [f"case{i}{ending},P{i},{'AB'[i % 2]}" for i in range(4)]
+        (tmp_path / "labels.csv").write_text("slide,patient_id,label\n" + "\n".join(rows) + "\n")
+        found = read_labels(tmp_path / "labels.csv", bags)
+        assert [(s.bag.slide, s.patient) for s in found.slides] == [(f"case{i}", f"P{i}") for i in range(4)]
+    # the name of the folder still joins, and decides where two results are of slides of one name
+    with h5py.File(bags["case3-000000000003"].path, "a") as file:
+        file["coords"].attrs["name"] = "case2"
+    bags = find_bags(tmp_path / "results")
+    with pytest.raises(DataError, match="2 results are of a slide called case2"):
+        read_labels(tmp_path / "labels.csv", bags)
+    rows = ["case2-000000000002,P2,A", "case3-000000000003,P3,B"]
+    (tmp_path / "labels.csv").write_text("slide,patient_id,label\n" + "\n".join(rows) + "\n")
+    assert len(read_labels(tmp_path / "labels.csv", bags).slides) == 2
+
+
+def test_classes_with_counts_are_shown_before_training_and_kept(tmp_path: Path) -> None:
+    small_bags(tmp_path / "features", NUMBERED)
+    rows = [f"{name},P{i // 2},{'ab'[i % 4 // 2]}" for i, name in enumerate(NUMBERED)]
+    (tmp_path / "labels.csv").write_text("slide;patient;label\n" + "\n".join(rows).replace(",", ";") + "\n")
+    out = tmp_path / "run"
+    result = CliRunner().invoke(
+        _verb(), [str(tmp_path / "features"), str(tmp_path / "labels.csv"), "-o", str(out), "--folds", "2",
+                  "--epochs", "1"],
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    shown = result.output
+    assert "class    a: 4 slides of 2 patients" in shown and shown.index("class    a") < shown.index("fold 1")
+    ((_, entry),) = load_heads(out)
+    assert entry["details"]["class_counts"] == {k: {"slides": 4, "patients": 2} for k in "ab"}
 
 
 def test_features_that_cannot_be_used_are_refused(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from PIL import Image
 from support.result_factory import make_result
 
 from stamp_deploy.errors import UsageError
-from stamp_deploy.writers import REGISTRY, load_writer, write_all
+from stamp_deploy.writers import load_writer, write_all
+from stamp_deploy.writers.formats import FORMATS
 from stamp_deploy.writers.hdf5 import nominal_magnification
 from stamp_deploy.writers.names import display_name, safe_file_names
 from stamp_deploy.writers.picture import (
@@ -41,7 +42,8 @@ ODD_NAMES = (
 
 
 def test_every_writer_keeps_the_protocol() -> None:
-    for name, (_, extra) in REGISTRY.items():
+    for name, known in FORMATS.items():
+        extra = known.extra
         try:
             writer = load_writer(name)
         except UsageError as error:  # an optional package is not installed: then the message says which extra has it

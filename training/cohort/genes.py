@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -14,6 +12,7 @@ import numpy as np
 from scipy import sparse
 
 from stamp_deploy.errors import DataError
+from stamp_deploy.tables import read_lines
 
 _ENSEMBL = re.compile(r"ENS[A-Z]{0,6}G\d{11}(\.\d+)?(_PAR_Y)?", re.IGNORECASE)
 _CONTROL = re.compile(
@@ -163,22 +162,15 @@ def read_gene_table(path: Path) -> dict[str, str]:
     DataError
         No line has two columns, or an identifier has two symbols.
     """
-    opener = gzip.open if path.suffix == ".gz" else open
     table: dict[str, str] = {}
-    try:
-        with opener(path, "rt", encoding="utf-8-sig", newline="") as handle:
-            text = handle.read()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot be read: {error}", path=path) from error
-    delimiter = "\t" if "\t" in text[:10_000] else ","
-    for number, row in enumerate(csv.reader(text.splitlines(), delimiter=delimiter), 1):
+    for number, (line, row) in enumerate(read_lines(path, error=DataError), 1):
         if len(row) < 2 or not row[0].strip() or not row[1].strip():
             continue
         key, symbol = without_version(row[0].strip()), row[1].strip()
         if number == 1 and re.match(r"(#|gene|ensembl|id\b|alias|name|symbol|stable)", key, re.IGNORECASE):
             continue
         if table.setdefault(key, symbol) != symbol:
-            raise DataError(f"line {number}: {key} has two symbols, {table[key]} and {symbol}", path=path)
+            raise DataError(f"line {line}: {key} has two symbols, {table[key]} and {symbol}", path=path)
     if not table:
         raise DataError("holds no pair of identifier and symbol", path=path, remedy="two columns: identifier, symbol")
     return table

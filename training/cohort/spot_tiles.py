@@ -13,7 +13,7 @@ from PIL import Image
 from stamp_deploy.errors import DataError, SlideError
 from stamp_deploy.grid import Grid, TileSet, make_grid
 from stamp_deploy.slide import Slide
-from stamp_deploy.tiles import StageTimes, TileStatus, open_tiles
+from stamp_deploy.tiles import TileStatus, open_tiles
 from stamp_deploy.tiles.region_reader import RegionReader
 
 BATCH = 64
@@ -116,11 +116,11 @@ def cut_tiles(
     edge = np.flatnonzero(~inside)
     if edge.size:
         # the compiled tiler wants tiles that start inside the image; the general reader fills with white
-        reader, times = RegionReader(slide, _subset(tileset, edge)), StageTimes()
+        reader = RegionReader(slide, _subset(tileset, edge))
         pixels = np.empty((BATCH, read_px, read_px, 3), np.uint8)
         for start in range(0, len(edge), BATCH):
             part = np.arange(start, min(start + BATCH, len(edge)))
-            _refuse_bad(reader.fill(part, pixels, times, lambda: False), slide)
+            _refuse_bad(reader.fill(part, pixels), slide)
             sink.put(edge[part], pixels[: len(part)])
     return CutReport(route, why, int(edge.size), enlarge)
 

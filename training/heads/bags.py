@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stamp_deploy.errors import DataError, UsageError
+from stamp_deploy.tables import Table, class_name, key, read_table, slide_names
 
 Task = Literal["binary", "multiclass", "survival"]
 SLIDE_COLUMNS = ("slide_id", "slide", "filename")
 PATIENT_COLUMNS = ("patient_id", "patient", "case_id", "case")
-NOT_KNOWN = ("", "na", "nan", "none", "null", "unknown")
-EVENT = {"1": True, "1.0": True, "true": True, "yes": True, "0": False, "0.0": False, "false": False, "no": False}
+EVENT = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
 
 @dataclass(frozen=True)
 class Bag:
-    """One slide: its name, and the HDF5 file that holds its embeddings."""
+    """One slide: its name, the HDF5 file that holds its embeddings, and the slide's own name where the file says it."""
 
     name: str
     path: Path
+    slide: str = ""
 
     def embeddings(self) -> NDArray[np.float32]:
         """float32 [N, D].
@@ -80,6 +81,8 @@ class LabelTable:
         Classes in the order of the logits; empty for survival.
     without_label, without_features : int
         Slides left out.
+    warnings : tuple of str
+        What a person should look at.
     """
 
     slides: tuple[LabelledSlide, ...]
@@ -87,10 +90,20 @@ class LabelTable:
     classes: tuple[str, ...]
     without_label: int
     without_features: int
+    warnings: tuple[str, ...] = ()
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Slides and patients of each class; of a survival task those with and without an event."""
+        names = self.classes or ("censored", "event")
+        found: dict[str, dict[str, int]] = {}
+        for place, name in enumerate(names):
+            inside = [s for s in self.slides if (s.label if self.classes else int(s.event)) == place]
+            found[name] = {"slides": len(inside), "patients": len({s.patient for s in inside})}
+        return found
 
 
 def find_bags(folder: Path) -> dict[str, Bag]:
-    """Slide name -> bag, of a folder of results (NAME/tiles.h5), or of CLAM or TRIDENT files (NAME.h5).
+    """Name -> bag, of a folder of results (NAME/tiles.h5), or of CLAM or TRIDENT files (NAME.h5).
 
     Raises
     ------
@@ -104,10 +117,22 @@ def find_bags(folder: Path) -> dict[str, Bag]:
         name = path.parent.name if path.name == "tiles.h5" else path.stem
         if name in found:
             raise DataError(f"the slide {name} comes twice", path=path, remedy="keep one of its files")
-        found[name] = Bag(name, path)
+        found[name] = Bag(name, path, _slide_of(path))
     if not found:
         raise UsageError("holds no .h5 files", path=folder, remedy="name a folder of results or of CLAM features")
     return found
+
+
+def _slide_of(path: Path) -> str:
+    """The slide's name as results of `batch` and files of TRIDENT state it; empty where there is none."""
+    import h5py
+
+    try:
+        with h5py.File(path) as file:
+            name = file["coords"].attrs.get("name", "")
+    except (OSError, KeyError):
+        return ""  # `Bag.embeddings` says what is wrong, where the slide is needed
+    return name.decode(errors="replace") if isinstance(name, bytes) else str(name)
 
 
 def read_labels(
@@ -121,7 +146,7 @@ def read_labels(
     slide_column: str = "",
     patient_column: str = "",
 ) -> LabelTable:
-    """Join a CSV table with the bags.
+    """Join a table with the bags, by the names of their files, of their folders, or of their slides.
 
     Parameters
     ----------
@@ -135,81 +160,121 @@ def read_labels(
     DataError
         No patient column, a slide twice, a time or event that is none, fewer than two classes, or nothing to join.
     """
-    rows, columns = _rows(path)
-    slide_column = _column(columns, slide_column, SLIDE_COLUMNS, "slides", path)
-    patient_column = _column(columns, patient_column, PATIENT_COLUMNS, "patients", path)
+    table = read_table(path, error=DataError)
+    slide = table.column(*([slide_column] if slide_column else SLIDE_COLUMNS), what="slides")
+    patient = table.column(*([patient_column] if patient_column else PATIENT_COLUMNS), what="patients")
     survival = bool(time or event)
-    needed = (time, event) if survival else (label,)
-    for name in needed:
-        if name not in columns:
-            raise DataError(f"has no column {name!r}", path=path, remedy="columns: " + ", ".join(columns))
-    known = [r for r in rows if all(r[c].strip().lower() not in NOT_KNOWN for c in needed)]
-    names = sorted({r[label].strip() for r in known}) if not survival else []
-    order = tuple(classes) or tuple(names)
-    if not survival and (len(order) < 2 or set(names) - set(order)):
-        raise DataError(
-            f"the column {label} holds the classes {names[:6]}", path=path, remedy="name two or more: --classes A,B"
-        )
+    needed = [table.column(name) for name in ((time, event) if survival else (label,))]
+    known = [i for i, row in enumerate(table.rows) if all(row[c] for c in needed)]
+    warnings: list[str] = []
+    chosen: dict[int, str] = {}
+    order: tuple[str, ...] = ()
+    if not survival:
+        order, chosen, warnings = _classes(table, known, needed[0], tuple(map(class_name, classes)))
+    find = _finder(bags, table)
     slides: list[LabelledSlide] = []
-    seen: set[str] = set()
-    for row in known:
-        name, patient = row[slide_column].strip(), row[patient_column].strip()
-        if patient.lower() in NOT_KNOWN:
-            raise DataError(f"the slide {name} has no patient", path=path, remedy="folds are by patient")
-        if name in seen:
-            raise DataError(f"the slide {name} comes twice", path=path, remedy="keep one of its lines")
-        seen.add(name)
-        bag = bags.get(name) or bags.get(Path(name).stem)
+    lines: dict[str, int] = {}
+    taken: dict[str, str] = {}
+    for i in known:
+        row, line = table.rows[i], table.lines[i]
+        name = row[slide]
+        if not name:
+            raise table.refuse(f"line {line} names no slide", "name it, or remove the line")
+        if not row[patient]:
+            raise table.refuse(f"the slide {name} has no patient", "folds are by patient")
+        if name in lines:
+            raise table.refuse(f"the slide {name} comes twice (lines {lines[name]} and {line})", "keep one of them")
+        lines[name] = line
+        bag = find(name)
         if bag is None:
             continue
+        if bag.name in taken:
+            raise table.refuse(
+                f"the slide {bag.name} comes twice, as {taken[bag.name]} and {name}", "keep one of its lines"
+            )
+        taken[bag.name] = name
+        who = class_name(row[patient])
         if survival:
-            slides.append(LabelledSlide(bag, patient, 0, _time(row, time, name, path), _event(row, event, name, path)))
+            slides.append(LabelledSlide(bag, who, 0, _time(table, i, time), _event(table, i, needed[1])))
         else:
-            slides.append(LabelledSlide(bag, patient, order.index(row[label].strip())))
+            slides.append(LabelledSlide(bag, who, order.index(chosen[i])))
     if not slides:
-        raise DataError(
-            f"no slide of the table has features (the table has {sorted(seen)[:1]}, the folder {sorted(bags)[:1]})",
-            path=path,
-            remedy="slide names must equal the names of the feature files or result folders",
+        example = next((b.slide or b.name for b in bags.values()), "")
+        raise table.refuse(
+            f"no slide of the table has features (the table has {next(iter(lines), 'none')!r}, the folder {example!r})",
+            "name slides as their files of features, their result folders, or the slides themselves are called",
         )
     task: Task = "survival" if survival else "binary" if len(order) == 2 else "multiclass"
-    return LabelTable(tuple(slides), task, () if survival else order, len(rows) - len(known), len(seen) - len(slides))
-
-
-def _rows(path: Path) -> tuple[list[dict[str, str]], list[str]]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            rows = [{k: v or "" for k, v in row.items() if k} for row in reader]
-            columns = [c for c in reader.fieldnames or [] if c]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"cannot be read as CSV: {error}", path=path) from error
-    if not rows:
-        raise DataError("holds no lines", path=path)
-    return rows, columns
-
-
-def _column(columns: list[str], asked: str, usual: tuple[str, ...], what: str, path: Path) -> str:
-    for name in (asked,) if asked else usual:
-        if name in columns:
-            return name
-    raise DataError(
-        f"no column names the {what}", path=path, remedy=f"add one called {asked or usual[0]}; folds are by patient"
+    return LabelTable(
+        tuple(slides), task, order, len(table.rows) - len(known), len(lines) - len(slides), tuple(warnings)
     )
 
 
-def _time(row: dict[str, Any], column: str, name: str, path: Path) -> float:
-    try:
-        value = float(row[column])
-    except ValueError:
-        value = float("nan")
-    if not np.isfinite(value) or value < 0:
-        raise DataError(f"the time {row[column]!r} of the slide {name} is none", path=path, remedy="use a number >= 0")
+def _classes(
+    table: Table, known: list[int], column: str, stated: tuple[str, ...]
+) -> tuple[tuple[str, ...], dict[int, str], list[str]]:
+    """The order of the classes, the class of each row, and warnings; spellings that differ by case alone are one class.
+
+    Of several spellings the stated one is taken, else the most frequent one.
+    """
+    spelt = {i: class_name(table.rows[i][column]) for i in known}
+    frequent = sorted(Counter(spelt.values()).items(), key=lambda pair: (-pair[1], pair[0]))
+    merged: dict[str, str] = {}
+    for name, _ in frequent:
+        same = [c for c in (*stated, *merged.values()) if c.casefold() == name.casefold()]
+        merged[name] = name if name in stated or not same else same[0]
+    warnings = [
+        f"the class {name} is taken as {kept}: they differ by case alone"
+        for name, kept in sorted(merged.items())
+        if name != kept
+    ]
+    names = sorted(set(merged.values()))
+    order = stated or tuple(names)
+    if len(order) < 2 or len(set(order)) < len(order) or set(names) - set(order):
+        raise table.refuse(
+            f"the column {column} holds the classes {', '.join(map(repr, names[:6])) or 'none'}",
+            "name two or more that hold them all: --classes A,B",
+        )
+    return order, {i: merged[name] for i, name in spelt.items()}, warnings
+
+
+def _finder(bags: dict[str, Bag], table: Table) -> Callable[[str], Bag | None]:
+    """A function from a slide's name in the table to its bag.
+
+    The names of files and folders come first; then those of the slides, which two results (of two slides, or of one
+    that was scored twice) may share: that is refused where the table asks for them.
+    """
+    by_slide: dict[str, list[Bag]] = {}
+    for bag in bags.values():
+        for name in slide_names(bag.slide) if bag.slide else ():
+            by_slide.setdefault(name, []).append(bag)
+
+    def find(name: str) -> Bag | None:
+        for candidate in (*slide_names(name), Path(name).stem):
+            if candidate in bags:
+                return bags[candidate]
+            found = by_slide.get(candidate, [])
+            if len(found) > 1:
+                raise table.refuse(
+                    f"{len(found)} results are of a slide called {name}: {', '.join(b.name for b in found[:3])}",
+                    "name the result's folder in the table instead",
+                )
+            if found:
+                return found[0]
+        return None
+
+    return find
+
+
+def _time(table: Table, row: int, column: str) -> float:
+    value = table.number(row, column)
+    if value < 0:
+        raise table.refuse(f"line {table.lines[row]}: the time {value:g} is below 0", "use a number >= 0")
     return value
 
 
-def _event(row: dict[str, Any], column: str, name: str, path: Path) -> bool:
-    value = row[column].strip().lower()
+def _event(table: Table, row: int, column: str) -> bool:
+    value = class_name(table.rows[row][key(column)]).lower()
     if value not in EVENT:
-        raise DataError(f"the event {row[column]!r} of the slide {name} is none", path=path, remedy="use 1 or 0")
+        raise table.refuse(f"line {table.lines[row]}: the event {value!r} is none", "use 1 or 0")
     return EVENT[value]

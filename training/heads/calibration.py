@@ -67,6 +67,7 @@ def calibrated_entry(table: LabelTable, slides: Slides, raw: NDArray[np.float64]
         "slides": len(slides.bags),
         "patients": len(set(slides.patients)),
         "folds": config.folds,
+        "class_counts": table.counts(),
         "without_label": table.without_label,
         "without_features": table.without_features,
     }

@@ -7,12 +7,12 @@ what tests and from-scratch training want. Sources of the table: the model cards
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from stamp_deploy.errors import UsageError
+from stamp_deploy.hashing import sha256_file
 
 if TYPE_CHECKING:
     from torch import nn
@@ -227,7 +227,7 @@ def load_weights(backbone: nn.Module, path: Path, sha256: str = "") -> None:
     """
     if not path.is_file():
         raise UsageError("no such weights file", path=path, remedy="download it from the model's authors first")
-    if sha256 and file_sha256(path) != sha256.lower():
+    if sha256 and sha256_file(path) != sha256.lower():
         raise UsageError("the weights' SHA-256 is not the one expected", path=path, remedy="fetch the file again")
     if path.suffix == ".safetensors":
         from safetensors.torch import load_file
@@ -259,9 +259,3 @@ def load_weights(backbone: nn.Module, path: Path, sha256: str = "") -> None:
             remedy="check pfm and its kwargs",
         )
     backbone.load_state_dict(tensors, strict=True)
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, read in pieces."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -21,8 +21,9 @@ from torch import Tensor, nn
 
 from stamp_deploy.atomic import write_json_atomic
 from stamp_deploy.errors import UsageError
+from stamp_deploy.hashing import sha256_file
 
-from .registry import EmbedRule, build_backbone, file_sha256
+from .registry import EmbedRule, build_backbone
 
 LORA_TARGET = r"blocks\.\d+\.attn\.(qkv|proj)"
 """Attention only. A list ["qkv", "proj"] would also adapt patch_embed.proj."""
@@ -243,7 +244,7 @@ def save_run(
         save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, path / name)
 
     if weights is not None and not copy_backbone and info.adapt in ("lora", "frozen"):
-        write_json_atomic(path / "backbone.json", {"file": str(weights.resolve()), "sha256": file_sha256(weights)})
+        write_json_atomic(path / "backbone.json", {"file": str(weights.resolve()), "sha256": sha256_file(weights)})
     else:
         save(base_state(model.backbone), "backbone.safetensors")
     if is_peft(model.backbone):

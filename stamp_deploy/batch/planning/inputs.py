@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import glob
 import os
 from collections.abc import Iterable
@@ -10,14 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import UsageError
-from ...slide.numbers import number as parse_number
-from ...units import MAX_MPP, MIN_MPP, believable_mpp
+from ...tables import Table, read_table
+from ...units import MAX_MPP, MIN_MPP
 
 EXTENSIONS = frozenset(
     {".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide", ".czi", ".dcm"}
     | {".jp2", ".qptiff", ".afi"}
 )
 """Files of a folder that are taken for slides; a file that is named itself is taken whatever its name."""
+MANIFESTS = frozenset({".csv", ".tsv"})
+SLIDE_COLUMNS = ("slide", "path", "file", "filename", "wsi")
+CASE_COLUMNS = ("case_id", "case")
+"""Columns of a manifest, the first that exists is taken."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ def expand_inputs(inputs: Iterable[Path], *, skip: Path | None = None) -> list[E
     for item in inputs:
         if item.is_dir():
             entries += [Entry(path) for path in find_slides(item, skip=skip)]
-        elif item.suffix.lower() == ".csv":
+        elif item.suffix.lower() in MANIFESTS:
             entries += read_manifest(item)
         elif not item.exists() and glob.has_magic(str(item)):
             matches = sorted(glob.glob(str(item), recursive=True))
@@ -100,45 +103,32 @@ def _one_per_series(paths: list[Path]) -> list[Path]:
 
 
 def read_manifest(path: Path) -> list[Entry]:
-    """Read a CSV manifest with the columns ``slide`` and, optionally, ``mpp`` and ``case_id``.
+    """Read a manifest (CSV or TSV) with the column ``slide`` and, optionally, ``mpp`` and ``case_id``.
 
-    Slides are relative to the manifest's folder.
+    Slides are relative to the manifest's folder; further columns are left alone.
 
     Raises
     ------
     UsageError
-        For missing or unknown columns, an empty slide, or an mpp that is no believable resolution.
+        No column of slides, a row without a slide, or an mpp that is no believable resolution.
     """
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            columns = [(name or "").strip().lower().replace(" ", "_") for name in reader.fieldnames or []]
-            reader.fieldnames = columns
-            rows = list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(f"the manifest cannot be read: {error}", path=path) from error
-    unknown = sorted(set(columns) - {"slide", "mpp", "case_id"})
-    if "slide" not in columns or unknown:
-        raise UsageError(
-            f"manifest columns are {', '.join(columns) or 'absent'}",
-            remedy="use the columns slide, mpp and case_id; only slide is required",
-            path=path,
-        )
+    table = read_table(path)
+    slide = table.column(*SLIDE_COLUMNS, what="slides")
+    case = table.column(*CASE_COLUMNS) if any(map(table.has, CASE_COLUMNS)) else ""
+    mpp = table.column("mpp") if table.has("mpp") else ""
     entries = []
-    for number, row in enumerate(rows, start=2):
-        name = (row.get("slide") or "").strip()
-        if not name or None in row:
-            raise UsageError(f"manifest row {number} has no slide or too many values", path=path)
-        entries.append(Entry(path.parent / name, _parse_mpp(row, number, path), (row.get("case_id") or "").strip()))
+    for i, row in enumerate(table.rows):
+        if not row[slide]:
+            raise table.refuse(f"line {table.lines[i]} names no slide", "name its file, or remove the line")
+        entries.append(Entry(path.parent / row[slide], _mpp(table, i) if mpp else None, row[case] if case else ""))
     return entries
 
 
-def _parse_mpp(row: dict[str, str], number: int, path: Path) -> float | None:
-    text = (row.get("mpp") or "").strip()
-    if not text:
-        return None
-    value = parse_number(text)
-    if not believable_mpp(value):
-        between = f"between {MIN_MPP:g} and {MAX_MPP:g}"
-        raise UsageError(f"manifest row {number}: mpp {text!r} is no number of microns {between}", path=path)
+def _mpp(table: Table, row: int) -> float | None:
+    value = table.optional_number(row, "mpp")
+    if value is not None and not MIN_MPP <= value <= MAX_MPP:
+        raise table.refuse(
+            f"line {table.lines[row]}: mpp {value:g} is no believable resolution",
+            f"give microns per pixel, {MIN_MPP:g} to {MAX_MPP:g}",
+        )
     return value

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import DiskError, EngineError, MppError, SlideError, StampError, UsageError
+from ..states import FindingKind, PlanState
 from .inputs import Entry
 
 SAMPLE_BYTES = 1 << 20
@@ -41,8 +42,7 @@ class SlideFacts:
 class PlannedSlide:
     """A slide of the plan.
 
-    ``state`` is "run", "done" (a finished result is there), "duplicate" (the same bytes as another
-    slide of the plan) or "bad" (cannot be run; ``reason`` says why).
+    ``reason`` says in words why it is not to be run, and ``kind`` of what kind that is where it is bad.
     """
 
     path: Path
@@ -51,8 +51,9 @@ class PlannedSlide:
     size_bytes: int
     mpp: float | None
     case_id: str
-    state: str
+    state: PlanState
     reason: str = ""
+    kind: FindingKind | None = None
     facts: SlideFacts | None = None
 
 
@@ -60,7 +61,7 @@ class PlannedSlide:
 class Finding:
     """Something a user should know before the work starts; ``fatal`` findings stop the batch."""
 
-    kind: str
+    kind: FindingKind
     name: str
     detail: str
     fatal: bool = False
@@ -75,7 +76,7 @@ class Plan:
     bytes_needed: int
     bytes_free: int
 
-    def of_state(self, state: str) -> list[PlannedSlide]:
+    def of_state(self, state: PlanState) -> list[PlannedSlide]:
         """Slides in one state."""
         return [slide for slide in self.slides if slide.state == state]
 
@@ -97,7 +98,7 @@ class Plan:
 
 
 Probe = Callable[[Path, float | None], SlideFacts]
-"""Opens a slide, safely, and raises a StampError where it cannot (code "missing-mpp" by MppError)."""
+"""Opens a slide, safely, and raises a StampError where it cannot (an MppError where its scale is unknown)."""
 
 
 def fingerprint(path: Path) -> str:
@@ -202,28 +203,30 @@ def plan_batch(
             continue
         twin = next((p for p in alike[slide.fingerprint] if _same_bytes(p.path, slide.path)), None)
         if twin is not None:
-            slide = replace(slide, state="duplicate", reason=f"same bytes as {twin.path.name}", key=twin.key)
+            slide = replace(slide, state=PlanState.DUPLICATE, reason=f"same bytes as {twin.path.name}", key=twin.key)
             planned.append(slide)
-            findings.append(Finding("duplicate-content", slide.path.name, f"{slide.reason}; run once"))
+            findings.append(Finding(FindingKind.DUPLICATE_CONTENT, slide.path.name, f"{slide.reason}; run once"))
             continue
         if slide.key in by_key:  # equal samples, different bytes: take the whole file into the key
             slide = replace(slide, key=f"{slide.key}-{_whole_hash(slide.path)[:12]}")
-        if slide.state == "run":
+        if slide.state == PlanState.RUN:
             if names.setdefault(slide.path.name, slide.key) != slide.key:
-                findings.append(Finding("duplicate-name", slide.path.name, f"different bytes; result is {slide.key}"))
+                findings.append(
+                    Finding(FindingKind.DUPLICATE_NAME, slide.path.name, f"different bytes; result is {slide.key}")
+                )
             by_key[slide.key] = slide = _examine(slide, probe, is_done, mpp)
             alike[slide.fingerprint].append(slide)
-        if slide.state == "bad":
-            kind, _, detail = slide.reason.partition(": ")
-            findings.append(Finding(kind, slide.path.name, detail))
-            slide = replace(slide, reason=detail)
+        if slide.kind is not None:
+            findings.append(Finding(slide.kind, slide.path.name, slide.reason))
         planned.append(slide)
-    needed = sum(_estimate(s.facts, bytes_per_tile, tile_span_um) for s in planned if s.state == "run" and s.facts)
+    needed = sum(
+        _estimate(s.facts, bytes_per_tile, tile_span_um) for s in planned if s.state == PlanState.RUN and s.facts
+    )
     free = shutil.disk_usage(_existing(out)).free
     if needed > free:
         findings.append(
             Finding(
-                "disk-space",
+                FindingKind.DISK_SPACE,
                 out.name,
                 f"about {needed / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free",
                 fatal=True,
@@ -242,9 +245,9 @@ def _identify(entry: Entry) -> PlannedSlide:
         cause = error.cause if isinstance(error, SlideError) else str(error.strerror)
         name_digest = hashlib.sha256(str(entry.path).encode()).hexdigest()
         key = slide_key(entry.path, name_digest)
-        return PlannedSlide(entry.path, key, "", 0, entry.mpp, entry.case_id, "bad", f"missing: {cause}")
+        return PlannedSlide(entry.path, key, "", 0, entry.mpp, entry.case_id, PlanState.BAD, cause, FindingKind.MISSING)
     return PlannedSlide(
-        entry.path, slide_key(entry.path, digest, entry.mpp), digest, size, entry.mpp, entry.case_id, "run"
+        entry.path, slide_key(entry.path, digest, entry.mpp), digest, size, entry.mpp, entry.case_id, PlanState.RUN
     )
 
 
@@ -254,16 +257,17 @@ def _examine(slide: PlannedSlide, probe: Probe, is_done: Callable[[str], bool], 
         tries.append(replace(slide, mpp=mpp, key=_key_at(slide.key, mpp)))
     for one in tries:
         if is_done(one.key):
-            return replace(one, state="done", reason="finished result found")
+            return replace(one, state=PlanState.DONE, reason="finished result found")
     for one in tries:
         try:
             return replace(one, facts=probe(one.path, one.mpp))
         except (DiskError, EngineError):  # no process can be started: no slide's fault
             raise
         except StampError as error:
-            kind = "missing-mpp" if isinstance(error, MppError) else "unreadable"
-            refused = replace(slide, state="bad", reason=f"{kind}: {error.cause}; {error.remedy}".rstrip("; "))
-            if kind == "unreadable":
+            kind = FindingKind.MISSING_MPP if isinstance(error, MppError) else FindingKind.UNREADABLE
+            reason = f"{error.cause}; {error.remedy}".rstrip("; ")
+            refused = replace(slide, state=PlanState.BAD, reason=reason, kind=kind)
+            if kind == FindingKind.UNREADABLE:
                 break
     return refused
 

@@ -20,24 +20,22 @@ import socket
 import threading
 import time
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...atomic import sweep
 from ...errors import DiskError
+from ..options import LEASE_S
+from ..states import AttemptState
 
-LEASE_S = 600.0
-"""A claim of another host not touched for so long is taken over."""
 HEARTBEAT_S = 30.0
-FINAL_STATES = ("done", "failed", "quarantined")
 
 
 @dataclass(frozen=True)
 class ClaimRecord:
     """What the claim file of one attempt says.
 
-    ``state`` is "running" while held; when released, a final state, "crashed" or "timeout" (a failed
-    attempt that may be retried), or "interrupted" (nobody's fault; not counted as an attempt).
+    ``state`` is RUNNING while held, and how the attempt ended when released.
     """
 
     key: str
@@ -46,7 +44,7 @@ class ClaimRecord:
     host: str
     pid: int
     pid_started: str
-    state: str
+    state: AttemptState
     reason: str = ""
 
 
@@ -124,7 +122,7 @@ class Claims:
 
     def attempts(self, key: str) -> int:
         """Attempts that count against the slide: those that crashed or timed out while being watched."""
-        return sum(1 for record in self.history(key) if record.state in ("crashed", "timeout"))
+        return sum(1 for record in self.history(key) if record.state.counts)
 
     def take(self, key: str, *, retry_final: bool = False) -> ClaimRecord | None:
         """Claim a slide; None where somebody else holds it or it is finished.
@@ -136,13 +134,13 @@ class Claims:
         """
         latest = self.latest(key)
         if latest is not None:
-            if latest.state == "running" and not self.is_stale(latest):
+            if latest.state == AttemptState.RUNNING and not self.is_stale(latest):
                 return None
-            if latest.state in FINAL_STATES and not retry_final:
+            if latest.state.final and not retry_final:
                 return None
         number = 1 if latest is None else latest.attempt + 1
         record = ClaimRecord(
-            key, number, uuid.uuid4().hex, self.host, os.getpid(), _process_started(os.getpid()), "running"
+            key, number, uuid.uuid4().hex, self.host, os.getpid(), _process_started(os.getpid()), AttemptState.RUNNING
         )
         # The content is complete before the name exists: link(2) fails with EEXIST like O_EXCL does, and
         # unlike O_EXCL followed by write it never shows a reader half a claim.
@@ -152,11 +150,11 @@ class Claims:
             self._held[key] = record
         return record
 
-    def release(self, key: str, state: str, reason: str = "") -> None:
+    def release(self, key: str, state: AttemptState, reason: str = "") -> None:
         """Give a claim back with the state the slide was left in."""
         with self._lock:
             record = self._held.pop(key)
-        released = ClaimRecord(**{**record.__dict__, "state": state, "reason": reason})
+        released = replace(record, state=AttemptState(state), reason=reason)
         self._replace(released)
 
     def is_stale(self, record: ClaimRecord) -> bool:
@@ -175,7 +173,7 @@ class Claims:
         self._thread.join()
         for key in list(self._held):
             with contextlib.suppress(OSError):
-                self.release(key, "interrupted")
+                self.release(key, AttemptState.INTERRUPTED)
 
     def _beat(self) -> None:
         while not self._stop.wait(min(HEARTBEAT_S, self.lease_s / 4)):
@@ -201,12 +199,13 @@ class Claims:
 
     def _read(self, key: str, attempt: int) -> ClaimRecord | None:
         try:
-            return ClaimRecord(**json.loads(self._path(key, attempt).read_text(encoding="utf-8")))
+            value = json.loads(self._path(key, attempt).read_text(encoding="utf-8"))
+            return ClaimRecord(**{**value, "state": AttemptState(value["state"])})
         except FileNotFoundError:
             return None
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, KeyError):
             # Only a power cut can leave this: the name is taken, so the next attempt has the next number.
-            return ClaimRecord(key, attempt, "", "", 0, "", "interrupted", "claim file unreadable")
+            return ClaimRecord(key, attempt, "", "", 0, "", AttemptState.INTERRUPTED, "claim file unreadable")
 
     def _write_aside(self, record: ClaimRecord) -> Path:
         aside = self.folder / f".{record.token}"

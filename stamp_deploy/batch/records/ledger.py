@@ -14,13 +14,12 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from ...errors import DiskError
-
-STATES = ("running", "done", "failed", "crashed", "timeout", "interrupted", "quarantined")
+from ..states import AttemptState
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS attempt (
@@ -46,7 +45,7 @@ class Attempt:
     key: str
     attempt: int
     name: str
-    state: str
+    state: AttemptState
     reason: str
     worker: str
     started_utc: str
@@ -99,11 +98,11 @@ class Ledger:
             )
 
     def end(
-        self, key: str, attempt: int, state: str, *, reason: str = "", tiles: int = 0, seconds: float = 0.0
+        self, key: str, attempt: int, state: AttemptState, *, reason: str = "", tiles: int = 0, seconds: float = 0.0
     ) -> None:
         """Record how an attempt ended."""
-        if state not in STATES or state == "running":
-            raise ValueError(f"no final state: {state!r}")
+        if state == AttemptState.RUNNING:
+            raise ValueError("an attempt cannot end as running")
         with self._transaction():
             changed = self._db.execute(
                 "UPDATE attempt SET state=?, reason=?, ended_utc=?, tiles=?, seconds=? WHERE key=? AND attempt=?",
@@ -146,7 +145,7 @@ def _read(path: Path, key: str | None) -> list[Attempt]:
     try:
         with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=10.0)) as db:
             cursor = db.execute(query) if key is None else db.execute(query + " WHERE key=?", (key,))
-            return [Attempt(*row) for row in cursor]
+            return [replace(Attempt(*row), state=AttemptState(row[3])) for row in cursor]
     except sqlite3.Error as error:
         raise _disk_error(path, error) from error
 

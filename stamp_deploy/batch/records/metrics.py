@@ -11,6 +11,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, write_to_textfile
 
 from ...errors import DiskError
+from ..states import AttemptState
 
 SLIDE_SECONDS = (5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1200.0, 3600.0)
 
@@ -50,13 +51,14 @@ class BatchMetrics:
         )
         build = Gauge("stamp_build_info", "What runs", ["version", "bundle"], registry=self.registry)
         build.labels(version, bundle_sha256).set(1)
-        for state in ("done", "failed", "quarantined"):
-            self._slides.labels(state)
+        for state in AttemptState:
+            if state.final:
+                self._slides.labels(state)
 
-    def slide_ended(self, state: str, seconds: float) -> None:
+    def slide_ended(self, state: AttemptState, seconds: float) -> None:
         """Count a slide that reached a final state."""
         self._slides.labels(state).inc()
-        if state == "done":
+        if state == AttemptState.DONE:
             self._seconds.observe(seconds)
             self._success.set(time.time())
 

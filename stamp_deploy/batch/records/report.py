@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 from ... import __version__
 from ...errors import ExitCode
+from ..options import BatchOptions
 from ..planning.plan import Plan
+from ..states import AttemptState, PlanState
+from ..workers.tasks import Settled
 from .ledger import now_utc
 
-if TYPE_CHECKING:
-    from ..run import BatchRun
-
+LEFT = "left"
+"""The state of a slide without a final word: stopped before it, or held by another process."""
+_UNSETTLED = {PlanState.RUN: LEFT, PlanState.BAD: AttemptState.FAILED}
 SCHEMA = "stamp-deploy/batch"
 MEASURED = ("tiles", "timing", "limiting", "slide_sha256", "result_sha256", "rss", "rss_peak", "warnings")
 """What a worker says of a finished slide; null for the others."""
@@ -33,12 +38,27 @@ def report_name(shard: tuple[int, int]) -> str:
     return "batch.json" if shard[1] == 1 else f"batch-shard-{shard[0]}-of-{shard[1]}.json"
 
 
-def make_report(plan: Plan, run: BatchRun, started: str, seconds: float) -> dict[str, Any]:
+@dataclass(frozen=True)
+class RunFacts:
+    """What a report says of the run as a whole; times are ISO 8601 in UTC."""
+
+    bundle_name: str
+    bundle_sha256: str
+    started_utc: str
+    seconds: float
+    disk_error: str
+    interrupted: bool
+    audit_head: str
+
+
+def make_report(
+    plan: Plan, settled_slides: Mapping[str, Settled], options: BatchOptions, facts: RunFacts
+) -> dict[str, Any]:
     """The content of batch.json (described in docs/batch.md)."""
     rows = []
     for slide in plan.slides:
-        settled = run.board.settled.get(slide.key) if slide.state == "run" else None
-        state = {"run": "left", "bad": "failed"}.get(slide.state, slide.state)
+        settled = settled_slides.get(slide.key) if slide.state == PlanState.RUN else None
+        state = _UNSETTLED.get(slide.state, slide.state)
         row: dict[str, Any] = {
             "name": slide.path.name,
             "key": slide.key,
@@ -55,28 +75,29 @@ def make_report(plan: Plan, run: BatchRun, started: str, seconds: float) -> dict
             row[name] = summary.get(name)
         rows.append(row)
     states = [row["state"] for row in rows]
-    counts = {s: states.count(s) for s in ("done", "failed", "quarantined", "duplicate", "left")}
+    counted = (AttemptState.DONE, AttemptState.FAILED, AttemptState.QUARANTINED, PlanState.DUPLICATE, LEFT)
+    counts = {str(state): states.count(state) for state in counted}
     code = exit_code(
         counts["done"],
         counts["failed"] + counts["quarantined"],
-        disk=bool(run.board.disk_error),
-        interrupted=run.interrupted,
-        left=counts["left"],
+        disk=bool(facts.disk_error),
+        interrupted=facts.interrupted,
+        left=counts[LEFT],
     )
     return {
         "schema": SCHEMA,
         "schema_version": 1,
         "software": __version__,
-        "bundle": {"name": run.bundle.name, "sha256": run.bundle.sha256},
-        "options": run.options.infer.to_dict(),
-        "shard": list(run.options.shard),
-        "started_utc": started,
+        "bundle": {"name": facts.bundle_name, "sha256": facts.bundle_sha256},
+        "options": options.infer.to_dict(),
+        "shard": list(options.shard),
+        "started_utc": facts.started_utc,
         "ended_utc": now_utc(),
-        "seconds": seconds,
+        "seconds": facts.seconds,
         "exit_code": int(code),
         "counts": counts,
-        "disk_error": run.board.disk_error,
+        "disk_error": facts.disk_error,
         "findings": plan.to_dict()["findings"],
         "slides": rows,
-        "audit_head": run.audit_head,
+        "audit_head": facts.audit_head,
     }

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import UsageError
-from .process import STALL_S, WorkerConfig
+from ..options import STALL_S
+from .process import WorkerConfig
 from .supervisor import Supervisor
 from .tasks import Listener, WorkSource
 
@@ -58,7 +59,7 @@ class LocalExecutor:
             supervisor.stop()
 
 
-def visible_gpus() -> list[str]:
+def gpu_names() -> list[str]:
     """GPUs that CUDA would see: CUDA_VISIBLE_DEVICES where set, else the driver's list."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is not None:
@@ -95,7 +96,7 @@ def worker_setups(
     UsageError
         For more CPU groups than cores, or a GPU list that is not understood.
     """
-    gpus = visible_gpus() if devices == "auto" else [] if devices == "cpu" else devices.split(",")
+    gpus = gpu_names() if devices == "auto" else [] if devices == "cpu" else devices.split(",")
     if any(not gpu.strip() for gpu in gpus):
         raise UsageError(f"--devices {devices} is not understood", remedy="use auto, cpu or GPU numbers as 0,1")
     cores = sorted(os.sched_getaffinity(0))

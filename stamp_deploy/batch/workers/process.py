@@ -17,9 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import BundleError, DiskError, EngineError, MppError, ParityError, SlideError, StampError, UsageError
+from ..options import STALL_S
 
-STALL_S = 300.0
-"""Seconds without headway after which a slide counts as hung."""
 COMMAND = (sys.executable, "-m", "stamp_deploy.batch.workers.worker")
 _ERRORS: dict[str, type[StampError]] = {
     cls.__name__: cls for cls in (BundleError, DiskError, EngineError, MppError, ParityError, SlideError, UsageError)

@@ -19,15 +19,14 @@ import threading
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ...errors import UsageError
-from .process import STALL_S, WorkerConfig, rebuild_error
+from ..options import STALL_S, BatchOptions
+from ..states import OutcomeState
+from .process import WorkerConfig, rebuild_error
 from .supervisor import LOOKAHEAD, Supervisor
 from .tasks import Listener, Outcome, Task, WorkSource
-
-if TYPE_CHECKING:
-    from ..options import BatchOptions
 
 POLL_S = 0.3
 SILENCE_S = 60.0
@@ -181,7 +180,9 @@ class RayExecutor:
         finally:
             for key, (_, started) in list(running.items()):
                 seconds = round(time.monotonic() - started, 3)
-                listener.outcome(Outcome(key, "interrupted", "its node was lost or the batch stopped", seconds))
+                listener.outcome(
+                    Outcome(key, OutcomeState.INTERRUPTED, "its node was lost or the batch stopped", seconds)
+                )
             ray.kill(actor)
 
     def _fill(self, actor: Any, source: WorkSource, running: dict[str, tuple[Task, float]]) -> None:
@@ -205,7 +206,7 @@ class RayExecutor:
                 listener.progress(**event)
             elif event["key"] in running:
                 del running[event["key"]]
-                listener.outcome(Outcome(**event))
+                listener.outcome(Outcome(**{**event, "state": OutcomeState(event["state"])}))
 
 
 def _ray() -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ...errors import StampError
+from ...hashing import folder_sha256
 from .tasks import Task
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class InferSteps:
             }
 
     def prepare(self, task: Task) -> Any:
-        from ...infer import prepare
+        from ...prepare import prepare
         from ...writers import check_names
 
         assert self.bundle is not None
@@ -105,7 +105,7 @@ class InferSteps:
         return bool(prepared.source.ahead)
 
     def score(self, prepared: Any, progress: Callable[[int, int], None]) -> Any:
-        from ...infer import score
+        from ...score import score
 
         return prepared, score(prepared, self.engine, progress=progress)
 
@@ -126,12 +126,3 @@ class InferSteps:
 
     def discard(self, prepared: Any) -> None:
         prepared.close()
-
-
-def folder_sha256(folder: Path) -> str:
-    """One hash for a result folder: SHA-256 over the sorted lines "sha256  relative/name"."""
-    lines = []
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        with open(path, "rb") as file:
-            lines.append(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {path.relative_to(folder)}\n")
-    return hashlib.sha256("".join(lines).encode()).hexdigest()

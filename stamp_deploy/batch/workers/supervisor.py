@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...errors import EngineError, ExitCode
+from ..states import OutcomeState
 from .process import ChildProcess, WorkerConfig, rebuild_error
 from .tasks import Listener, Outcome, Task, WorkSource
 
@@ -64,7 +65,7 @@ class Supervisor:
                 self._child.kill()
                 self._child = None
             for work in list(self._work.values()):
-                self._end(work, listener, "interrupted", "the batch was stopped")
+                self._end(work, listener, OutcomeState.INTERRUPTED, "the batch was stopped")
 
     def _fill(self, source: WorkSource, listener: Listener) -> None:
         while len(self._work) < LOOKAHEAD and not any(work.task.solo for work in self._work.values()):
@@ -146,12 +147,12 @@ class Supervisor:
         elif name == "progress":
             listener.progress(work.task.key, event["done"], event["total"])
         elif name == "done":
-            self._end(work, listener, "done", "", event["summary"])
+            self._end(work, listener, OutcomeState.DONE, "", event["summary"])
         elif name == "failed":
             self._failed(work, listener, event["error"])
 
     def _failed(self, work: _InWork, listener: Listener, error: dict[str, Any]) -> None:
-        state = "disk" if error["exit_code"] == ExitCode.DISK else "failed"
+        state = OutcomeState.DISK if error["exit_code"] == ExitCode.DISK else OutcomeState.FAILED
         reason = f"{error['cause']} - {error['remedy']}" if error["remedy"] else error["cause"]
         self._end(work, listener, state, reason, {"error": error})
 
@@ -170,9 +171,9 @@ class Supervisor:
         self._replace(listener, "crashed")
         for work in list(self._work.values()):
             if work.stage == "queued" and len(self._work) > 1:
-                self._end(work, listener, "interrupted", f"its worker {how} before it was opened")
+                self._end(work, listener, OutcomeState.INTERRUPTED, f"its worker {how} before it was opened")
             else:
-                self._end(work, listener, "crashed", f"the worker {how} while {work.stage}")
+                self._end(work, listener, OutcomeState.CRASHED, f"the worker {how} while {work.stage}")
 
     def _check_stall(self, child: ChildProcess, listener: Listener) -> None:
         now = time.monotonic()
@@ -183,9 +184,13 @@ class Supervisor:
         self._replace(listener, "timeout")
         for work in list(self._work.values()):
             if work in hung:
-                self._end(work, listener, "timeout", f"no headway for {self._setup.stall_s:g} s while {work.stage}")
+                self._end(
+                    work, listener, OutcomeState.TIMEOUT, f"no headway for {self._setup.stall_s:g} s while {work.stage}"
+                )
             else:
-                self._end(work, listener, "interrupted", "its worker was replaced because another slide hung")
+                self._end(
+                    work, listener, OutcomeState.INTERRUPTED, "its worker was replaced because another slide hung"
+                )
 
     def _replace(self, listener: Listener, cause: str) -> None:
         if self._child is not None:
@@ -197,7 +202,7 @@ class Supervisor:
         self,
         work: _InWork,
         listener: Listener,
-        state: str,
+        state: OutcomeState,
         reason: str,
         summary: dict[str, Any] | None = None,
     ) -> None:

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from ..states import AttemptState, OutcomeState
+
 
 @dataclass(frozen=True)
 class Task:
@@ -31,15 +33,26 @@ class Task:
 class Outcome:
     """How one attempt ended.
 
-    ``state`` is "done"; "failed" (a stated error: trying again would give the same); "crashed" or
-    "timeout" (the worker was lost with the slide in it); "interrupted" (nobody's fault, try again); or
-    "disk" (the output cannot be written: the batch must stop). ``summary`` is what the worker measured.
+    ``summary`` is what the worker measured.
     """
 
     key: str
-    state: str
+    state: OutcomeState
     reason: str = ""
     seconds: float = 0.0
+    summary: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Settled:
+    """A slide's final word in this run."""
+
+    key: str
+    state: AttemptState
+    reason: str = ""
+    attempts: int = 0
+    seconds: float = 0.0
+    by: str = "this process"
     summary: dict[str, Any] = field(default_factory=dict)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import SlideError
+from ...quiet import without_quotes
 from .base import Level, UnknownFormatError
 from .isolated import ChildReader, holds_jpeg_2000
 from .remedies import remedy_for
@@ -123,5 +124,5 @@ class OpenSlideBackend:
 
 
 def _short(error: Exception, path: Path) -> str:
-    """The library's message without the folder, which can identify a patient."""
-    return str(error).replace(str(path), path.name).replace(str(path.parent), "")
+    """The library's message without the folder or what it quotes of the file, which can identify a patient."""
+    return without_quotes(str(error).replace(str(path), path.name).replace(str(path.parent), ""))

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ...errors import SlideError
 from ...memory import free_bytes
+from ...quiet import without_quotes
 from ..colour import check_image_colour
 from .base import Level, UnknownFormatError
 from .remedies import remedy_for
@@ -182,4 +183,4 @@ def _resolution(image: Any) -> dict[str, str]:
 def _short(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = lines[-1] if lines else "unknown error"
-    return " ".join(part.rsplit("/", 1)[-1] for part in text.split())
+    return without_quotes(" ".join(part.rsplit("/", 1)[-1] for part in text.split()))

@@ -14,7 +14,7 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto, helper
 
-from stamp_deploy.bundle import sha256_file
+from stamp_deploy.hashing import sha256_file
 
 
 def _document(folder: Path) -> dict:

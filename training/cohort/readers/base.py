@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import gzip
 import io
 from collections import Counter
@@ -153,46 +152,8 @@ def join(
 def open_text(path: Path) -> io.TextIOBase:
     """A text file, gzipped or not."""
     if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8", newline="")  # type: ignore[return-value]
-    return path.open("r", encoding="utf-8", newline="")
-
-
-def read_table(path: Path) -> list[dict[str, str]]:
-    """Rows of a CSV or TSV file with a header, as dicts.
-
-    Raises
-    ------
-    DataError
-        The file cannot be read or has no rows.
-    """
-    try:
-        with open_text(path) as handle:
-            text = handle.read()
-    except (OSError, UnicodeDecodeError, EOFError) as error:
-        raise DataError(f"cannot be read: {error}", path=path) from error
-    delimiter = "\t" if "\t" in text.split("\n", 1)[0] else ","
-    rows = list(csv.DictReader(text.splitlines(), delimiter=delimiter))
-    if not rows:
-        raise DataError("holds no rows", path=path)
-    return rows
-
-
-def columns_of(row: Mapping[str, str], wanted: Sequence[str], path: Path) -> None:
-    """Refuse a table that lacks columns."""
-    missing = [name for name in wanted if name not in row]
-    if missing:
-        raise DataError(f"lacks the column {missing[0]}", path=path, remedy="columns found: " + ", ".join(row))
-
-
-def number(text: str, path: Path, what: str) -> float:
-    """A finite number in a table."""
-    try:
-        value = float(text)
-    except (TypeError, ValueError):
-        value = float("nan")
-    if not np.isfinite(value):
-        raise DataError(f"{what} is {text!r}, not a number", path=path, remedy="export the table again")
-    return value
+        return gzip.open(path, "rt", encoding="utf-8-sig", newline="")  # type: ignore[return-value]
+    return path.open("r", encoding="utf-8-sig", newline="")
 
 
 def grid_pitch(grid: NDArray[np.float64], pixels: NDArray[np.float64], path: Path) -> tuple[float, float, float]:

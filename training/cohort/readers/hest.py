@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from stamp_deploy.errors import DataError
+from stamp_deploy.tables import read_table
 
 from .anndata_file import from_anndata, open_h5ad
-from .base import RawSample, Settings, read_table
+from .base import RawSample, Settings
 
 KEYS = ("folder", "hest_id", "layer", "gene_column")
 _PIXEL_KEYS = ("pixel_size_um_estimated", "pixel_size_um_embedded")
@@ -71,7 +72,7 @@ def _metadata(root: Path, name: str) -> dict[str, Any]:
             raise DataError(f"cannot be read as JSON: {error}", path=path) from error
         return values if isinstance(values, dict) else {}
     for table in sorted(root.glob("HEST*.csv")):
-        for row in read_table(table):
+        for row in read_table(table, error=DataError).rows:
             if row.get("id") == name:
                 return dict(row)
     raise DataError(

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from stamp_deploy.errors import DataError
+from stamp_deploy.tables import read_table
 
-from .base import RawSample, Settings, columns_of, grid_pitch, join, number, open_text, read_table
+from .base import RawSample, Settings, grid_pitch, join, open_text
 
 KEYS = ("counts", "spots", "image", "spot_pitch_um")
 
@@ -30,22 +31,21 @@ def read(settings: Settings) -> RawSample:
     """
     counts_path, spots_path = settings.path("counts"), settings.path("spots")
     counts, barcodes, names = read_counts(counts_path)
-    rows = read_table(spots_path)
-    columns_of(rows[0], ("x", "y", "pixel_x", "pixel_y"), spots_path)
-    fine = "new_x" in rows[0] and "new_y" in rows[0]
+    table = read_table(spots_path, error=DataError)
+    table.require("x", "y", "pixel_x", "pixel_y")
+    fine = table.has("new_x") and table.has("new_y")
     grid_keys = ("new_x", "new_y") if fine else ("x", "y")
-    if "selected" in rows[0]:
-        rows = [row for row in rows if number(row["selected"], spots_path, "selected") == 1]
+    rows = [i for i in range(len(table.rows)) if not table.has("selected") or table.number(i, "selected") == 1]
     positions: dict[str, tuple[float, float]] = {}
     grid, pixels = [], []
     for row in rows:
-        name = f"{round(number(row['x'], spots_path, 'x'))}x{round(number(row['y'], spots_path, 'y'))}"
+        name = f"{round(table.number(row, 'x'))}x{round(table.number(row, 'y'))}"
         if name in positions:
             raise DataError(f"the spot {name} comes twice", path=spots_path, remedy="keep one of its lines")
-        pixel = (number(row["pixel_x"], spots_path, "pixel_x"), number(row["pixel_y"], spots_path, "pixel_y"))
+        pixel = (table.number(row, "pixel_x"), table.number(row, "pixel_y"))
         positions[name] = pixel
         pixels.append(pixel)
-        grid.append([number(row[key], spots_path, key) for key in grid_keys])
+        grid.append([table.number(row, key) for key in grid_keys])
     matched, barcodes, centres = join(counts, barcodes, positions, spots_path, all_needed=False)
     mpp, source = None, ""
     pitch_um = settings.number("spot_pitch_um")

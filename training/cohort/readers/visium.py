@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from stamp_deploy.errors import DataError
+from stamp_deploy.tables import Table, read_table
 
-from .base import RawSample, Settings, columns_of, grid_pitch, join, number, open_text, read_table
+from .base import RawSample, Settings, grid_pitch, join
 from .tenx import find_matrix, read_matrix
 
 KEYS = ("folder", "counts", "image", "image_level")
@@ -36,37 +37,28 @@ def read(settings: Settings) -> RawSample:
     spatial = root / "spatial"
     matrix = settings.optional_path("counts") or find_matrix(root, "filtered_feature_bc_matrix")
     counts, barcodes, names, ids = read_matrix(matrix)
-    table_path, rows = _positions(spatial)
+    table = _positions(spatial)
     grid, pixels, positions = [], [], {}
-    tissue = 0
-    for row in rows:
-        pixel = (
-            number(row["pxl_col_in_fullres"], table_path, "pxl_col_in_fullres"),
-            number(row["pxl_row_in_fullres"], table_path, "pxl_row_in_fullres"),
-        )
-        grid.append(
-            [
-                number(row["array_row"], table_path, "array_row") * np.sqrt(3) / 2,
-                number(row["array_col"], table_path, "array_col") / 2,
-            ]
-        )
-        pixels.append(pixel)
-        if number(row["in_tissue"], table_path, "in_tissue") == 1:
-            tissue += 1
-        if row["barcode"] in positions:
-            raise DataError(f"the barcode {row['barcode']} comes twice", path=table_path)
-        positions[row["barcode"]] = pixel
-    a, b, rms = grid_pitch(np.array(grid), np.array(pixels), table_path)
+    inside: set[str] = set()
+    for i, row in enumerate(table.rows):
+        barcode = row["barcode"]
+        if barcode in positions:
+            raise table.refuse(f"the barcode {barcode} comes twice", "export it again")
+        positions[barcode] = (table.number(i, "pxl_col_in_fullres"), table.number(i, "pxl_row_in_fullres"))
+        pixels.append(positions[barcode])
+        grid.append([table.number(i, "array_row") * np.sqrt(3) / 2, table.number(i, "array_col") / 2])
+        if table.number(i, "in_tissue") == 1:
+            inside.add(barcode)
+    a, b, rms = grid_pitch(np.array(grid), np.array(pixels), table.path)
     mpp_full = PITCH_UM / ((a + b) / 2)
     source = (
         f"array pitch: {PITCH_UM:g} um is {a:.3f} and {b:.3f} px along the array's axes over {len(grid)} spots "
         f"(affine fit, rms {rms:.2g} px)"
     )
-    inside = {row["barcode"]: positions[row["barcode"]] for row in rows if float(row["in_tissue"]) == 1}
-    counts, kept, centres = join(counts, barcodes, positions, table_path, all_needed=True)
+    counts, kept, centres = join(counts, barcodes, positions, table.path, all_needed=True)
     under = [i for i, barcode in enumerate(kept) if barcode in inside]
     if not under:
-        raise DataError("no spot of the counts is under tissue", path=table_path)
+        raise DataError("no spot of the counts is under tissue", path=table.path)
     image, factor, level = _image(settings, root, spatial)
     if factor != 1.0:
         source += f"; {level} image, scale factor {factor:g}"
@@ -81,28 +73,18 @@ def read(settings: Settings) -> RawSample:
         mpp_source=source,
         platform="Visium",
         image_size=full_size(spatial) if level == "full" else None,
-        notes={"spots_under_tissue": tissue, "image_level": level},
+        notes={"spots_under_tissue": len(inside), "image_level": level},
     )
 
 
-def _positions(spatial: Path) -> tuple[Path, list[dict[str, str]]]:
+def _positions(spatial: Path) -> Table:
     """The table of positions: with a header since Space Ranger 2, without one before."""
     for name in ("tissue_positions.csv", "tissue_positions_list.csv"):
-        path = spatial / name
-        if not path.is_file():
-            continue
-        with open_text(path) as handle:
-            first = handle.readline()
-        if first.startswith("barcode"):
-            rows = read_table(path)
-        else:
-            with open_text(path) as handle:
-                fields = [line.strip().split(",") for line in handle if line.strip()]
-            if any(len(f) != len(_HEADER) for f in fields):
-                raise DataError("has lines without six columns", path=path, remedy="export it again")
-            rows = [dict(zip(_HEADER, f, strict=True)) for f in fields]
-        columns_of(rows[0], _HEADER, path)
-        return path, rows
+        for path in (spatial / name, spatial / f"{name}.gz"):
+            if path.is_file():
+                table = read_table(path, default_columns=_HEADER, error=DataError)
+                table.require(*_HEADER)
+                return table
     raise DataError(
         "holds no tissue_positions.csv",
         path=spatial,

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from stamp_deploy.errors import DataError
+from stamp_deploy.tables import read_table
 
-from .base import RawSample, Settings, columns_of, join, number, read_table
+from .base import RawSample, Settings, join
 from .tenx import find_matrix, read_matrix
 
 KEYS = ("folder", "image", "pool_um", "alignment", "pixel_size_um", "min_cells")
@@ -112,11 +113,12 @@ def _cells(root: Path) -> tuple[Path, dict[str, tuple[float, float]]]:
     for name in ("cells.csv.gz", "cells.csv"):
         path = root / name
         if path.is_file():
-            rows = read_table(path)
-            columns_of(rows[0], ("cell_id", "x_centroid", "y_centroid"), path)
-            keys = ("x_centroid", "y_centroid")
-            places = ([number(row[key], path, key) for key in keys] for row in rows)
-            return path, {row["cell_id"]: (x, y) for row, (x, y) in zip(rows, places, strict=True)}
+            cells = read_table(path, error=DataError)
+            cells.require("cell_id", "x_centroid", "y_centroid")
+            return path, {
+                row["cell_id"]: (cells.number(i, "x_centroid"), cells.number(i, "y_centroid"))
+                for i, row in enumerate(cells.rows)
+            }
     raise DataError("holds neither cells.parquet nor cells.csv.gz", path=root, remedy="copy the cells from the results")
 
 

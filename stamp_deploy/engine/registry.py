@@ -1,0 +1,55 @@
+"""Engines by name: which there are, and how one is opened."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..errors import EngineError
+from .base import BatchedEngine
+
+if TYPE_CHECKING:
+    from ..bundle import Bundle
+
+ENGINES = ("onnxruntime", "openvino", "onnxruntime-cuda", "tensorrt", "tensorrt-rtx")
+
+
+def open_engine(
+    bundle: Bundle,
+    name: str,
+    *,
+    batch: int,
+    threads: int = 0,
+    precision: str | None = None,
+    device: int = 0,
+) -> BatchedEngine:
+    """Load one engine by name, without parity; see `load_engine`."""
+    check_batch(batch)
+    if name == "onnxruntime":
+        from .onnxruntime import OnnxRuntimeEngine
+
+        return OnnxRuntimeEngine(bundle, batch=batch, threads=threads, precision=precision)
+    if name == "openvino":
+        from .openvino import OpenVinoEngine
+
+        return OpenVinoEngine(bundle, batch=batch, threads=threads, precision=precision)
+    if name == "onnxruntime-cuda":
+        from .onnxruntime import OnnxRuntimeCudaEngine
+
+        return OnnxRuntimeCudaEngine(bundle, batch=batch, threads=threads, precision=precision, device=device)
+    if name in ("tensorrt", "tensorrt-rtx"):
+        from .tensorrt import TensorRTEngine
+
+        return TensorRTEngine(bundle, name, batch=batch, precision=precision, device=device)
+    raise EngineError(f"there is no engine {name!r}", remedy=f"use auto or one of {', '.join(ENGINES)}")
+
+
+def check_batch(batch: int) -> None:
+    """Refuse a batch of less than one tile.
+
+    Raises
+    ------
+    EngineError
+        See above.
+    """
+    if batch < 1:
+        raise EngineError(f"a batch of {batch} tiles is not possible", remedy="use --batch 1 or more")

@@ -1,0 +1,98 @@
+"""The engine over the readable tiles of a slide that was prepared."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import isolation, log
+from .engine import Engine, EngineInfo
+from .errors import SlideError
+from .prepare import Prepared
+from .tiles import TileStatus
+
+Progress = Callable[[int, int], None]
+"""Called with (tiles done, tiles in all) after every batch."""
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """What the engine said of a slide's readable tiles, in the order in which they came.
+
+    Attributes
+    ----------
+    engine : EngineInfo
+        As it was when the last tile came back: its batch may have been halved on the way.
+    index : int64 [N]
+        Positions in the tile set.
+    embedding, pathways : float32 [N, D], [N, P]
+    """
+
+    engine: EngineInfo
+    index: NDArray[np.int64]
+    embedding: NDArray[np.float32]
+    pathways: NDArray[np.float32]
+
+
+def score(prepared: Prepared, engine: Engine, *, progress: Progress | None = None) -> Scores:
+    """Run the engine over the readable tiles; nothing else, so that it is free for the next slide at once.
+
+    Raises
+    ------
+    SlideError
+        More tiles are unreadable than `InferOptions.max_unreadable` allows.
+    """
+    kept: list[NDArray[np.int64]] = []
+    embeddings: list[NDArray[np.float32]] = []
+    pathways: list[NDArray[np.float32]] = []
+    total = len(prepared.tiles.coords)
+    waited = 0.0
+    seen = 0
+
+    def readable() -> Iterator[NDArray[np.uint8]]:
+        nonlocal waited, seen
+        batches = iter(prepared.source)
+        while True:
+            clock = time.perf_counter()
+            batch = next(batches, None)
+            waited += time.perf_counter() - clock
+            if batch is None:
+                return
+            seen += len(batch.index)
+            ok = batch.status == TileStatus.OK
+            if ok.any():
+                kept.append(batch.index[ok])
+                yield batch.pixels if ok.all() else batch.pixels[ok]
+            if progress is not None:
+                progress(seen, total)
+
+    clock = time.perf_counter()
+    for output in engine.stream(readable()):
+        isolation.check_stop()
+        embeddings.append(output.embedding)
+        pathways.append(output.pathways)
+    streamed = time.perf_counter() - clock
+    _check_budget(prepared, seen)
+
+    prepared.seconds.update(wait_for_tiles=waited, engine=streamed - waited, stream=streamed)
+    token = log.slide_token(prepared.slide.path)
+    log.event("scored", slide=token, tiles=prepared.source.ok, seconds=round(streamed, 3))
+    return Scores(engine.info, np.concatenate(kept), np.concatenate(embeddings), np.concatenate(pathways))
+
+
+def _check_budget(prepared: Prepared, seen: int) -> None:
+    source, total = prepared.source, len(prepared.tiles.coords)
+    unreadable = total - source.ok
+    if seen != total:
+        raise SlideError(f"only {seen} of {total} tiles came back from the reader", path=prepared.slide.path)
+    if unreadable > prepared.options.max_unreadable * total or source.ok == 0:
+        raise SlideError(
+            f"{unreadable} of {total} tissue tiles are unreadable, more than the budget of "
+            f"{prepared.options.max_unreadable:.2%}",
+            path=prepared.slide.path,
+            remedy="copy or scan the slide again; --max-unreadable raises the budget",
+        )

@@ -1,0 +1,90 @@
+"""Options that several verbs share. Their names are the fields of `InferOptions`, which are so read in one place."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..command import Decorate, option, together
+from ..config import DEFAULT_WRITERS, InferOptions
+from ..writers.formats import FORMATS
+
+PATH = click.Path(path_type=Path)
+FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+MODEL, READING, ENGINE, OUTPUT = "Model", "Reading the slide", "Engine", "Output"
+
+signature_option = option(
+    "--require-signature", type=PATH, group=MODEL, help="Public key (PEM) that must have signed the bundle."
+)
+engine_option = option(
+    "--engine", default="auto", show_default=True, group=ENGINE,
+    help="auto, onnxruntime, onnxruntime-cuda, openvino, tensorrt or tensorrt-rtx.",
+)  # fmt: skip
+json_option = option("--json", "as_json", is_flag=True, group=OUTPUT, help="Print JSON on standard output.")
+overwrite_option = option("--overwrite", is_flag=True, group=OUTPUT, help="Replace a finished result.")
+model_options = together(
+    option("--bundle", type=PATH, required=True, group=MODEL, help="The model: a bundle folder."),
+    signature_option,
+)
+
+
+def names_of(_: click.Context, __: click.Parameter, text: str) -> tuple[str, ...]:
+    """ "json, report" -> ("json", "report")."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def write_option(default: tuple[str, ...] = DEFAULT_WRITERS) -> Decorate:
+    """--write, with all formats in its help."""
+    return option(
+        "--write", "writers", metavar="FORMAT,...", default=",".join(default), show_default=True, group=OUTPUT,
+        callback=names_of, help=f"Output formats: {', '.join(FORMATS)}. See `stamp-deploy formats`.",
+    )  # fmt: skip
+
+
+def out_option(help: str) -> Decorate:
+    """-o, --out: what it names differs from verb to verb."""
+    return option("-o", "--out", type=PATH, required=True, group=OUTPUT, help=help)
+
+
+def reading_options(mpp: str, *, budgets: bool = True) -> Decorate:
+    """Options of how a slide is read; `mpp` is the help of --mpp."""
+    limits = (
+        option("--max-unreadable", default=0.01, show_default=True, group=READING,
+               help="Share of tissue tiles that may be unreadable; above it there is no result."),
+        option("--time-limit", "time_limit_s", type=float, group=READING,
+               help="Give a slide up after so many seconds of reading."),
+    )  # fmt: skip
+    return together(
+        option("--mpp", type=float, group=READING, help=mpp),
+        option("--exact", is_flag=True, group=READING, help="Decode at full scale: no reduced JPEG scales (slower)."),
+        option("--all-tiles", is_flag=True, group=READING, help="Score glass too: no tissue mask."),
+        *(limits if budgets else ()),
+    )
+
+
+def engine_options(*, sizes: bool = True) -> Decorate:
+    """Options of the engine; `sizes` are tiles a batch and threads."""
+    asked = (
+        option("--batch", default=32, show_default=True, group=ENGINE, help="Tiles handed to the engine at once."),
+        option("--threads", default=0, group=ENGINE, show_default=True,
+               help="Threads for decoding and for a CPU engine; 0 is every core."),
+    )  # fmt: skip
+    return together(
+        engine_option,
+        option("--precision", group=ENGINE, help="fp32, fp16, bf16 or int8; the engine's best by default."),
+        *(asked if sizes else ()),
+    )
+
+
+def take_infer_options(given: dict[str, Any]) -> InferOptions:
+    """Take out of what click passed the values that are fields of `InferOptions`.
+
+    Raises
+    ------
+    UsageError
+        A value lies outside its range.
+    """
+    return InferOptions(**{field.name: given.pop(field.name) for field in fields(InferOptions) if field.name in given})
