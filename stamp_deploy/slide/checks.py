@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import stat
 from pathlib import Path
 
 from ..errors import SlideError
+from ..files import refuse_special
 from .backends import Backend, Level
 
 MAX_SIDE = 2_000_000
@@ -22,12 +22,10 @@ def check_file(path: Path) -> None:
     SlideError
         The file is absent, empty, no file, not to be read, or a preview of a slide that lies elsewhere.
     """
+    refuse_special(path, SlideError)
     try:
-        kind = path.stat().st_mode
-        if stat.S_ISDIR(kind):
+        if path.is_dir():
             raise SlideError("is a folder, not a slide", path=path, remedy="name a file in it")
-        if not stat.S_ISREG(kind):
-            raise SlideError("is a pipe or device, not a file", path=path, remedy="name a file")
         with path.open("rb") as handle:
             empty = not handle.read(1)
     except FileNotFoundError:

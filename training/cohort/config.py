@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from stamp_deploy.errors import DataError, UsageError
+from stamp_deploy.files import refuse_special
 from stamp_deploy.units import MAX_MPP, MIN_MPP, believable_mpp
 
 from .readers import Settings, reader
@@ -50,6 +51,7 @@ COMMON_KEYS = (
     "mpp_overrides",
     "allow_fractions",
     "outside",
+    "genome",
 )
 """Keys that every sample may have; the reader of its format adds its own."""
 
@@ -78,6 +80,7 @@ def load_config(path: Path) -> tuple[CohortConfig, tuple[SampleConfig, ...]]:
     DataError
         No samples, an id twice, or a sample without an id that can name a folder.
     """
+    refuse_special(path, UsageError)
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:

@@ -142,7 +142,11 @@ class Worker:
 
     def _probe(self, command: dict[str, Any]) -> None:
         try:
-            facts = self._steps.probe(Path(command["slide"]), command["mpp"])
+            slide = Path(command["slide"])
+            if command["what"] == "series":
+                facts = self._steps.series(slide)
+            else:
+                facts = self._steps.probe(slide, command["mpp"])
         except Exception as error:
             error_text = _describe(error, Path(command["slide"]))
             self._send("probe-failed", key=command["key"], error=error_text)
