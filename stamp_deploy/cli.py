@@ -16,6 +16,7 @@ import click
 
 from . import __version__
 from .errors import ExitCode, StampError
+from .offline import keep_home_clean
 
 GROUP = "stamp_deploy.verbs"
 ISOLATED = ("infer", "inspect")
@@ -105,6 +106,7 @@ def main() -> None:
     """
     from .isolation import can_isolate, run_isolated
 
+    keep_home_clean()
     if _verb() not in ISOLATED or not can_isolate():
         sys.exit(run())
     try:
