@@ -26,9 +26,9 @@ FLOORS: dict[str, int] = {
             "atomic bundle config log memory processor provenance tables",
             "_tiler slide",
             "engine grid tiles tissue",
-            "assemble heads maps prepare result score",
+            "assemble heads maps prepare result result_files score timing",
             "writers",
-            "batch checks infer",
+            "api batch checks infer",
             "verbs",
             "cli",
         )
