@@ -123,7 +123,7 @@ def _facts(slide: Slide) -> dict[str, Any]:
         "levels": [asdict(level) for level in slide.levels],
         "route": asdict(slide.route),
         "mpp": {"x": found.mpp_x, "y": found.mpp_y, "source": found.source},
-        "evidence": [*found.evidence, *([f"beware: {found.conflict}"] if found.conflict else [])],
+        "evidence": [*found.evidence, *(f"beware: {note}" for note in (found.conflict, *slide.notes) if note)],
         "problem": None,
     }
 
