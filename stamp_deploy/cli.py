@@ -7,7 +7,8 @@ Only click is imported at the top, so that ``--help`` answers at once. The verbs
 from __future__ import annotations
 
 import importlib
-import signal
+import io
+import os
 import sys
 from importlib.metadata import entry_points
 
@@ -15,9 +16,11 @@ import click
 
 from . import __version__
 from .errors import ExitCode, StampError
+from .offline import keep_home_clean
 
 GROUP = "stamp_deploy.verbs"
-STOPPED = 130
+ISOLATED = ("infer", "inspect")
+"""Verbs that read a slide themselves."""
 SUMMARIES = {
     "audit": "Show or check the append-only audit log.",
     "batch": "Score folders of slides; resumes by itself.",
@@ -32,6 +35,7 @@ SUMMARIES = {
     "infer": "Score one slide: pathway maps and slide-level calls.",
     "inspect": "What a slide is, which route and level would be read, and why.",
     "models": "List the foundation models that can be adapted: licence, size, tile.",
+    "render": "Write further formats of a finished result, without scoring again.",
     "sign": "Sign a bundle with a private key.",
     "triton": "Lay a bundle out as a model repository of the Triton server.",
     "parity": "Check a bundle's engines on this machine.",
@@ -41,7 +45,7 @@ SUMMARIES = {
     "watch": "Score slides as they arrive in a folder.",
 }
 SECTIONS = {
-    "Score slides": ("infer", "batch", "watch", "inspect", "formats"),
+    "Score slides": ("infer", "batch", "watch", "render", "inspect", "formats"),
     "Trust the machine and the model": ("doctor", "verify", "sign", "parity", "build", "bench", "audit"),
     "Train and export": ("demo", "models", "cohort", "train", "train-head", "evaluate", "export", "triton"),
 }
@@ -98,34 +102,94 @@ def cli(log_level: str) -> None:
 def main() -> None:
     """Entry point: run the command line and exit with a documented code (docs/exit-codes.md).
 
-    SIGTERM stops like Ctrl-C, so that what was staged is removed.
+    A verb that reads a slide runs in a child process (isolation.py), so that a decoder's crash ends in an error that
+    names the slide. A program that calls this with threads or streams of its own gets the verb in its own process.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    from .isolation import can_isolate, run_isolated
+
+    keep_home_clean()
+    if _verb() not in ISOLATED or not can_isolate():
+        sys.exit(run())
     try:
-        code = cli.main(standalone_mode=False)
-        sys.exit(code if isinstance(code, int) else ExitCode.OK)
+        code = run_isolated(lambda: run(alone=True))
     except StampError as error:
         click.echo(f"stamp-deploy: {error}", err=True)
-        sys.exit(error.exit_code)
+        code = int(error.exit_code)
+    sys.exit(code)
+
+
+def run(*, alone: bool = False) -> int:
+    """The command in this process, its errors told in a line; returns the exit code.
+
+    Parameters
+    ----------
+    alone : bool
+        The process does nothing else: what its libraries write can be thrown away.
+    """
+    from .isolation import STOPPED, install_stop_handlers
+    from .quiet import guard_process
+
+    install_stop_handlers()
+    if alone:
+        guard_process()
+    try:
+        code = cli.main(standalone_mode=False)
+        return code if isinstance(code, int) else int(ExitCode.OK)
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else int(ExitCode.OK if stop.code is None else ExitCode.BUG)
+    except StampError as error:
+        click.echo(f"stamp-deploy: {error}", err=True)
+        return int(error.exit_code)
     except click.ClickException as error:
-        error.show()
-        sys.exit(ExitCode.USAGE)
+        told = io.StringIO()
+        error.show(file=told)
+        click.echo(_without_folders(told.getvalue()), err=True, nl=False)
+        return int(ExitCode.USAGE)
     except BrokenPipeError:
-        sys.exit(ExitCode.OK)
+        return int(ExitCode.OK)
     except ModuleNotFoundError as error:
         package = (error.name or "").split(".")[0]
         if package in ("", "stamp_deploy"):
-            raise
-        verb = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
+            return _bug(error)
+        verb = _verb()
         extra = EXTRA_OF.get(verb)
         remedy = f"pip install 'stamp-deploy[{extra}]'" if extra else "install stamp-deploy again"
         click.echo(f"stamp-deploy: `{verb}` needs the Python package {package} - {remedy}", err=True)
-        sys.exit(ExitCode.USAGE)
+        return int(ExitCode.USAGE)
     except BaseException as error:
         if not _was_stopped(error):
-            raise
+            return _bug(error)
         click.echo("stamp-deploy: stopped; nothing was left half-written", err=True)
-        sys.exit(STOPPED)
+        return STOPPED
+
+
+def _verb() -> str:
+    """The verb on the command line; "" where there is none."""
+    words = iter(sys.argv[1:])
+    for word in words:
+        if word == "--log-level":
+            next(words, None)
+        elif not word.startswith("-"):
+            return word
+    return ""
+
+
+def _bug(error: BaseException) -> int:
+    """Tell an error that nobody foresaw by where it happened; what it says may quote a slide's file."""
+    from .quiet import traceback_text
+
+    click.echo(traceback_text(error), err=True, nl=False)
+    click.echo("stamp-deploy: this is a fault of stamp-deploy: please report the lines above", err=True)
+    return int(ExitCode.BUG)
+
+
+def _without_folders(text: str) -> str:
+    """A message of click with file names in place of paths: folders can identify patients."""
+    for word in sys.argv[1:]:
+        path = word.partition("=")[2] if word.startswith("-") and "=" in word else word
+        if os.sep in path:
+            text = text.replace(path, os.path.basename(path.rstrip(os.sep)))
+    return text
 
 
 def _was_stopped(error: BaseException | None) -> bool:

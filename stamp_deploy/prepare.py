@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 import time
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from . import log
+from . import isolation, log
 from .bundle import Bundle
 from .config import InferOptions
 from .errors import SlideError, StampError
@@ -55,8 +56,12 @@ def prepare(path: Path, bundle: Bundle, options: InferOptions) -> Prepared:
         The slide cannot be read, states no mpp, is smaller than a tile, or shows no tissue.
     """
     started, clock = datetime.now(UTC), time.perf_counter()
+    limit_s = math.inf if options.time_limit_s is None else options.time_limit_s
+    deadline = time.monotonic() + limit_s
+    isolation.note(deadline=deadline if options.time_limit_s else None)
     slide = open_slide(path, mpp=options.mpp)
     try:
+        slide.deadline = deadline
         grid = make_grid(slide, target_mpp=bundle.mpp, tile_px=bundle.tile_px)
         rule = TissueRule.from_dict(bundle.tissue)
         thumbnail = slide.thumbnail(_picture_px(slide))
@@ -75,7 +80,7 @@ def prepare(path: Path, bundle: Bundle, options: InferOptions) -> Prepared:
             batch=options.batch,
             threads=options.threads,
             exact=options.exact,
-            time_limit_s=options.time_limit_s,
+            time_limit_s=None if options.time_limit_s is None else max(0.0, deadline - time.monotonic()),
             slots=max(3, AHEAD_TILES // options.batch),
         )
     except StampError as error:
@@ -86,6 +91,7 @@ def prepare(path: Path, bundle: Bundle, options: InferOptions) -> Prepared:
         raise
     # A slide of many GB takes a while to hash: beside the engine, not after it. An error is met again in `conclude`.
     threading.Thread(target=_hash_quietly, args=(slide,), name="hash", daemon=True).start()
+    isolation.note(stage="reading the slide", deadline=None)
     log.event("prepared", slide=log.slide_token(path), route=slide.route.name, tiles=len(tiles.coords))
     return Prepared(
         slide, bundle, options, tissue, tiles, source, thumbnail, started, {"open_and_tissue": opened - clock}
@@ -99,5 +105,5 @@ def _picture_px(slide: Slide) -> int:
 
 
 def _hash_quietly(slide: Slide) -> None:
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, StampError):
         slide.sha256()

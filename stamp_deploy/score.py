@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from . import log
+from . import isolation, log
 from .engine import Engine, EngineInfo
 from .errors import SlideError
 from .prepare import Prepared
@@ -72,6 +72,7 @@ def score(prepared: Prepared, engine: Engine, *, progress: Progress | None = Non
 
     clock = time.perf_counter()
     for output in engine.stream(readable()):
+        isolation.check_stop()
         embeddings.append(output.embedding)
         pathways.append(output.pathways)
     streamed = time.perf_counter() - clock

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from stamp_deploy.errors import UsageError
+from stamp_deploy.files import refuse_special
 
 
 @dataclass(frozen=True)
@@ -152,6 +153,7 @@ def load_config(path: Path) -> TrainConfig:
     UsageError
         Not TOML, or as `TrainConfig.from_dict`.
     """
+    refuse_special(path, UsageError)
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:

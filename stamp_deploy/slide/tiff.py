@@ -6,7 +6,6 @@ tifffile walks the directories, in Python: no C code of ours parses a file's str
 from __future__ import annotations
 
 import gc
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -22,8 +21,6 @@ from .backends import Level
 JPEG, RGB, YCBCR = 7, 2, 6
 DCT_SCALES = (1, 2, 4, 8)
 MAX_TILE_SIDE = 16384
-# what tifffile remarks about a damaged file is in our error; on its own it would go to standard error
-logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 
 @dataclass(frozen=True, eq=False)

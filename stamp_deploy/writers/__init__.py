@@ -16,10 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
 from ..errors import UsageError
+from ..quiet import quiet_libraries
 from .formats import FORMATS
 
 if TYPE_CHECKING:
     from ..result import Result
+
+quiet_libraries()
 
 
 class Writer(Protocol):

@@ -29,19 +29,23 @@ def make_bundle(
     heads: bool = True,
     seed: int = 0,
     golden_tiles: int = 8,
+    weights: dict[str, np.ndarray] | None = None,
+    min_fraction: float = 0.25,
 ) -> Path:
     """Write a bundle whose encoder is cell means of the normalised tile, a linear map to D=16, and another to P.
 
     With `heads` it has a binary, a three-class and a survival attention head. `tile_px` must be a multiple of 4.
+    `weights` replace the random ones: "project" float32 [48, 16] and "score" float32 [16, P].
     """
     path.mkdir(parents=True)
     (path / "heads").mkdir()
     (path / "golden").mkdir()
     rng = np.random.default_rng(seed)
-    weights = {
+    random = {
         "project": (rng.normal(size=(3 * POOL * POOL, DIM)) / 4).astype(np.float32),
         "score": (rng.normal(size=(DIM, len(pathways))) / 4).astype(np.float32),
     }
+    weights = weights or random
     _save(encoder_model(tile_px, weights, len(pathways)), path / "encoder.onnx")
     specs = []
     if heads:
@@ -83,7 +87,7 @@ def make_bundle(
         "gene_set_sha256": "0" * 64,
         "encoder": "encoder.onnx",
         "heads": specs,
-        "tissue": {"method": "saturation-otsu", "min_fraction": 0.25},
+        "tissue": {"method": "saturation-otsu", "min_fraction": min_fraction},
         "input_range": {"mpp": [mpp * 0.8, mpp * 1.25]},
         "adapter": {"kind": "none"},
         "training_data": {"name": "none: random weights"},

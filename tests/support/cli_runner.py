@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import pytest
 
 from stamp_deploy.cli import main
+from stamp_deploy.isolation import STOP_SIGNALS
 
 
 @dataclass(frozen=True)
@@ -28,14 +29,15 @@ class Runner:
 
     def __call__(self, *args: object) -> Done:
         self._capsys.readouterr()
-        before = signal.getsignal(signal.SIGTERM)
+        before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
         self._monkeypatch.setattr(sys, "argv", ["stamp-deploy", *map(str, args)])
         try:
             main()
         except SystemExit as stop:
             code = int(stop.code or 0)
         finally:
-            signal.signal(signal.SIGTERM, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
         done = self._capsys.readouterr()
         return Done(code, done.out, done.err)
 

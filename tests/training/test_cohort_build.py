@@ -117,6 +117,50 @@ def test_a_rebuild_is_the_same(tmp_path: Path) -> None:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
+def tissue_picture(path: Path) -> None:
+    """A stained square on glass, x 250 to 600 and y 200 to 600."""
+    rgb = np.full((SIDE, SIDE, 3), (243, 241, 244), np.uint8)
+    rgb[200:600, 250:600] = (190, 110, 170)
+    Image.fromarray(rgb).save(path)
+
+
+def test_places_in_microns_are_noticed_and_converted_where_the_config_says_so(tmp_path: Path) -> None:
+    tissue_picture(tmp_path / "image.png")
+    places = np.array([[x, y] for y in (260.0, 400.0, 560.0) for x in (300.0, 420.0, 560.0)])
+    pixels, microns = {"centres": places}, {"centres": places * 0.5}
+    made = build(config(tmp_path, sample(tmp_path, "px", **pixels)), tmp_path / "px")
+    np.testing.assert_array_equal(made.samples[0].expression().obsm["spatial"], places)
+    with pytest.raises(DataError, match="100% if they are microns") as caught:
+        build(config(tmp_path, sample(tmp_path, "um", **microns)), tmp_path / "refused")
+    assert 'coordinates = "um"' in caught.value.remedy
+    made = build(config(tmp_path, sample(tmp_path, "um", **microns, coordinates="um")), tmp_path / "um")
+    np.testing.assert_array_equal(made.samples[0].expression().obsm["spatial"], places)
+    assert build(config(tmp_path, sample(tmp_path, "um", **microns, coordinates="px")), tmp_path / "stated").samples
+    with pytest.raises(DataError, match="does not exist"):
+        build(config(tmp_path, sample(tmp_path, "um", coordinates="inch")), tmp_path / "inch")
+
+
+def test_places_in_microns_of_a_coarse_image_lie_outside_it(tmp_path: Path) -> None:
+    tissue_picture(tmp_path / "image.png")
+    places = np.array([[x, y] for y in (260.0, 400.0, 560.0) for x in (300.0, 420.0, 560.0)])
+    with pytest.raises(DataError, match="none if they are microns"):
+        build(config(tmp_path, sample(tmp_path, centres=places * 2, mpp=2.0), mpp=2.0), tmp_path / "out")
+
+
+def test_what_a_person_should_look_at_is_said(tmp_path: Path) -> None:
+    genes = [*(f"GRCh38_G{i}" for i in range(27)), "GRCh38_G0-1", "1-Mar", "mm10___Trp53"]
+    said: list[str] = []
+    made = build_cohort(
+        config(tmp_path, sample(tmp_path, genes=genes)), tmp_path / "out", pictures=False, log=said.append
+    )
+    names = list(made.samples[0].expression().var_names)
+    assert names == [f"G{i}" for i in range(27)]
+    warnings = [line for line in said if "warning" in line]
+    assert any("1-Mar" in w for w in warnings) and any("GENE-1" in w for w in warnings)
+    assert any("left out: 1 of mm10" in w for w in warnings)
+    assert made.samples[0].qc["genome"] == "GRCh38" and made.samples[0].qc["gene_names"]["dates"] == ["1-Mar"]
+
+
 def test_poor_spots_are_left_out(tmp_path: Path) -> None:
     counts = np.ones((9, 30), np.float32)
     counts[4, 5:] = 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,16 @@ _CONTROL = re.compile(
     re.IGNORECASE,
 )
 
+_MONTHS = "Jan Feb Mar Mär Mrz Apr May Mai Jun Jul Aug Sep Sept Oct Okt Nov Dec Dez"
+_MONTH = "|".join(_MONTHS.split() + _MONTHS.lower().split())  # never capitals: JUN-1 is a repeat of the gene JUN
+_DATE = re.compile(
+    rf"(\d{{1,2}}[-./ ]{{1,2}}({_MONTH})\.?([-./ ]\d{{2,4}})?"  # 1-Mar, 01. Mrz, 1-Mar-01
+    rf"|({_MONTH})[-./ ]\d{{1,4}}([-./ ]\d{{2,4}})?"  # Mar-01
+    r"|\d{4}-\d{2}-\d{2}( 00:00:00)?|\d{1,2}[./]\d{1,2}[./]\d{2,4}"  # 2022-03-01, 3/1/2022
+    r"|\d([.,]\d+)?[eE]\+?\d+)(-\d)?"  # 2.31E+13; -1: numbered as a repeat
+)
+_NUMBERED = re.compile(r"(.+)[-.]\d{1,2}")
+
 
 @dataclass(frozen=True)
 class GeneReport:
@@ -49,6 +59,10 @@ class GeneReport:
         Names that were summed into another of the same symbol.
     genes : int
         Symbols that are left.
+    numbered : int
+        Of the merged, those that a program had told apart by a number (GENE-1 beside GENE).
+    dates : tuple of str
+        Names that Excel turned into dates or numbers (1-Mar): dropped.
     """
 
     given: int
@@ -57,10 +71,24 @@ class GeneReport:
     unknown: int
     merged: int
     genes: int
+    numbered: int = 0
+    dates: tuple[str, ...] = ()
 
-    def to_dict(self) -> dict[str, int]:
-        """JSON values."""
-        return asdict(self)
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values; what is rare stands there where it occurs."""
+        found = {"numbered": self.numbered, "dates": list(self.dates)}
+        plain = {k: v for k, v in asdict(self).items() if k not in found}
+        return plain | {k: v for k, v in found.items() if v}
+
+    def warnings(self) -> Iterator[str]:
+        """What a person should look at."""
+        if self.dates:
+            yield (
+                f"{len(self.dates)} gene names were turned into dates or numbers by Excel (such as {self.dates[0]}): "
+                "left out; take the names from the original files, or state identifiers and a gene_table"
+            )
+        if self.numbered:
+            yield f"{self.numbered} genes numbered as repeats (such as GENE-1 beside GENE) were summed into their gene"
 
 
 def harmonise(
@@ -96,6 +124,7 @@ def harmonise(
     table = table or {}
     symbols: list[str | None] = []
     controls = translated = unknown = 0
+    dates: list[str] = []
     for i, given in enumerate(names):
         name = str(given).strip()
         identifier = str(ids[i]).strip() if ids is not None else ""
@@ -108,15 +137,20 @@ def harmonise(
             translated += symbol != name
         elif not name or is_ensembl(name):
             unknown += 1
+        elif is_date(name):
+            dates.append(name)
         else:
             symbol = name
         symbols.append(symbol)
+    numbered = _merge_numbered(symbols)
     place: dict[str, int] = {}
     for symbol in symbols:
         if symbol is not None:
             place.setdefault(symbol, len(place))
     kept = np.array([i for i, s in enumerate(symbols) if s is not None], np.int64)
-    report = GeneReport(len(names), controls, translated, unknown, len(kept) - len(place), len(place))
+    report = GeneReport(
+        len(names), controls, translated, unknown, len(kept) - len(place), len(place), numbered, tuple(dates)
+    )
     if not place:
         raise DataError(
             f"none of the {len(names)} gene names has a symbol ({unknown} unknown identifiers, {controls} controls)",
@@ -127,6 +161,26 @@ def harmonise(
     summed = sparse.csr_array(sparse.csr_array(counts).astype(np.float32) @ summing)
     summed.sort_indices()
     return summed, tuple(place), report
+
+
+def _merge_numbered(symbols: list[str | None]) -> int:
+    """Give GENE-1 and GENE.1 the symbol GENE where that is a gene too; how many there were.
+
+    AnnData and R number repeated names so; symbols of their own that end alike (NKX2-1) have no gene without the end.
+    """
+    known = {s for s in symbols if s}
+    merged = 0
+    for i, symbol in enumerate(symbols):
+        match = _NUMBERED.fullmatch(symbol or "")
+        if match and match[1] in known:
+            symbols[i] = match[1]
+            merged += 1
+    return merged
+
+
+def is_date(name: str) -> bool:
+    """Whether a gene's name has become a date or a number in Excel: 1-Mar, Sep-02, 2022-03-01, 2.31E+13."""
+    return bool(_DATE.fullmatch(name))
 
 
 def is_control(name: str) -> bool:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from stamp_deploy.slide import Slide
 
 if TYPE_CHECKING:
-    from .build import Prepared
+    from .sample import Prepared
     from .spot_tiles import CutReport
     from .store import SampleFacts
 

@@ -10,7 +10,6 @@ the parent goes, so does the worker.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import faulthandler
 import gc
 import json
@@ -21,16 +20,18 @@ import socket
 import sys
 import threading
 import time
-import traceback
 from pathlib import Path
 from typing import Any
 
 from ...errors import ExitCode, StampError
+from ...isolation import die_with_parent
 from ...memory import release_memory
+from ...offline import keep_home_clean
+from ...quiet import guard_process, place, traceback_text
+from .sign_of_life import BEAT_S
 from .steps import InferSteps, Steps
 from .tasks import Task
 
-_PR_SET_PDEATHSIG = 1
 SWITCH_INTERVAL_S = 0.001
 """How long one thread's Python may keep the engine's thread from handing over the next batch."""
 
@@ -51,6 +52,7 @@ class Worker:
     def serve(self) -> None:
         """Work until the parent hangs up; never returns."""
         threading.Thread(target=self._read_commands, name="commands", daemon=True).start()
+        threading.Thread(target=self._beat, name="beat", daemon=True).start()
         prepare = threading.Thread(target=self._prepare_loop, name="prepare", daemon=True)
         try:
             config = self._incoming.get()
@@ -68,6 +70,11 @@ class Worker:
             prepare.start()
         while True:
             self._score_next()
+
+    def _beat(self) -> None:
+        while True:
+            self._send("beat")
+            time.sleep(BEAT_S)
 
     def _score_next(self) -> None:
         task, prepared = self._prepared.get()
@@ -143,7 +150,11 @@ class Worker:
 
     def _probe(self, command: dict[str, Any]) -> None:
         try:
-            facts = self._steps.probe(Path(command["slide"]), command["mpp"])
+            slide = Path(command["slide"])
+            if command["what"] == "series":
+                facts = self._steps.series(slide)
+            else:
+                facts = self._steps.probe(slide, command["mpp"])
         except Exception as error:
             error_text = _describe(error, Path(command["slide"]))
             self._send("probe-failed", key=command["key"], error=error_text)
@@ -170,7 +181,7 @@ class Worker:
 
 
 def _describe(error: Exception, *paths: Path) -> dict[str, Any]:
-    """An error as JSON values; one that is not a StampError is a bug, and its traceback is logged.
+    """An error as JSON values; one that is not a StampError is a bug, and where it happened is logged.
 
     Folders can name patients and libraries put paths into their messages, so those of ``paths`` are taken out.
     """
@@ -181,10 +192,10 @@ def _describe(error: Exception, *paths: Path) -> dict[str, Any]:
             "remedy": _without_folders(error.remedy, paths),
             "exit_code": int(error.exit_code),
         }
-    print(_without_folders("".join(traceback.format_exception(error)), paths), file=sys.stderr, flush=True)
+    print(traceback_text(error), file=sys.stderr, flush=True)
     return {
         "type": type(error).__name__,
-        "cause": _without_folders(f"{type(error).__name__}: {error}", paths),
+        "cause": place(error),
         "remedy": "",
         "exit_code": int(ExitCode.BUG),
     }
@@ -213,22 +224,16 @@ def _memory() -> dict[str, int]:
     return {"rss": resident, "rss_peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
 
 
-def _die_with_parent(parent: int) -> None:
-    """Have the kernel kill this process when its parent dies (Linux), also while a decoder hangs."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
-        os._exit(3)
-
-
 def main(steps: Steps | None = None) -> None:
     """Entry point: ``python -m stamp_deploy.batch.workers.worker FD PARENT``."""
-    faulthandler.enable()
+    guard_process()
+    keep_home_clean()  # Ray starts workers without our parent's environment
+    faulthandler.enable(sys.stderr)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     # Schedulers send SIGTERM to every process of a step. The parent decides: it hangs up, or kills.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    _die_with_parent(int(sys.argv[2]))
+    die_with_parent(int(sys.argv[2]))
     Worker(socket.socket(fileno=int(sys.argv[1])), steps or InferSteps()).serve()
 
 

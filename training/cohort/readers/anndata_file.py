@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from scipy import sparse
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 _ID_COLUMNS = ("gene_ids", "ensembl_id", "gene_id")
 _SYMBOL_COLUMNS = ("gene_symbols", "gene_symbol", "symbol", "gene_name", "feature_name")
 """Read where the file's own names are Ensembl identifiers and the config names no column."""
-KEYS = ("counts", "image", "layer", "gene_column")
+KEYS = ("counts", "image", "layer", "gene_column", "coordinates")
+_UNITS: dict[str, Literal["px", "um", ""]] = {"": "", "px": "px", "um": "um"}
 
 
 def read(settings: Settings) -> RawSample:
@@ -54,6 +55,9 @@ def from_anndata(data: AnnData, path: Path, settings: Settings, image: Path, **f
     centres = np.asarray(data.obsm["spatial"], np.float64)
     if centres.ndim != 2 or centres.shape[1] != 2 or not np.isfinite(centres).all():
         raise DataError(f"obsm['spatial'] of shape {centres.shape} is not [{data.n_obs}, 2] without gaps", path=path)
+    unit = settings.text("coordinates")
+    if unit not in _UNITS:
+        raise DataError(f"coordinates = {unit!r} does not exist", remedy='use "px" (pixels of the image) or "um"')
     layer = settings.text("layer")
     if layer and layer not in data.layers:
         raise DataError(f"has no layer {layer}", path=path, remedy="layers: " + (", ".join(data.layers) or "none"))
@@ -77,5 +81,6 @@ def from_anndata(data: AnnData, path: Path, settings: Settings, image: Path, **f
         barcodes=tuple(map(str, data.obs_names)),
         centres=centres,
         image=image,
+        unit=_UNITS[unit],
         **facts,
     )

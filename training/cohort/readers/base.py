@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +45,8 @@ class RawSample:
         Width and height that the image must have, where the files tell; 1 % off is accepted.
     pooled_um : float
         Side of the squares that cells or bins were pooled into; 0 where spots are the platform's own.
+    unit : str
+        Of `centres`, "px" or "um" (microns); empty where nothing states it.
     notes : dict
         Numbers for cohort.json.
     """
@@ -62,6 +64,7 @@ class RawSample:
     patient_id: str = ""
     image_size: tuple[float, float] | None = None
     pooled_um: float = 0.0
+    unit: Literal["px", "um", ""] = "px"
     notes: dict[str, Any] = field(default_factory=dict)
 
 
