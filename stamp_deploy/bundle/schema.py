@@ -138,8 +138,7 @@ def validate(document: dict[str, Any]) -> dict[str, Any]:
     if document["precision"] not in PRECISIONS:
         fail(f"precision {document['precision'][:60]!r} is unknown")
     whole(document["tile_px"], "tile_px", 1, MAX_TILE_PX)
-    if not MIN_MPP <= document["mpp"] <= MAX_MPP:
-        fail(f"mpp must be {MIN_MPP:g} to {MAX_MPP:g} um/px")
+    number(document["mpp"], "mpp", MIN_MPP, MAX_MPP)
     triple(document["mean"], "mean", 0.0, 1.0)
     triple(document["std"], "std", 0.0, 1.0)
     if any(value <= 1e-4 for value in document["std"]):
