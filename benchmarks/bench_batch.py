@@ -31,6 +31,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
+from result_files import RESULTS, keep  # noqa: E402
 from support.bundle_factory import make_bundle  # noqa: E402
 from support.result_factory import make_result  # noqa: E402
 
@@ -47,7 +48,6 @@ from stamp_deploy.prepare import prepare  # noqa: E402
 
 DATA = Path(os.environ.get("STAMP_TEST_DATA", ROOT.parent / "shared" / "data"))
 DEVICE = (sys.executable, str(Path(__file__).with_name("device_worker.py")))
-RESULTS = ROOT / "benchmarks" / "results"
 WRITERS = ("json", "hdf5", "parquet")
 
 
@@ -371,14 +371,15 @@ def markdown(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def only_heat_maps(results: Path, table: Path) -> None:
+def only_heat_maps() -> None:
     """Measure the heat maps and put them into the results of an earlier run."""
-    found = json.loads(results.read_text())
+    found = json.loads((RESULTS / "batch.json").read_text())
     with tempfile.TemporaryDirectory(prefix="stamp-bench-batch-") as name:
         found["parts"]["heat_maps"] = {**heat_maps(Path(name), 5), "apart": True}
     found["heat_maps_50_cpu_s"] = found["parts"]["heat_maps"]["cpu_s"]
-    results.write_text(json.dumps(found, indent=2) + "\n")
-    table.write_text(markdown(found))
+    # Not by `keep`: the other figures are still those of the run that wrote them.
+    (RESULTS / "batch.json").write_text(json.dumps(found, indent=2) + "\n")
+    (RESULTS / "batch.md").write_text(markdown(found))
     print(json.dumps(found["parts"]["heat_maps"], indent=2))
 
 
@@ -392,7 +393,7 @@ def main() -> None:
     parser.add_argument("--only", choices=["heat-maps"], help="measure this part and put it into the results")
     chosen = parser.parse_args()
     if chosen.only:
-        only_heat_maps(chosen.json or RESULTS / "batch.json", chosen.markdown or RESULTS / "batch.md")
+        only_heat_maps()
         return
     parts: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="stamp-bench-batch-") as name:
@@ -413,12 +414,12 @@ def main() -> None:
         "machine": "{processor}, {cores} cores".format_map(machine()),
         "parts": parts,
     }
-    target = chosen.json or (None if chosen.quick else RESULTS / "batch.json")
-    table = chosen.markdown or (None if chosen.quick else RESULTS / "batch.md")
-    if target is not None:
-        target.write_text(json.dumps(found, indent=2) + "\n")
-    if table is not None:
-        table.write_text(markdown(found))
+    if chosen.json is not None:
+        chosen.json.write_text(json.dumps(found, indent=2) + "\n")
+    if chosen.markdown is not None:
+        chosen.markdown.write_text(markdown(found))
+    if not chosen.quick:
+        keep("batch", found, markdown(found))
     print(json.dumps({key: value for key, value in found.items() if key != "parts"}, indent=2))
 
 
