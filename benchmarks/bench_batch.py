@@ -29,6 +29,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
+from result_files import keep  # noqa: E402
 from support.bundle_factory import make_bundle  # noqa: E402
 from support.result_factory import make_result  # noqa: E402
 
@@ -341,13 +342,12 @@ def main() -> None:
         "machine": "{processor}, {cores} cores".format_map(machine()),
         "parts": parts,
     }
-    results = ROOT / "benchmarks" / "results"
-    target = chosen.json or (None if chosen.quick else results / "batch.json")
-    table = chosen.markdown or (None if chosen.quick else results / "batch.md")
-    if target is not None:
-        target.write_text(json.dumps(found, indent=2) + "\n")
-    if table is not None:
-        table.write_text(markdown(found))
+    if chosen.json is not None:
+        chosen.json.write_text(json.dumps(found, indent=2) + "\n")
+    if chosen.markdown is not None:
+        chosen.markdown.write_text(markdown(found))
+    if not chosen.quick:
+        keep("batch", found, markdown(found))
     print(json.dumps({key: value for key, value in found.items() if key != "parts"}, indent=2))
 
 

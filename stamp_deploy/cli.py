@@ -35,6 +35,7 @@ SUMMARIES = {
     "infer": "Score one slide: pathway maps and slide-level calls.",
     "inspect": "What a slide is, which route and level would be read, and why.",
     "models": "List the foundation models that can be adapted: licence, size, tile.",
+    "render": "Write further formats of a finished result, without scoring again.",
     "sign": "Sign a bundle with a private key.",
     "triton": "Lay a bundle out as a model repository of the Triton server.",
     "parity": "Check a bundle's engines on this machine.",
@@ -44,7 +45,7 @@ SUMMARIES = {
     "watch": "Score slides as they arrive in a folder.",
 }
 SECTIONS = {
-    "Score slides": ("infer", "batch", "watch", "inspect", "formats"),
+    "Score slides": ("infer", "batch", "watch", "render", "inspect", "formats"),
     "Trust the machine and the model": ("doctor", "verify", "sign", "parity", "build", "bench", "audit"),
     "Train and export": ("demo", "models", "cohort", "train", "train-head", "evaluate", "export", "triton"),
 }

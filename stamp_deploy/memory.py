@@ -6,6 +6,8 @@ import contextlib
 import ctypes
 import math
 import mmap
+import os
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +17,19 @@ def release_memory() -> None:
     """Return what the C library keeps of freed memory; does nothing where it cannot (glibc can)."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def free_bytes() -> int:
+    """Memory that can be taken without swapping: the machine's, or the container's where that is less."""
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    with contextlib.suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    with contextlib.suppress(OSError, ValueError):
+        group = Path("/sys/fs/cgroup")
+        most, used = ((group / name).read_text().strip() for name in ("memory.max", "memory.current"))
+        free = min(free, int(most) - int(used))
+    return max(free, 0)
 
 
 def fresh_pages(shape: tuple[int, ...]) -> NDArray[np.uint8]:

@@ -105,5 +105,5 @@ def _picture_px(slide: Slide) -> int:
 
 
 def _hash_quietly(slide: Slide) -> None:
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, StampError):
         slide.sha256()

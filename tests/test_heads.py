@@ -45,7 +45,10 @@ def mean_head(path: Path, weights: np.ndarray, *, dim: int = DIM) -> None:
 
 
 def bundle_of(folder: Path, *specs: HeadSpec) -> SimpleNamespace:
-    return SimpleNamespace(path=folder, heads=specs, head_path=lambda spec: folder / spec.file)
+    def read_head(spec: HeadSpec) -> SimpleNamespace:
+        return SimpleNamespace(path=folder / spec.file, graph=(folder / spec.file).read_bytes(), data={})
+
+    return SimpleNamespace(path=folder, heads=specs, read_head=read_head)
 
 
 def spec_of(**changes: object) -> HeadSpec:

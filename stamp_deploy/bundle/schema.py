@@ -12,6 +12,7 @@ import re
 from typing import Any, NoReturn
 
 from ..errors import BundleError
+from ..units import MAX_MPP, MIN_MPP, believable_mpp
 
 SCHEMA_VERSION = 1
 MAX_JSON_BYTES = 16 * 2**20
@@ -98,8 +99,8 @@ def validate(document: dict[str, Any]) -> dict[str, Any]:
         _fail(f"precision {document['precision']!r} is unknown")
     if not 1 <= document["tile_px"] <= MAX_TILE_PX:
         _fail(f"tile_px must be 1 to {MAX_TILE_PX}")
-    if not 0.01 <= _number(document["mpp"], "mpp") <= 100:
-        _fail("mpp must be 0.01 to 100 um/px")
+    if not believable_mpp(_number(document["mpp"], "mpp")):
+        _fail(f"mpp must be {MIN_MPP:g} to {MAX_MPP:g} um/px")
     _triple(document["mean"], "mean")
     if any(value <= 0 for value in _triple(document["std"], "std")):
         _fail("'std' must be positive")

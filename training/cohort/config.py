@@ -10,6 +10,7 @@ from typing import Any
 
 from stamp_deploy.errors import DataError, UsageError
 from stamp_deploy.files import refuse_special
+from stamp_deploy.units import MAX_MPP, MIN_MPP, believable_mpp
 
 from .readers import Settings, reader
 from .store import SampleFacts
@@ -31,8 +32,9 @@ class CohortConfig:
         """Refuse values out of range."""
         if not 8 <= self.tile_px <= 4096:
             raise UsageError(f"tile_px = {self.tile_px} is not possible", path=path, remedy="use 8 to 4096")
-        if not 0.05 <= self.mpp <= 20:
-            raise UsageError(f"mpp = {self.mpp:g} is not possible", path=path, remedy="use 0.05 to 20 um per pixel")
+        if not believable_mpp(self.mpp):
+            remedy = f"use {MIN_MPP:g} to {MAX_MPP:g} um per pixel"
+            raise UsageError(f"mpp = {self.mpp:g} is not possible", path=path, remedy=remedy)
         if self.min_genes < 0:
             raise UsageError(f"min_genes = {self.min_genes} is not possible", path=path)
         if self.keep_genes not in ("all", "measured"):

@@ -120,7 +120,7 @@ class InferSteps:
 
         result = conclude(*scored)
         clock = time.perf_counter()
-        write(result, task.out, self.options)
+        result = write(result, task.out, self.options)
         return {
             "tiles": result.tiles.to_dict(),
             "timing": {**result.timing, "write": time.perf_counter() - clock},
