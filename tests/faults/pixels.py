@@ -50,7 +50,7 @@ def routes_agree(slide: Path) -> str:
 
 
 def others_unchanged(slide: Path, sound: Path, spoilt: Iterable[tuple[int, int, int, int]]) -> str:
-    """Whether tiles away from the spoilt rectangles (x, y, w, h) are as in the sound slide, with 1 thread and with 2."""
+    """Whether tiles away from the spoilt rectangles (x, y, w, h) are as in the sound slide, with 1 and 2 threads."""
     _, one = read_tiles(slide, threads=1)
     _, two = read_tiles(slide, threads=2)
     _, want = read_tiles(sound)

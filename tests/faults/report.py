@@ -19,8 +19,8 @@ def write_report(tried: Sequence[Tried], path: Path | None, *, seed: int, minute
     lines = [
         "# Hostile inputs and blows",
         "",
-        f"{len(tried)} attempts in {minutes:.0f} minutes, seed {seed}. Written by `make faults`; what the words mean, and",
-        "the rules that each attempt is held against, stand in [docs/security.md](../../docs/security.md#faults).",
+        f"{len(tried)} attempts in {minutes:.0f} minutes, seed {seed}. Written by `make faults`; what the words mean,",
+        "and the rules that each attempt is held against, stand in [docs/security.md](../../docs/security.md#faults).",
         "",
         "| kind | attempts | " + " | ".join(COLUMNS) + " | slowest, s | most memory, MB |",
         "|---" * (len(COLUMNS) + 4) + "|",

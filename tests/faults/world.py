@@ -1,4 +1,4 @@
-"""What attempts start from: sound slides, a sound bundle, a finished batch; all carry a patient's name where files can."""
+"""What attempts start from: sound slides, bundle and batch; they carry a patient's name wherever a file can."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hostile bundles: the attacks of tests/bundle/attacks, values of bundle.json, bytes of its files under fitting hashes."""
+"""Hostile bundles: the attacks of tests/bundle/attacks, values of bundle.json, spoilt files under fitting hashes."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from hostile import ATTACKS, reseal
 
 SHARE = 0.15
 VALUES: tuple[Any, ...] = (
-    None, True, 0, -1, 1, 2**31, 2**63, 2**64, 10**400, -(10**400), 0.0, -0.0, 1e-320, 1e308, float("nan"), float("inf"),
-    "", " ", "0", "nan", "../x", "/etc/passwd", "a\0b", "\ud800", "\x1b[31mred", "\n", "a" * 100_000, "\U0001f600" * 200,
-    [], [[]], {}, [None], {"": ""}, [0] * 100_000, PLANTED,
-)  # fmt: skip
+    *(None, True, 0, -1, 1, 2**31, 2**63, 2**64, 10**400, -(10**400), 0.0, -0.0, 1e-320, 1e308),
+    *(float("nan"), float("inf"), "", " ", "0", "nan", "../x", "/etc/passwd", "a\0b", "\ud800", "\x1b[31mred", "\n"),
+    *("a" * 100_000, "\U0001f600" * 200, [], [[]], {}, [None], {"": ""}, [0] * 100_000, PLANTED),
+)
 
 
 def _places(value: Any, way: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:

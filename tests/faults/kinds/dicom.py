@@ -33,10 +33,10 @@ TEXTS = (
     "1.2.840.10008.1.2.4.90",
 )
 SYNTAXES = (
-    "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.50",
-    "1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70", "1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.90",
-    "1.2.840.10008.1.2.4.91", "1.2.840.10008.1.2.4.201", "1.2.840.10008.1.2.5", "9.9.9",
-)  # fmt: skip
+    *(f"1.2.840.10008.1.2{rest}" for rest in ("", ".1", ".2", ".1.99", ".5")),
+    *(f"1.2.840.10008.1.2.4.{number}" for number in (50, 57, 70, 80, 90, 91, 201)),
+    "9.9.9",
+)
 OF_THE_PICTURE = (
     "Rows", "Columns", "TotalPixelMatrixColumns", "TotalPixelMatrixRows", "NumberOfFrames", "SamplesPerPixel",
     "BitsAllocated", "BitsStored", "PlanarConfiguration", "NumberOfOpticalPaths", "TotalPixelMatrixFocalPlanes",
@@ -69,10 +69,10 @@ def _syntax(image: FileDataset, choose: random.Random) -> None:
 
 def _patient(image: FileDataset, choose: random.Random) -> None:
     """Dates, numbers and identifiers of the patient that are none: readers quote them in their errors."""
-    for keyword, kind in (("PatientBirthDate", "DA"), ("PatientAge", "AS"), ("PatientWeight", "DS"), ("StudyDate", "DA"),
-                          ("StudyTime", "TM"), ("SeriesInstanceUID", "UI"), ("ImagedVolumeWidth", "FL")):  # fmt: skip
-        if choose.random() < 0.5 and kind != "FL":
+    for keyword in ("PatientBirthDate", "PatientAge", "PatientWeight", "StudyDate", "StudyTime", "SeriesInstanceUID"):
+        if choose.random() < 0.5:
             tag = pydicom.datadict.tag_for_keyword(keyword)
+            kind = pydicom.datadict.dictionary_VR(keyword)
             image[tag] = DataElement(tag, kind, PLANTED, validation_mode=0)
 
 
@@ -121,7 +121,7 @@ def _spoil(data: bytes, choose: random.Random) -> bytes:
 
 
 def _nested(data: bytes, choose: random.Random) -> bytes:
-    """Sequences of undefined length in each other, in place of the functional groups; written by hand: pydicom cannot."""
+    """Sequences of undefined length in each other, in place of the functional groups; pydicom cannot write them."""
     tag = b"\x00\x52\x29\x92SQ\0\0"
     at = data.index(tag)
     after = at + 12 + int.from_bytes(data[at + 8 : at + 12], "little")

@@ -1,4 +1,4 @@
-"""Hostile file names: bytes that are no text, control characters, what libraries take for options, lengths at the limit."""
+"""Hostile file names: bytes that are no text, control characters, what looks like an option, lengths at the limit."""
 
 from __future__ import annotations
 
@@ -12,15 +12,32 @@ from ..world import WARD, World, infer
 SHARE = 0.1
 NAMES: dict[str, tuple[bytes, ...]] = {
     "not UTF-8": (b"M\xfcller.svs", b"\xff\xfe.svs", b"a\xc3.svs", b"\xed\xa0\x80.svs", b"caf\xe9 \xb5m.svs"),
-    "control characters": (b"a\nb.svs", b"a\rb.svs", b"a\tb.svs", b"\x1b[31mred\x1b[0m.svs", b"\x07.svs", b"a\x7fb.svs",
-                           b"\x1b]0;title\x07.svs", "a\u2028b.svs".encode(), "a\u202egnp.svs".encode(), "\x9b31m.svs".encode()),
-    "long": (b"x" * 251 + b".svs", "\u75c5".encode() * 80 + b".svs", "\U0001f52c".encode() * 62 + b".svs", b"x" * 200 + b".svs"),
-    "like an option": (b"-o.svs", b"--mpp.svs", b"slide[level=3].svs", b"slide[fail=true].svs", b"%s%n.svs", b"{0}.svs", b"$HOME.svs",
-                       b"a:b.svs", b"slide.svs[0]", b"*.svs", b"?.svs", b"@file.svs", b"file:a.svs"),
-    "spaces and dots": (b" .svs", b"a .svs", b".hidden.svs", b"..svs", b"a..svs", b"CON.svs", b"a'b\".svs", b"a;b&c|d.svs", b"a\\b.svs",
-                        b"<b>.svs", b"&amp;.svs", "e\u0301.svs".encode(), "\ufeffa.svs".encode()),
+    "control characters": (
+        *(b"a\nb.svs", b"a\rb.svs", b"a\tb.svs", b"\x1b[31mred\x1b[0m.svs", b"\x07.svs", b"a\x7fb.svs"),
+        *(b"\x1b]0;title\x07.svs", "a\u2028b.svs".encode(), "a\u202egnp.svs".encode(), "\x9b31m.svs".encode()),
+    ),
+    "long": (
+        *(b"x" * 251 + b".svs", b"x" * 200 + b".svs"),
+        *("\u75c5".encode() * 80 + b".svs", "\U0001f52c".encode() * 62 + b".svs"),
+    ),
+    "like an option": (
+        *(
+            b"-o.svs",
+            b"--mpp.svs",
+            b"slide[level=3].svs",
+            b"slide[fail=true].svs",
+            b"%s%n.svs",
+            b"{0}.svs",
+            b"$HOME.svs",
+        ),
+        *(b"a:b.svs", b"slide.svs[0]", b"*.svs", b"?.svs", b"@file.svs", b"file:a.svs"),
+    ),
+    "spaces and dots": (
+        *(b" .svs", b"a .svs", b".hidden.svs", b"..svs", b"a..svs", b"CON.svs", b"a'b\".svs", b"a;b&c|d.svs"),
+        *(b"a\\b.svs", b"<b>.svs", b"&amp;.svs", "e\u0301.svs".encode(), "\ufeffa.svs".encode()),
+    ),
     "no ending": (b"slide", b"slide.", b"slide.SVS", b"slide.svs.svs", b"slide.txt", b"slide.dcm", b"slide.png"),
-}  # fmt: skip
+}
 
 
 def make(choose: random.Random, folder: Path, world: World) -> Attempt:
