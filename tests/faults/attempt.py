@@ -98,7 +98,7 @@ def ask(question: Callable[[], str], folder: Path) -> str:
     """What `question` answers, asked in a fork; "" is well."""
 
     def work() -> int:
-        print(question(), end="", flush=True)
+        os.write(1, question().encode())
         return 0
 
     ran = run_forked(work, folder, RIGHT_S, None)
