@@ -111,7 +111,7 @@ def make(choose: random.Random, folder: Path, world: World) -> Attempt:
     return Attempt(
         what,
         options(world, source, out),
-        codes=frozenset({0, 2, 3, 6, 75}),  # 3: a slide whose folder holds strange files is left alone, with a reason
+        codes=frozenset({0, 2, 3, 4, 6, 75}),  # 3, 4: a slide whose folder holds strange files is left alone
         one_line=False,
         right=lambda: all_whole(out, 2),
     )
