@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from .bundle import Bundle
 from .engine.base import EngineInfo
 from .heads import HeadCall
+from .names import shown_name
 from .prepare import Prepared
 from .provenance import software
 from .result import BundleFacts, Result, SlideFacts, TileCounts
@@ -93,7 +94,7 @@ def assemble(
 def slide_facts(slide: Slide) -> SlideFacts:
     """The facts of an open slide, its streamed SHA-256 included."""
     return SlideFacts(
-        name=slide.path.name,
+        name=shown_name(slide.path),
         sha256=slide.sha256(),
         size_bytes=slide.size_bytes,
         vendor=slide.vendor,

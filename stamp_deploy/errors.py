@@ -10,6 +10,8 @@ from __future__ import annotations
 from enum import IntEnum
 from pathlib import Path
 
+from .names import printable, shown_name
+
 
 class ExitCode(IntEnum):
     """Exit codes of the ``stamp-deploy`` command (documented in docs/exit-codes.md)."""
@@ -40,10 +42,10 @@ class StampError(Exception):
     exit_code: ExitCode = ExitCode.BUG
 
     def __init__(self, cause: str, *, remedy: str = "", path: str | Path | None = None) -> None:
-        self.cause = " ".join(cause.split())
-        self.remedy = " ".join(remedy.split())
+        self.cause = printable(" ".join(cause.split()))
+        self.remedy = printable(" ".join(remedy.split()))
         self.path = Path(path) if path is not None else None
-        head = f"{self.path.name}: " if self.path is not None else ""
+        head = f"{shown_name(self.path)}: " if self.path is not None else ""
         tail = f" - {self.remedy}" if self.remedy else ""
         super().__init__(f"{head}{self.cause}{tail}")
 

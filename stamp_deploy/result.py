@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from .engine.base import EngineInfo
 from .grid import Grid
 from .heads import HeadCall
+from .names import shown_name
 from .provenance import RESEARCH_USE
 
 SCHEMA = "stamp-deploy/result"
@@ -231,5 +232,5 @@ def _plain(value: object) -> object:
     if isinstance(value, np.ndarray):
         return value.tolist()
     if isinstance(value, Path):
-        return value.name
+        return shown_name(value)
     raise TypeError(f"{type(value).__name__} has no JSON form")

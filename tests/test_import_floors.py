@@ -22,7 +22,7 @@ FLOORS: dict[str, int] = {
     name: floor
     for floor, names in enumerate(
         (
-            "command errors files hashing isolation offline progress quiet units user_cache",
+            "command errors files hashing isolation names offline progress quiet units user_cache",
             "atomic bundle config log memory processor provenance tables",
             "_tiler slide",
             "components engine faint grid ink tiles tissue",

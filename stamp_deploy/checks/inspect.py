@@ -9,6 +9,7 @@ from typing import Any
 from ..config import check_stated_mpp
 from ..errors import MppError, StampError
 from ..grid import make_grid, select_tiles
+from ..names import shown_name
 from ..slide import Slide, open_slide
 from ..tiles import open_tiles
 from ..tissue import TissueRule, find_tissue
@@ -114,7 +115,7 @@ def describe(path: Path, *, mpp: float | None, target_mpp: float, tile_px: int) 
 def _facts(slide: Slide) -> dict[str, Any]:
     found = slide.mpp
     return {
-        "slide": slide.path.name,
+        "slide": shown_name(slide.path),
         "format": slide.vendor,
         "size_bytes": slide.size_bytes,
         "width": slide.width,
