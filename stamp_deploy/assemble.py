@@ -116,6 +116,7 @@ def slide_facts(slide: Slide) -> SlideFacts:
         route=slide.route.name,
         route_reason=slide.route.reason,
         properties=dict(slide.properties),
+        bounds=slide.bounds or (),
     )
 
 

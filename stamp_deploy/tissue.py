@@ -2,8 +2,8 @@
 
 Glass has no colour, stained tissue has: the HSV saturation of a slightly blurred thumbnail is split by Otsu's method
 (Otsu 1979), with a floor under which nothing is tissue, so that bare glass gives an empty mask, and a ceiling above
-which everything is, so that a slide that is tissue from edge to edge is not cut in two. Sections stained far more faintly than the rest are found by their own contrast
-(faint.py). Glass that is tinted by the lamp is made grey first, marker ink is left out (ink.py). Written for H&E.
+which everything is, so that a slide that is tissue from edge to edge is not cut in two. Faint sections are found by
+their own contrast (faint.py), marker ink is left out (ink.py). Glass that the lamp tints is made grey first. For H&E.
 """
 
 from __future__ import annotations
