@@ -89,6 +89,7 @@ def test_a_pathway_that_became_constant_fails():
     flat.pathways[:, 1] = 0.5
     found = report(outputs(), flat, "int8")
     assert not found and found.spearman["B"] is None and found.metrics["spearman_min"] is None
+    assert {"spearman_min is not a number", "pearson_min is not a number"} <= set(found.failures)
 
 
 def test_heads_are_judged():
@@ -245,3 +246,6 @@ class TestFewTiles:
         assert judged(good) and judged(good).tiles == 20
         found = judged(bad)
         assert not found and found.metrics["spearman_min"] < 0.9
+        for spoilt, gate in ((good.pathways[40:] + 0.5, "bias_max"), (good.pathways[40:] * 1.2, "slope_max")):
+            late = Outputs(good.embedding, np.concatenate([good.pathways[:40], spoilt]))
+            assert any(failure.startswith(gate) for failure in judged(late).failures)
