@@ -102,6 +102,16 @@ def test_heads_are_judged():
         report(a, outputs())
 
 
+def test_log_hazards_are_judged_by_their_size():
+    """A log hazard has no unit and no bounds; probabilities have 1."""
+    a = outputs(heads={"os": np.float32([4.0])})
+    found = report(a, outputs(heads={"os": np.float32([4.08])}), "bf16")
+    assert found and found.metrics["head_max_abs"] == pytest.approx(0.02, abs=1e-6)
+    assert not report(a, outputs(heads={"os": np.float32([4.16])}), "bf16")
+    small = outputs(heads={"os": np.float32([0.4])})
+    assert not report(small, outputs(heads={"os": np.float32([0.44])}), "bf16")
+
+
 def test_shapes_must_agree():
     with pytest.raises(ParityError, match="embeddings are"):
         report(outputs(), outputs(tiles=49))
