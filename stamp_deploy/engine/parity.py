@@ -388,7 +388,7 @@ def _scaled_max_abs(reference: Float, candidate: Float) -> float:
 def _head_difference(a: Mapping[str, NDArray[np.float32]], b: Mapping[str, NDArray[np.float32]]) -> float | None:
     if not a:
         return None
-    return _number(max(_scaled_max_abs(np.float64(a[name]), np.float64(b[name])) for name in a))
+    return _number(max(_scaled_max_abs(np.asarray(a[name], np.float64), np.asarray(b[name], np.float64)) for name in a))
 
 
 def _ranks(values: Float) -> Float:
