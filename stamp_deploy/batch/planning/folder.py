@@ -54,7 +54,7 @@ class Skipped:
         for reason, kinds in sorted(self.counts.items()):
             number = sum(kinds.values())
             listed = ", ".join(f"{suffix} {count}" for suffix, count in sorted(kinds.items()))
-            yield FindingKind.SKIPPED, "", f"{number} file{'s' * (number > 1)} {reason} ({listed})"
+            yield FindingKind.SKIPPED, "", f"{number} left out, {reason} ({listed})"
         for name, detail in self.folders:
             yield FindingKind.SKIPPED, name, detail
 
@@ -77,7 +77,7 @@ def find_slides(
             suffix = path.suffix.lower()
             if suffix in DICOM_EXTENSIONS or (_may_be_dicom(name) and is_dicom(path)):
                 if name.upper() == "DICOMDIR":
-                    skipped.add("that list a DICOM medium", "others")
+                    skipped.add("listing a DICOM medium", "others")
                 else:
                     dicom.append(path)
             elif suffix in EXTENSIONS:
@@ -109,7 +109,7 @@ def _folders(folder: Path, skip: Path | None, skipped: Skipped) -> Iterator[tupl
             is_folder = _is_folder(entry)
             if entry.name.startswith("."):
                 if not is_folder and Path(entry.name).suffix.lower() in EXTENSIONS:
-                    skipped.add("that are hidden", Path(entry.name).suffix.lower())
+                    skipped.add("hidden", Path(entry.name).suffix.lower())
             elif not is_folder:
                 files.append(entry.name)
             elif entry.name not in slides:  # else it holds the pixels of an MRXS slide
@@ -142,7 +142,7 @@ def _why_skipped(suffix: str) -> str:
     if suffix in _UNREAD:
         return "of a format that is not read"
     if suffix in _ARCHIVES:
-        return "that are packed: unpack them"
+        return "packed: unpack them"
     if suffix in _PICTURES:
-        return "that are pictures: name one itself if it is a slide"
-    return "that have no slide's name"
+        return "pictures: name one itself if it is a slide"
+    return "without a slide's name"
