@@ -52,7 +52,11 @@ COMPARED: dict[str, tuple[Ratio, ...]] = {
         _spread("resampled_fraction"),
         _spread("glass_fraction", higher_is_better=False),
     ),
-    "batch": (_spread("e2e_over_slowest_stage", higher_is_better=False), Ratio("rss_growth_fraction", False, "", 1.0)),
+    "batch": (
+        _spread("e2e_over_slowest_stage", higher_is_better=False),
+        Ratio("rss_growth_fraction", False, "", 1.0),
+        Ratio("parts.heat_maps.ratio", tolerance=0.2),
+    ),
     "engine": (
         Ratio("auto_vs_torch_fp32"),
         Ratio("ort_fp32_vs_torch_fp32"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 import stat
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,14 +19,17 @@ from .. import isolation
 from ..atomic import DONE_MARKER, write_json_atomic
 from ..errors import BundleError
 from ..hashing import sha256_file
-from .contents import REMEDY, OnnxBytes, check_listed, read_listed, read_onnx
+from .contents import OnnxBytes, check_listed, read_listed, read_onnx
 from .onnx_scan import Dim, OnnxFacts
+from .rules import REMEDY
 from .schema import SCHEMA_VERSION, parse_json, validate
 from .signature import SIGNATURE_FILE, check_signature
 
 BUNDLE_FILE = "bundle.json"
 ENCODER_FILE = "encoder.onnx"
 GOLDEN_DIR = "golden"
+RUN_FILE = "run.json"
+"""What a training run holds, and a bundle does not."""
 _UNLISTED = frozenset({BUNDLE_FILE, SIGNATURE_FILE, DONE_MARKER})
 
 
@@ -198,6 +202,12 @@ def _read_manifest(folder: Path) -> bytes:
     from .schema import MAX_JSON_BYTES
 
     path = folder / BUNDLE_FILE
+    if not path.exists() and (folder / RUN_FILE).is_file():
+        raise BundleError(
+            "this is a training run and holds no bundle.json yet",
+            path=folder,
+            remedy=f"export it first: stamp-deploy export {shlex.quote(folder.name or 'RUN')} -o BUNDLE",
+        )
     if path.is_symlink() or not path.is_file():
         raise BundleError("the folder holds no bundle.json", path=folder, remedy=REMEDY)
     if path.stat().st_size > MAX_JSON_BYTES:

@@ -19,8 +19,8 @@ from typing import Any, NoReturn
 
 from ..errors import BundleError, DiskError
 from .onnx_scan import OnnxFacts, check_external, scan
+from .rules import REMEDY
 
-REMEDY = "get the bundle again from its source, or export it again"
 MAX_ONNX_BYTES = 2**31
 """A protobuf message ends there; larger weights lie in a file beside the graph."""
 

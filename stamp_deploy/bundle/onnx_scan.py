@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from ..errors import BundleError
+from .rules import REMEDY
 
 MAX_DEPTH = 32
 MAX_MESSAGES = 4_000_000
@@ -111,7 +112,7 @@ def check_external(path: Path, facts: OnnxFacts, listed: Mapping[Path, int]) -> 
     for item in facts.external:
         parts = item.location.replace("\\", "/").split("/")
         target = path.parent / item.location
-        if item.location.startswith("/") or ".." in parts or "" in parts or target not in listed:
+        if item.location.startswith("/") or ".." in parts or {"", "."} & set(parts) or target not in listed:
             _fail(
                 f"external data points at {item.location[:60]!r}, which is not a listed file of the bundle",
                 path,
@@ -272,7 +273,6 @@ class _Walker:
 
 _WORDS = {_NODE: (4, 7), _FUNCTION: (1, 10)}
 """Fields that hold the names of an operator or a function, and of its domain."""
-_REMEDY = "get the bundle again from its source, or export it again"
 _REMEDY_FLAT = "export the model again without loops, branches and nested functions"
 
 
@@ -280,5 +280,5 @@ def _plain(domain: str) -> str:
     return "" if domain == "ai.onnx" else domain
 
 
-def _fail(cause: str, path: Path, remedy: str = _REMEDY) -> NoReturn:
+def _fail(cause: str, path: Path, remedy: str = REMEDY) -> NoReturn:
     raise BundleError(cause, path=path, remedy=remedy)

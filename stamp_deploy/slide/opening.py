@@ -87,7 +87,7 @@ def _open(path: Path, backend: Backend, mpp: float | None, route: str | None, ac
         path,
         backend,
         finding,
-        choose_route(path, backend, levels, route),
+        choose_route(path, backend, levels, numbers, route),
         levels=levels,
         level_numbers=numbers,
         notes=notes,

@@ -31,7 +31,9 @@ def check_route(route: str | None) -> None:
         raise UsageError(f"route {route!r} is unknown", remedy=f"use one of {', '.join(ROUTES)}")
 
 
-def choose_route(path: Path, backend: Backend, levels: tuple[Level, ...], forced: str | None) -> Route:
+def choose_route(
+    path: Path, backend: Backend, levels: tuple[Level, ...], numbers: tuple[int, ...], forced: str | None
+) -> Route:
     """The compiled tiler where it reads the file, otherwise the reader that opened it.
 
     Raises
@@ -41,7 +43,7 @@ def choose_route(path: Path, backend: Backend, levels: tuple[Level, ...], forced
     """
     if forced in ("openslide", "pyvips"):
         return Route(forced, "asked for")
-    reason = _why_not_jpeg_tiff(path, backend, levels)
+    reason = _why_not_jpeg_tiff(path, backend, levels, numbers)
     if reason is None:
         return Route("jpeg-tiff", "tiled JPEG TIFF: decoded by the compiled tiler")
     if forced == "jpeg-tiff":
@@ -51,7 +53,7 @@ def choose_route(path: Path, backend: Backend, levels: tuple[Level, ...], forced
     return Route(backend.name, reason)
 
 
-def _why_not_jpeg_tiff(path: Path, backend: Backend, levels: tuple[Level, ...]) -> str | None:
+def _why_not_jpeg_tiff(path: Path, backend: Backend, levels: tuple[Level, ...], numbers: tuple[int, ...]) -> str | None:
     """Why the compiled tiler does not read this slide; None where it does."""
     if backend.name != "openslide" or backend.vendor not in ("aperio", "generic-tiff"):
         return f"format {backend.vendor} is read by {backend.name}"
@@ -59,4 +61,4 @@ def _why_not_jpeg_tiff(path: Path, backend: Backend, levels: tuple[Level, ...]) 
         from .tiff import why_not_tiler
     except ImportError:
         return "the compiled tiler is not installed"
-    return why_not_tiler(path, levels)
+    return why_not_tiler(path, levels, numbers)

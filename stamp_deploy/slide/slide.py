@@ -36,6 +36,8 @@ class Slide:
     vendor : str
     levels : tuple of Level
         Level 0 is the full resolution.
+    level_numbers : tuple of int
+        The number of each in the file: levels that do not show the slide are left out.
     mpp : MppFinding
         Microns per level-0 pixel and the evidence.
     route : Route
@@ -75,7 +77,7 @@ class Slide:
         self.bounds = scanned_bounds(backend.properties)
         self.size_bytes = sum(part.stat().st_size for part in slide_files(path, backend.vendor))
         self._backend = backend
-        self._level_numbers = level_numbers
+        self.level_numbers = level_numbers
         self._accept = accept
         self.deadline = math.inf
         self._sha256: str | None = None
@@ -114,7 +116,7 @@ class Slide:
         SlideError
             The file cannot be decoded there; the slide stays usable.
         """
-        return self._backend.read(self._level_numbers[level], x, y, w, h)
+        return self._backend.read(self.level_numbers[level], x, y, w, h)
 
     def thumbnail(self, max_px: int) -> NDArray[np.uint8]:
         """The whole slide as RGB, uint8 [h, w, 3], its longer side at most `max_px`.

@@ -43,7 +43,7 @@ class JpegReader:
     order: NDArray[np.int64]
 
     def __init__(self, slide: Slide, tileset: TileSet, *, threads: int, exact: bool, stop: Stop) -> None:
-        directories = read_levels(slide.path, slide.levels)
+        directories = read_levels(slide.path, slide.levels, slide.level_numbers)
         scales = [d.scales if isinstance(d, TiffLevel) else () for d in directories]
         self.plan = choose_plan(slide.levels, tileset.grid, route="jpeg-tiff", scales=scales, exact=exact)
         chosen = directories[self.plan.level]
