@@ -77,6 +77,12 @@ class MppError(SlideError):
     """The slide states no believable microns per pixel."""
 
 
+class ReadError(StampError):
+    """The disk, the network or memory failed while a slide was read: it says nothing of the slide."""
+
+    exit_code = ExitCode.NONE_SUCCEEDED
+
+
 class BundleError(StampError):
     """The bundle is missing, altered, malformed or of an unknown version."""
 
