@@ -12,6 +12,9 @@ from pathlib import Path
 
 from .names import printable, shown_name
 
+COPY_AGAIN = "copy or scan the slide again"
+"""The remedy of a damaged slide, and of nothing else."""
+
 
 class ExitCode(IntEnum):
     """Exit codes of the ``stamp-deploy`` command (documented in docs/exit-codes.md)."""
@@ -75,6 +78,12 @@ class SlideError(StampError):
 
 class MppError(SlideError):
     """The slide states no believable microns per pixel."""
+
+
+class ReadError(StampError):
+    """The disk, the network or memory failed while a slide was read: it says nothing of the slide."""
+
+    exit_code = ExitCode.NONE_SUCCEEDED
 
 
 class BundleError(StampError):

@@ -44,7 +44,8 @@ class Prepared:
 
     def close(self) -> None:
         self.source.close()
-        self.slide.close()
+        if not self.source.hung:
+            self.slide.close()
 
 
 def prepare(path: Path, bundle: Bundle, options: InferOptions) -> Prepared:

@@ -19,6 +19,7 @@ from .colour import check_brightfield
 from .identity import slide_files, slide_sha256
 from .mpp import MppFinding
 from .properties import public_properties, scanned_bounds
+from .read_faults import read_again
 from .route import Route
 
 STRIP_ROWS, STRIP_BYTES = 256, 8_000_000
@@ -75,7 +76,8 @@ class Slide:
         self.notes = notes
         self.properties = public_properties(backend.properties)
         self.bounds = scanned_bounds(backend.properties)
-        self.size_bytes = sum(part.stat().st_size for part in slide_files(path, backend.vendor))
+        self._parts = slide_files(path, backend.vendor)
+        self.size_bytes = sum(part.stat().st_size for part in self._parts)
         self._backend = backend
         self.level_numbers = level_numbers
         self._accept = accept
@@ -115,8 +117,18 @@ class Slide:
         ------
         SlideError
             The file cannot be decoded there; the slide stays usable.
+        ReadError
+            The disk, the network or memory failed, and went on failing.
         """
-        return self._backend.read(self.level_numbers[level], x, y, w, h)
+        number = self.level_numbers[level]
+
+        def read() -> NDArray[np.uint8]:
+            return self._backend.read(number, x, y, w, h)
+
+        try:
+            return read()
+        except (SlideError, MemoryError) as error:
+            return read_again(read, error, self.path, self._parts)
 
     def thumbnail(self, max_px: int) -> NDArray[np.uint8]:
         """The whole slide as RGB, uint8 [h, w, 3], its longer side at most `max_px`.

@@ -16,7 +16,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...errors import BundleError, DiskError, EngineError, MppError, ParityError, SlideError, StampError, UsageError
+from ...errors import (
+    BundleError,
+    DiskError,
+    EngineError,
+    MppError,
+    ParityError,
+    ReadError,
+    SlideError,
+    StampError,
+    UsageError,
+)
 from ..options import STALL_S
 from .sign_of_life import SignOfLife, WatchedClock
 
@@ -24,7 +34,8 @@ COMMAND = (sys.executable, "-m", "stamp_deploy.batch.workers.worker")
 END_S = 10.0
 """How long a process that ends is waited for."""
 _ERRORS: dict[str, type[StampError]] = {
-    cls.__name__: cls for cls in (BundleError, DiskError, EngineError, MppError, ParityError, SlideError, UsageError)
+    cls.__name__: cls
+    for cls in (BundleError, DiskError, EngineError, MppError, ParityError, ReadError, SlideError, UsageError)
 }
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...errors import EngineError, ExitCode
+from ...isolation import LIMIT_GRACE_S
 from ..states import OutcomeState
 from .process import ChildProcess, WorkerConfig, rebuild_error
 from .sign_of_life import SILENT_S, WatchedClock
@@ -200,19 +201,29 @@ class Supervisor:
 
     def _check_stall(self, listener: Listener) -> None:
         now = self._clock.now()
-        hung = [w for w in self._work.values() if w.stage in MOVING and now - w.stage_since > self._setup.stall_s]
+        hung = [w for w in self._work.values() if w.stage in MOVING and now - w.stage_since > self._limit_s(w.stage)]
         if not hung:
             return
         self._replace(listener, "timeout")
         for work in list(self._work.values()):
             if work in hung:
                 self._end(
-                    work, listener, OutcomeState.TIMEOUT, f"no headway for {self._setup.stall_s:g} s while {work.stage}"
+                    work,
+                    listener,
+                    OutcomeState.TIMEOUT,
+                    f"no headway for {self._limit_s(work.stage):g} s while {work.stage}",
                 )
             else:
                 self._end(
                     work, listener, OutcomeState.INTERRUPTED, "its worker was replaced because another slide hung"
                 )
+
+    def _limit_s(self, stage: str) -> float:
+        """Seconds without headway that a stage may have: a slide must be opened within its time limit."""
+        limit_s = self._setup.config.get("options", {}).get("time_limit_s")
+        if stage != "preparing" or limit_s is None:
+            return self._setup.stall_s
+        return min(self._setup.stall_s, float(limit_s) + LIMIT_GRACE_S)
 
     def _replace(self, listener: Listener, cause: str) -> None:
         if self._child is not None:
