@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ..errors import SlideError
 from ..memory import release_memory
 from .backends import Level
+from .tiff_pages import tiff_pages
 
 JPEG, RGB, YCBCR = 7, 2, 6
 DCT_SCALES = (1, 2, 4, 8)
@@ -90,7 +91,7 @@ def _read_levels(
 
     try:
         with tifffile.TiffFile(path) as tiff:
-            pages = _pyramid([page for page in tiff.pages if isinstance(page, tifffile.TiffPage)])
+            pages = _pyramid(list(tiff_pages(tiff)))
             found = tuple(_read_level(pages, number, level) for number, level in zip(numbers, levels, strict=True))
         del tiff, pages
         gc.collect(1)  # the pages refer to each other, and hold every offset as an object
