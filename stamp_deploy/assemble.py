@@ -64,6 +64,7 @@ def assemble(
     tissue: dict[str, Any] = {"rule": dict(bundle.tissue)}
     if mask is not None:
         tissue.update(threshold=float(mask.threshold), fraction=float(mask.fraction))
+        tissue.update(faint_sections=mask.faint_sections, left_fraction=mask.left_fraction)
     return Result(
         slide=slide_facts(prepared.slide),
         grid=tiles.grid,
@@ -115,6 +116,7 @@ def slide_facts(slide: Slide) -> SlideFacts:
         route=slide.route.name,
         route_reason=slide.route.reason,
         properties=dict(slide.properties),
+        bounds=slide.bounds or (),
     )
 
 

@@ -12,6 +12,9 @@ from pathlib import Path
 
 from .names import printable, shown_name
 
+COPY_AGAIN = "copy or scan the slide again"
+"""The remedy of a damaged slide, and of nothing else."""
+
 
 class ExitCode(IntEnum):
     """Exit codes of the ``stamp-deploy`` command (documented in docs/exit-codes.md)."""

@@ -132,7 +132,8 @@ def write(result: Result, out: Path, options: InferOptions) -> Result:
 def _warnings(prepared: Prepared) -> list[str]:
     """What a reader of the result should know of the slide."""
     conflict = prepared.slide.mpp.conflict
-    return [*([conflict] if conflict else []), *prepared.slide.notes]
+    tissue = prepared.tissue.notes if prepared.tissue is not None else ()
+    return [*([conflict] if conflict else []), *prepared.slide.notes, *tissue]
 
 
 def _check_finite(prepared: Prepared, embedding: NDArray[np.float32], scores: NDArray[np.float32]) -> None:

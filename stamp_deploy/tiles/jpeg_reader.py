@@ -50,6 +50,7 @@ class JpegReader:
         if isinstance(chosen, str):
             raise SlideError(chosen, path=slide.path, remedy="read it by another route")
         self._path, self._stop = slide.path, stop
+        self.failure: SlideError | None = None
         scale, level, tile = self.plan.dct_scale, slide.levels[self.plan.level], tileset.grid.tile_px
         try:
             self._workers = [

@@ -90,6 +90,11 @@ class TileSource:
         return self.reader.plan
 
     @property
+    def failure(self) -> SlideError | None:
+        """The first error that made a tile CORRUPT, where the reader gives one."""
+        return self.reader.failure
+
+    @property
     def times(self) -> StageTimes:
         """What reading has taken so far, and how long the reader waited for a free slot."""
         return replace(self.reader.times, blocked_s=self._blocked_s)

@@ -12,10 +12,10 @@ import tifffile
 from PIL import Image
 from support.slide_factory import texture, write_slide
 
-from stamp_deploy.errors import SlideError
+from stamp_deploy.errors import COPY_AGAIN, SlideError
 from stamp_deploy.slide import open_slide
 from stamp_deploy.slide.backends import vips
-from stamp_deploy.slide.backends.remedies import COPY_AGAIN, remedy_for
+from stamp_deploy.slide.backends.remedies import remedy_for
 
 RGB = texture(256, 384)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-COPY_AGAIN = "copy or scan the slide again"
+from ...errors import COPY_AGAIN
+
 _CONVERT = "convert it to tiled JPEG in SVS, TIFF or DICOM: its coding is not one that can be read here"
 _REMEDIES = (
     (r"focal ?plane", "it holds several focal planes: export one of them as a slide of its own"),
