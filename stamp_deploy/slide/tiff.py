@@ -18,6 +18,7 @@ from ..errors import SlideError
 from ..memory import release_memory
 from .backends import Level
 from .jpeg_header import HEADER_BYTES, RGB, YCBCR, stated_colours
+from .tiff_pages import tiff_pages
 
 JPEG = 7
 SAMPLES = 3
@@ -139,7 +140,7 @@ def _read_pages(path: Path, vendor: str | None, key: tuple[int, ...]) -> tuple[S
 
     try:
         with tifffile.TiffFile(path) as tiff:
-            pages = [page for page in tiff.pages if isinstance(page, tifffile.TiffPage)]
+            pages = list(tiff_pages(tiff))
             aperio = bool(pages) and (pages[0].description or "").startswith("Aperio")
             found = [_read_page(page) for page in _pyramid(pages, every=aperio or vendor is not None)]
         del tiff, pages
@@ -163,7 +164,7 @@ def jpeg_colours(path: Path) -> list[tuple[int, frozenset[int]]]:
 
     try:
         with tifffile.TiffFile(path) as tiff:
-            pages = [page for page in tiff.pages if isinstance(page, tifffile.TiffPage) and page.compression == JPEG]
+            pages = [page for page in tiff_pages(tiff) if page.compression == JPEG]
             return [(int(page.photometric), _stated(page)) for page in pages if page.samplesperpixel == 3]
     except Exception:
         return []  # no TIFF, or a damaged one: the reader that opened it says what is wrong
