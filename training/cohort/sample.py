@@ -45,7 +45,7 @@ def prepare(
     StampError
         Whatever makes the sample unusable; the message names the sample.
     """
-    read, _ = reader(sample.format)
+    read = reader(sample.format)
     settings = sample.settings
     try:
         raw = read(settings)

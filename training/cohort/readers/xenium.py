@@ -19,8 +19,6 @@ from stamp_deploy.tables import read_table
 from .base import RawSample, Settings, join
 from .tenx import find_matrix, read_matrix
 
-KEYS = ("folder", "image", "pool_um", "alignment", "pixel_size_um", "min_cells")
-
 
 def read(settings: Settings) -> RawSample:
     """Read the cells and pool them; see docs/cohort.md for the keys.
