@@ -25,7 +25,7 @@ COPY export export
 RUN python3 -m venv --system-site-packages /opt/stamp \
     && /opt/stamp/bin/pip install --no-cache-dir '.[formats]' 'cuda-bindings>=13.0' 'onnx>=1.17' \
     && /opt/stamp/bin/pip uninstall -y onnxruntime \
-    && /opt/stamp/bin/pip install --no-cache-dir onnxruntime-gpu
+    && /opt/stamp/bin/pip install --no-cache-dir "onnxruntime-gpu<1.33"
 
 FROM nvcr.io/nvidia/tensorrt:${TENSORRT}-py3
 RUN apt-get update \
@@ -43,7 +43,7 @@ ENV PATH=/opt/stamp/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
 # The build fails here where a module is missing; the GPU itself is looked at when the container runs (`doctor`).
-RUN stamp-deploy --help && python3 -c "import tensorrt, onnxruntime, stamp_deploy._tiler, stamp_deploy.infer"
+RUN stamp-deploy --help && python3 -c "import stamp_deploy._tiler, stamp_deploy.infer, tensorrt, onnxruntime"
 USER 10001:10001
 WORKDIR /output
 VOLUME ["/input", "/output", "/cache"]

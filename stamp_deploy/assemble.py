@@ -15,6 +15,7 @@ from .prepare import Prepared
 from .provenance import software
 from .result import BundleFacts, Result, SlideFacts, TileCounts
 from .slide import Slide
+from .timing import READER, limiting_stage
 
 
 def assemble(
@@ -133,14 +134,8 @@ def bundle_facts(bundle: Bundle) -> BundleFacts:
 
 
 def _timing(prepared: Prepared) -> tuple[dict[str, float], str]:
-    """Seconds by stage, and the stage that set the pace.
-
-    Decoding runs beside the engine: if the loop waited for tiles longer than it spent in the engine,
-    the reader is the limit, and of its stages the longest.
-    """
-    seconds = dict(prepared.seconds)
+    """Seconds by stage, and the stage that set the pace."""
     times = prepared.source.times
-    reader = {name: float(getattr(times, f"{name}_s", 0.0)) for name in ("read", "decode", "resample")}
-    waited, engine = seconds.get("wait_for_tiles", 0.0), seconds.get("engine", 0.0)
-    limiting = "engine" if engine >= waited else max(reader, key=lambda name: reader[name])
-    return {**seconds, **{f"tiler_{name}": value for name, value in reader.items()}}, limiting
+    reader = {f"tiler_{name}": float(getattr(times, f"{name}_s", 0.0)) for name in READER}
+    seconds = {**prepared.seconds, **reader}
+    return seconds, limiting_stage(seconds)

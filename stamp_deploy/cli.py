@@ -16,6 +16,7 @@ import click
 
 from . import __version__
 from .errors import ExitCode, StampError
+from .offline import keep_home_clean
 
 GROUP = "stamp_deploy.verbs"
 ISOLATED = ("infer", "inspect")
@@ -34,6 +35,7 @@ SUMMARIES = {
     "infer": "Score one slide: pathway maps and slide-level calls.",
     "inspect": "What a slide is, which route and level would be read, and why.",
     "models": "List the foundation models that can be adapted: licence, size, tile.",
+    "render": "Write further formats of a finished result, without scoring again.",
     "sign": "Sign a bundle with a private key.",
     "triton": "Lay a bundle out as a model repository of the Triton server.",
     "parity": "Check a bundle's engines on this machine.",
@@ -43,7 +45,7 @@ SUMMARIES = {
     "watch": "Score slides as they arrive in a folder.",
 }
 SECTIONS = {
-    "Score slides": ("infer", "batch", "watch", "inspect", "formats"),
+    "Score slides": ("infer", "batch", "watch", "render", "inspect", "formats"),
     "Trust the machine and the model": ("doctor", "verify", "sign", "parity", "build", "bench", "audit"),
     "Train and export": ("demo", "models", "cohort", "train", "train-head", "evaluate", "export", "triton"),
 }
@@ -105,6 +107,7 @@ def main() -> None:
     """
     from .isolation import can_isolate, run_isolated
 
+    keep_home_clean()
     if _verb() not in ISOLATED or not can_isolate():
         sys.exit(run())
     try:

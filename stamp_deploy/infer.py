@@ -26,17 +26,20 @@ from .heads import call_heads
 from .prepare import Prepared, prepare
 from .result import Result
 from .score import Progress, Scores, score
+from .timing import add_time
 from .writers import check_names, write_all
+from .writers.formats import FORMATS
 
 
 def infer_slide(
     slide: Path,
     bundle: Bundle,
-    out: Path,
+    out: Path | None,
     options: InferOptions,
     *,
     engine: Engine | None = None,
     progress: Progress | None = None,
+    start_up_s: float = 0.0,
 ) -> Result:
     """Score one slide and write its result folder, whole or not at all.
 
@@ -46,30 +49,37 @@ def infer_slide(
         The whole-slide image.
     bundle : Bundle
         A loaded, verified bundle.
-    out : Path
-        The result folder; it appears when everything in it is on the disk.
+    out : Path or None
+        The result folder; it appears when everything in it is on the disk. None writes nothing.
     options : InferOptions
         How to do it.
     engine : Engine, optional
         A loaded engine, kept open; without it one is loaded and closed again.
     progress : callable, optional
         Called with (tiles done, tiles in all).
+    start_up_s : float
+        Seconds that were spent for this slide before: imports, loading the bundle. They count when the stage is
+        named that took longest.
 
     Raises
     ------
     StampError
         With the cause, the remedy and the exit code; no output is left behind.
     """
-    check_output(out, overwrite=options.overwrite)
-    check_names(options.writers, slide if slide.is_file() else None)
+    if out is not None:
+        check_output(out, overwrite=options.overwrite)
+        check_names(options.writers, slide if slide.is_file() else None)
     prepared = prepare(slide, bundle, options)
     own_engine: Engine | None = None
     try:
         if engine is None:
+            clock = time.perf_counter()
             isolation.note(stage="loading the engine and reading the slide")
             engine = own_engine = load_engine(
                 bundle, options.engine, batch=options.batch, threads=options.threads, precision=options.precision
             )
+            start_up_s += time.perf_counter() - clock
+        prepared.seconds["start_up"] = start_up_s
         isolation.check_stop()
         isolation.note(stage="scoring")
         scores = score(prepared, engine, progress=progress)
@@ -78,9 +88,10 @@ def infer_slide(
         prepared.close()
         if own_engine is not None:
             own_engine.close()
+    if out is None:
+        return result
     isolation.note(stage="writing the result")
-    write(result, out, options)
-    return result
+    return write(result, out, options)
 
 
 def conclude(prepared: Prepared, scores: Scores) -> Result:
@@ -102,10 +113,18 @@ def conclude(prepared: Prepared, scores: Scores) -> Result:
     return assemble(prepared, scores.engine, scores.index[order], embedding, pathways, calls, _warnings(prepared))
 
 
-def write(result: Result, out: Path, options: InferOptions) -> None:
-    """Write the result folder: staged beside `out`, flushed, renamed."""
+def write(result: Result, out: Path, options: InferOptions) -> Result:
+    """Write the result folder: staged beside `out`, flushed, renamed; returns the result with the time of it.
+
+    The formats that tell how long the run took come last, so that they can tell how long the others took.
+    """
+    tell = [name for name in options.writers if name in FORMATS and FORMATS[name].tells_time]
     with staged_directory(out, overwrite=options.overwrite, hashes=True) as staging:
-        write_all(result, staging, options.writers)
+        clock = time.perf_counter()
+        write_all(result, staging, [name for name in options.writers if name not in tell])
+        result = add_time(result, "write", time.perf_counter() - clock)
+        write_all(result, staging, tell)
+    return result
 
 
 def _warnings(prepared: Prepared) -> list[str]:

@@ -1,4 +1,4 @@
-"""How a long job shows that it moves: a bar on a terminal, a line a minute anywhere else."""
+"""How a long job shows that it moves: a bar on a terminal or in a notebook, a line a minute anywhere else."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import TextIO
 
 Advance = Callable[[int, int], None]
@@ -33,6 +34,9 @@ def show_progress(what: str, *, enabled: bool = True, stream: TextIO | None = No
     if target.isatty():
         with _bar(what, target) as advance:
             yield advance
+    elif stream is None and "ipykernel" in sys.modules and find_spec("tqdm"):
+        with _notebook_bar(what) as advance:
+            yield advance
     else:
         yield Lines(what, target)
 
@@ -46,6 +50,23 @@ def _bar(what: str, stream: TextIO) -> Iterator[Advance]:
     with Progress(*columns, console=Console(file=stream), transient=True) as bar:
         task = bar.add_task(what)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextmanager
+def _notebook_bar(what: str) -> Iterator[Advance]:
+    """tqdm's bar: a widget where ipywidgets are installed, text otherwise."""
+    if find_spec("ipywidgets"):
+        from tqdm.auto import tqdm
+    else:
+        from tqdm import tqdm
+
+    with tqdm(unit=f" {what}", leave=False) as bar:
+
+        def advance(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield advance
 
 
 class Lines:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
 
 from .errors import StampError, UsageError
+from .files import refuse_special
 
 SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 MISSING = frozenset(
@@ -228,6 +229,7 @@ def _known(cell: str) -> str:
 
 def _read_text(path: Path, error: type[StampError]) -> tuple[str, str]:
     """The text of a file and its encoding."""
+    refuse_special(path, error)
     try:
         data = path.read_bytes()
         if data.startswith(b"\x1f\x8b"):

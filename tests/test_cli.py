@@ -96,7 +96,9 @@ def test_infer_on_a_real_slide(runner: Runner, cmu_slide: Path, bundle: Path, tm
     assert record["slide"]["route"] == "jpeg-tiff"
     assert record["slide"]["mpp_source"] == "vendor"
     assert record["software"]["stamp-deploy"] == __version__
-    assert {"open_and_tissue", "engine", "heads", "tiler_decode"} <= set(record["timing_seconds"])
+    assert {"start_up", "open_and_tissue", "engine", "heads", "tiler_decode", "write"} <= set(record["timing_seconds"])
+    assert record["timing_seconds"]["start_up"] > 0
+    assert record["timing_seconds"]["write"] > 0
     with h5py.File(out / "tiles.h5") as file:
         assert file["features"].shape == (tiles["ok"], 16)
         assert file["coords"].shape == (tiles["ok"], 2)

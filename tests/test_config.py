@@ -28,8 +28,27 @@ def test_impossible_values_are_refused(values: dict) -> None:  # type: ignore[ty
         InferOptions(**values)
 
 
-def test_the_hash_covers_what_changes_scores_only() -> None:
-    base = InferOptions()
-    assert dataclasses.replace(base, threads=2, overwrite=True).sha256() == base.sha256()
-    assert dataclasses.replace(base, exact=True).sha256() != base.sha256()
-    assert dataclasses.replace(base, mpp=0.25).sha256() != base.sha256()
+SCORING = {
+    "mpp": 0.25,
+    "engine": "openvino",
+    "precision": "fp16",
+    "exact": True,
+    "all_tiles": True,
+    "max_unreadable": 0.5,
+}
+"""An option that can change a score, or whether there is one -> another value of it."""
+NOT_SCORING = {"batch": 3, "threads": 2, "writers": ("json",), "time_limit_s": 9.0, "overwrite": True}
+
+
+@pytest.mark.parametrize("name", SCORING)
+def test_the_hash_covers_what_changes_scores(name: str) -> None:
+    assert dataclasses.replace(InferOptions(), **{name: SCORING[name]}).sha256() != InferOptions().sha256()
+
+
+@pytest.mark.parametrize("name", NOT_SCORING)
+def test_the_hash_leaves_out_what_changes_no_score(name: str) -> None:
+    assert dataclasses.replace(InferOptions(), **{name: NOT_SCORING[name]}).sha256() == InferOptions().sha256()
+
+
+def test_every_option_is_of_one_kind_or_the_other() -> None:
+    assert {field.name for field in dataclasses.fields(InferOptions)} == {*SCORING, *NOT_SCORING}

@@ -22,13 +22,13 @@ FLOORS: dict[str, int] = {
     name: floor
     for floor, names in enumerate(
         (
-            "command errors hashing isolation progress quiet units",
+            "command errors files hashing isolation offline progress quiet units user_cache",
             "atomic bundle config log memory processor provenance tables",
             "_tiler slide",
             "engine grid tiles tissue",
-            "assemble heads maps prepare result score",
+            "assemble heads maps prepare result result_files score timing",
             "writers",
-            "batch checks infer",
+            "api batch checks infer",
             "verbs",
             "cli",
         )

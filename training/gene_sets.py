@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stamp_deploy.errors import DataError
+from stamp_deploy.files import refuse_special
 
 MIN_GENES = 10
 MIN_COVERAGE = 0.2
@@ -112,6 +113,7 @@ def read_gmt(path: str | Path) -> GeneSets:
         The file is no GMT file, a set has no genes, or a name comes twice.
     """
     path = Path(path)
+    refuse_special(path, DataError)
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:

@@ -53,12 +53,11 @@ def local_executor(options: BatchOptions) -> Executor:
 
 def make_plan(inputs: Sequence[Path], options: BatchOptions, bundle: Bundle, view: View) -> Plan:
     """Look at everything and change nothing, the log of the probing process apart."""
-    entries = expand_inputs(inputs, skip=options.out)
     log = options.state / f"probe-{os.getpid()}.log" if options.state.is_dir() else Path(os.devnull)
     probe = SafeProbe(WorkerConfig({"bundle": None}, log))
     try:
         return plan_batch(
-            entries,
+            expand_inputs(inputs, skip=options.out, series_of=probe.series),
             options.out,
             probe=probe,
             is_done=lambda key: is_done(options.out / key),

@@ -19,6 +19,7 @@ from ..bundle import load_bundle
 from ..errors import ExitCode, UsageError
 from ..writers import check_names
 from .options import BatchOptions
+from .planning.dicom_series import SeriesOf, read_series
 from .planning.inputs import Entry, find_slides
 from .planning.plan import PlannedSlide, plan_batch
 from .planning.probe import SafeProbe
@@ -65,6 +66,8 @@ class FolderWatcher:
         When a slide is complete.
     skip : Path, optional
         A sub-folder not to search (the output).
+    series_of : callable
+        Gives the series of a DICOM file.
     clock : callable
         Seconds, monotonic.
     """
@@ -75,11 +78,13 @@ class FolderWatcher:
         options: WatchOptions,
         *,
         skip: Path | None = None,
+        series_of: SeriesOf = read_series,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._folder = folder
         self._options = options
         self._skip = skip
+        self._series_of = series_of
         self._clock = clock
         self._seen: dict[Path, tuple[Signature, float]] = {}
         self._given: dict[Path, Signature] = {}
@@ -91,7 +96,7 @@ class FolderWatcher:
         has settled again.
         """
         now = self._clock()
-        paths = find_slides(self._folder, skip=self._skip)
+        paths = find_slides(self._folder, skip=self._skip, series_of=self._series_of)
         present = set(paths)
         for gone in [path for path in self._seen if path not in present]:
             del self._seen[gone]
@@ -189,8 +194,8 @@ class Watch:
         check_names(options.infer.writers)
         self._bundle = load_bundle(options.bundle, require_signature=options.require_signature)
         open_output(options, self._bundle)
-        self._watcher = FolderWatcher(folder, watch, skip=options.out)
         self._probe = SafeProbe(WorkerConfig({"bundle": None}, options.state / "probe.log"))
+        self._watcher = FolderWatcher(folder, watch, skip=options.out, series_of=self._probe.series)
         self.batch = BatchRun(options, self._bundle, view, executor(options))
         self._stop = threading.Event()
         self._error: BaseException | None = None

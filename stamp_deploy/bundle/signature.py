@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ..atomic import write_bytes_atomic
 from ..errors import BundleError, EngineError, UsageError
+from ..files import refuse_special
 
 SIGNATURE_SUFFIX = ".sig"
 SIGNATURE_FILE = "bundle.json" + SIGNATURE_SUFFIX
@@ -79,6 +80,7 @@ def check_signature(document: bytes, signature: Path, public_key: Path) -> None:
 
 
 def _key_bytes(path: Path) -> bytes:
+    refuse_special(path, UsageError)
     try:
         with path.open("rb") as handle:
             return handle.read(MAX_KEY_BYTES)

@@ -6,6 +6,7 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from .. import __version__
+from ..offline import BLOCKED, SWITCHES, newer_than_known, spoke_before
 from ..processor import this_processor
 
 GPU_QUERY = ("nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader")
@@ -58,6 +60,7 @@ def run_checks() -> Report:
         ("openslide", _openslide),
         ("libvips", _vips),
         ("compiled tiler", _tiler),
+        ("silence", _silence),
         ("onnxruntime", _onnxruntime),
         ("openvino", _openvino),
         ("gpu", _gpu),
@@ -101,6 +104,19 @@ def _tiler() -> tuple[str, str]:
     from .._tiler import build_info
 
     return "ok", build_info()
+
+
+def _silence() -> tuple[str, str]:
+    """Whether the libraries that would report to their makers are switched off, and of versions that heed it."""
+    if early := spoke_before():
+        return "fail", f"{' and '.join(early)} came before stamp_deploy and may have reported to its maker"
+    heeded = {name: os.environ.get(name) == value for name, value in SWITCHES.items()}
+    heeded |= {package: sys.modules.get(package, "absent") is None for package in BLOCKED}
+    if undone := [name for name, holds in heeded.items() if not holds]:
+        return "fail", f"switched on again in this process: {', '.join(undone)}"
+    if unknown := newer_than_known():
+        return "warn", f"reports to makers are off, but {', '.join(unknown)} was not looked at: see docs/security.md"
+    return "ok", "reports to makers are off: ONNX Runtime, OpenVINO, Ray, huggingface_hub"
 
 
 def _onnxruntime() -> tuple[str, str]:

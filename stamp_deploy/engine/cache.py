@@ -1,8 +1,8 @@
 """What an engine may keep on this machine: converted encoders, TensorRT plans, and which engine was fastest.
 
-Everything lies below one folder of the user: $STAMP_CACHE_DIR, else $XDG_CACHE_HOME/stamp-deploy, else
-~/.cache/stamp-deploy. A plan is machine code in all but name, so the folder must belong to the user who runs and be
-writable by nobody else. Entries appear whole or not at all; a bundle, which may be read-only, is never written to.
+Everything lies below one folder of the user (user_cache.py). A plan is machine code in all but name, so the folder must
+belong to the user who runs and be writable by nobody else. Entries appear whole or not at all; a bundle, which may be
+read-only, is never written to.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 
 from ..atomic import disk_errors, write_json_atomic
 from ..errors import DiskError, EngineError
+from ..user_cache import user_cache
 
 MAX_ENTRY_BYTES = 1 << 20
 
@@ -34,9 +35,8 @@ def cache_dir() -> Path:
     DiskError
         It cannot be made.
     """
-    stated, base = os.environ.get("STAMP_CACHE_DIR"), os.environ.get("XDG_CACHE_HOME")
     try:
-        folder = Path(stated or Path(base or Path.home() / ".cache", "stamp-deploy"))
+        folder = user_cache()
     except RuntimeError as error:
         raise EngineError("this user has no home folder to cache in", remedy="name one with STAMP_CACHE_DIR") from error
     with disk_errors(folder):

@@ -17,6 +17,7 @@ from PIL import Image
 
 from .. import isolation
 from ..errors import SlideError, UsageError
+from ..files import refuse_special
 from ..memory import release_memory
 from .backends import Backend, Level
 from .mpp import MppFinding, find_mpp
@@ -245,6 +246,7 @@ def open_slide(path: str | Path, *, mpp: float | None = None, route: str | None 
 
 def _check_file(path: Path) -> None:
     """Refuse what no reader could open, with the operating system's reason instead of a reader's guess."""
+    refuse_special(path, SlideError)
     try:
         if path.is_dir():
             raise SlideError("is a folder, not a slide", path=path, remedy="name a file in it")

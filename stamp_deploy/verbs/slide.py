@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +53,7 @@ def infer(slide: Path, bundle: Path, out: Path, as_json: bool, require_signature
     The folder OUT appears when everything in it is on the disk, or not at all. Without a terminal a line a minute
     says how far it is.
     """
+    clock = time.perf_counter()
     from ..bundle import load_bundle
     from ..infer import infer_slide
     from ..progress import show_progress
@@ -59,7 +61,8 @@ def infer(slide: Path, bundle: Path, out: Path, as_json: bool, require_signature
     options = take_infer_options(rest)
     loaded = load_bundle(bundle, require_signature=require_signature)
     with show_progress("tiles", enabled=not as_json) as progress:
-        result = infer_slide(slide, loaded, out, options, progress=progress)
+        start_up_s = time.perf_counter() - clock
+        result = infer_slide(slide, loaded, out, options, progress=progress, start_up_s=start_up_s)
     if as_json:
         click.echo(json.dumps(result.to_json_dict(), indent=2, allow_nan=False))
     else:
@@ -103,7 +106,7 @@ def print_result(result: Result, out: Path) -> None:
     click.echo(f"slide   {result.slide.name}: {tiles.ok} tiles scored, {tiles.unreadable} unreadable")
     click.echo(f"read    {result.read_plan['route']}: {result.read_plan['why']}")
     click.echo(f"engine  {result.engine.name} {result.engine.precision} on {result.engine.device}: {result.engine.why}")
-    click.echo(f"time    {stages}; limited by {result.limiting}")
+    click.echo(f"time    {stages}; limited by {result.limiting.replace('_', ' ')}")
     for head in result.heads:
         call = "abstained" if head.abstained else head.call
         spread = f" ({head.interval[0]:.3f} to {head.interval[1]:.3f} over its tiles)" if head.interval else ""

@@ -21,6 +21,8 @@ class Format:
         Extra of the distribution that installs its libraries; empty for the base install.
     needs_slide : bool
         It reads the slide's own headers again, so that `stamp-deploy render` wants the slide, too.
+    tells_time : bool
+        It holds the run's timings, and is written when the other formats are.
     """
 
     module: str
@@ -28,14 +30,15 @@ class Format:
     opened_with: str
     extra: str = ""
     needs_slide: bool = False
+    tells_time: bool = False
 
 
 FORMATS: dict[str, Format] = {
-    "json": Format("result_json", "result.json", "anything"),
+    "json": Format("result_json", "result.json", "anything", tells_time=True),
     "hdf5": Format("hdf5", "tiles.h5", "h5py, CLAM, TRIDENT"),
     "parquet": Format("parquet", "tiles.parquet", "pandas, polars, DuckDB, R arrow"),
     "heatmaps": Format("heatmaps", "maps/<pathway>.png, overview.png", "any picture viewer"),
-    "report": Format("report_html", "report.html", "any browser, offline"),
+    "report": Format("report_html", "report.html", "any browser, offline", tells_time=True),
     "geojson": Format("geojson", "tiles.geojson[.gz]", "QuPath, GIS tools"),
     "ome-tiff": Format("ome_tiff", "maps.ome.tiff", "QuPath, Fiji, tifffile", "formats"),
     "anndata": Format("anndata", "tiles.h5ad", "scanpy, squidpy", "formats"),

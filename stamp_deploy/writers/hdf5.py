@@ -14,6 +14,7 @@ from pathlib import Path, PurePath
 import numpy as np
 
 from ..result import Result
+from ..result_files import attention_name
 
 NAME = "hdf5"
 FILES = ("tiles.h5",)
@@ -54,9 +55,11 @@ def write(result: Result, directory: Path) -> list[Path]:
         # A dataset, not an attribute: attributes are limited to 64 KiB, less than a thousand long names.
         file.create_dataset("pathway_names", data=list(result.pathway_names), dtype=h5py.string_dtype())
         file.create_dataset("tissue_fraction", data=result.tissue_fraction.astype(np.float32, copy=False))
+        # What `render` and `read_result` draw on: lossless, so that pictures made later are the same.
+        file.create_dataset("thumbnail", data=result.thumbnail, chunks=True, compression="gzip", compression_opts=1)
         for head in result.heads:
             if head.attention is not None:
-                file.create_dataset(f"attention/{head.name.replace('/', '_')}", data=head.attention)
+                file.create_dataset(attention_name(head.name), data=head.attention)
         file.attrs.update(
             {
                 "schema": "stamp-deploy/tiles",

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from difflib import get_close_matches
 from hashlib import sha256
+
+from ..errors import UsageError
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
@@ -66,6 +69,34 @@ def safe_file_names(names: Sequence[str]) -> list[str]:
             stem = f"{stem or 'pathway'}-{sha256(name.encode()).hexdigest()[:8]}"
         stems.append(stem)
     return stems
+
+
+def find_name(names: Sequence[str], wanted: str) -> int:
+    """The position of the name that a person means: "HYPOXIA" or "hypoxia" finds "HALLMARK_HYPOXIA".
+
+    Raises
+    ------
+    UsageError
+        No name fits, or several do.
+    """
+    if wanted in names:
+        return list(names).index(wanted)
+    folded = wanted.casefold().replace("_", " ").strip()
+    found = [i for i, name in enumerate(names) if folded in _spellings(name)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise UsageError(
+            f"{wanted!r} fits {len(found)} names", remedy="write one of: " + ", ".join(names[i] for i in found)
+        )
+    near = get_close_matches(folded, {spelling for name in names for spelling in _spellings(name)}, 3, 0.5)
+    meant = [name for name in names if set(near) & _spellings(name)]
+    raise UsageError(f"there is no {wanted!r} in this result", remedy="one of: " + ", ".join(meant or names[:20]))
+
+
+def _spellings(name: str) -> set[str]:
+    short = next((name.removeprefix(head) for head in _COLLECTIONS if name.startswith(head)), name)
+    return {text.casefold().replace("_", " ") for text in (name, short, display_name(name))}
 
 
 def display_name(name: str) -> str:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..result import Result
+
+if TYPE_CHECKING:
+    from pyarrow import Table
 
 NAME = "parquet"
 FILES = ("tiles.parquet",)
@@ -22,14 +26,22 @@ def column_names(result: Result) -> list[str]:
 
 
 def write(result: Result, directory: Path) -> list[Path]:
-    """Write tiles.parquet.
+    """Write tiles.parquet, the table of `to_table`."""
+    from pyarrow import parquet
+
+    path = directory / "tiles.parquet"
+    parquet.write_table(to_table(result), path, compression="zstd")
+    return [path]
+
+
+def to_table(result: Result) -> Table:
+    """One row a tile, as a `pyarrow.Table`.
 
     Columns: x, y (int64, level-0 pixels of the tile's top-left corner), column, row (int32, grid position),
     tissue_fraction (float32), a float32 column a pathway, and attention.<head> for each slide-level head. The
     embeddings stand in tiles.h5. The schema's metadata names slide, bundle, grid and unit.
     """
     import pyarrow as pa
-    from pyarrow import parquet
 
     cells = result.tile_cells.astype(np.int32)
     columns: dict[str, np.ndarray] = {
@@ -54,6 +66,4 @@ def write(result: Result, directory: Path) -> list[Path]:
         "research_use": result.research_use,
     }
     table = pa.table({name: pa.array(np.ascontiguousarray(values)) for name, values in columns.items()})
-    path = directory / "tiles.parquet"
-    parquet.write_table(table.replace_schema_metadata(metadata), path, compression="zstd")
-    return [path]
+    return table.replace_schema_metadata(metadata)

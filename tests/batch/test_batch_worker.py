@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from stamp_deploy.atomic import is_done
+from stamp_deploy.batch.planning.inputs import find_slides
 from stamp_deploy.batch.planning.probe import SafeProbe
 from stamp_deploy.batch.records.claims import Claims
 from stamp_deploy.batch.records.ledger import Ledger
@@ -185,6 +186,21 @@ def test_probe_survives_slides_that_crash_and_hang(tmp_path: Path) -> None:
         probe(tmp_path / "bad", None)
     assert probe(tmp_path / "good", None).mpp_x == 0.5
     probe.close()
+
+
+def test_dicom_is_parsed_by_the_probe(tmp_path: Path) -> None:
+    """A file that crashes or hangs the parser stands alone; the parser is asked once for each state of a file."""
+    scripts = {"a-1.dcm": "", "a-2.dcm": "", "b-1.dcm": "at series crash", "b-2.dcm": "at series hang"}
+    for name, script in scripts.items():
+        (tmp_path / name).write_text(script)
+    os.mkfifo(tmp_path / "c.dcm")
+    probe = SafeProbe(WorkerConfig({}, Path(os.devnull), command=FAKE), limit_s=1.0)
+    found = find_slides(tmp_path, series_of=probe.series)
+    assert [path.name for path in found] == ["a-1.dcm", "b-1.dcm", "b-2.dcm", "c.dcm"]
+    (tmp_path / "b-2.dcm").unlink()
+    probe.close()  # a parser that was needed again would start anew
+    assert [path.name for path in find_slides(tmp_path, series_of=probe.series)] == ["a-1.dcm", "b-1.dcm", "c.dcm"]
+    assert probe._child is None
 
 
 def test_errors_keep_their_class_across_the_process_border() -> None:

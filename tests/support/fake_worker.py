@@ -44,6 +44,10 @@ class ScriptedSteps:
         self._follow(slide, "probe")
         return {"width": 10, "height": 10, "mpp_x": 0.5, "mpp_y": 0.5, "vendor": "fake", "route": "openslide"}
 
+    def series(self, path: Path) -> dict[str, Any]:
+        self._follow(path, "series")
+        return {"series": path.stem.partition("-")[0]}
+
     def prepare(self, task: Task) -> Any:
         task.slide.with_suffix(".begun").touch()
         self._follow(task.slide, "prepare")

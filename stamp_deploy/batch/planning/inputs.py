@@ -11,6 +11,7 @@ from pathlib import Path
 from ...errors import UsageError
 from ...tables import Table, read_table
 from ...units import MAX_MPP, MIN_MPP
+from .dicom_series import SeriesOf, one_per_series, read_series
 
 EXTENSIONS = frozenset(
     {".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide", ".czi", ".dcm"}
@@ -32,7 +33,9 @@ class Entry:
     case_id: str = ""
 
 
-def expand_inputs(inputs: Iterable[Path], *, skip: Path | None = None) -> list[Entry]:
+def expand_inputs(
+    inputs: Iterable[Path], *, skip: Path | None = None, series_of: SeriesOf = read_series
+) -> list[Entry]:
     """Turn files, folders, globs and CSV manifests into slides.
 
     Parameters
@@ -41,6 +44,8 @@ def expand_inputs(inputs: Iterable[Path], *, skip: Path | None = None) -> list[E
         A folder is searched for files with a slide's extension, sub-folders included, hidden ones not.
     skip : Path, optional
         A folder not to search (the output).
+    series_of : callable
+        Gives the series of a DICOM file; a batch reads it in a child process.
 
     Raises
     ------
@@ -50,7 +55,7 @@ def expand_inputs(inputs: Iterable[Path], *, skip: Path | None = None) -> list[E
     entries: list[Entry] = []
     for item in inputs:
         if item.is_dir():
-            entries += [Entry(path) for path in find_slides(item, skip=skip)]
+            entries += [Entry(path) for path in find_slides(item, skip=skip, series_of=series_of)]
         elif item.suffix.lower() in MANIFESTS:
             entries += read_manifest(item)
         elif not item.exists() and glob.has_magic(str(item)):
@@ -66,7 +71,7 @@ def expand_inputs(inputs: Iterable[Path], *, skip: Path | None = None) -> list[E
     return list(unique.values())
 
 
-def find_slides(folder: Path, *, skip: Path | None = None) -> list[Path]:
+def find_slides(folder: Path, *, skip: Path | None = None, series_of: SeriesOf = read_series) -> list[Path]:
     """Slides in a folder and below, sorted; of a DICOM series only its first file."""
     found: list[Path] = []
     skipped = os.path.abspath(skip) if skip is not None else None
@@ -80,26 +85,8 @@ def find_slides(folder: Path, *, skip: Path | None = None) -> list[Path]:
         slides = [Path(root, name) for name in names]
         dicom = [path for path in slides if path.suffix.lower() == ".dcm"]
         found += [path for path in slides if path.suffix.lower() != ".dcm"]
-        found += _one_per_series(dicom)
+        found += one_per_series(dicom, series_of)
     return sorted(found)
-
-
-def _one_per_series(paths: list[Path]) -> list[Path]:
-    """The first file of each DICOM series: a WSI is one series of several files."""
-    if not paths:
-        return []
-    import pydicom
-    from pydicom.errors import InvalidDicomError
-
-    first: dict[str, Path] = {}
-    for path in paths:
-        try:
-            data = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["SeriesInstanceUID"])
-            series = str(data.get("SeriesInstanceUID", path))
-        except (InvalidDicomError, OSError, ValueError, EOFError):
-            series = str(path)  # reported as unreadable by the probe
-        first.setdefault(series, path)
-    return list(first.values())
 
 
 def read_manifest(path: Path) -> list[Entry]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import DiskError, EngineError, MppError, SlideError, StampError, UsageError
+from ...files import refuse_special
 from ..states import FindingKind, PlanState
 from .inputs import Entry
 
@@ -237,6 +238,7 @@ def plan_batch(
 
 def _identify(entry: Entry) -> PlannedSlide:
     try:
+        refuse_special(entry.path, SlideError)
         if not entry.path.is_file():
             raise SlideError("there is no such file", path=entry.path)
         digest = fingerprint(entry.path)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import stat
 from pathlib import Path
+from typing import Any
 
 from ...errors import EngineError, SlideError
 from ..workers.process import ChildProcess, WorkerConfig, rebuild_error
@@ -28,6 +30,7 @@ class SafeProbe:
         self._setup = setup
         self._limit_s = limit_s
         self._child: ChildProcess | None = None
+        self._series: dict[tuple[Path, int, int], str] = {}
 
     def __call__(self, slide: Path, mpp: float | None) -> SlideFacts:
         """Facts of a slide; one that crashes or hangs the reader is tried once more, by a new process.
@@ -39,13 +42,40 @@ class SafeProbe:
         EngineError
             No process can be started.
         """
+        return SlideFacts(**self._ask("probe", slide, mpp))
+
+    def series(self, path: Path) -> str:
+        """The DICOM series of a file (see dicom_series.py), read once for each state of the file.
+
+        Raises
+        ------
+        EngineError
+            No process can be started.
+        """
+        try:
+            state = path.stat()
+        except OSError:
+            return str(path)
+        if not stat.S_ISREG(state.st_mode):
+            return str(path)
+        key = (path, state.st_size, state.st_mtime_ns)
+        if key not in self._series:
+            try:
+                self._series[key] = str(self._ask("series", path)["series"])
+            except SlideError:  # it crashes or hangs the reader: opening it as a slide says so
+                self._series[key] = str(path)
+        return self._series[key]
+
+    def _ask(self, what: str, slide: Path, mpp: float | None = None) -> dict[str, Any]:
+        """The child's answer about a file."""
         how = ""
         for _ in range(TRIES):
             child = self._child or self._start()
-            child.send({"op": "probe", "key": "probe", "slide": str(slide), "mpp": mpp})
+            child.send({"op": "probe", "key": "probe", "what": what, "slide": str(slide), "mpp": mpp})
             event = child.next_event(self._limit_s)
             if event is not None and event["event"] == "probed":
-                return SlideFacts(**event["facts"])
+                facts: dict[str, Any] = event["facts"]
+                return facts
             if event is not None and event["event"] == "probe-failed":
                 raise rebuild_error(event["error"], slide)
             how = f"hung for {self._limit_s:g} s" if event is None else child.how_it_died()

@@ -25,6 +25,7 @@ class Steps(Protocol):
     def load(self) -> dict[str, Any]: ...
     def warm_up(self) -> None: ...
     def probe(self, slide: Path, mpp: float | None) -> dict[str, Any]: ...
+    def series(self, path: Path) -> dict[str, Any]: ...
     def prepare(self, task: Task) -> Any: ...
     def ahead(self, prepared: Any) -> bool: ...
     def score(self, prepared: Any, progress: Callable[[int, int], None]) -> Any: ...
@@ -91,6 +92,11 @@ class InferSteps:
                 "route": opened.route.name,
             }
 
+    def series(self, path: Path) -> dict[str, Any]:
+        from ..planning.dicom_series import read_series
+
+        return {"series": read_series(path)}
+
     def prepare(self, task: Task) -> Any:
         from ...prepare import prepare
         from ...writers import check_names
@@ -114,7 +120,7 @@ class InferSteps:
 
         result = conclude(*scored)
         clock = time.perf_counter()
-        write(result, task.out, self.options)
+        result = write(result, task.out, self.options)
         return {
             "tiles": result.tiles.to_dict(),
             "timing": {**result.timing, "write": time.perf_counter() - clock},

@@ -26,6 +26,7 @@ from typing import Any
 from ...errors import ExitCode, StampError
 from ...isolation import die_with_parent
 from ...memory import release_memory
+from ...offline import keep_home_clean
 from ...quiet import guard_process, place, traceback_text
 from .steps import InferSteps, Steps
 from .tasks import Task
@@ -142,7 +143,11 @@ class Worker:
 
     def _probe(self, command: dict[str, Any]) -> None:
         try:
-            facts = self._steps.probe(Path(command["slide"]), command["mpp"])
+            slide = Path(command["slide"])
+            if command["what"] == "series":
+                facts = self._steps.series(slide)
+            else:
+                facts = self._steps.probe(slide, command["mpp"])
         except Exception as error:
             error_text = _describe(error, Path(command["slide"]))
             self._send("probe-failed", key=command["key"], error=error_text)
@@ -215,6 +220,7 @@ def _memory() -> dict[str, int]:
 def main(steps: Steps | None = None) -> None:
     """Entry point: ``python -m stamp_deploy.batch.workers.worker FD PARENT``."""
     guard_process()
+    keep_home_clean()  # Ray starts workers without our parent's environment
     faulthandler.enable(sys.stderr)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     # Schedulers send SIGTERM to every process of a step. The parent decides: it hangs up, or kills.
