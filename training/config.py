@@ -5,12 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-<<<<<<< HEAD
 from .toml_settings import Texts, TomlSettings, read_toml, setting
-=======
-from stamp_deploy.errors import UsageError
-from stamp_deploy.files import refuse_special
->>>>>>> main
 
 
 class TrainConfig(TomlSettings):
@@ -114,37 +109,4 @@ def load_config(path: Path) -> TrainConfig:
     UsageError
         No such file, not TOML, or as `TrainConfig.checked`.
     """
-<<<<<<< HEAD
     return TrainConfig.checked(read_toml(path, "name the config of the run"), path)
-=======
-    refuse_special(path, UsageError)
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UsageError("there is no such file", path=path, remedy="name the config of the run") from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"cannot be read as TOML: {error}", path=path) from error
-    return TrainConfig.from_dict(values, path)
-
-
-def _reasons() -> dict[str, str]:
-    """The comment behind each setting in this file; empty where the source is not there."""
-    import inspect
-    import re
-
-    try:
-        source = inspect.getsource(TrainConfig)
-    except OSError:
-        return {}
-    return dict(re.findall(r"^    (\w+): [^#\n]*#\s*(.*)$", source, flags=re.MULTILINE))
-
-
-def _toml(value: Any) -> str:
-    import json
-
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, list):
-        return "[" + ", ".join(_toml(item) for item in value) + "]"
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
->>>>>>> main

@@ -12,6 +12,7 @@ import tomli_w
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from stamp_deploy.errors import UsageError
+from stamp_deploy.files import refuse_special
 
 Texts = Annotated[tuple[str, ...], BeforeValidator(lambda v: (v,) if isinstance(v, str) else tuple(v) if v else ())]
 """A list of texts; a single text is a list of one."""
@@ -110,6 +111,7 @@ def read_toml(path: Path, remedy: str) -> dict[str, Any]:
     UsageError
         There is no such file (then with `remedy`), it cannot be read, or is no TOML.
     """
+    refuse_special(path, UsageError)
     try:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:

@@ -7,13 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-<<<<<<< HEAD
 from stamp_deploy.errors import DataError
 from stamp_deploy.units import MAX_MPP, MIN_MPP
-=======
-from stamp_deploy.errors import DataError, UsageError
-from stamp_deploy.files import refuse_special
->>>>>>> main
 
 from ..toml_settings import Texts, TomlSettings, read_toml, setting
 from .readers import KEYS_OF_FORMAT, Settings, reader
@@ -62,15 +57,7 @@ def load_config(path: Path) -> tuple[CohortConfig, tuple[SampleConfig, ...]]:
     DataError
         No samples, an id twice, or a sample without an id that can name a folder.
     """
-<<<<<<< HEAD
     document = read_toml(path, "name a config that lists the samples; docs/cohort.md says how")
-=======
-    refuse_special(path, UsageError)
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"cannot be read as TOML: {error}", path=path) from error
->>>>>>> main
     tables, defaults = document.pop("samples", []), document.pop("defaults", {})
     config = CohortConfig.checked({**document.pop("cohort", {}), **document}, path)
     if not isinstance(tables, list) or not tables or not isinstance(defaults, dict):
