@@ -3,6 +3,8 @@
 # make lint         ruff, and mypy in strict mode
 # make checked      the tiler's tests against a build with bounds checks and assertions
 # make asan         the C core under the address and undefined-behaviour sanitizers
+# make faults       MINUTES=60: hostile slides, bundles, names, states and kills; figures in benchmarks/results/faults.md
+# make mutants      MODULE=grid: faults planted in a module, and the share that its tests notice
 # make wheel        a wheel that carries its libraries, in wheelhouse/
 # make wheel-check  that wheel in a clean environment, installed without an index
 #
@@ -21,7 +23,7 @@ SOURCE := pyproject.toml setup.py $(wildcard csrc/*.c csrc/*.h csrc/*.pyx csrc/*
 # The tests of the compiled tiler, for the checked and sanitized builds.
 TILER_TESTS := $(wildcard tests/tiles/test_*.py)
 
-.PHONY: demo test lint checked asan wheel wheel-check clean
+.PHONY: demo test lint checked asan faults mutants wheel wheel-check clean
 .DELETE_ON_ERROR:
 
 demo: $(STAMP)-demo
@@ -96,6 +98,15 @@ wheel: $(STAMP)-test
 wheel-check: wheel
 	PKG_CONFIG_LIBDIR=/nonexistent $(BIN)/python -m pip wheel --quiet --wheel-dir wheelhouse wheelhouse/stamp_deploy-*.whl
 	PYTHON=$(PYTHON) BIN=$(BIN) sh .ci/wheel-check
+
+# What breaks a rule is kept in build/faults; tests/faults/harness.py says how to repeat it.
+faults: $(STAMP)-test
+	cd tests && ../$(BIN)/python -m faults --minutes $(or $(MINUTES),60) --keep ../build/faults \
+	  --results ../benchmarks/results/faults.md
+
+# One short name of benchmarks/mutants.py, or all; a machine of two cores takes minutes for each.
+mutants: $(STAMP)-test
+	$(BIN)/python benchmarks/mutants.py $(or $(MODULE),$(error MODULE=... names what is to be mutated))
 
 clean:
 	rm -rf $(VENV) build dist wheelhouse demo-out *.egg-info stamp_deploy/*.so

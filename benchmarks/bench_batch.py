@@ -1,6 +1,6 @@
 """Batches measured: overlap across slides, memory over many slides, and writing GeoJSON.
 
-    python benchmarks/bench_batch.py [--quick] [--json FILE] [--markdown FILE]
+    python benchmarks/bench_batch.py [--quick] [--only heat-maps] [--json FILE] [--markdown FILE]
 
 1. Overlap: a batch of make_wsi slides against tiling alone and the engine alone, all in one run, interleaved.
    The engine is a stand-in for a device that takes its time without using the CPU (device_worker.py), at 0.5,
@@ -8,8 +8,10 @@
    engine) is once a batch and is shown by itself.
 2. Memory: resident memory of the worker after each of many small slides.
 3. GeoJSON: a result of 20,000 tiles written.
+4. Heat maps: 50 pathways and their overview sheets written, beside the same 50 maps drawn by matplotlib, interleaved.
 
-A full run writes results/batch.json and results/batch.md where no other files are named.
+A full run writes results/batch.json and results/batch.md where no other files are named; with --only one part is
+measured and put into the results that are there.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
+from result_files import RESULTS, keep  # noqa: E402
 from support.bundle_factory import make_bundle  # noqa: E402
 from support.result_factory import make_result  # noqa: E402
 
@@ -272,6 +275,55 @@ def geojson(folder: Path, repeats: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def heat_maps(folder: Path, repeats: int) -> dict[str, Any]:
+    """CPU seconds for the pictures of 50 pathways: as written, and each map as one matplotlib figure."""
+    from stamp_deploy.writers import write_all
+
+    result = make_result(5000, pathways=50, thumbnail_px=2048)
+    ours, usual, size = [], [], 0
+    for i in range(repeats + 1):  # the first round warms up: imports, fonts
+        target = folder / f"maps{i}"
+        target.mkdir()
+        clock = time.process_time()
+        paths = write_all(result, target, ("heatmaps",))
+        ours.append(time.process_time() - clock)
+        size = sum(path.stat().st_size for path in paths)
+        clock = time.process_time()
+        for index in range(len(result.pathway_names)):
+            matplotlib_map(result, index, target / "map.png")
+        usual.append(time.process_time() - clock)
+    ratios = [b / a for a, b in zip(ours[1:], usual[1:], strict=True)]
+    return {
+        "pathways": 50, "tiles": 5000, "cpu_s": round(statistics.median(ours[1:]), 2),
+        "spread": round(max(ours[1:]) - min(ours[1:]), 2), "matplotlib_cpu_s": round(statistics.median(usual[1:]), 2),
+        "ratio": round(statistics.median(ratios), 1), "bytes": size,
+        "machine": "{processor}, {cores} cores".format_map(machine()),
+    }  # fmt: skip
+
+
+def matplotlib_map(result: Any, index: int, path: Path) -> None:
+    """One map the usual way: a figure with title, picture, colour bar and footer."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+    from matplotlib.figure import Figure
+
+    from stamp_deploy.writers.picture import blend, make_view, score_range
+
+    view = make_view(result)
+    low, high = score_range(result, index)
+    figure = Figure(figsize=(12, 10), dpi=100)
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.add_axes((0.03, 0.1, 0.8, 0.8))
+    axes.imshow(blend(result, view, result.pathways[:, index], low, high))
+    axes.set_axis_off()
+    figure.text(0.03, 0.95, result.pathway_names[index], fontsize=19)
+    figure.text(0.03, 0.03, result.slide.name, fontsize=10)
+    bar = figure.add_axes((0.86, 0.5, 0.02, 0.4))
+    figure.colorbar(ScalarMappable(Normalize(low, high), "viridis"), cax=bar, extend="both", label=result.score_unit)
+    canvas.print_png(str(path), pil_kwargs={"compress_level": 3})  # type: ignore[no-untyped-call]
+
+
 def markdown(found: dict[str, Any]) -> str:
     """The results as a page."""
     parts = found["parts"]
@@ -302,7 +354,7 @@ def markdown(found: dict[str, Any]) -> str:
             f"engine alone {cpu['engine_alone_s']} s, batch {cpu['batch_s']} s: ratio {cpu['ratio']:.3f} "
             f"({cpu['ratio_with_startup']:.3f} with start-up).",
         ]
-    m, g = parts["memory"], parts["geojson"]
+    m, g, h = parts["memory"], parts["geojson"], parts["heat_maps"]
     lines += [
         "",
         "| | measured | bar |",
@@ -312,9 +364,24 @@ def markdown(found: dict[str, Any]) -> str:
         f"({m['first_tenth_mb']} to {m['last_tenth_mb']} MB) | 5 % |",
         f"| GeoJSON of {g['tiles']} tiles, {g['pathways']} pathways | {g['seconds']:.2f} s "
         f"(spread {g['spread']:.2f}) | 5 s |",
+        f"| {h['pathways']} heat maps and overview sheets, {h['tiles']} tiles, CPU time | {h['cpu_s']:.2f} s (spread "
+        f"{h['spread']:.2f}); the maps by matplotlib {h['matplotlib_cpu_s']:.1f} s: {h['ratio']:.1f} times | 2 s |",
         "",
+        *([f"The heat maps were measured in a run of their own, on {h['machine']}.", ""] if h.get("apart") else []),
     ]
     return "\n".join(lines)
+
+
+def only_heat_maps() -> None:
+    """Measure the heat maps and put them into the results of an earlier run."""
+    found = json.loads((RESULTS / "batch.json").read_text())
+    with tempfile.TemporaryDirectory(prefix="stamp-bench-batch-") as name:
+        found["parts"]["heat_maps"] = {**heat_maps(Path(name), 5), "apart": True}
+    found["heat_maps_50_cpu_s"] = found["parts"]["heat_maps"]["cpu_s"]
+    # Not by `keep`: the other figures are still those of the run that wrote them.
+    (RESULTS / "batch.json").write_text(json.dumps(found, indent=2) + "\n")
+    (RESULTS / "batch.md").write_text(markdown(found))
+    print(json.dumps(found["parts"]["heat_maps"], indent=2))
 
 
 def main() -> None:
@@ -324,13 +391,18 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the numbers here")
     parser.add_argument("--markdown", type=Path, help="write the tables here")
     parser.add_argument("--cpu-bundle", type=Path, help="also overlap a real CPU engine of this bundle")
+    parser.add_argument("--only", choices=["heat-maps"], help="measure this part and put it into the results")
     chosen = parser.parse_args()
+    if chosen.only:
+        only_heat_maps()
+        return
     parts: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="stamp-bench-batch-") as name:
         folder = Path(name)
         parts["overlap"] = overlap(folder, chosen.quick, chosen.cpu_bundle)
         parts["memory"] = memory(folder, 50 if chosen.quick else 200)
         parts["geojson"] = geojson(folder, 1 if chosen.quick else 5)
+        parts["heat_maps"] = heat_maps(folder, 1 if chosen.quick else 5)
     worst = max(parts["overlap"]["table"], key=lambda row: row["ratio"])
     found = {
         "e2e_over_slowest_stage": worst["ratio"],
@@ -338,17 +410,17 @@ def main() -> None:
         "rss_growth_fraction": parts["memory"]["growth"],
         "geojson_20k_s": parts["geojson"]["seconds"],
         "geojson_20k_s_spread": parts["geojson"]["spread"],
+        "heat_maps_50_cpu_s": parts["heat_maps"]["cpu_s"],
         "quick": chosen.quick,
         "machine": "{processor}, {cores} cores".format_map(machine()),
         "parts": parts,
     }
-    results = ROOT / "benchmarks" / "results"
-    target = chosen.json or (None if chosen.quick else results / "batch.json")
-    table = chosen.markdown or (None if chosen.quick else results / "batch.md")
-    if target is not None:
-        target.write_text(json.dumps(found, indent=2) + "\n")
-    if table is not None:
-        table.write_text(markdown(found))
+    if chosen.json is not None:
+        chosen.json.write_text(json.dumps(found, indent=2) + "\n")
+    if chosen.markdown is not None:
+        chosen.markdown.write_text(markdown(found))
+    if not chosen.quick:
+        keep("batch", found, markdown(found))
     print(json.dumps({key: value for key, value in found.items() if key != "parts"}, indent=2))
 
 

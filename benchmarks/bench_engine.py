@@ -36,6 +36,7 @@ from engine_models import (
     tissue_tiles,
 )
 from numpy.typing import NDArray
+from result_files import keep
 
 from stamp_deploy.bundle import Bundle
 from stamp_deploy.checks.acceptance import machine
@@ -50,7 +51,6 @@ from stamp_deploy.export.quantise import CALIBRATION_TILES
 from stamp_deploy.export.run_models import run_torch
 from stamp_deploy.export.source import run_facts
 
-RESULTS = Path(__file__).resolve().parent / "results"
 MODEL = "lunit-vits16"
 BATCH = 16
 QUICK_SECONDS = 38.0
@@ -78,9 +78,7 @@ def main() -> None:
     if arguments.json:
         arguments.json.write_text(json.dumps(record, indent=2) + "\n")
     if not arguments.quick:
-        RESULTS.mkdir(exist_ok=True)
-        (RESULTS / "engine.json").write_text(json.dumps(record, indent=2) + "\n")
-        (RESULTS / "engine.md").write_text(report(record))
+        keep("engine", record, report(record))
     print(report(record))
 
 

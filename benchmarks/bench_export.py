@@ -24,12 +24,12 @@ import numpy as np
 import torch
 from engine_models import make_bundle, random_model, tissue_tiles
 from numpy.typing import NDArray
+from result_files import keep
 
 from stamp_deploy.checks.acceptance import machine
 from stamp_deploy.export.graph.to_onnx import Encoder
 from stamp_deploy.training.model.stamp_model import StampModel
 
-RESULTS = Path(__file__).resolve().parent / "results"
 MODELS = ("lunit-vits16", "uni", "virchow", "h-optimus-0")
 GIB = 1 << 30
 
@@ -46,9 +46,7 @@ def main() -> None:
         return
     rows = [run(name, arguments.tiles, arguments.limit_gb) for name in arguments.models]
     record = {"machine": machine(), "tiles": arguments.tiles, "limit_gb": arguments.limit_gb, "models": rows}
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "export.json").write_text(json.dumps(record, indent=2) + "\n")
-    (RESULTS / "export.md").write_text(report(record))
+    keep("export", record, report(record))
     print(report(record))
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from result_files import keep
 from scipy import sparse
 
 from stamp_deploy.checks.acceptance import machine
@@ -30,7 +31,6 @@ from stamp_deploy.training.scoring import score
 SPOTS, GENES, SETS, SET_SIZE, DETECTED = 100_000, 18_000, 50, 150, 3_000
 BESIDE = 5_000
 """Spots that pyucell is given too."""
-RESULTS = Path(__file__).with_name("results")
 
 
 def draw(rng: np.random.Generator, spots: int) -> sparse.csr_array:
@@ -162,11 +162,10 @@ def main() -> None:
         "peak_above_counts_mb": memory.above,
         "beside_pyucell": beside_pyucell(counts[: min(BESIDE, spots // 5)], genes, sets, options.repeats),
     }  # fmt: skip
-    target = options.json or (None if options.quick else RESULTS / "scoring.json")
-    if target is not None:
-        target.write_text(json.dumps(found, indent=2) + "\n")
+    if options.json is not None:
+        options.json.write_text(json.dumps(found, indent=2) + "\n")
     if not options.quick:
-        (RESULTS / "scoring.md").write_text(markdown(found))
+        keep("scoring", found, markdown(found))
     print(markdown(found))
 
 

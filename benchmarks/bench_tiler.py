@@ -35,6 +35,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from result_files import keep
 
 from stamp_deploy import _tiler
 from stamp_deploy.checks import acceptance
@@ -412,16 +413,15 @@ def main() -> None:
     started = time.perf_counter()
     report = run(quick=options.quick)
     report["seconds"] = round(time.perf_counter() - started, 1)
-    results = ROOT / "benchmarks" / "results"
     # the named figures lie at the top; everything else beside them
     flat = {**report.pop("keys"), **report}
-    markdown = options.markdown or (None if options.quick else results / "tiler.md")
-    target = options.json or (None if options.quick else results / "tiler.json")
     text = to_markdown({**report, "keys": flat})
-    for path, content in ((target, json.dumps(flat, indent=1)), (markdown, text)):
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(content + "\n" if path is target else content)
+    if options.json is not None:
+        options.json.write_text(json.dumps(flat, indent=1) + "\n")
+    if options.markdown is not None:
+        options.markdown.write_text(text)
+    if not options.quick:
+        keep("tiler", flat, text)
     print(text)
 
 

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from result_files import keep
 
 from stamp_deploy.training.cohort.build import build_cohort
 from stamp_deploy.training.config import TrainConfig
@@ -106,9 +107,7 @@ def main() -> None:
     text = markdown(document)
     print(text)
     if not args.quick:
-        args.results.mkdir(parents=True, exist_ok=True)
-        (args.results / "training.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-        (args.results / "training.md").write_text(text, encoding="utf-8")
+        keep("training", document, text, args.results)
 
 
 def her2st_cohort(args: argparse.Namespace) -> Path:

@@ -13,7 +13,7 @@ cdef extern from "planes.h" nogil:
         int width, height
         size_t stride, plane, slot
     stamp_geometry stamp_geometry_of(unsigned width, unsigned height)
-    int STAMP_OK, STAMP_MISSING, STAMP_CORRUPT, STAMP_NO_MEMORY, STAMP_BAD_ARGUMENT, STAMP_UNREAD
+    int STAMP_OK, STAMP_MISSING, STAMP_CORRUPT, STAMP_UNREAD, STAMP_NO_MEMORY, STAMP_READ_ERROR, STAMP_BACKGROUND
 
 cdef extern from "jpeg_tile.h" nogil:
     ctypedef struct stamp_decoder:
@@ -26,7 +26,8 @@ cdef extern from "jpeg_tile.h" nogil:
     int stamp_decode(stamp_decoder *d, const uint8_t *data, size_t size, uint8_t *slot, uint8_t *layout)
     stamp_geometry stamp_decoder_geometry(const stamp_decoder *d)
     const char *stamp_decoder_message(const stamp_decoder *d)
-    const uint8_t *stamp_decoder_read(stamp_decoder *d, int fd, uint64_t offset, size_t size, int *status)
+    const uint8_t *stamp_decoder_read(stamp_decoder *d, int fd, uint64_t offset, size_t size, int *status,
+                                      int *error)
 
 cdef extern from "kernels.h" nogil:
     ctypedef struct stamp_kernels:
@@ -70,6 +71,7 @@ OK = STAMP_OK
 MISSING = STAMP_MISSING
 CORRUPT = STAMP_CORRUPT
 UNREAD = STAMP_UNREAD
+BACKGROUND = STAMP_BACKGROUND
 MAX_TILE_SIDE = STAMP_MAX_TILE_SIDE
 
 
@@ -165,25 +167,30 @@ cdef class Reads:
         Where each storage tile lies, bytes; size 0 is a tile that the file leaves out.
     cells, slots : int32 [n]
         Its place in the level (flat), and the slot of the pool that it goes to.
+    absent : int
+        What becomes of a tile that is left out: MISSING, or BACKGROUND where the format may leave out glass.
 
     Raises
     ------
     ValueError
-        Lengths differ, or an offset or size is negative.
+        Lengths differ, or an offset, a size or `absent` is out of range.
     """
 
-    cdef int fd
+    cdef int fd, absent
     cdef const int64_t[::1] offsets, sizes
     cdef const int32_t[::1] cells, slots
 
     def __cinit__(self, int fd, const int64_t[::1] offsets, const int64_t[::1] sizes, const int32_t[::1] cells,
-                  const int32_t[::1] slots):
+                  const int32_t[::1] slots, int absent=STAMP_MISSING):
         cdef Py_ssize_t n = offsets.shape[0], i
         if sizes.shape[0] != n or cells.shape[0] != n or slots.shape[0] != n:
             raise ValueError("offsets, sizes, cells and slots differ in length")
         for i in range(n):
             if offsets[i] < 0 or sizes[i] < 0:
                 raise ValueError("an offset or size is out of range")
+        if absent not in (STAMP_MISSING, STAMP_BACKGROUND):
+            raise ValueError(f"{absent} is no status of a tile that is left out")
+        self.absent = absent
         self.fd, self.offsets, self.sizes, self.cells, self.slots = fd, offsets, sizes, cells, slots
 
 
@@ -260,7 +267,7 @@ cdef class Worker:
     tables : bytes
         The JPEG tables that the TIFF directory shares; empty where each stream carries its own.
     colour : int
-        The photometric tag: 2 (RGB) or 6 (YCbCr).
+        The photometric tag: 2 (RGB) or 6 (YCbCr). It counts for streams that do not say themselves how they are coded.
     width, height : int
         Size of a storage tile at full scale, pixels.
     denominator : int
@@ -281,6 +288,8 @@ cdef class Worker:
     bytes_read, tiles : int
         Of storage tiles.
     out_of_memory : bool
+    read_errno : int
+        The system's error number of a read that failed, 0 for none: what it was to read stays UNREAD.
     """
 
     cdef stamp_decoder *decoder
@@ -290,6 +299,7 @@ cdef class Worker:
     cdef readonly double read_s, decode_s, assemble_s
     cdef readonly int64_t bytes_read, tiles
     cdef readonly bint out_of_memory
+    cdef public int read_errno
 
     def __cinit__(self, bytes tables, int colour, unsigned width, unsigned height, unsigned denominator,
                   int tile_px=1, double scale_x=1.0, double scale_y=1.0, bint exact=False, bint plain=False):
@@ -354,17 +364,17 @@ cdef class Worker:
         cdef const uint8_t *data
         cdef int64_t i
         cdef int32_t cell
-        cdef int status = STAMP_OK
+        cdef int status = STAMP_OK, error = 0
         while not stamp_load(&job.stop.is_set) and clock < job.stop.deadline:
             i = stamp_take(&job.next_decode)
             if i >= n:
                 return
             cell = reads.cells[i]
             if reads.sizes[i] == 0:
-                (&decoded.state[0, 0])[cell] = <uint8_t>STAMP_MISSING
+                (&decoded.state[0, 0])[cell] = <uint8_t>reads.absent
                 continue
             data = stamp_decoder_read(self.decoder, reads.fd, <uint64_t>reads.offsets[i], <size_t>reads.sizes[i],
-                                      &status)
+                                      &status, &error)
             after = _now()
             self.read_s += after - clock
             if status == STAMP_OK:
@@ -376,6 +386,9 @@ cdef class Worker:
             self.decode_s += clock - after
             if status == STAMP_NO_MEMORY:
                 self.out_of_memory = True
+                return
+            if status == STAMP_READ_ERROR:
+                self.read_errno = error
                 return
             if status == STAMP_OK:
                 (&decoded.slot[0, 0])[cell] = reads.slots[i]

@@ -27,7 +27,6 @@ struct stamp_decoder {
     uint8_t *tables;
     size_t tables_size;
     int created;
-    int foreign; /* holds tables that an earlier stream brought */
     uint8_t *file_bytes;
     size_t file_capacity;
     uint8_t *row; /* one line of RGB, for the sampling factors that have no layout */
@@ -62,14 +61,32 @@ static void on_progress(j_common_ptr info)
     }
 }
 
-/* A library state that knows the shared tables and nothing else. */
-static int reset(stamp_decoder *d)
+static void discard(stamp_decoder *d)
 {
-    if (setjmp(d->errors.escape))
-        return STAMP_CORRUPT;
     if (d->created)
         jpeg_destroy_decompress(&d->jpeg);
-    d->created = d->foreign = 0;
+    d->created = 0;
+}
+
+/* After a longjmp: what the library's message means. */
+static int failure(stamp_decoder *d)
+{
+    int code = d->errors.base.msg_code;
+    discard(d);
+    return code == JERR_OUT_OF_MEMORY ? STAMP_NO_MEMORY : STAMP_CORRUPT;
+}
+
+static int fail(stamp_decoder *d, const char *message)
+{
+    snprintf(d->errors.message, sizeof d->errors.message, "%s", message);
+    return STAMP_CORRUPT;
+}
+
+/* A library state that knows the shared tables and nothing else: nothing of an earlier stream can be in it. The caller
+ * has set the escape. */
+static int begin(stamp_decoder *d)
+{
+    discard(d);
     d->jpeg.err = jpeg_std_error(&d->errors.base);
     d->errors.base.error_exit = on_error;
     d->errors.base.emit_message = on_message;
@@ -82,9 +99,16 @@ static int reset(stamp_decoder *d)
     if (d->tables_size == 0)
         return STAMP_OK;
     jpeg_mem_src(&d->jpeg, d->tables, d->tables_size);
-    int found = jpeg_read_header(&d->jpeg, FALSE);
-    jpeg_abort_decompress(&d->jpeg);
-    return found == JPEG_HEADER_TABLES_ONLY ? STAMP_OK : STAMP_CORRUPT;
+    if (jpeg_read_header(&d->jpeg, FALSE) != JPEG_HEADER_TABLES_ONLY)
+        return fail(d, "the shared tables hold an image");
+    return STAMP_OK;
+}
+
+static int check_tables(stamp_decoder *d)
+{
+    if (setjmp(d->errors.escape))
+        return failure(d);
+    return begin(d);
 }
 
 stamp_decoder *stamp_decoder_new(const uint8_t *tables, size_t size, int colour, unsigned width, unsigned height,
@@ -105,7 +129,7 @@ stamp_decoder *stamp_decoder_new(const uint8_t *tables, size_t size, int colour,
         if (size > 0)
             memcpy(d->tables, tables, size);
         d->tables_size = size;
-        *status = reset(d);
+        *status = check_tables(d);
     }
     if (*status != STAMP_OK) {
         stamp_decoder_free(d);
@@ -118,8 +142,7 @@ void stamp_decoder_free(stamp_decoder *d)
 {
     if (d == NULL)
         return;
-    if (d->created)
-        jpeg_destroy_decompress(&d->jpeg);
+    discard(d);
     free(d->tables);
     free(d->row);
     free(d->file_bytes);
@@ -136,62 +159,17 @@ const char *stamp_decoder_message(const stamp_decoder *d)
     return d->errors.message;
 }
 
-static int fail(stamp_decoder *d, const char *message)
+/* The colour that a stream states by its markers or the names of its components; STAMP_UNSTATED where it says nothing,
+ * -1 where two statements contradict each other. Components numbered 1, 2, 3 say nothing: libtiff numbers RGB so, too. */
+static int stated_colour(const struct jpeg_decompress_struct *jpeg)
 {
-    snprintf(d->errors.message, sizeof d->errors.message, "%s", message);
-    jpeg_abort_decompress(&d->jpeg);
-    return STAMP_CORRUPT;
-}
-
-/* The tables that a stream defines before its first scan, as bits: quantisation, DC and AC Huffman tables. */
-typedef struct {
-    unsigned quantisation, dc, ac;
-} table_set;
-
-static table_set tables_of(const uint8_t *data, size_t size)
-{
-    table_set found = {0, 0, 0};
-    size_t at = 2;
-    while (at + 4 <= size && data[at] == 0xff) {
-        unsigned marker = data[at + 1];
-        size_t length = (size_t)data[at + 2] << 8 | data[at + 3], end = at + 2 + length;
-        if (marker == 0xff) { /* fill byte */
-            at++;
-            continue;
-        }
-        if (marker == 0xda || length < 2 || end > size)
-            break;
-        size_t p = at + 4;
-        if (marker == 0xdb) {
-            for (; p < end; p += 65 + (data[p] >> 4 ? 64 : 0))
-                found.quantisation |= 1u << (data[p] & 3);
-        } else if (marker == 0xc4) {
-            while (p + 17 <= end) {
-                size_t symbols = 0;
-                for (int i = 1; i <= 16; i++)
-                    symbols += data[p + (size_t)i];
-                *(data[p] & 0x10 ? &found.ac : &found.dc) |= 1u << (data[p] & 3);
-                p += 17 + symbols;
-            }
-        }
-        at = end;
-    }
-    return found;
-}
-
-/* Whether a stream whose header has been read brings every table that it uses. */
-static int self_sufficient(const stamp_decoder *d, table_set own)
-{
-    const struct jpeg_decompress_struct *jpeg = &d->jpeg;
-    if (jpeg->progressive_mode || jpeg->arith_code || jpeg->comps_in_scan != jpeg->num_components)
-        return 0;
-    for (int i = 0; i < jpeg->num_components; i++) {
-        const jpeg_component_info *c = &jpeg->comp_info[i];
-        if (!(own.quantisation >> (c->quant_tbl_no & 3) & 1) || !(own.dc >> (c->dc_tbl_no & 3) & 1) ||
-            !(own.ac >> (c->ac_tbl_no & 3) & 1))
-            return 0;
-    }
-    return 1;
+    const jpeg_component_info *c = jpeg->comp_info;
+    int named_rgb = c[0].component_id == 'R' && c[1].component_id == 'G' && c[2].component_id == 'B';
+    int rgb = named_rgb || (jpeg->saw_Adobe_marker && jpeg->Adobe_transform == 0);
+    int ycbcr = jpeg->saw_JFIF_marker || (jpeg->saw_Adobe_marker && jpeg->Adobe_transform != 0);
+    if (rgb && ycbcr)
+        return -1;
+    return rgb ? STAMP_RGB : ycbcr ? STAMP_YCBCR : STAMP_UNSTATED;
 }
 
 /* How the planes of a stream come out at the scale that has been set; -1: in no layout of ours. */
@@ -259,30 +237,26 @@ static int read_rgb(stamp_decoder *d, uint8_t *slot)
     return STAMP_OK;
 }
 
-/* One go at a stream. STAMP_UNREAD: it leans on tables of an earlier stream, which must be forgotten first. */
-static int attempt(stamp_decoder *d, const uint8_t *data, size_t size, table_set own, uint8_t *slot, uint8_t *layout)
+static int decode(stamp_decoder *d, const uint8_t *data, size_t size, uint8_t *slot, uint8_t *layout)
 {
     j_decompress_ptr jpeg = &d->jpeg;
+    int status = begin(d);
 
-    if (setjmp(d->errors.escape)) {
-        jpeg_abort_decompress(jpeg);
-        d->foreign = 1; /* whatever it took in before it failed */
-        return STAMP_CORRUPT;
-    }
+    if (status != STAMP_OK)
+        return status;
     jpeg_mem_src(jpeg, data, size);
     if (jpeg_read_header(jpeg, TRUE) != JPEG_HEADER_OK)
         return fail(d, "no image in the stream");
-    if (d->foreign && !self_sufficient(d, own)) {
-        jpeg_abort_decompress(jpeg);
-        return STAMP_UNREAD;
-    }
-    d->foreign |= (own.quantisation | own.dc | own.ac) != 0 || jpeg->progressive_mode ||
-                  jpeg->comps_in_scan != jpeg->num_components;
     if (jpeg->image_width != d->width || jpeg->image_height != d->height || jpeg->num_components != 3 ||
         jpeg->data_precision != 8)
         return fail(d, "the stream's size or kind is not the directory's");
+    int colour = stated_colour(jpeg);
+    if (colour < 0)
+        return fail(d, "the stream states two colour spaces");
+    if (colour == STAMP_UNSTATED)
+        colour = d->colour;
 
-    jpeg->jpeg_color_space = d->colour == STAMP_RGB ? JCS_RGB : JCS_YCbCr;
+    jpeg->jpeg_color_space = colour == STAMP_RGB ? JCS_RGB : JCS_YCbCr;
     jpeg->out_color_space = JCS_RGB;
     jpeg->scale_num = 1;
     jpeg->scale_denom = d->denominator;
@@ -293,7 +267,7 @@ static int attempt(stamp_decoder *d, const uint8_t *data, size_t size, table_set
     jpeg_start_decompress(jpeg);
     if (jpeg->output_width != (unsigned)d->geometry.width || jpeg->output_height != (unsigned)d->geometry.height)
         return fail(d, "the decoded size is not the expected one");
-    int status = found >= 0 ? read_planes(d, slot) : read_rgb(d, slot);
+    status = found >= 0 ? read_planes(d, slot) : read_rgb(d, slot);
     if (status != STAMP_OK)
         return status;
     jpeg_finish_decompress(jpeg);
@@ -303,22 +277,17 @@ static int attempt(stamp_decoder *d, const uint8_t *data, size_t size, table_set
 
 int stamp_decode(stamp_decoder *d, const uint8_t *data, size_t size, uint8_t *slot, uint8_t *layout)
 {
-    int status = d->created ? STAMP_OK : reset(d);
-
     if (size == 0)
         return STAMP_MISSING;
-    table_set own = tables_of(data, size);
-    if (status == STAMP_OK)
-        status = attempt(d, data, size, own, slot, layout);
-    if (status == STAMP_UNREAD) {
-        status = reset(d);
-        if (status == STAMP_OK)
-            status = attempt(d, data, size, own, slot, layout);
-    }
+    if (setjmp(d->errors.escape))
+        return failure(d);
+    int status = decode(d, data, size, slot, layout);
+    discard(d);
     return status;
 }
 
-const uint8_t *stamp_decoder_read(stamp_decoder *d, int fd, uint64_t offset, size_t size, int *status)
+const uint8_t *stamp_decoder_read(stamp_decoder *d, int fd, uint64_t offset, size_t size, int *status,
+                                  int *error)
 {
     if (size > STAMP_MAX_TILE_BYTES) {
         snprintf(d->errors.message, sizeof d->errors.message, "a storage tile of %zu bytes", size);
@@ -345,7 +314,7 @@ const uint8_t *stamp_decoder_read(stamp_decoder *d, int fd, uint64_t offset, siz
             *status = STAMP_CORRUPT;
             return NULL;
         } else if (errno != EINTR) {
-            snprintf(d->errors.message, sizeof d->errors.message, "%s", strerror(errno));
+            *error = errno;
             *status = STAMP_READ_ERROR;
             return NULL;
         }

@@ -7,23 +7,26 @@
 
 #include "planes.h"
 
-/* How the stream codes colour: what the TIFF's photometric tag says, whatever the stream claims. */
-enum stamp_colour { STAMP_RGB = 2, STAMP_YCBCR = 6 };
+/* How streams code colour, numbered as TIFF's photometric tag. */
+enum stamp_colour { STAMP_UNSTATED = 0, STAMP_RGB = 2, STAMP_YCBCR = 6 };
 
 /* A decoder and its buffers, reused from tile to tile; one a thread. */
 typedef struct stamp_decoder stamp_decoder;
 
 /*
  * A decoder of streams of width x height pixels at 1/denominator (1, 2, 4, 8), which divides both. tables is the
- * abbreviated stream that a TIFF directory shares (size 0: none); it is copied. *status tells why NULL came back.
+ * abbreviated stream that a TIFF directory shares (size 0: none); it is copied. colour is what the directory says: it
+ * counts for streams that do not say themselves (JFIF or Adobe marker, components named R, G, B). *status tells why NULL
+ * came back.
  */
 stamp_decoder *stamp_decoder_new(const uint8_t *tables, size_t size, int colour, unsigned width, unsigned height,
                                  unsigned denominator, int *status);
 void stamp_decoder_free(stamp_decoder *d);
 
 /*
- * Decode a stream into a slot (see planes.h). A stream may use the tables that it brings and the shared ones, never
- * those of an earlier stream. A warning of the library counts as STAMP_CORRUPT: the pixels may be plausible and wrong.
+ * Decode a stream into a slot (see planes.h). Every stream begins with a library state of its own that knows the shared
+ * tables and nothing else, so that no stream can change what comes of another. A warning of the library counts as
+ * STAMP_CORRUPT: the pixels may be plausible and wrong.
  */
 int stamp_decode(stamp_decoder *d, const uint8_t *data, size_t size, uint8_t *slot, uint8_t *layout);
 
@@ -33,8 +36,11 @@ stamp_geometry stamp_decoder_geometry(const stamp_decoder *d);
 /* The library's message of the last failure on this decoder. */
 const char *stamp_decoder_message(const stamp_decoder *d);
 
-/* Read size bytes at offset into the decoder's own buffer, grown as needed; NULL with *status set on failure. */
-const uint8_t *stamp_decoder_read(stamp_decoder *d, int fd, uint64_t offset, size_t size, int *status);
+/*
+ * Read size bytes at offset into the decoder's own buffer, grown as needed; NULL with *status set on failure. Where the
+ * disk or network failed that is STAMP_READ_ERROR, which says nothing of the file, with *error the system's errno.
+ */
+const uint8_t *stamp_decoder_read(stamp_decoder *d, int fd, uint64_t offset, size_t size, int *status, int *error);
 
 /* Caps against hostile files. */
 #define STAMP_MAX_TILE_SIDE 16384u

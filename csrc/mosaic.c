@@ -115,7 +115,8 @@ static rectangle inside(const stamp_mosaic *m, rectangle r)
     return part;
 }
 
-/* The worst status of the storage tiles under a part of the image; *layout is theirs, or -1 where they differ. */
+/* The worst status of the storage tiles under a part of the image, background counting as decoded; *layout is theirs, or
+ * -1 where they differ or are not all decoded. */
 static int look(const stamp_mosaic *m, rectangle part, int *layout)
 {
     int worst = STAMP_OK;
@@ -130,6 +131,10 @@ static int look(const stamp_mosaic *m, rectangle part, int *layout)
         for (int column = part.left / m->geometry.width; column <= last_column; column++) {
             size_t cell = (size_t)row * (size_t)m->columns + (size_t)column;
             int status = m->state[cell];
+            if (status == STAMP_BACKGROUND) {
+                *layout = -1;
+                continue;
+            }
             if (status == STAMP_OK && (m->slot[cell] < 0 || m->slot[cell] >= m->slots))
                 status = STAMP_BAD_ARGUMENT;
             worst = max_int(worst, status);
@@ -168,12 +173,16 @@ static void convert_row(const stamp_mosaic *m, const stamp_workspace *w, size_t 
     w->kernels->ycc_to_rgb(row + x0, full[0], full[1], x1 - x0, out);
 }
 
-/* Row y of the image, pixels [x0, x1), to interleaved RGB. */
+/* Row y of the image, pixels [x0, x1), to interleaved RGB; background is white. */
 static void convert_span(const stamp_mosaic *m, const stamp_workspace *w, int y, int x0, int x1, uint8_t *out)
 {
     for (int x = x0; x < x1;) {
         int start = x / m->geometry.width * m->geometry.width, stop = min_int(x1, start + m->geometry.width);
-        convert_row(m, w, cell_at(m, x, y), y % m->geometry.height, x - start, stop - start, out);
+        size_t cell = cell_at(m, x, y);
+        if (m->state[cell] == STAMP_BACKGROUND)
+            memset(out, 255, (size_t)(stop - x) * 3);
+        else
+            convert_row(m, w, cell, y % m->geometry.height, x - start, stop - start, out);
         out += (size_t)(stop - x) * 3;
         x = stop;
     }
@@ -333,7 +342,15 @@ int stamp_assemble(const stamp_mosaic *m, stamp_workspace *w, double x, double y
         return STAMP_OK;
     }
     int sx = layout >= 0 ? stamp_chroma_shift_x(layout) : 0, sy = layout >= 0 ? stamp_chroma_shift_y(layout) : 0;
-    int odd_x = sx & left, odd_y = sy & top; /* then start one pixel earlier, on a whole chroma sample */
+    /* the planes serve where the rectangle lies in the image and chroma samples do not cross storage tiles */
+    int whole = part.width == r.width && part.height == r.height;
+    if (w->exact || layout < 0 || !whole || (m->geometry.width & sx) || (m->geometry.height & sy)) {
+        stamp_axis_fill(&w->x[0][0], fraction_x, w->scale_x, r.width);
+        stamp_axis_fill(&w->y[0][0], fraction_y, w->scale_y, r.height);
+        return resample_converted(m, w, &w->x[0][0], &w->y[0][0], r, part, out);
+    }
+    /* start on a whole chroma sample: one pixel earlier, in a storage tile that has been looked at, since all are even */
+    int odd_x = sx & left, odd_y = sy & top;
     r.left -= odd_x;
     r.top -= odd_y;
     r.width = min_int(r.width + odd_x, w->largest.width);
@@ -341,17 +358,10 @@ int stamp_assemble(const stamp_mosaic *m, stamp_workspace *w, double x, double y
     fraction_x += odd_x;
     fraction_y += odd_y;
     stamp_axis *across[2] = {&w->x[0][odd_x], &w->x[1][odd_x]}, *down[2] = {&w->y[0][odd_y], &w->y[1][odd_y]};
-    stamp_axis_fill(across[0], fraction_x, w->scale_x, r.width);
-    stamp_axis_fill(down[0], fraction_y, w->scale_y, r.height);
-    /* the planes serve where the rectangle lies in the image and chroma samples do not cross storage tiles */
-    int whole = left >= 0 && top >= 0 && part.left + part.width == r.left + r.width &&
-                part.top + part.height == r.top + r.height;
-    if (w->exact || layout < 0 || !whole || (m->geometry.width & sx) || (m->geometry.height & sy))
-        return resample_converted(m, w, across[0], down[0], r, inside(m, r), out);
-    if (sx)
-        stamp_axis_fill(across[1], fraction_x, w->scale_x, r.width);
-    if (sy)
-        stamp_axis_fill(down[1], fraction_y, w->scale_y, r.height);
+    for (int shift = 0; shift <= sx; shift++)
+        stamp_axis_fill(across[shift], fraction_x, w->scale_x, r.width);
+    for (int shift = 0; shift <= sy; shift++)
+        stamp_axis_fill(down[shift], fraction_y, w->scale_y, r.height);
     resample_planes(m, w, across, down, r, layout, out);
     return STAMP_OK;
 }

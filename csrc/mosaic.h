@@ -29,8 +29,8 @@ void stamp_workspace_free(stamp_workspace *w);
 
 /*
  * Write the model tile whose top-left corner is (x, y) to out[tile_px][tile_px][3].
- * Returns the worst status of the storage tiles that the model tile touches; STAMP_OK only if all are decoded. The
- * pixels of a tile that is not STAMP_OK are not written.
+ * Returns the worst status of the storage tiles that the model tile touches; STAMP_OK only if all are decoded or
+ * background, which is white. The pixels of a tile that is not STAMP_OK are not written.
  */
 int stamp_assemble(const stamp_mosaic *m, stamp_workspace *w, double x, double y, uint8_t *out);
 

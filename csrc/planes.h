@@ -14,6 +14,7 @@ enum stamp_status {
     STAMP_NO_MEMORY = 4,
     STAMP_BAD_ARGUMENT = 5,
     STAMP_READ_ERROR = 6,
+    STAMP_BACKGROUND = 7, /* of a storage tile alone: left out by the file, and so white */
 };
 
 /* What the planes hold: R, G, B of full size, or Y of full size with Cb, Cr of full, half width, or half size. */

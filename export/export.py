@@ -22,7 +22,8 @@ from stamp_deploy import __version__
 from stamp_deploy.atomic import check_output, staged_directory, write_json_atomic
 from stamp_deploy.bundle import ENCODER_FILE, GOLDEN_DIR, Bundle, load_bundle, write_bundle_json
 from stamp_deploy.engine.golden import write_golden
-from stamp_deploy.engine.parity import Outputs, StageReport, compare, head_probabilities, to_table
+from stamp_deploy.engine.head_model import to_probabilities
+from stamp_deploy.engine.parity import Outputs, StageReport, compare, to_table
 
 from .card import write_card
 from .graph.to_onnx import Encoder, write_encoder, write_head
@@ -155,7 +156,10 @@ def _with_heads(
     return Outputs(
         found.embedding,
         found.pathways,
-        {name: head_probabilities(logits[name], entry["temperature"], entry["kind"]) for name, entry, _ in heads},
+        {
+            name: to_probabilities(entry["kind"], logits[name], entry["temperature"]).astype(np.float32)
+            for name, entry, _ in heads
+        },
     )
 
 

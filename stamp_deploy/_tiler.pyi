@@ -7,6 +7,7 @@ OK: int
 MISSING: int
 CORRUPT: int
 UNREAD: int
+BACKGROUND: int
 MAX_TILE_SIDE: int
 
 def build_info() -> str: ...
@@ -38,6 +39,7 @@ class Reads:
         sizes: NDArray[np.int64],
         cells: NDArray[np.int32],
         slots: NDArray[np.int32],
+        absent: int = ...,
     ) -> None: ...
 
 class Tiles:
@@ -53,6 +55,7 @@ class Worker:
     bytes_read: int
     tiles: int
     out_of_memory: bool
+    read_errno: int
     def __init__(
         self,
         tables: bytes,

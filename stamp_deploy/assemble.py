@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from .bundle import Bundle
 from .engine.base import EngineInfo
 from .heads import HeadCall
+from .names import shown_name
 from .prepare import Prepared
 from .provenance import software
 from .result import BundleFacts, Result, SlideFacts, TileCounts
@@ -63,6 +64,7 @@ def assemble(
     tissue: dict[str, Any] = {"rule": dict(bundle.tissue)}
     if mask is not None:
         tissue.update(threshold=float(mask.threshold), fraction=float(mask.fraction))
+        tissue.update(faint_sections=mask.faint_sections, left_fraction=mask.left_fraction)
     return Result(
         slide=slide_facts(prepared.slide),
         grid=tiles.grid,
@@ -92,7 +94,7 @@ def assemble(
 def slide_facts(slide: Slide) -> SlideFacts:
     """The facts of an open slide, its streamed SHA-256 included."""
     return SlideFacts(
-        name=slide.path.name,
+        name=shown_name(slide.path),
         sha256=slide.sha256(),
         size_bytes=slide.size_bytes,
         vendor=slide.vendor,
@@ -114,6 +116,7 @@ def slide_facts(slide: Slide) -> SlideFacts:
         route=slide.route.name,
         route_reason=slide.route.reason,
         properties=dict(slide.properties),
+        bounds=slide.bounds or (),
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import json
 import os
 import secrets
@@ -21,13 +22,23 @@ from typing import Any
 from . import isolation
 from .errors import DiskError, StampError, UsageError
 from .hashing import hash_lines
+from .names import NAME_MAX_BYTES, cut_name
 
 DONE_MARKER = "DONE"
 _STAGING = ".partial-"
-_DISK_ERRNOS = frozenset(
-    {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG}
-    | {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG}
-)
+_TOKEN_BYTES = 4
+
+
+def _staging_name(name: str) -> str:
+    """A name of its own for what is to become `name`; the end of a long one is cut, to fit the file system."""
+    stem = f"{_STAGING}{secrets.token_hex(_TOKEN_BYTES)}-"
+    return stem + cut_name(name, NAME_MAX_BYTES - len(stem))
+
+
+def leftovers(final: Path) -> list[Path]:
+    """What killed processes left beside `final` while they made it; a living one may still be at work on it."""
+    stem = f"{_STAGING}{'?' * 2 * _TOKEN_BYTES}-"  # not "*": another name may end like this one
+    return list(final.parent.glob(stem + glob.escape(cut_name(final.name, NAME_MAX_BYTES - len(stem)))))
 
 
 def fsync_path(path: Path) -> None:
@@ -49,7 +60,7 @@ def write_bytes_atomic(path: Path, data: bytes, *, staging_in: Path | None = Non
     DiskError
         The disk is full, read-only or not permitted; nothing is left behind.
     """
-    staging = (staging_in or path.parent) / f"{_STAGING}{secrets.token_hex(4)}-{path.name}"
+    staging = (staging_in or path.parent) / _staging_name(path.name)
     with disk_errors(path):
         try:
             with staging.open("xb") as handle:
@@ -83,7 +94,7 @@ def sweep(folder: Path, pattern: str, older_than_s: float = 3600.0) -> None:
 
 def is_done(directory: Path) -> bool:
     """Whether `directory` is a finished result."""
-    return (directory / DONE_MARKER).is_file()
+    return os.path.isfile(directory / DONE_MARKER)
 
 
 def check_output(final: Path, *, overwrite: bool) -> None:
@@ -143,7 +154,7 @@ def staged_directory(
         The disk is full, read-only or not permitted.
     """
     check_output(final, overwrite=overwrite)
-    staging = final.parent / f"{_STAGING}{secrets.token_hex(4)}-{final.name}"
+    staging = final.parent / _staging_name(final.name)
     with disk_errors(final):
         final.parent.mkdir(parents=True, exist_ok=True)
         staging.mkdir()
@@ -193,7 +204,7 @@ def _write_marker(directory: Path, marker: bytes) -> None:
 def _swap_in(staging: Path, final: Path) -> None:
     """Rename `staging` to `final`; a folder that is in the way is moved aside first, then removed."""
     if final.exists():
-        aside = final.parent / f"{_STAGING}{secrets.token_hex(4)}-old-{final.name}"
+        aside = final.parent / _staging_name(f"old-{final.name}")
         os.rename(final, aside)
         try:
             os.rename(staging, final)
@@ -212,8 +223,6 @@ def disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _DISK_ERRNOS:
-            raise
         raise DiskError(
             f"cannot write the output: {error.strerror or error}",
             path=path,

@@ -9,7 +9,7 @@ from hashlib import sha256
 from typing import Any
 
 from .errors import UsageError
-from .units import MAX_MPP, MIN_MPP
+from .units import MAX_MPP, MIN_MPP, believable_mpp
 
 DEFAULT_WRITERS = ("json", "hdf5", "parquet", "heatmaps", "report")
 
@@ -99,7 +99,7 @@ def check_stated_mpp(mpp: float) -> None:
     UsageError
         `mpp` is not a number from 0.05 to 20 microns per pixel.
     """
-    if not (math.isfinite(mpp) and MIN_MPP <= mpp <= MAX_MPP):
+    if not believable_mpp(mpp):
         raise UsageError(
             f"--mpp {mpp:g} is not a believable resolution",
             remedy=f"give microns per pixel, {MIN_MPP:g} to {MAX_MPP:g}: about 0.25 for a 40x scan, 0.5 for 20x",

@@ -10,6 +10,11 @@ from __future__ import annotations
 from enum import IntEnum
 from pathlib import Path
 
+from .names import printable, shown_name
+
+COPY_AGAIN = "copy or scan the slide again"
+"""The remedy of a damaged slide, and of nothing else."""
+
 
 class ExitCode(IntEnum):
     """Exit codes of the ``stamp-deploy`` command (documented in docs/exit-codes.md)."""
@@ -40,10 +45,10 @@ class StampError(Exception):
     exit_code: ExitCode = ExitCode.BUG
 
     def __init__(self, cause: str, *, remedy: str = "", path: str | Path | None = None) -> None:
-        self.cause = " ".join(cause.split())
-        self.remedy = " ".join(remedy.split())
+        self.cause = printable(" ".join(cause.split()))
+        self.remedy = printable(" ".join(remedy.split()))
         self.path = Path(path) if path is not None else None
-        head = f"{self.path.name}: " if self.path is not None else ""
+        head = f"{shown_name(self.path)}: " if self.path is not None else ""
         tail = f" - {self.remedy}" if self.remedy else ""
         super().__init__(f"{head}{self.cause}{tail}")
 
@@ -73,6 +78,12 @@ class SlideError(StampError):
 
 class MppError(SlideError):
     """The slide states no believable microns per pixel."""
+
+
+class ReadError(StampError):
+    """The disk, the network or memory failed while a slide was read: it says nothing of the slide."""
+
+    exit_code = ExitCode.NONE_SUCCEEDED
 
 
 class BundleError(StampError):

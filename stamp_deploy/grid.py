@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import SlideError, UsageError
+from .units import MAX_MPP, MIN_MPP, believable_mpp
 
 MAX_TILES = 50_000_000
 
@@ -71,8 +72,8 @@ class Grid:
             raise UsageError(f"a slide of {self.slide_width} x {self.slide_height} px has no tiles")
         for name in ("mpp_x", "mpp_y", "target_mpp"):
             value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
-                raise UsageError(f"{name} is {value}, not a positive number of microns per pixel")
+            if not believable_mpp(value):
+                raise UsageError(f"{name} is {value:g}, not {MIN_MPP:g} to {MAX_MPP:g} microns per pixel")
         if self.tile_px < 1:
             raise UsageError(f"tile size {self.tile_px} px is not possible", remedy="use 1 px or more")
         if not 0 <= self.overlap_px < self.tile_px:

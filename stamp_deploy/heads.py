@@ -8,16 +8,13 @@ before they become probabilities; inside the abstention band no call is made.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .bundle import Bundle, HeadSpec
-from .errors import BundleError
-
-if TYPE_CHECKING:
-    import onnxruntime
+from .engine.head_model import HeadModel, to_probabilities
 
 REPLICATES = 100
 MAX_TILES_PER_REPLICATE = 2048
@@ -107,21 +104,11 @@ def call_heads(bundle: Bundle, embedding: NDArray[np.float32], *, threads: int =
     return tuple(_call(bundle, spec, embedding, threads) for spec in bundle.heads)
 
 
-def head_probabilities(bundle: Bundle, embedding: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
-    """Probabilities float32 [C] of every head over one bag of tiles, without calls or intervals; for parity."""
-    found = {}
-    for spec in bundle.heads:
-        logits, _ = _run(_session(bundle, spec, 0), spec, embedding)
-        found[spec.name] = to_probabilities(spec.kind, logits, float(spec.temperature or 1.0)).astype(np.float32)
-    return found
-
-
 def _call(bundle: Bundle, spec: HeadSpec, embedding: NDArray[np.float32], threads: int) -> HeadCall:
-    session = _session(bundle, spec, threads)
-    temperature = float(spec.temperature or 1.0)
-    logits, attention = _run(session, spec, embedding)
-    probabilities = to_probabilities(spec.kind, logits, temperature)
-    replicates = _replicates(session, spec, embedding, temperature)
+    model = HeadModel(bundle, spec, threads)
+    logits, attention = model.run(embedding)
+    probabilities = to_probabilities(spec.kind, logits, spec.temperature)
+    replicates = _replicates(model, embedding)
     value = deciding_value(spec.kind, probabilities)
     cuts = tuple(float(cut) for cut in spec.thresholds)
     band = None if spec.abstain is None else (float(spec.abstain[0]), float(spec.abstain[1]))
@@ -138,66 +125,8 @@ def _call(bundle: Bundle, spec: HeadSpec, embedding: NDArray[np.float32], thread
         attention=attention,
         thresholds=cuts,
         abstain=band,
-        temperature=temperature,
+        temperature=spec.temperature,
     )
-
-
-def _session(bundle: Bundle, spec: HeadSpec, threads: int) -> onnxruntime.InferenceSession:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # others need the cores meanwhile
-    options.log_severity_level = 3
-    try:
-        return onnxruntime.InferenceSession(
-            str(bundle.head_path(spec)), sess_options=options, providers=["CPUExecutionProvider"]
-        )
-    except Exception as error:
-        raise BundleError(
-            f"head {spec.name} cannot be loaded: {error}",
-            path=bundle.head_path(spec),
-            remedy="export the bundle again",
-        ) from error
-
-
-def _run(
-    session: onnxruntime.InferenceSession, spec: HeadSpec, embedding: NDArray[np.float32]
-) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
-    """logits float64 [C] and attention float32 [N], checked."""
-    try:
-        answers = session.run(["logits", "attention"], {"embeddings": np.ascontiguousarray(embedding, np.float32)})
-    except Exception as error:
-        raise BundleError(f"head {spec.name} fails: {error}", remedy="export the bundle again") from error
-    logits = np.asarray(answers[0], np.float64).reshape(-1)
-    attention = np.asarray(answers[1], np.float32).reshape(-1)
-    if len(attention) != len(embedding) or len(logits) not in _logit_counts(spec):
-        raise BundleError(
-            f"head {spec.name} answers {len(logits)} logits and {len(attention)} attentions for "
-            f"{len(embedding)} tiles and {len(spec.classes)} classes",
-            remedy="export the bundle again",
-        )
-    if not (np.isfinite(logits).all() and np.isfinite(attention).all()):
-        raise BundleError(f"head {spec.name} answers with values that are not finite", remedy="export it again")
-    return logits, attention
-
-
-def _logit_counts(spec: HeadSpec) -> tuple[int, ...]:
-    if spec.kind == "binary":
-        return (1, 2)
-    return (1,) if spec.kind == "survival" else (len(spec.classes),)
-
-
-def to_probabilities(kind: str, logits: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
-    """Calibrated probabilities [C]; of one binary logit (negative, positive); of survival the risk itself."""
-    if kind == "survival":
-        return logits
-    scaled = logits / temperature
-    if kind == "binary" and len(scaled) == 1:
-        scaled = np.array([0.0, scaled[0]])
-    weights = np.exp(scaled - scaled.max())
-    shares: NDArray[np.float64] = weights / weights.sum()
-    return shares
 
 
 def deciding_value(kind: str, probabilities: NDArray[np.float64]) -> float:
@@ -222,9 +151,7 @@ def decide(
     return classes[-1] if probabilities[-1] >= (cuts[0] if cuts else 0.5) else classes[0]
 
 
-def _replicates(
-    session: onnxruntime.InferenceSession, spec: HeadSpec, embedding: NDArray[np.float32], temperature: float
-) -> NDArray[np.float64]:
+def _replicates(model: HeadModel, embedding: NDArray[np.float32]) -> NDArray[np.float64]:
     """Deciding values [B] of bags drawn with replacement, under a fixed seed: re-runs are identical."""
     n = len(embedding)
     if n < 2:
@@ -233,8 +160,7 @@ def _replicates(
     size = min(n, MAX_TILES_PER_REPLICATE)
     values = np.empty(REPLICATES)
     for i in range(REPLICATES):
-        logits, _ = _run(session, spec, embedding[random.integers(0, n, size)])
-        values[i] = deciding_value(spec.kind, to_probabilities(spec.kind, logits, temperature))
+        values[i] = deciding_value(model.spec.kind, model.probabilities(embedding[random.integers(0, n, size)]))
     return values
 
 

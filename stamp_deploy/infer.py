@@ -26,6 +26,7 @@ from .heads import call_heads
 from .prepare import Prepared, prepare
 from .result import Result
 from .score import Progress, Scores, score
+from .slide import slide_file
 from .timing import add_time
 from .writers import check_names, write_all
 from .writers.formats import FORMATS
@@ -66,9 +67,10 @@ def infer_slide(
     StampError
         With the cause, the remedy and the exit code; no output is left behind.
     """
+    slide = slide_file(slide)
     if out is not None:
         check_output(out, overwrite=options.overwrite)
-        check_names(options.writers, slide if slide.is_file() else None)
+        check_names(options.writers, slide)
     prepared = prepare(slide, bundle, options)
     own_engine: Engine | None = None
     try:
@@ -130,7 +132,8 @@ def write(result: Result, out: Path, options: InferOptions) -> Result:
 def _warnings(prepared: Prepared) -> list[str]:
     """What a reader of the result should know of the slide."""
     conflict = prepared.slide.mpp.conflict
-    return [conflict] if conflict else []
+    tissue = prepared.tissue.notes if prepared.tissue is not None else ()
+    return [*([conflict] if conflict else []), *prepared.slide.notes, *tissue]
 
 
 def _check_finite(prepared: Prepared, embedding: NDArray[np.float32], scores: NDArray[np.float32]) -> None:

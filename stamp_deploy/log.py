@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -47,4 +48,4 @@ def event(name: str, *, level: int = logging.INFO, **fields: Any) -> None:
 
 def slide_token(path: Path) -> str:
     """A short, stable stand-in for a slide's file name in logs (12 hex digits of its SHA-256)."""
-    return sha256(path.name.encode()).hexdigest()[:12]
+    return sha256(os.fsencode(path.name)).hexdigest()[:12]

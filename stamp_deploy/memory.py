@@ -6,7 +6,9 @@ import contextlib
 import ctypes
 import math
 import mmap
+import os
 import sys
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +31,19 @@ def keep_memory() -> None:
         return
     for parameter, value in ((-4, 0), (-1, 2**31 - 1), (-2, 64 << 20)):  # M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD
         mallopt(parameter, value)
+
+
+def free_bytes() -> int:
+    """Memory that can be taken without swapping: the machine's, or the container's where that is less."""
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    with contextlib.suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    with contextlib.suppress(OSError, ValueError):
+        group = Path("/sys/fs/cgroup")
+        most, used = ((group / name).read_text().strip() for name in ("memory.max", "memory.current"))
+        free = min(free, int(most) - int(used))
+    return max(free, 0)
 
 
 def fresh_pages(shape: tuple[int, ...]) -> NDArray[np.uint8]:

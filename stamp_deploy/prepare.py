@@ -44,7 +44,8 @@ class Prepared:
 
     def close(self) -> None:
         self.source.close()
-        self.slide.close()
+        if not self.source.hung:
+            self.slide.close()
 
 
 def prepare(path: Path, bundle: Bundle, options: InferOptions) -> Prepared:
@@ -105,5 +106,5 @@ def _picture_px(slide: Slide) -> int:
 
 
 def _hash_quietly(slide: Slide) -> None:
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, StampError):
         slide.sha256()

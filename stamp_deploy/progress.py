@@ -81,13 +81,16 @@ class Lines:
     def __init__(self, what: str, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
         self._what, self._stream, self._clock = what, stream, clock
         self._started = self._said = clock()
+        self._first: int | None = None
 
     def __call__(self, done: int, total: int) -> None:
         now = self._clock()
-        if now - self._said < LINE_EVERY_S or done < 1:
+        if self._first is None:  # a job that is gone on with has some behind it already
+            self._first = max(0, done - 1)
+        if now - self._said < LINE_EVERY_S or done <= self._first:
             return
         self._said = now
-        left = (now - self._started) / done * (total - done)
+        left = (now - self._started) / (done - self._first) * (total - done)
         print(f"{self._what}: {done:,} of {total:,}, about {duration(left)} left", file=self._stream, flush=True)
 
 

@@ -52,14 +52,15 @@ def quiet_libraries() -> None:
     show = warnings.showwarning
 
     def show_quiet(message: Warning | str, category: type[Warning], filename: str, *more: Any, **by: Any) -> None:
-        if not _is_of_a_library(filename):
+        if not is_of_a_library(filename) and "stamp_deploy" not in Path(filename).parts:
             show(message, category, filename, *more, **by)
 
     warnings.showwarning = show_quiet
 
 
-def _is_of_a_library(filename: str) -> bool:
-    return not {*LIBRARIES, "stamp_deploy"}.isdisjoint(part.removesuffix(".py") for part in Path(filename).parts)
+def is_of_a_library(filename: str) -> bool:
+    """Whether a file of code belongs to `LIBRARIES`."""
+    return not LIBRARIES.isdisjoint(part.removesuffix(".py") for part in Path(filename).parts)
 
 
 def guard_process(*, streams: bool = True) -> None:

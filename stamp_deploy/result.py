@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from .engine.base import EngineInfo
 from .grid import Grid
 from .heads import HeadCall
+from .names import shown_name
 from .provenance import RESEARCH_USE
 
 SCHEMA = "stamp-deploy/result"
@@ -30,7 +31,8 @@ class SlideFacts:
     """What the slide is.
 
     `name` is the file name without its folder; `levels` are {width, height, downsample_x, downsample_y}; mpp
-    is microns per level-0 pixel; `properties` hold allow-listed vendor fields only.
+    is microns per level-0 pixel; `bounds` is the box (x, y, width, height) that holds everything scanned, level-0
+    pixels, and empty where the file states none; `properties` hold allow-listed vendor fields only.
     """
 
     name: str
@@ -47,6 +49,7 @@ class SlideFacts:
     route: str = ""
     route_reason: str = ""
     properties: dict[str, str] = field(default_factory=dict)
+    bounds: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -231,5 +234,5 @@ def _plain(value: object) -> object:
     if isinstance(value, np.ndarray):
         return value.tolist()
     if isinstance(value, Path):
-        return value.name
+        return shown_name(value)
     raise TypeError(f"{type(value).__name__} has no JSON form")

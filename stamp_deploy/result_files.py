@@ -105,7 +105,7 @@ def _arrays(path: Path, record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _result(record: dict[str, Any], arrays: dict[str, Any]) -> Result:
-    slide = _take(SlideFacts, record["slide"], tuples=("mpp_evidence", "levels"))
+    slide = _take(SlideFacts, record["slide"], tuples=("mpp_evidence", "levels", "bounds"))
     grid = record["grid"]
     return Result(
         slide=slide,

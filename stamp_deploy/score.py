@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from . import isolation, log
 from .engine import Engine, EngineInfo
-from .errors import SlideError
+from .errors import COPY_AGAIN, SlideError
 from .prepare import Prepared
 from .tiles import TileStatus
 
@@ -90,9 +90,10 @@ def _check_budget(prepared: Prepared, seen: int) -> None:
     if seen != total:
         raise SlideError(f"only {seen} of {total} tiles came back from the reader", path=prepared.slide.path)
     if unreadable > prepared.options.max_unreadable * total or source.ok == 0:
+        first = source.failure
         raise SlideError(
             f"{unreadable} of {total} tissue tiles are unreadable, more than the budget of "
-            f"{prepared.options.max_unreadable:.2%}",
+            f"{prepared.options.max_unreadable:.2%}" + (f"; the first {first.cause}" if first else ""),
             path=prepared.slide.path,
-            remedy="copy or scan the slide again; --max-unreadable raises the budget",
+            remedy=f"{first.remedy if first else COPY_AGAIN}; --max-unreadable raises the budget",
         )

@@ -1,11 +1,9 @@
 """Where a slide is tissue: saturation above Otsu's threshold on a thumbnail, ink left out.
 
-Glass has no colour, stained tissue has: the HSV saturation of a slightly blurred thumbnail is split by
-Otsu's method (Otsu 1979), with a floor under which nothing is tissue, so that bare glass gives an empty
-mask instead of its own noise, and a ceiling above which everything is, so that a slide that is tissue from
-edge to edge is not cut in two. Glass that is tinted by the lamp is made grey first. Marker ink is as saturated
-as tissue but has other hues: haematoxylin and eosin run from blue-violet to pink, with red and blue above
-green in every pixel that is stained. Written for H&E.
+Glass has no colour, stained tissue has: the HSV saturation of a slightly blurred thumbnail is split by Otsu's method
+(Otsu 1979), with a floor under which nothing is tissue, so that bare glass gives an empty mask, and a ceiling above
+which everything is, so that a slide that is tissue from edge to edge is not cut in two. Faint sections are found by
+their own contrast (faint.py), marker ink is left out (ink.py). Glass that the lamp tints is made grey first. For H&E.
 """
 
 from __future__ import annotations
@@ -18,13 +16,19 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from .components import dilate, drop_small
 from .errors import BundleError
+from .faint import FaintTissue, find_faint
+from .ink import find_ink, ink_hues
 from .memory import release_memory
 
 BAND_ROWS = 128
 WHITE_MIN, WHITE_TINT = 180, 0.10
 """The darkest and the most coloured white that still counts as glass: grey levels, HSV saturation."""
-INK_HALO_UM, INK_BORDER_UM = 160.0, 24.0
+
+
+MIN_LEFT, MIN_LEFT_OF_TISSUE = 0.001, 0.05
+"""Shares of the slide, and of its tissue, above which what was left out is worth a warning."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +115,10 @@ class TissueMask:
         Saturation above which a pixel counted, 0 to 1.
     fraction : float
         Share of the slide that is tissue, 0 to 1.
+    faint_sections : int
+        Sections that only their own contrast showed.
+    left_fraction : float
+        Share of the slide that is coloured more than glass and was not taken for tissue, 0 to 1.
     """
 
     mask: NDArray[np.bool_]
@@ -119,6 +127,23 @@ class TissueMask:
     rule: TissueRule
     threshold: float
     fraction: float
+    faint_sections: int = 0
+    left_fraction: float = 0.0
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the result should know of the tissue."""
+        notes = []
+        if self.faint_sections:
+            notes.append(
+                f"found by their own contrast, far fainter than the rest: {self.faint_sections} pieces of tissue"
+            )
+        if self.left_fraction > max(MIN_LEFT, MIN_LEFT_OF_TISSUE * self.fraction):
+            notes.append(
+                f"{self.left_fraction:.1%} of the slide is coloured more than glass and less than the threshold of "
+                f"{self.threshold:.3f}, and was not scored: look at the overview"
+            )
+        return tuple(notes)
 
     def tile_fractions(self, coords: NDArray[np.int64], span_x: float, span_y: float) -> NDArray[np.float32]:
         """Share of each tile that is tissue, float32 [N]; the part beyond the slide counts as glass.
@@ -148,18 +173,18 @@ def _at(integral: NDArray[np.int32], y: NDArray[np.float64], x: NDArray[np.float
 def find_tissue(slide: HasThumbnail, rule: TissueRule) -> TissueMask:
     """Find the tissue of an open slide on a thumbnail of about `rule.mask_mpp`.
 
-    What the thumbnail could not show counts as tissue: its tiles are then tried, and counted as unreadable where
-    they are, instead of being passed over as glass.
+    What the thumbnail could not show counts as tissue: its tiles are tried instead of being passed over as glass.
     """
     mpp_x, mpp_y = slide.mpp_xy
     longest_um = max(slide.width * mpp_x, slide.height * mpp_y)
     rgb = slide.thumbnail(int(np.clip(round(longest_um / rule.mask_mpp), 1, rule.max_px)))
     scale_x, scale_y = slide.width / rgb.shape[1], slide.height / rgb.shape[0]
-    mask, threshold = find_tissue_in(rgb, rule, mpp=(scale_x * mpp_x + scale_y * mpp_y) / 2)
+    mask, threshold, faint = _find(rgb, rule, (scale_x * mpp_x + scale_y * mpp_y) / 2)
+    left = float((faint.left & ~mask).mean())
     release_memory()
     for x, y, w, h in slide.damage:
         mask[int(y / scale_y) : int((y + h) / scale_y) + 1, int(x / scale_x) : int((x + w) / scale_x) + 1] = True
-    return TissueMask(mask, scale_x, scale_y, rule, threshold, float(mask.mean()))
+    return TissueMask(mask, scale_x, scale_y, rule, threshold, float(mask.mean()), faint.sections, left)
 
 
 def find_tissue_in(
@@ -177,15 +202,20 @@ def find_tissue_in(
     Returns
     -------
     mask : bool [h, w]
-    threshold : float
-        HSV saturation, 0 to 1.
+    threshold : float, HSV saturation, 0 to 1
     """
-    mpp = rule.mask_mpp if mpp is None else mpp
+    mask, threshold, _ = _find(rgb, rule, rule.mask_mpp if mpp is None else mpp)
+    return mask, threshold
+
+
+def _find(rgb: NDArray[np.uint8], rule: TissueRule, mpp: float) -> tuple[NDArray[np.bool_], float, FaintTissue]:
+    """Mask, threshold, and what lies below it (see find_tissue_in)."""
     sigma = rule.blur_um / mpp
     gains = _white_balance(rgb)
     halo = int(4 * sigma + 0.5)  # how far the filter reaches: the bands' borders do not show
     saturation = np.empty(rgb.shape[:2], np.float32)
     dark = np.empty(rgb.shape[:2], bool)
+    stained = np.empty(rgb.shape[:2], bool)
     hues = np.zeros(rgb.shape[:2], np.uint8)
     for first in range(0, len(rgb), BAND_ROWS):  # whole-slide temporaries would be tens of MB each
         rows = slice(first, first + BAND_ROWS)
@@ -199,16 +229,26 @@ def find_tissue_in(
         top = np.maximum(np.maximum(red, green), blue)
         low = np.minimum(np.minimum(red, green), blue)
         saturation[rows] = (top - low) / np.maximum(top, 1)
+        stained[rows] = green == low
         dark[rows] = top < 40  # black borders and dust carry no reliable hue
         if rule.exclude_ink:
-            hues[rows] = _ink_hues(red, green, blue, saturation[rows])
-    ink = _ink(hues, mpp)
+            hues[rows] = ink_hues(red, green, blue, saturation[rows])
+    ink = find_ink(hues, mpp)
     del hues, red, green, blue
     usable = ~(dark | ink)
     threshold = float(np.clip(_otsu(saturation, usable), rule.min_saturation, rule.max_saturation))
-    mask = usable & (saturation > threshold)
+    faint = find_faint(
+        saturation,
+        usable,
+        stained,
+        threshold=threshold,
+        floor=rule.min_saturation,
+        object_px=rule.min_object_um / mpp,
+        mpp=mpp,
+    )
+    mask = (usable & (saturation > threshold)) | faint.mask
     mask = _clean(mask, rule, mpp) & ~(ink | dark)
-    return mask, threshold
+    return mask, threshold, faint
 
 
 def _white_balance(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -225,46 +265,6 @@ def _white_balance(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
         return np.ones(3, np.float32)
     gains: NDArray[np.float32] = (white.max() / white).astype(np.float32)
     return gains
-
-
-def _ink_hues(
-    red: NDArray[np.float32], green: NDArray[np.float32], blue: NDArray[np.float32], saturation: NDArray[np.float32]
-) -> NDArray[np.uint8]:
-    """Pixels with a hue of marker ink, uint8 [h, w], as bits: cool core and halo, warm core and halo, black.
-
-    Green and blue ink have green well above red, which haematoxylin has only where it is pale. Red ink has as much
-    blue as green and both far below red, where eosin and blood keep blue above green. Black ink is dark and grey.
-    """
-    span, lean = red - green, blue - green
-    cool = (green > red + 8) & ((green > blue - 25) | (blue > red + 25))
-    warm = (span > 8) & (np.abs(lean) < 0.36 * span)
-    cool_core = cool & (saturation > 0.25) & (green > red + 16)
-    warm_core = (saturation > 0.45) & (red > 110) & (span > 0.4 * red) & (np.abs(lean) < 0.12 * span)
-    black = (np.maximum(red, np.maximum(green, blue)) < 90) & (saturation < 0.25)
-    packed: NDArray[np.uint8] = np.packbits(
-        [cool_core, cool & (saturation > 0.12), warm_core, warm, black], axis=0, bitorder="little"
-    )[0]
-    return packed
-
-
-def _ink(hues: NDArray[np.uint8], mpp: float) -> NDArray[np.bool_]:
-    """Marker ink, bool [h, w]: strokes of the core hues, the paler halo that touches them, and a border."""
-    cool_core, cool_halo, warm_core, warm_halo, black = (1 << i for i in range(5))
-    ink: NDArray[np.bool_] = ndimage.binary_opening(hues & (cool_core | warm_core | black) != 0)
-    if not ink.any():
-        return ink
-    steps = max(2, round(INK_HALO_UM / mpp))
-    for core, halo in ((cool_core, cool_halo), (warm_core, warm_halo)):
-        seeds = ink & (hues & core != 0)
-        if seeds.any():
-            ink |= ndimage.binary_dilation(seeds, mask=hues & halo != 0, iterations=steps)
-    return _dilate(ink, max(2, round(INK_BORDER_UM / mpp)))
-
-
-def _dilate(mask: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:
-    """Grow by `radius` pixels to every side and corner."""
-    grown: NDArray[np.bool_] = ndimage.maximum_filter(mask.view(np.uint8), size=2 * radius + 1).view(np.bool_)
-    return grown
 
 
 def _otsu(values: NDArray[np.float32], usable: NDArray[np.bool_]) -> float:
@@ -292,21 +292,9 @@ def _clean(mask: NDArray[np.bool_], rule: TissueRule, mpp: float) -> NDArray[np.
     """Close gaps, drop small islands, fill small holes."""
     radius = round(rule.close_um / mpp)
     if radius >= 1:
-        padded = _dilate(np.pad(mask, radius), radius)
-        closed = ~_dilate(~padded, radius)
+        padded = dilate(np.pad(mask, radius), radius)
+        closed = ~dilate(~padded, radius)
         mask = mask | closed[radius:-radius, radius:-radius]
-    mask = _drop_small(mask, np.pi * (rule.min_object_um / 2 / mpp) ** 2)
-    filled: NDArray[np.bool_] = ~_drop_small(~mask, np.pi * (rule.min_hole_um / 2 / mpp) ** 2)
+    mask = drop_small(mask, np.pi * (rule.min_object_um / 2 / mpp) ** 2)
+    filled: NDArray[np.bool_] = ~drop_small(~mask, np.pi * (rule.min_hole_um / 2 / mpp) ** 2)
     return filled
-
-
-def _drop_small(mask: NDArray[np.bool_], min_area: float) -> NDArray[np.bool_]:
-    labels, count = ndimage.label(mask)
-    if count == 0:
-        return mask
-    areas = np.zeros(count + 1, np.int64)
-    for first in range(0, len(labels), BAND_ROWS):  # it counts in 64 bits, twice as wide as the labels
-        areas += np.bincount(labels[first : first + BAND_ROWS].ravel(), minlength=count + 1)
-    areas[0] = 0
-    keep: NDArray[np.bool_] = (areas >= min_area)[labels]
-    return keep

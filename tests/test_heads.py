@@ -45,7 +45,10 @@ def mean_head(path: Path, weights: np.ndarray, *, dim: int = DIM) -> None:
 
 
 def bundle_of(folder: Path, *specs: HeadSpec) -> SimpleNamespace:
-    return SimpleNamespace(path=folder, heads=specs, head_path=lambda spec: folder / spec.file)
+    def read_head(spec: HeadSpec) -> SimpleNamespace:
+        return SimpleNamespace(path=folder / spec.file, graph=(folder / spec.file).read_bytes(), data={})
+
+    return SimpleNamespace(path=folder, heads=specs, read_head=read_head)
 
 
 def spec_of(**changes: object) -> HeadSpec:
@@ -127,4 +130,122 @@ def test_a_head_that_answers_otherwise_is_a_bad_bundle(tmp_path: Path) -> None:
         call_heads(bundle_of(tmp_path, spec_of()), np.ones((3, DIM), np.float32))
     mean_head(tmp_path / "msi.onnx", np.eye(2, 6), dim=6)
     with pytest.raises(BundleError, match="fails"):
+        call_heads(bundle_of(tmp_path, spec_of()), np.ones((3, DIM), np.float32))
+
+
+class TestEdges:
+    """Where a call turns into another or into none: the edges belong to the band, the threshold to the class above."""
+
+    def value_of(self, tmp_path: Path, **changes: object) -> float:
+        (call,) = call_heads(bundle_of(tmp_path, spec_of(**changes)), self.embedding)
+        return call.value
+
+    embedding = np.full((9, DIM), 0.7, np.float32)
+
+    @pytest.fixture(autouse=True)
+    def head(self, tmp_path: Path) -> None:
+        mean_head(tmp_path / "msi.onnx", np.array([[0, 0, 0, 0], [1, 0, 0, 0]]))
+
+    @pytest.mark.parametrize(
+        ("low", "high", "abstained"), [(0, 9, True), (1, 9, False), (-9, 0, True), (-9, -1, False)]
+    )
+    def test_both_edges_of_the_band_abstain(self, tmp_path: Path, low: int, high: int, abstained: bool) -> None:
+        value = self.value_of(tmp_path)
+        band = tuple(value + step * 1e-12 if abs(step) < 9 else value + step / 100 for step in (low, high))
+        (call,) = call_heads(bundle_of(tmp_path, spec_of(abstain=band)), self.embedding)
+        assert call.abstained is abstained and (call.call is None) is abstained and call.abstain == band
+
+    @pytest.mark.parametrize(("step", "called"), [(0.0, "MSI-H"), (1e-12, "MSS"), (-1e-12, "MSI-H")])
+    def test_the_threshold_itself_is_positive(self, tmp_path: Path, step: float, called: str) -> None:
+        cut = self.value_of(tmp_path) + step
+        (call,) = call_heads(bundle_of(tmp_path, spec_of(thresholds=(cut,))), self.embedding)
+        assert call.call == called and not call.abstained
+
+    def test_without_a_threshold_one_half_decides(self) -> None:
+        for p, called in ((0.5, "b"), (0.499, "a"), (0.501, "b")):
+            assert decide("binary", ("a", "b"), np.array([1 - p, p]), ()) == called
+
+    @pytest.mark.parametrize(
+        ("risk", "group"), [(0.4, "low"), (0.5, "middle"), (0.6, "middle"), (1.5, "high"), (9, "high")]
+    )
+    def test_a_risk_on_a_cut_belongs_to_the_higher_group(self, risk: float, group: str) -> None:
+        assert decide("survival", ("low", "middle", "high"), np.array([risk]), (0.5, 1.5)) == group
+
+    def test_a_higher_log_hazard_is_a_higher_risk(self, tmp_path: Path) -> None:
+        mean_head(tmp_path / "os.onnx", np.array([[1, 0, 0, 0]]))
+        spec = spec_of(
+            name="os", file="os.onnx", kind="survival", classes=("low", "high"), thresholds=(0.5,), temperature=4.0
+        )
+        for height, group in ((0.2, "low"), (0.8, "high")):
+            (call,) = call_heads(bundle_of(tmp_path, spec), np.full((4, DIM), height, np.float32))
+            assert call.call == group and call.value == pytest.approx(height, abs=1e-6)
+            assert not call.abstained and call.value_name == "risk score"
+
+
+class TestMulticlass:
+    def call(self, tmp_path: Path, **changes: object):
+        mean_head(tmp_path / "three.onnx", np.array([[1, 0, 0, 0], [0, 2, 0, 0], [0, 0, 0.5, 0]]))
+        spec = spec_of(
+            file="three.onnx",
+            kind="multiclass",
+            classes=("a", "b", "c"),
+            **{"thresholds": (), "temperature": 1.0, **changes},
+        )
+        return call_heads(bundle_of(tmp_path, spec), np.ones((6, DIM), np.float32))[0]
+
+    def test_the_value_is_the_largest_probability(self, tmp_path: Path) -> None:
+        weights = np.exp([1, 2, 0.5])
+        found = self.call(tmp_path)
+        assert found.probabilities == pytest.approx(weights / weights.sum(), abs=1e-6)
+        assert found.value == pytest.approx(weights[1] / weights.sum(), abs=1e-6)
+        assert (found.call, found.value_name) == ("b", "P(top class)")
+
+    def test_the_threshold_is_that_of_the_top_class(self, tmp_path: Path) -> None:
+        value = self.call(tmp_path).value
+        assert self.call(tmp_path, thresholds=(0.99, value, 0.99)).call == "b"
+        below = self.call(tmp_path, thresholds=(0.0, value + 1e-9, 0.0))
+        assert below.call is None and below.abstained
+
+    def test_the_band_is_on_the_largest_probability(self, tmp_path: Path) -> None:
+        value = self.call(tmp_path).value
+        assert self.call(tmp_path, abstain=(0.0, value)).abstained
+        assert self.call(tmp_path, abstain=(0.0, value - 1e-9)).call == "b"
+
+    def test_a_temperature_flattens(self, tmp_path: Path) -> None:
+        values = [self.call(tmp_path, temperature=t).value for t in (0.5, 1.0, 2.0, 1000.0)]
+        assert values == sorted(values, reverse=True) and values[-1] == pytest.approx(1 / 3, abs=1e-3)
+
+
+class TestIntervals:
+    @pytest.mark.parametrize(("n", "scale"), [(100, 1.0), (2048, 1.0), (4 * 2048, 0.5), (16 * 2048, 0.25)])
+    def test_of_a_risk_is_95_percent_scaled_to_the_slide(self, n: int, scale: float) -> None:
+        replicates = np.arange(1001, dtype=float)  # quantiles 0.025 and 0.975 are 25 and 975
+        low, high = tile_interval("survival", 400.0, replicates, n)
+        assert low == pytest.approx(400 - scale * 375) and high == pytest.approx(400 + scale * 575)
+
+    @pytest.mark.parametrize(("n", "scale"), [(100, 1.0), (4 * 2048, 0.5)])
+    @pytest.mark.parametrize("kind", ["binary", "multiclass"])
+    def test_of_a_probability_is_scaled_as_logits(self, kind: str, n: int, scale: float) -> None:
+        logits = np.linspace(-2, 2, 1001)
+        found = tile_interval(kind, 0.5, 1 / (1 + np.exp(-logits)), n)
+        assert found == pytest.approx([1 / (1 + np.exp(scale * 1.9)), 1 / (1 + np.exp(-scale * 1.9))])
+
+    def test_stays_inside_0_and_1(self) -> None:
+        low, high = tile_interval("binary", 1.0, np.ones(100), 50)
+        assert 0 <= low <= high <= 1
+
+
+@pytest.mark.parametrize("output", ["logits", "attention"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_an_answer_that_is_not_finite_is_never_a_call(tmp_path: Path, output: str, value: float) -> None:
+    mean_head(tmp_path / "msi.onnx", np.array([[0, 0, 0, 0], [1, 0, 0, 0]]))
+    model = onnx.load(tmp_path / "msi.onnx")
+    for node in model.graph.node:
+        if node.output[0] == output:
+            node.output[0] = "clean"
+    shape = [] if output == "logits" else [1]
+    model.graph.initializer.append(numpy_helper.from_array(np.full(shape, value, np.float32), "spoilt"))
+    model.graph.node.append(helper.make_node("Add", ["clean", "spoilt"], [output]))
+    onnx.save(model, tmp_path / "msi.onnx")
+    with pytest.raises(BundleError, match="not finite"):
         call_heads(bundle_of(tmp_path, spec_of()), np.ones((3, DIM), np.float32))

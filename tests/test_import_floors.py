@@ -22,10 +22,10 @@ FLOORS: dict[str, int] = {
     name: floor
     for floor, names in enumerate(
         (
-            "command errors files hashing isolation offline progress quiet units user_cache",
+            "command errors files hashing isolation names offline progress quiet units user_cache",
             "atomic bundle config log memory processor provenance tables",
             "_tiler slide",
-            "engine grid tiles tissue",
+            "components engine faint grid ink tiles tissue",
             "assemble heads maps prepare result result_files score timing",
             "writers",
             "api batch checks infer",

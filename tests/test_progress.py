@@ -21,6 +21,16 @@ def test_a_line_a_minute_where_there_is_no_terminal() -> None:
     ]
 
 
+def test_a_job_that_is_gone_on_with_is_timed_by_what_it_does_now() -> None:
+    now = [0.0]
+    out = io.StringIO()
+    advance = Lines("training, steps", out, clock=lambda: now[0])
+    advance(901, 1000)
+    now[0] = 60.0
+    advance(930, 1000)
+    assert out.getvalue() == "training, steps: 930 of 1,000, about 2 min left\n"
+
+
 def test_short_jobs_and_silenced_ones_print_nothing() -> None:
     out = io.StringIO()
     with show_progress("tiles", stream=out) as advance:

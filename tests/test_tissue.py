@@ -121,6 +121,91 @@ def test_black_borders_are_not_tissue() -> None:
     assert find_tissue_in(rgb, RULE)[0].mean() == 0
 
 
+def sections(strengths: tuple[float, ...], blue: bool = False) -> tuple[NDArray[np.uint8], list[NDArray[np.bool_]]]:
+    """Sections side by side, each at its own strength of one stain, and where each lies."""
+    glass = np.array((243.0, 241.0, 244.0))
+    rgb = np.tile(glass, (400, 500 * len(strengths), 1)) + np.random.default_rng(1).normal(
+        0, 2, (400, 500 * len(strengths), 1)
+    )
+    places = []
+    for i, strength in enumerate(strengths):
+        x = 500 * i + 80
+        for left, stain in ((x, (222, 150, 190)), (x + 170, (135, 85, 160))):
+            colour = (120, 150, 190) if blue and strength < 1 else stain
+            rgb[80:320, left : left + 170] -= (glass - np.array(colour)) * strength
+        place = np.zeros(rgb.shape[:2], bool)
+        place[80:320, x : x + 340] = True
+        places.append(place)
+    return rgb.clip(0, 255).astype(np.uint8), places
+
+
+@pytest.mark.parametrize(
+    "strengths", [(0.3,), (1, 0.3), (1, 0.25), (1, 0.4), (1, 0.5), (1, 0.6), (1.6, 0.7), (1, 1, 0.3), (1, 0.25, 0.5)]
+)
+def test_each_section_is_found_by_its_own_contrast(strengths: tuple[float, ...]) -> None:
+    rgb, places = sections(strengths)
+    mask, _ = find_tissue_in(rgb, RULE)
+    for strength, place in zip(strengths, places, strict=True):
+        assert mask[place].mean() > 0.94, strength
+    assert not (mask & ~np.any(places, axis=0))[::3, ::3].mean() > 0.002
+
+
+@pytest.mark.parametrize(("name", "mpp"), [("CMU-1-Small-Region.svs", None), ("tcga-cr-7395-01a-01-ts1.svs", 0.5)])
+def test_real_tissue_at_a_third_of_its_stain_beside_itself(data_dir: Path, name: str, mpp: float | None) -> None:
+    """As much of it is found beside the normal section as alone, and the normal section does not grow."""
+    with open_slide(data_dir / "slides" / name, mpp=mpp) as slide:
+        rgb = slide.thumbnail(round(max(slide.width, slide.height) * slide.mpp_xy[0] / 8)).astype(float)
+    white = np.percentile(rgb.reshape(-1, 3), 95, axis=0)
+
+    def framed(picture: NDArray[np.float64]) -> NDArray[np.float64]:
+        out = np.tile(white, (picture.shape[0] + 60, picture.shape[1] + 60, 1))
+        out[30:-30, 30:-30] = picture
+        return out
+
+    normal, faint = framed(rgb), framed(white - (white - rgb) * 0.3)
+    alone = [find_tissue_in(part.clip(0, 255).astype(np.uint8), RULE, mpp=8.0)[0].mean() for part in (normal, faint)]
+    both, _ = find_tissue_in(np.concatenate([normal, faint], axis=1).clip(0, 255).astype(np.uint8), RULE, mpp=8.0)
+    half = normal.shape[1]
+    assert both[:, :half].mean() == pytest.approx(alone[0], rel=0.02)
+    assert both[:, half:].mean() > 0.95 * alone[1]
+
+
+class Picture:
+    """A slide that is its own thumbnail, at 8 um/px."""
+
+    mpp_xy = (8.0, 8.0)
+    damage = ()
+
+    def __init__(self, rgb: NDArray[np.uint8]) -> None:
+        self.rgb = rgb
+        self.height, self.width = rgb.shape[:2]
+
+    def thumbnail(self, max_px: int) -> NDArray[np.uint8]:
+        return self.rgb
+
+
+def test_what_was_found_or_left_below_the_threshold_is_told() -> None:
+    found = find_tissue(Picture(sections((1, 0.3))[0]), RULE)
+    assert (found.faint_sections, found.left_fraction) == (1, 0)
+    assert "own contrast" in found.notes[0]
+    left = find_tissue(Picture(sections((1, 0.3), blue=True)[0]), RULE)
+    assert (left.faint_sections, len(left.notes)) == (0, 1)
+    assert left.left_fraction == pytest.approx(0.2, abs=0.02)
+    assert "was not scored" in left.notes[0]
+    assert find_tissue(Picture(sections((1, 1))[0]), RULE).notes == ()
+
+
+@pytest.mark.parametrize("name", ["CMU-1-Small-Region.svs", "tcga-cr-7395-01a-01-ts1.svs", "kidney-48-5.tif"])
+def test_ordinary_slides_are_found_as_before_and_without_a_warning(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    with open_slide(data_dir / "slides" / name, mpp=0.5) as slide:
+        found = find_tissue(slide, RULE)
+        monkeypatch.setattr("stamp_deploy.faint.MAX_PIECES", 0)
+        np.testing.assert_array_equal(find_tissue(slide, RULE).mask, found.mask)
+    assert found.notes == ()
+
+
 def test_tile_fractions_are_exact_areas() -> None:
     mask = np.zeros((10, 20), bool)
     mask[:, 10:] = True

@@ -28,7 +28,7 @@ from .model.checkpoint import Checkpoint
 from .model.embed import embed_tiles
 from .model.ridge_heads import set_ridge_heads
 from .objective import TERMS, Alignment, learning_parameters
-from .progress import Report, write_csv
+from .progress import Events, Report, write_csv
 from .run_setup import Start, first_model, prepare, weights_of
 from .sections import TrainSection
 from .validation import mean_cosine, validation_r
@@ -94,6 +94,7 @@ class _Trainer:
         self.device = self.accelerator.device
         self.main = bool(self.accelerator.is_main_process)
         self.report = Report(config.progress and self.main)
+        self.events = Events(out / "tensorboard", enabled=self.main)
         self.checkpoint = Checkpoint(out / "checkpoint", start.key, config.checkpoint_minutes, enabled=self.main)
         self.seconds = 0.0
 
@@ -146,6 +147,7 @@ class _Trainer:
             self._close_epoch(step, position, time.perf_counter() - clock)
             self.checkpoint.save_if_due("training", step, optimiser, position.to_dict())
         self.report.stop()
+        self.events.close()
         if position.best_r is not None and self.start.validation:
             self.checkpoint.load("best", step, torch.optim.SGD(step.parameters(), lr=0.0))
         return position, step
@@ -228,6 +230,7 @@ class _Trainer:
     def _write_metrics(self, position: Position, last: dict[str, float]) -> None:
         position.history[-1] |= last
         write_csv(self.out / "metrics.csv", position.history)
+        self.events.add(position.history[-1])
 
     def _patience_over(self, position: Position) -> bool:
         return bool(self.start.validation) and 0 < self.config.patience <= position.bad_epochs

@@ -1,25 +1,34 @@
-"""What a person and a plotting script see of a run: a progress bar on a terminal, and metrics.csv."""
+"""What is seen of a run: a bar on a terminal, lines elsewhere, metrics.csv, and event files for TensorBoard."""
 
 from __future__ import annotations
 
 import csv
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from stamp_deploy.progress import Lines
+
 
 class Report:
-    """A progress bar on standard error where that is a terminal, silence otherwise."""
+    """A progress bar on standard error where that is a terminal, otherwise a line a minute."""
 
     def __init__(self, enabled: bool) -> None:
         self._bar: Any = None
         self._task: Any = None
-        self._enabled = enabled and sys.stderr.isatty()
+        self._enabled = enabled
+        self._lines: Lines | None = None
+        self._done = self._total = 0
 
     def start(self, what: str, total: int, done: int = 0) -> None:
         """Begin a stage of `total` steps, `done` of them behind us."""
         self.stop()
         if not self._enabled:
+            return
+        if not sys.stderr.isatty():
+            self._lines = Lines(f"{what}, steps", sys.stderr)
+            self._done, self._total = done, total
             return
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -33,14 +42,49 @@ class Report:
 
     def advance(self, note: str = "") -> None:
         """One step further."""
+        if self._lines is not None:
+            self._done += 1
+            self._lines(self._done, self._total)
         if self._bar is not None:
             self._bar.update(self._task, advance=1, note=note)
 
     def stop(self) -> None:
         """Take the bar away."""
+        self._lines = None
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+
+
+class Events:
+    """The rows of metrics.csv as event files, for ``tensorboard --logdir RUN``; nothing where it is not installed.
+
+    A run that is gone on with writes a further file; TensorBoard reads them as one.
+    """
+
+    def __init__(self, folder: Path, *, enabled: bool = True) -> None:
+        self._folder = folder
+        self._enabled = enabled and find_spec("tensorboard") is not None
+        self._writer: Any = None
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Write the numbers of one epoch."""
+        if not self._enabled:
+            return
+        if self._writer is None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            # An epoch that was begun before the run was killed is written anew: older events of it are dropped.
+            self._writer = SummaryWriter(str(self._folder), purge_step=int(row["epoch"]))
+        for name, value in row.items():
+            if name != "epoch" and isinstance(value, int | float):
+                self._writer.add_scalar(name, value, int(row["epoch"]))
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._writer is not None:
+            self._writer.close()
 
 
 def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:

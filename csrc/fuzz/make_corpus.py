@@ -11,27 +11,29 @@ import io
 import sys
 from pathlib import Path
 
-import imagecodecs
 import numpy as np
 from PIL import Image
 
-SIZES = ((64, 64), (240, 240), (16, 16), (48, 80), (104, 72), (256, 16), (24, 8), (128, 128))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
+
+from support.slide_factory import encode, split_tables
+
+SIZES = (
+    *((64, 64), (240, 240), (16, 16), (48, 80), (104, 72), (256, 16), (24, 8), (128, 128)),
+    *((61, 64), (64, 45), (75, 33), (17, 17), (255, 31), (9, 201), (8, 8), (127, 129)),
+)
+RGB = 16
 
 
 def picture(width: int, height: int) -> np.ndarray:
     rng = np.random.default_rng(width * height)
-    coarse = Image.fromarray(rng.integers(0, 256, (height // 8, width // 8, 3), np.uint8))
+    coarse = Image.fromarray(rng.integers(0, 256, (-(-height // 8), -(-width // 8), 3), np.uint8))
     return np.asarray(coarse.resize((width, height), Image.Resampling.BILINEAR))
 
 
-def split_tables(stream: bytes) -> tuple[bytes, bytes]:
-    """A stream as the abbreviated stream of its tables and the stream without them."""
-    tables, rest, at = bytearray(b"\xff\xd8"), bytearray(b"\xff\xd8"), 2
-    while stream[at + 1] != 0xDA:
-        end = at + 2 + int.from_bytes(stream[at + 2 : at + 4], "big")
-        (tables if stream[at + 1] in (0xDB, 0xC4) else rest).extend(stream[at:end])
-        at = end
-    return bytes(tables + b"\xff\xd9"), bytes(rest + stream[at:])
+def disturb(stream: bytes) -> bytes:
+    """A stream that leaves other tables behind: a quantisation table of ones after its scan."""
+    return stream[:-2] + b"\xff\xdb\x00\x43\x00" + b"\x01" * 64 + stream[-2:]
 
 
 def main() -> None:
@@ -39,22 +41,26 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
 
     def write(name: str, choice: int, tables: bytes, stream: bytes) -> None:
-        for scales in range(sum(name.encode()) % 4, 32, 5):
-            head = bytes([choice, scales]) + len(tables).to_bytes(2, "big")
-            (folder / f"{name}-{scales}").write_bytes(head + tables + stream)
+        first = sum(name.encode()) % 4
+        for scales in range(first, 256, 61):
+            # whole levels, and levels with holes of every kind
+            present = 0x3F if scales == first else (scales * 37 + choice) & 0xFF
+            head = bytes([choice, scales, present, (scales * 11) & 0xFF])
+            lengths = len(tables).to_bytes(2, "big"), len(neighbour).to_bytes(2, "big")
+            (folder / f"{name}-{scales}").write_bytes(head + lengths[0] + tables + lengths[1] + neighbour + stream)
 
+    neighbour = b""
     for number, (width, height) in enumerate(SIZES):
         pixels = picture(width, height)
         for coding in ("444", "422", "420", "440", "411"):
-            stream = imagecodecs.jpeg8_encode(
-                pixels, level=60, colorspace="RGB", outcolorspace="YCBCR", subsampling=coding
-            )
+            stream = encode(pixels, coding, 60)
             write(f"{number}-{coding}", number, b"", stream)
             write(f"{number}-{coding}-tables", number, *split_tables(stream))
             write(f"{number}-{coding}-cut", number, b"", stream[: len(stream) * 2 // 3])
-        rgb = imagecodecs.jpeg8_encode(pixels, level=60, colorspace="RGB", outcolorspace="RGB")
-        write(f"{number}-rgb", number | 8, b"", rgb)
-        write(f"{number}-rgb-tables", number | 8, *split_tables(rgb))
+            neighbour = disturb(stream)
+        rgb = encode(pixels, "rgb", 60)
+        write(f"{number}-rgb", number | RGB, b"", rgb)
+        write(f"{number}-rgb-tables", number | RGB, *split_tables(rgb))
         progressive = io.BytesIO()
         Image.fromarray(pixels).save(progressive, "JPEG", quality=60, progressive=True)
         write(f"{number}-progressive", number, b"", progressive.getvalue())

@@ -13,9 +13,12 @@ from numpy.typing import NDArray
 
 from stamp_deploy.maps import colour_range
 from stamp_deploy.result import Result
-from stamp_deploy.writers.picture import INK, QUIET, View, blend, draw_picture, draw_scale_bar, make_view
+from stamp_deploy.writers.canvas import INK, QUIET
+from stamp_deploy.writers.picture import View, blend, length_label, make_view, round_length_um
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
     from .demo import Match
 
 WIDTH_PX = 360
@@ -52,3 +55,49 @@ def write_comparison(path: Path, result: Result, truth: NDArray[np.float32], mat
 def _draw(axes: object, result: Result, view: View, values: NDArray[np.float32]) -> None:
     low, high = colour_range(values)
     draw_picture(axes, view, blend(result, view, values, low, high))  # type: ignore[arg-type]
+
+
+def frame(axes: Axes, view: View) -> None:
+    """Axes in microns, y downwards, without ticks, in a thin frame."""
+    axes.set_xlim(0, view.width_um)
+    axes.set_ylim(view.height_um, 0)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set_color("#d0d0d0")
+        spine.set_linewidth(0.6)
+
+
+def draw_picture(axes: Axes, view: View, picture: NDArray[np.uint8]) -> None:
+    """Show a picture in microns in a frame, filling the axes' width or height."""
+    axes.imshow(picture, extent=(0, view.width_um, view.height_um, 0), interpolation="antialiased", aspect="equal")
+    frame(axes, view)
+
+
+def draw_scale_bar(axes: Axes, view: View, *, font_pt: float, offset_px: float = 14) -> None:
+    """A bar of a round length below the picture's lower left corner, its length written beside it."""
+    from matplotlib.transforms import ScaledTranslation
+
+    length = round_length_um(view.width_um)
+    figure = axes.figure
+    below = axes.transData + ScaledTranslation(0, -offset_px / 100, figure.dpi_scale_trans)
+    axes.plot(
+        [0, length],
+        [view.height_um] * 2,
+        color=INK,
+        lw=3,
+        solid_capstyle="butt",
+        transform=below,
+        clip_on=False,
+    )
+    beside = below + ScaledTranslation(0.08, 0, figure.dpi_scale_trans)
+    axes.text(
+        length,
+        view.height_um,
+        length_label(length),
+        transform=beside,
+        color=INK,
+        fontsize=font_pt,
+        ha="left",
+        va="center",
+    )

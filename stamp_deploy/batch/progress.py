@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 import threading
@@ -12,6 +13,7 @@ from typing import Any, Protocol, TextIO
 from rich.text import Text
 
 from ..log import slide_token
+from ..names import shown_name
 from .planning.plan import Plan
 from .records.ledger import now_utc
 from .states import AttemptState, PlanState
@@ -96,14 +98,14 @@ class JsonView:
             bytes_needed=plan.bytes_needed,
             bytes_free=plan.bytes_free,
         )
-        tokens = {part: slide_token(s.path) for s in plan.slides for part in (s.path.name, s.key)}
+        tokens = {part: slide_token(s.path) for s in plan.slides for part in (s.name, s.key)}
         for finding in plan.findings:
             self._emit(
                 "finding",
                 kind=finding.kind,
                 detail=self._hide(finding.detail, tokens),
                 fatal=finding.fatal,
-                **self._slide(finding.name),
+                **self._slide(finding.name, tokens.get(finding.name) or slide_token(Path(finding.name))),
             )
 
     def progress(self, key: str, done: int, total: int) -> None:
@@ -124,7 +126,7 @@ class JsonView:
     def settled(self, settled: Settled, path: Path) -> None:
         with self._lock:
             self._pace.finish(settled.key, self._sizes.get(settled.key, 0))
-        tokens = dict.fromkeys((path.name, settled.key), slide_token(path))
+        tokens = dict.fromkeys((shown_name(path), settled.key), slide_token(path))
         self._emit(
             "slide",
             state=settled.state,
@@ -132,7 +134,7 @@ class JsonView:
             attempts=settled.attempts,
             seconds=settled.seconds,
             tiles=settled.summary.get("tiles", {}).get("ok", 0),
-            **self._slide(path.name),
+            **self._slide(shown_name(path), slide_token(path)),
         )
 
     def finished(self, report: dict[str, Any]) -> None:
@@ -148,12 +150,11 @@ class JsonView:
                 text = text.replace(name, f"slide {tokens[name]}")
         return text
 
-    def _slide(self, name: str) -> dict[str, str]:
-        token = {"slide": slide_token(Path(name))}
-        return {**token, "name": name} if self._names else token
+    def _slide(self, name: str, token: str) -> dict[str, str]:
+        return {"slide": token, "name": name} if self._names else {"slide": token}
 
     def _emit(self, event: str, **fields: Any) -> None:
-        line = json.dumps({"time": now_utc(), "event": event, **fields}, ensure_ascii=False)
+        line = json.dumps({"time": now_utc(), "event": event, **fields})  # ASCII: whatever the stream's encoding
         with self._lock:
             self._stream.write(line + "\n")
             self._stream.flush()
@@ -218,7 +219,7 @@ class TerminalView:
             self._pace.finish(settled.key, self._sizes.get(settled.key, 0))
             self._show()
         if settled.state != AttemptState.DONE:
-            self._console.print(f"  {settled.state}: {path.name}: {settled.reason}", markup=False)
+            self._console.print(f"  {settled.state}: {shown_name(path)}: {settled.reason}", markup=False)
 
     def finished(self, report: dict[str, Any]) -> None:
         from rich import box
@@ -267,4 +268,8 @@ class TerminalView:
 
 def choose_view(*, names: bool = False) -> View:
     """The bar on a terminal, JSON lines otherwise."""
-    return TerminalView() if sys.stdout.isatty() else JsonView(names=names)
+    if not sys.stdout.isatty():
+        return JsonView(names=names)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal that is not UTF-8 shows escapes
+        sys.stdout.reconfigure(errors="backslashreplace")
+    return TerminalView()

@@ -8,6 +8,7 @@ restart goes on where it stopped.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -120,7 +121,7 @@ class FolderWatcher:
 
     def _is_complete(self, path: Path, signature: Signature, stable_s: float) -> bool:
         if self._options.marker is not None:
-            return path.with_name(path.name + self._options.marker).exists()
+            return os.path.exists(path.with_name(path.name + self._options.marker))
         return signature[0] > 0 and stable_s >= self._options.settle_s
 
     def _priority(self, path: Path) -> int:

@@ -6,7 +6,6 @@ once, then quarantine), and writes down every step (ledger.py). It knows nothing
 
 from __future__ import annotations
 
-import glob
 import heapq
 import shutil
 import threading
@@ -16,7 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..atomic import is_done
+from ..atomic import is_done, leftovers
+from ..names import shown_name
 from .records.claims import Claims
 from .records.ledger import Ledger
 from .states import AttemptState, OutcomeState
@@ -199,7 +199,7 @@ class Board:
             return None
         remove_partial(task.out)
         self._running[task.key] = (task, record.attempt)
-        self._ledger.start(task.key, record.attempt, task.slide.name)
+        self._ledger.start(task.key, record.attempt, shown_name(task.slide))
         return task
 
     def _done_elsewhere(self, task: Task) -> Settled:
@@ -219,6 +219,5 @@ class Board:
 
 def remove_partial(out: Path) -> None:
     """Remove what a killed worker left of an unfinished result; the caller holds its claim."""
-    # Eight digits, not "*": the leftovers of a slide whose name ends like this one's are not ours to remove.
-    for leftover in out.parent.glob(f".partial-????????-{glob.escape(out.name)}"):
+    for leftover in leftovers(out):
         shutil.rmtree(leftover, ignore_errors=True)

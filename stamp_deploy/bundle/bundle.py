@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 import stat
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,15 +19,18 @@ from .. import isolation
 from ..atomic import DONE_MARKER, write_json_atomic
 from ..errors import BundleError
 from ..hashing import sha256_file
-from .onnx_scan import Dim, OnnxFacts, check_external, scan
+from .contents import OnnxBytes, check_listed, read_listed, read_onnx
+from .onnx_scan import Dim, OnnxFacts
+from .rules import REMEDY
 from .schema import SCHEMA_VERSION, parse_json, validate
 from .signature import SIGNATURE_FILE, check_signature
 
 BUNDLE_FILE = "bundle.json"
 ENCODER_FILE = "encoder.onnx"
 GOLDEN_DIR = "golden"
+RUN_FILE = "run.json"
+"""What a training run holds, and a bundle does not."""
 _UNLISTED = frozenset({BUNDLE_FILE, SIGNATURE_FILE, DONE_MARKER})
-_REMEDY = "get the bundle again from its source, or export it again"
 
 
 @dataclass(frozen=True)
@@ -118,6 +122,24 @@ class Bundle:
         """The ONNX file of a head."""
         return self.path / head.file
 
+    def read(self, name: str) -> bytes:
+        """The bytes of a file of the bundle, whose hash has just been checked.
+
+        Raises
+        ------
+        BundleError
+            The file has been changed since the bundle was opened.
+        """
+        return read_listed(self.path, name, self.files[name])
+
+    def read_encoder(self) -> OnnxBytes:
+        """The encoder as bytes; see `read`."""
+        return read_onnx(self.path, self.encoder_file, self.files)
+
+    def read_head(self, head: HeadSpec) -> OnnxBytes:
+        """A head as bytes; see `read`."""
+        return read_onnx(self.path, head.file, self.files)
+
 
 def load_bundle(path: str | os.PathLike[str], *, require_signature: str | os.PathLike[str] | None = None) -> Bundle:
     """Verify and open a bundle.
@@ -145,9 +167,10 @@ def load_bundle(path: str | os.PathLike[str], *, require_signature: str | os.Pat
         document = validate(parse_json(raw))
     except BundleError as error:
         raise BundleError(error.cause, path=folder, remedy=error.remedy) from error
-    _check_files(folder, document["files"])
+    models = {document["encoder"], *(head["file"] for head in document["heads"])}
+    facts = _check_files(folder, document["files"], models)
     bundle = _build(folder, document, hashlib.sha256(raw).hexdigest())
-    _check_models(bundle)
+    _check_models(bundle, facts)
     return bundle
 
 
@@ -179,15 +202,21 @@ def _read_manifest(folder: Path) -> bytes:
     from .schema import MAX_JSON_BYTES
 
     path = folder / BUNDLE_FILE
+    if not path.exists() and (folder / RUN_FILE).is_file():
+        raise BundleError(
+            "this is a training run and holds no bundle.json yet",
+            path=folder,
+            remedy=f"export it first: stamp-deploy export {shlex.quote(folder.name or 'RUN')} -o BUNDLE",
+        )
     if path.is_symlink() or not path.is_file():
-        raise BundleError("the folder holds no bundle.json", path=folder, remedy=_REMEDY)
+        raise BundleError("the folder holds no bundle.json", path=folder, remedy=REMEDY)
     if path.stat().st_size > MAX_JSON_BYTES:
-        raise BundleError(f"bundle.json is larger than {MAX_JSON_BYTES} bytes", path=folder, remedy=_REMEDY)
+        raise BundleError(f"bundle.json is larger than {MAX_JSON_BYTES} bytes", path=folder, remedy=REMEDY)
     try:
         with path.open("rb") as handle:
             return handle.read(MAX_JSON_BYTES + 1)
     except OSError as error:
-        raise BundleError(f"bundle.json cannot be read: {error.strerror}", path=folder, remedy=_REMEDY) from error
+        raise BundleError(f"bundle.json cannot be read: {error.strerror}", path=folder, remedy=REMEDY) from error
 
 
 def _walk(folder: Path) -> set[str]:
@@ -205,8 +234,11 @@ def _walk(folder: Path) -> set[str]:
     return found
 
 
-def _check_files(folder: Path, files: dict[str, dict[str, Any]]) -> None:
-    """Names first, then sizes, then hashes: the cheap refusals come before the long read."""
+def _check_files(folder: Path, files: dict[str, dict[str, Any]], models: set[str]) -> dict[str, OnnxFacts]:
+    """Names first, then sizes, then hashes: the cheap refusals come before the long read.
+
+    ONNX files come last and are walked over in the bytes that were hashed. Gives what the walk found in each.
+    """
     present = _walk(folder)
     missing = sorted(set(files) - present)
     if missing:
@@ -218,9 +250,10 @@ def _check_files(folder: Path, files: dict[str, dict[str, Any]]) -> None:
         size = (folder / name).stat().st_size
         if size != entry["size"]:
             _refuse(folder, f"{name!r} is {size} bytes and should be {entry['size']}")
-    for name, entry in files.items():
-        if sha256_file(folder / name) != entry["sha256"]:
-            _refuse(folder, f"{name!r} has been changed: its SHA-256 is not the recorded one")
+    models = models | {name for name in files if name.endswith(".onnx")}
+    for name in files.keys() - models:
+        check_listed(folder, name, files[name])
+    return {name: read_onnx(folder, name, files, with_data=False).facts for name in sorted(models)}
 
 
 def _build(folder: Path, document: dict[str, Any], sha256: str) -> Bundle:
@@ -256,15 +289,8 @@ def _build(folder: Path, document: dict[str, Any], sha256: str) -> Bundle:
     )
 
 
-def _check_models(bundle: Bundle) -> None:
-    """Declared shapes, external data and operator domains of every ONNX file."""
-    listed = frozenset(bundle.path / name for name in bundle.files)
-    models = {name for name in bundle.files if name.endswith(".onnx")}
-    models |= {bundle.encoder_file, *(head.file for head in bundle.heads)}
-    facts: dict[str, OnnxFacts] = {}
-    for name in sorted(models):
-        facts[name] = scan(bundle.path / name)
-        check_external(bundle.path / name, facts[name], listed)
+def _check_models(bundle: Bundle, facts: dict[str, OnnxFacts]) -> None:
+    """Declared inputs and outputs of the encoder and the heads."""
     tile, dim, count = bundle.tile_px, bundle.embedding_dim, len(bundle.pathways)
     encoder = facts[bundle.encoder_file]
     _expect(bundle, bundle.encoder_file, encoder, "inputs", {"tiles": ("uint8", ("n", tile, tile, 3))})
@@ -300,4 +326,4 @@ def _expect(
 
 
 def _refuse(folder: Path, cause: str) -> NoReturn:
-    raise BundleError(cause, path=folder, remedy=_REMEDY)
+    raise BundleError(cause, path=folder, remedy=REMEDY)

@@ -1,25 +1,28 @@
 """A look into an ONNX file before any runtime parses it.
 
 A hostile ONNX file can name external data outside the bundle (``../../etc/passwd``), point past the end of
-its data, load custom operators, or declare other shapes than the bundle does. This walks the protobuf wire
-format itself (field numbers from onnx.proto, IR version 3 and later) with a bound on everything, and needs
-neither the onnx package nor a runtime.
+its data, load custom operators, run without end, or declare other shapes than the bundle does. This walks the
+protobuf wire format itself (field numbers from onnx.proto, IR version 3 and later) with a bound on everything, and
+needs neither the onnx package nor a runtime.
 """
 
 from __future__ import annotations
 
-import mmap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
 from ..errors import BundleError
+from .rules import REMEDY
 
 MAX_DEPTH = 32
 MAX_MESSAGES = 4_000_000
 ALLOWED_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft", "pkg.onnxscript.torch_lib"})
 ELEMENT_TYPES = {1: "float32", 2: "uint8", 6: "int32", 7: "int64", 10: "float16", 16: "bfloat16"}
+
+Operator = tuple[str, str]
+"""Domain and name; the standard domain is the empty one."""
 
 Dim = int | str | None
 """A fixed size, a symbolic name, or nothing stated."""
@@ -27,14 +30,16 @@ Dim = int | str | None
 _MODEL, _GRAPH, _NODE, _ATTRIBUTE, _TENSOR, _SPARSE, _FUNCTION = (
     "model", "graph", "node", "attribute", "tensor", "sparse", "function",
 )  # fmt: skip
+_TRAINING = "training"
 # message -> field number -> message inside it. Everything else is skipped, not descended into.
 _CHILDREN: dict[str, dict[int, str]] = {
-    _MODEL: {7: _GRAPH, 25: _FUNCTION},
+    _MODEL: {7: _GRAPH, 20: _TRAINING, 25: _FUNCTION},
+    _TRAINING: {1: _GRAPH, 2: _GRAPH},
     _GRAPH: {1: _NODE, 5: _TENSOR, 15: _SPARSE},
     _NODE: {5: _ATTRIBUTE},
     _ATTRIBUTE: {5: _TENSOR, 6: _GRAPH, 10: _TENSOR, 11: _GRAPH, 22: _SPARSE, 23: _SPARSE},
     _SPARSE: {1: _TENSOR, 2: _TENSOR},
-    _FUNCTION: {7: _NODE},
+    _FUNCTION: {7: _NODE, 11: _ATTRIBUTE},
     _TENSOR: {},
 }
 
@@ -65,11 +70,15 @@ class OnnxFacts:
     outputs: dict[str, TensorSpec] = field(default_factory=dict)
     external: list[ExternalData] = field(default_factory=list)
     domains: set[str] = field(default_factory=set)
+    branching: set[str] = field(default_factory=set)
+    """Operators that hold graphs of their own, such as Loop, Scan and If."""
+    functions: dict[Operator, set[Operator]] = field(default_factory=dict)
+    """Functions that the model defines, and what each calls."""
     opset: int = 0
 
 
-def scan(path: Path) -> OnnxFacts:
-    """Walk an ONNX file.
+def scan(data: bytes, path: Path) -> OnnxFacts:
+    """Walk the bytes of an ONNX file; `path` is for messages.
 
     Raises
     ------
@@ -77,45 +86,61 @@ def scan(path: Path) -> OnnxFacts:
         The bytes are not a well-formed ONNX protobuf.
     """
     facts = OnnxFacts()
-    if path.stat().st_size == 0:
+    if not data:
         _fail("the ONNX file is empty", path)
-    with path.open("rb") as handle, mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        walker = _Walker(data, path, facts)
-        walker.message(_MODEL, 0, len(data), 0)
+    walker = _Walker(data, path, facts)
+    walker.message(_MODEL, 0, len(data), 0)
     if not facts.inputs or not facts.outputs:
         _fail("the ONNX file declares no graph", path)
     return facts
 
 
-def check_external(path: Path, facts: OnnxFacts, listed: frozenset[Path]) -> None:
+def check_external(path: Path, facts: OnnxFacts, listed: Mapping[Path, int]) -> None:
     """Refuse external data that is not a listed file beside the model, or runs past that file's end.
+
+    Parameters
+    ----------
+    listed : mapping of Path to int
+        The files of the bundle and their sizes in bytes.
 
     Raises
     ------
     BundleError
-        See above; also for operators of a domain that is not allowed.
+        See above; also for operators of a domain that is not allowed, for control flow (a loop can run without end),
+        and for functions that call functions (a few of them can unfold into billions of operators).
     """
     for item in facts.external:
         parts = item.location.replace("\\", "/").split("/")
         target = path.parent / item.location
-        if item.location.startswith("/") or ".." in parts or "" in parts or target not in listed:
+        if item.location.startswith("/") or ".." in parts or {"", "."} & set(parts) or target not in listed:
             _fail(
                 f"external data points at {item.location[:60]!r}, which is not a listed file of the bundle",
                 path,
             )
-        size = target.stat().st_size
+        size = listed[target]
         end = item.offset + (item.length if item.length is not None else 0)
         if item.offset < 0 or (item.length is not None and item.length < 0) or end > size:
             _fail(f"external data runs past the end of {target.name}", path)
     foreign = sorted(facts.domains - ALLOWED_DOMAINS)
     if foreign:
         _fail(f"the model wants operators of the domain {foreign[0][:60]!r}", path)
+    if facts.branching:
+        names = ", ".join(sorted(name[:40] for name in facts.branching)[:3])
+        _fail(f"the model holds control flow ({names}), which could run without end", path, _REMEDY_FLAT)
+    for (_, name), called in facts.functions.items():
+        if called & facts.functions.keys():
+            _fail(
+                f"the model's function {name[:40]!r} calls another function, which could unfold without end",
+                path,
+                _REMEDY_FLAT,
+            )
 
 
 class _Walker:
-    def __init__(self, data: mmap.mmap, path: Path, facts: OnnxFacts) -> None:
+    def __init__(self, data: bytes, path: Path, facts: OnnxFacts) -> None:
         self.data, self.path, self.facts = data, path, facts
         self.seen = 0
+        self.called: set[Operator] = set()
 
     def fields(self, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
         """Yield (field number, wire type, start, end); for a varint start is its value."""
@@ -152,24 +177,30 @@ class _Walker:
                 return value, position
             shift += 7
 
-    def message(self, kind: str, start: int, end: int, depth: int) -> None:
+    def message(self, kind: str, start: int, end: int, depth: int) -> bool:
+        """Walk one message; says whether it is or holds an attribute that is a graph."""
         self.seen += 1
         if depth > MAX_DEPTH or self.seen > MAX_MESSAGES:
             _fail("the ONNX file is nested too deeply or too large", self.path)
         children = _CHILDREN[kind]
         external: dict[str, str] = {}
+        words: dict[int, str] = {}
+        branches = False
+        if kind == _FUNCTION:
+            self.called = set()
         for number, wire, first, last in self.fields(start, end):
             if wire != 2:
                 continue
             if number in children:
-                self.message(children[number], first, last, depth + 1)
+                branches |= self.message(children[number], first, last, depth + 1)
+                branches |= children[number] == _GRAPH and kind == _ATTRIBUTE
             elif kind == _TENSOR and number == 13:
                 key, value = self.entry(first, last)
                 external[key] = value
             elif (kind == _MODEL and number == 8) or (kind == _FUNCTION and number == 9):
                 self.opset(first, last)
-            elif kind == _NODE and number == 7:
-                self.facts.domains.add(self.text(first, last))
+            elif number in _WORDS.get(kind, ()):
+                words[number] = self.text(first, last)
             elif kind == _GRAPH and depth == 1 and number in (11, 12):
                 spec = self.value_info(first, last)
                 (self.facts.inputs if number == 11 else self.facts.outputs)[spec.name] = spec
@@ -180,6 +211,16 @@ class _Walker:
             except ValueError:
                 _fail("external data states an offset that is not a number", self.path)
             self.facts.external.append(ExternalData(external.get("location", ""), offset, length))
+        if kind == _NODE:
+            name, domain = words.get(4, ""), words.get(7, "")
+            self.facts.domains.add(domain)
+            self.called.add((_plain(domain), name))
+            if branches:
+                self.facts.branching.add(name)
+        elif kind == _FUNCTION:
+            function = (_plain(words.get(10, "")), words.get(1, ""))
+            self.facts.functions.setdefault(function, set()).update(self.called)
+        return branches
 
     def text(self, start: int, end: int) -> str:
         if end - start > 4096:
@@ -230,5 +271,14 @@ class _Walker:
         return None
 
 
-def _fail(cause: str, path: Path) -> NoReturn:
-    raise BundleError(cause, path=path, remedy="get the bundle again from its source, or export it again")
+_WORDS = {_NODE: (4, 7), _FUNCTION: (1, 10)}
+"""Fields that hold the names of an operator or a function, and of its domain."""
+_REMEDY_FLAT = "export the model again without loops, branches and nested functions"
+
+
+def _plain(domain: str) -> str:
+    return "" if domain == "ai.onnx" else domain
+
+
+def _fail(cause: str, path: Path, remedy: str = REMEDY) -> NoReturn:
+    raise BundleError(cause, path=path, remedy=remedy)

@@ -1,17 +1,33 @@
 """The schema of bundle.json: one `validate`, one error a broken rule.
 
-Nothing here reads a file. `validate` takes the parsed JSON and answers with a checked document or a
-BundleError that names the rule.
+Nothing here reads a file. `validate` takes the parsed JSON and answers with a checked document or a BundleError that
+names the rule. Every value that the run time uses has a range.
 """
 
 from __future__ import annotations
 
 import json
-import math
-import re
+from datetime import datetime
+from itertools import pairwise
 from typing import Any, NoReturn
 
 from ..errors import BundleError
+from ..units import MAX_MPP, MIN_MPP
+from .rules import (
+    MAX_DIGITS,
+    NAME,
+    REMEDY,
+    SHA256,
+    fail,
+    known_keys,
+    names,
+    number,
+    relative_name,
+    span,
+    text,
+    triple,
+    whole,
+)
 
 SCHEMA_VERSION = 1
 MAX_JSON_BYTES = 16 * 2**20
@@ -19,12 +35,28 @@ MAX_FILES = 4096
 MAX_FILE_BYTES = 64 * 2**30
 MAX_TILE_PX = 4096
 MAX_NAMES = 65_536
+MAX_CLASSES = 1024
+MAX_HEADS = 256
+MAX_LOG_HAZARD = 1e6
 PRECISIONS = ("fp32", "fp16", "bf16", "int8", "fp8")
 HEAD_KINDS = ("binary", "multiclass", "survival")
+TEMPERATURES = (1e-3, 1e3)
+"""A fitted temperature lies near 1; outside this range probabilities are all alike, or 0 and 1."""
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,200}")
+TISSUE_RANGES: dict[str, tuple[float, float]] = {
+    "min_fraction": (0.0, 1.0),
+    "mask_mpp": (1.0, 64.0),
+    "max_px": (256, 8192),
+    "min_saturation": (0.0, 1.0),
+    "max_saturation": (0.0, 1.0),
+    "blur_um": (0.0, 200.0),
+    "close_um": (0.0, 1000.0),
+    "min_object_um": (0.0, 10_000.0),
+    "min_hole_um": (0.0, 10_000.0),
+}
+"""Numbers of the tissue rule (`stamp_deploy.tissue.TissueRule`): they bound the memory that finding tissue takes."""
+MAX_TISSUE_NUMBER = 1e5
+
 _REQUIRED: dict[str, type | tuple[type, ...]] = {
     "schema_version": int,
     "name": str,
@@ -49,10 +81,20 @@ _REQUIRED: dict[str, type | tuple[type, ...]] = {
     "software": dict,
     "files": dict,
 }
+_HEAD: dict[str, type | tuple[type, ...]] = {
+    "name": str,
+    "file": str,
+    "kind": str,
+    "classes": list,
+    "thresholds": list,
+    "temperature": (int, float),
+    "abstain": (list, type(None)),
+    "details": dict,
+}
 
 
 def parse_json(data: bytes) -> dict[str, Any]:
-    """Strict JSON: UTF-8, no duplicate keys, no NaN, an object at the top.
+    """Strict JSON: UTF-8, no duplicate keys, no NaN, no endless numbers, an object at the top.
 
     Raises
     ------
@@ -60,15 +102,21 @@ def parse_json(data: bytes) -> dict[str, Any]:
         The bytes are not such a document.
     """
     if len(data) > MAX_JSON_BYTES:
-        _fail(f"bundle.json is {len(data)} bytes, more than the {MAX_JSON_BYTES} allowed")
+        fail(f"bundle.json is {len(data)} bytes, more than the {MAX_JSON_BYTES} allowed")
     try:
-        value = json.loads(data.decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
+        value = json.loads(
+            data.decode(),
+            object_pairs_hook=_unique,
+            parse_constant=_no_constant,
+            parse_int=_short_int,
+            parse_float=_finite_float,
+        )
     except BundleError:
         raise
     except (ValueError, RecursionError) as error:
-        raise BundleError(f"bundle.json is not valid JSON ({type(error).__name__})", remedy=_REMEDY) from error
+        raise BundleError(f"bundle.json is not valid JSON ({type(error).__name__})", remedy=REMEDY) from error
     if not isinstance(value, dict):
-        _fail("bundle.json does not hold an object")
+        fail("bundle.json does not hold an object")
     return value
 
 
@@ -82,138 +130,163 @@ def validate(document: dict[str, Any]) -> dict[str, Any]:
     """
     version = document.get("schema_version")
     if version != SCHEMA_VERSION or isinstance(version, bool):
-        _fail(f"schema version {version!r} is unknown; this release reads version {SCHEMA_VERSION}")
-    for key, kind in _REQUIRED.items():
-        if key not in document:
-            _fail(f"bundle.json lacks {key!r}")
-        value = document[key]
-        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-            _fail(f"{key!r} has the wrong type ({type(value).__name__})")
-    unknown = sorted(set(document) - set(_REQUIRED))
-    if unknown:
-        _fail(f"bundle.json holds an unknown key {unknown[0]!r}")
-    if not _NAME.fullmatch(document["name"]):
-        _fail("'name' may hold only letters, digits, dot, dash and underscore")
+        fail(f"schema version {repr(version)[:40]} is unknown; this release reads version {SCHEMA_VERSION}")
+    _types(document, _REQUIRED, "bundle.json")
+    known_keys(document, set(_REQUIRED), "bundle.json")
+    if not NAME.fullmatch(document["name"]):
+        fail("'name' may hold only letters, digits, dot, dash and underscore")
     if document["precision"] not in PRECISIONS:
-        _fail(f"precision {document['precision']!r} is unknown")
-    if not 1 <= document["tile_px"] <= MAX_TILE_PX:
-        _fail(f"tile_px must be 1 to {MAX_TILE_PX}")
-    if not 0.01 <= _number(document["mpp"], "mpp") <= 100:
-        _fail("mpp must be 0.01 to 100 um/px")
-    _triple(document["mean"], "mean")
-    if any(value <= 0 for value in _triple(document["std"], "std")):
-        _fail("'std' must be positive")
-    if not 1 <= document["embedding_dim"] <= 65_536:
-        _fail("embedding_dim must be 1 to 65536")
-    _unique_strings(document["pathways"], "pathways", least=1)
-    if not _SHA256.fullmatch(document["gene_set_sha256"]):
-        _fail("gene_set_sha256 is not a SHA-256")
+        fail(f"precision {document['precision'][:60]!r} is unknown")
+    whole(document["tile_px"], "tile_px", 1, MAX_TILE_PX)
+    number(document["mpp"], "mpp", MIN_MPP, MAX_MPP)
+    triple(document["mean"], "mean", 0.0, 1.0)
+    triple(document["std"], "std", 0.0, 1.0)
+    if any(value <= 1e-4 for value in document["std"]):
+        fail("'std' must be positive")
+    whole(document["embedding_dim"], "embedding_dim", 1, 65_536)
+    names(document["pathways"], "pathways", 1, MAX_NAMES)
+    if not SHA256.fullmatch(document["gene_set_sha256"]):
+        fail("gene_set_sha256 is not a SHA-256")
     for key in ("id", "licence"):
-        if not isinstance(document["pfm"].get(key), str) or not document["pfm"][key]:
-            _fail(f"'pfm' must state {key!r}")
-    _validate_files(document["files"])
+        if not document["pfm"].get(key):
+            fail(f"'pfm' must state {key!r}")
+        text(document["pfm"][key], f"{key} of 'pfm'", 1000)
+    _date(document["created_utc"])
+    _tissue(document["tissue"])
+    _input_range(document["input_range"])
+    _files(document["files"])
     files = document["files"]
     if document["encoder"] not in files:
-        _fail("the encoder is not among 'files'")
+        fail("the encoder is not among 'files'")
     if not any(name.startswith(document["golden"] + "/") for name in files):
-        _fail("the golden folder is not among 'files'")
-    names = [_validate_head(head, files) for head in document["heads"]]
-    if len(set(names)) != len(names):
-        _fail("two heads share a name")
+        fail("the golden folder is not among 'files'")
+    if len(document["heads"]) > MAX_HEADS:
+        fail(f"more than {MAX_HEADS} heads")
+    heads = [_head(head, files) for head in document["heads"]]
+    if len({name.lower() for name in heads}) != len(heads):
+        fail("two heads share a name")
     return document
 
 
-def check_relative(name: object) -> str:
-    """A file name inside the bundle: relative POSIX, plain characters, no `.`, `..` or hidden parts."""
-    if not isinstance(name, str) or not name or len(name) > 512:
-        _fail(f"file name {str(name)[:60]!r} is not usable")
-    if any(not _PART.fullmatch(part) for part in name.split("/")):
-        _fail(f"file name {name[:60]!r} leaves the bundle or holds characters that are not allowed")
-    return name
+def _types(value: dict[str, Any], wanted: dict[str, type | tuple[type, ...]], what: str) -> None:
+    for key, kind in wanted.items():
+        if key not in value:
+            fail(f"{what} lacks {key!r}")
+        if not isinstance(value[key], kind) or isinstance(value[key], bool):
+            fail(f"{key!r} has the wrong type ({type(value[key]).__name__}) in {what}")
 
 
-def _validate_files(files: dict[str, Any]) -> None:
+def _date(value: str) -> None:
+    try:
+        datetime.fromisoformat(value)
+    except ValueError:
+        fail("created_utc is not a date and time of ISO 8601")
+
+
+def _tissue(rule: dict[str, Any]) -> None:
+    """Types and ranges; that every key is known is checked where the rule is used."""
+    for key, value in rule.items():
+        what = f"{key[:60]!r} of the tissue rule"
+        kind = str if key == "method" else bool if key == "exclude_ink" else None
+        if kind is not None and not isinstance(value, kind):
+            fail(f"{what} has the wrong type ({type(value).__name__})")
+        if isinstance(value, str) and key not in TISSUE_RANGES:
+            text(value, what)
+        elif not isinstance(value, bool) or key in TISSUE_RANGES:
+            number(value, what, *TISSUE_RANGES.get(key, (-MAX_TISSUE_NUMBER, MAX_TISSUE_NUMBER)))
+    if isinstance(rule.get("max_px"), float):
+        fail("'max_px' of the tissue rule is not a whole number")
+    low, high = rule.get("min_saturation", 0.0), rule.get("max_saturation", 1.0)
+    if low > high:
+        fail("the saturations of the tissue rule are upside down")
+
+
+def _input_range(value: dict[str, Any]) -> None:
+    if value.get("mpp") is not None:
+        low, high = span(value["mpp"], "validated mpp", 0.0, 2 * MAX_MPP)
+        if low <= 0 or high < MIN_MPP:
+            fail("the validated mpp is no range of microns per pixel")
+    if value.get("scores") is not None:
+        span(value["scores"], "validated scores", -1e9, 1e9)
+
+
+def _files(files: dict[str, Any]) -> None:
     if not 1 <= len(files) <= MAX_FILES:
-        _fail(f"'files' must list 1 to {MAX_FILES} files")
+        fail(f"'files' must list 1 to {MAX_FILES} files")
     for name, entry in files.items():
-        check_relative(name)
+        relative_name(name)
         if not isinstance(entry, dict) or set(entry) != {"sha256", "size"}:
-            _fail(f"the entry of {name!r} must hold sha256 and size")
+            fail(f"the entry of {name!r} must hold sha256 and size")
         size = entry["size"]
         if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= MAX_FILE_BYTES:
-            _fail(f"the size of {name!r} is not 0 to {MAX_FILE_BYTES}")
-        if not isinstance(entry["sha256"], str) or not _SHA256.fullmatch(entry["sha256"]):
-            _fail(f"the sha256 of {name!r} is not a SHA-256")
+            fail(f"the size of {name!r} is not 0 to {MAX_FILE_BYTES}")
+        if not isinstance(entry["sha256"], str) or not SHA256.fullmatch(entry["sha256"]):
+            fail(f"the sha256 of {name!r} is not a SHA-256")
     if len({name.lower() for name in files}) != len(files):
-        _fail("two files differ only in upper and lower case")
+        fail("two files differ only in upper and lower case")
 
 
-def _validate_head(head: Any, files: dict[str, Any]) -> str:
+def _head(head: Any, files: dict[str, Any]) -> str:
     if not isinstance(head, dict):
-        _fail("a head is not an object")
-    for key, kind in (("name", str), ("file", str), ("kind", str), ("classes", list), ("thresholds", list)):
-        if not isinstance(head.get(key), kind):
-            _fail(f"a head lacks {key!r} or has the wrong type there")
+        fail("a head is not an object")
+    _types({"abstain": None, **head}, _HEAD, "a head")
+    known_keys(head, set(_HEAD), "a head")
     name: str = head["name"]
-    if not _NAME.fullmatch(name):
-        _fail("a head's name may hold only letters, digits, dot, dash and underscore")
+    if not NAME.fullmatch(name):
+        fail("a head's name may hold only letters, digits, dot, dash and underscore")
     if head["file"] not in files:
-        _fail(f"the file of head {name!r} is not among 'files'")
+        fail(f"the file of head {name!r} is not among 'files'")
     if head["kind"] not in HEAD_KINDS:
-        _fail(f"head {name!r} is of an unknown kind")
-    _unique_strings(head["classes"], f"classes of head {name!r}", least=0)
+        fail(f"head {name!r} is of an unknown kind")
+    names(head["classes"], f"classes of head {name!r}", 0, MAX_CLASSES)
     count = len(head["classes"])
     if (head["kind"] == "binary" and count != 2) or (head["kind"] == "multiclass" and count < 2):
-        _fail(f"head {name!r} is {head['kind']} with {count} classes")
-    if not _number(head.get("temperature"), f"temperature of head {name!r}") > 0:
-        _fail(f"the temperature of head {name!r} must be positive")
-    for value in head["thresholds"]:
-        _number(value, f"threshold of head {name!r}")
-    band = head.get("abstain")
-    if band is not None:
-        if not isinstance(band, list) or len(band) != 2:
-            _fail(f"the abstention band of head {name!r} must be [low, high]")
-        low, high = (_number(value, f"abstention band of head {name!r}") for value in band)
-        if low > high:
-            _fail(f"the abstention band of head {name!r} is upside down")
-    if not isinstance(head.get("details"), dict):
-        _fail(f"head {name!r} lacks 'details'")
+        fail(f"head {name!r} is {head['kind']} with {count} classes")
+    number(head["temperature"], f"temperature of head {name!r}", *TEMPERATURES)
+    _thresholds(head, count)
     return name
 
 
-def _number(value: Any, what: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        _fail(f"the {what} is not a finite number")
-    return float(value)
-
-
-def _triple(value: list[Any], what: str) -> tuple[float, float, float]:
-    if len(value) != 3:
-        _fail(f"{what!r} must hold three numbers")
-    red, green, blue = (_number(item, what) for item in value)
-    return red, green, blue
-
-
-def _unique_strings(value: list[Any], what: str, *, least: int) -> None:
-    if not least <= len(value) <= MAX_NAMES or not all(isinstance(item, str) and item for item in value):
-        _fail(f"the {what} must be a list of names")
-    if len(set(value)) != len(value):
-        _fail(f"the {what} repeat a name")
+def _thresholds(head: dict[str, Any], classes: int) -> None:
+    """Probabilities for classes; for survival cuts of the log hazard, in order, that fit the named risk groups."""
+    what, cuts = f"thresholds of head {head['name']!r}", head["thresholds"]
+    survival = head["kind"] == "survival"
+    low, high = (-MAX_LOG_HAZARD, MAX_LOG_HAZARD) if survival else (0.0, 1.0)
+    for value in cuts:
+        number(value, f"threshold of head {head['name']!r}", low, high)
+    if survival:
+        if any(left >= right for left, right in pairwise(cuts)):
+            fail(f"the {what} are not in ascending order")
+        if classes > 1 and classes != len(cuts) + 1:
+            fail(f"the {what} are {len(cuts)} and must be {classes - 1} for {classes} risk groups")
+        if len(cuts) > MAX_CLASSES:
+            fail(f"the {what} are more than {MAX_CLASSES}")
+    elif len(cuts) not in ((0, 1) if head["kind"] == "binary" else (0, classes)):
+        allowed = "none or one" if head["kind"] == "binary" else f"none or {classes}"
+        fail(f"the {what} are {len(cuts)} and must be {allowed}")
+    if head.get("abstain") is not None:
+        span(head["abstain"], f"abstention band of head {head['name']!r}", low, high)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) != len(pairs):
-        _fail("bundle.json repeats a key")
+        fail("bundle.json repeats a key")
     return result
 
 
-def _no_constant(text: str) -> NoReturn:
-    _fail(f"bundle.json holds {text}")
+def _short_int(digits: str) -> int:
+    if len(digits) > MAX_DIGITS:
+        fail(f"bundle.json holds a number of {len(digits)} digits")
+    return int(digits)
 
 
-_REMEDY = "get the bundle again from its source, or export it again"
+def _finite_float(digits: str) -> float:
+    value = float(digits)
+    if len(digits) > 64 or value in (float("inf"), float("-inf")):
+        fail(f"bundle.json holds a number that no one measures ({len(digits)} characters)")
+    return value
 
 
-def _fail(cause: str) -> NoReturn:
-    raise BundleError(cause, remedy=_REMEDY)
+def _no_constant(word: str) -> NoReturn:
+    fail(f"bundle.json holds {word}")

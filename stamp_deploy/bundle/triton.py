@@ -10,7 +10,6 @@ together, so heads are not batched. docs/triton.md tells how a client uses both.
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,12 +52,13 @@ def write_repository(
             (staging / "1").mkdir()
             (staging / "config.pbtxt").write_text(config, encoding="utf-8")
             if name in heads:
-                source, labels = bundle.head_path(heads[name]), heads[name].classes
+                model, labels = bundle.read_head(heads[name]), heads[name].classes
             else:
-                source, labels = bundle.encoder, bundle.pathways
-            for path in (source, source.with_name(source.name + ".data")):
-                if path.is_file():
-                    shutil.copyfile(path, staging / "1" / path.name)
+                model, labels = bundle.read_encoder(), bundle.pathways
+            (staging / "1" / model.path.name).write_bytes(model.graph)
+            for location, data in model.data.items():
+                (staging / "1" / location).parent.mkdir(parents=True, exist_ok=True)
+                (staging / "1" / location).write_bytes(data)
             if labels:
                 (staging / _labels(name in heads)).write_text("\n".join(labels) + "\n", encoding="utf-8")
     return list(models)

@@ -8,26 +8,24 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from .. import provenance
 from ..atomic import write_json_atomic, write_text_atomic
 from ..bundle import Bundle
 from ..bundle.signature import sign_file
-from ..engine import Engine, open_engine
+from ..engine import open_engine
 from ..engine.auto import candidates
+from ..engine.base import BatchedEngine
 from ..engine.cuda import visible_gpus
-from ..engine.golden import judge, load_golden, run_tiles
-from ..engine.parity import Outputs, StageReport, to_table
+from ..engine.parity import StageReport, to_table
+from ..engine.registry import precisions_of
 from ..engine.tensorrt_plan import check_flavour, default_precision, get_plan
+from ..engine.verdict import accept
 from ..errors import EngineError, ParityError, StampError
-from ..heads import head_probabilities
 from ..processor import this_processor
 
 SCHEMA = "stamp-deploy/acceptance"
@@ -40,9 +38,9 @@ class Site:
     Attributes
     ----------
     reports : list of StageReport
-        One an engine, golden tiles against it.
+        One an engine and precision, golden tiles against it.
     speed : dict of str to float
-        Tiles/s of each engine over the golden tiles, first pass, transfers included.
+        Tiles/s of each over full batches of the golden tiles, first pass, transfers included.
     absent : dict of str to str
         Engines that cannot be loaded here, and why.
     """
@@ -56,8 +54,14 @@ class Site:
 
     @property
     def passed(self) -> bool:
-        """Whether there was an engine, and every one reproduced the golden outputs."""
-        return bool(self.reports) and all(self.reports)
+        """Whether there was an engine, and every one reproduced the golden outputs in some precision."""
+        return bool(self.reports) and not self._unusable()
+
+    def _unusable(self) -> list[StageReport]:
+        """First reports of the engines that failed in every precision; what fails in one only is never used in it."""
+        usable = {report.details["engine"] for report in self.reports if report}
+        first = {report.details["engine"]: report for report in reversed(self.reports)}
+        return [report for name, report in first.items() if name not in usable]
 
     def raise_if_failed(self) -> None:
         """Stop with exit code 5 when the machine is not accepted.
@@ -65,9 +69,9 @@ class Site:
         Raises
         ------
         ParityError
-            Naming the first engine that failed.
+            Naming the first engine that failed in every precision tried.
         """
-        for report in self.reports:
+        for report in self._unusable():
             report.raise_if_failed()
         if not self.reports:
             raise ParityError("no engine can be loaded on this machine", remedy="see `stamp-deploy doctor`")
@@ -97,7 +101,7 @@ def check_site(
     device: int = 0,
     signed_off_by: str = "",
 ) -> Site:
-    """Run the golden tiles through engines of this machine.
+    """Run the golden tiles through engines of this machine, in each precision that `infer` would choose from.
 
     Parameters
     ----------
@@ -113,35 +117,28 @@ def check_site(
     speed: dict[str, float] = {}
     absent: dict[str, str] = {}
     for name in engines or candidates():
-        try:
-            engine = open_engine(bundle, name, batch=batch, precision=precision, device=device)
-        except StampError as error:
-            if engines:
-                raise
-            absent[name] = error.cause
-            continue
-        try:
-            report, seconds = _check(bundle, engine)
-            (engine.accept if report else engine.reject)()
-        finally:
-            engine.close()
-        reports.append(report)
-        speed[report.stage] = report.tiles / seconds
+        for wanted in (precision,) if precision is not None else precisions_of(bundle, name):
+            try:
+                engine = open_engine(bundle, name, batch=batch, precision=wanted, device=device)
+            except StampError as error:
+                if engines:
+                    raise
+                absent[name] = error.cause
+                continue
+            report, rate = _check(bundle, engine)
+            reports.append(report)
+            speed[report.stage] = rate
     return Site(bundle, reports, speed, absent, signed_off_by, datetime.now(UTC).isoformat(timespec="seconds"))
 
 
-def _check(bundle: Bundle, engine: Engine) -> tuple[StageReport, float]:
-    tiles, reference = load_golden(bundle)
-    found, seconds = run_tiles(engine, tiles)
-    return judge(bundle, engine, _with_heads(bundle, reference), _with_heads(bundle, found)), seconds
-
-
-def _with_heads(bundle: Bundle, outputs: Outputs) -> Outputs:
-    """The golden tiles taken for one slide: every head's probabilities over them."""
-    if not bundle.heads or not np.isfinite(outputs.embedding).all():
-        nan: NDArray[np.float32] = np.full(1, np.nan, np.float32)
-        return replace(outputs, heads={spec.name: nan for spec in bundle.heads})
-    return replace(outputs, heads=head_probabilities(bundle, outputs.embedding))
+def _check(bundle: Bundle, engine: BatchedEngine) -> tuple[StageReport, float]:
+    """The numbers of an engine, checked anew, and its tiles/s; the verdict is remembered for `infer` and `batch`."""
+    try:
+        verdict = accept(bundle, engine, anew=True)
+    finally:
+        engine.close()
+    assert verdict.report is not None
+    return verdict.report, verdict.tiles_per_second
 
 
 def machine() -> dict[str, Any]:
@@ -210,11 +207,6 @@ def build_engine(bundle: Bundle, flavour: str, *, precision: str | None, batch: 
         size = len(plan.data) / 1e6
         return f"built   {flavour} {wanted}, batch {batch}, {size:.1f} MB; not checked and not used: no GPU here"
     engine = open_engine(bundle, flavour, batch=batch, precision=wanted, device=device)
-    try:
-        report, seconds = _check(bundle, engine)
-        (engine.accept if report else engine.reject)()
-    finally:
-        engine.close()
+    report, speed = _check(bundle, engine)
     report.raise_if_failed()
-    speed = report.tiles / seconds
     return f"{to_table([report])}\nbuilt   {flavour} {wanted} on {engine.info.device}, accepted; {speed:.3g} tiles/s"

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..config import check_stated_mpp
-from ..errors import MppError, StampError
-from ..grid import make_grid, select_tiles
+from ..errors import COPY_AGAIN, MppError, StampError
+from ..grid import TileSet, make_grid, select_tiles
+from ..names import shown_name
 from ..slide import Slide, open_slide
 from ..tiles import open_tiles
 from ..tissue import TissueRule, find_tissue
 
+TRIED_TILES = 16
 _WIDTH = 10
 
 
@@ -25,7 +29,7 @@ class Inspection:
     facts : dict
         JSON values: slide (the file name), format, size_bytes, width, height, levels, route, mpp (null where it is
         unknown), evidence, problem (what would keep the slide from being scored, or null), and, where mpp is known,
-        model, reading, tissue, tiles.
+        model, reading, tissue, tiles (of which some are decoded: tried, readable), notes.
     """
 
     facts: dict[str, Any]
@@ -61,8 +65,10 @@ class Inspection:
                 (
                     "tiles",
                     f"{tiles['tissue']} of {tiles['grid']} hold tissue: {tiles['columns']} columns x {tiles['rows']} "
-                    f"rows of {model['tile_px']} px at {model['mpp']:g} um/px",
+                    f"rows of {model['tile_px']} px at {model['mpp']:g} um/px; {tiles['readable']} of {tiles['tried']} "
+                    "that were tried can be read",
                 ),
+                *_listed("beware", facts["notes"]),
             ]
         if facts["problem"]:
             rows.append(("problem", facts["problem"]))
@@ -104,8 +110,6 @@ def describe(path: Path, *, mpp: float | None, target_mpp: float, tile_px: int) 
         facts = _facts(slide)
         try:
             facts.update(_reading(slide, target_mpp, tile_px))
-            if not facts["tiles"]["tissue"]:
-                facts["problem"] = "no tile holds enough tissue to be scored"
         except StampError as error:
             facts["problem"] = f"{error.cause}: {error.remedy}" if error.remedy else error.cause
     return Inspection(facts)
@@ -114,7 +118,7 @@ def describe(path: Path, *, mpp: float | None, target_mpp: float, tile_px: int) 
 def _facts(slide: Slide) -> dict[str, Any]:
     found = slide.mpp
     return {
-        "slide": slide.path.name,
+        "slide": shown_name(slide.path),
         "format": slide.vendor,
         "size_bytes": slide.size_bytes,
         "width": slide.width,
@@ -122,7 +126,7 @@ def _facts(slide: Slide) -> dict[str, Any]:
         "levels": [asdict(level) for level in slide.levels],
         "route": asdict(slide.route),
         "mpp": {"x": found.mpp_x, "y": found.mpp_y, "source": found.source},
-        "evidence": [*found.evidence, *([f"beware: {found.conflict}"] if found.conflict else [])],
+        "evidence": [*found.evidence, *(f"beware: {note}" for note in (found.conflict, *slide.notes) if note)],
         "problem": None,
     }
 
@@ -132,14 +136,45 @@ def _reading(slide: Slide, target_mpp: float, tile_px: int) -> dict[str, Any]:
     rule = TissueRule()
     tissue = find_tissue(slide, rule)
     tiles = select_tiles(grid, tissue, rule.min_fraction)
-    with open_tiles(slide, tiles, batch=1, threads=1) as source:
+    tried = _some_of(tiles)
+    with open_tiles(slide, tried, batch=TRIED_TILES, threads=1) as source:
         reading = source.plan.to_dict()
+        for _ in source:
+            pass
+        readable, failure = source.ok, source.failure
+    problem = None
+    if not len(tiles):
+        problem = "no tile holds enough tissue to be scored"
+    elif readable < len(tried):
+        why = f": {failure.cause}; {failure.remedy}" if failure else f": {COPY_AGAIN}"
+        problem = f"{len(tried) - readable} of {len(tried)} tissue tiles that were tried cannot be read{why}"
     return {
+        "problem": problem,
         "model": {"mpp": target_mpp, "tile_px": tile_px},
         "reading": reading,
         "tissue": {"fraction": tissue.fraction, "threshold": tissue.threshold},
-        "tiles": {"grid": tiles.total, "tissue": len(tiles), "columns": grid.columns, "rows": grid.rows},
+        "tiles": {
+            "grid": tiles.total,
+            "tissue": len(tiles),
+            "columns": grid.columns,
+            "rows": grid.rows,
+            "tried": len(tried),
+            "readable": readable,
+        },
+        "notes": list(tissue.notes),
     }
+
+
+def _some_of(tiles: TileSet) -> TileSet:
+    """Up to TRIED_TILES of the tiles, spread over all of them."""
+    pick = np.unique(np.linspace(0, max(0, len(tiles) - 1), TRIED_TILES).astype(np.int64))[: len(tiles)]
+    return replace(
+        tiles,
+        columns=tiles.columns[pick],
+        rows=tiles.rows[pick],
+        coords=tiles.coords[pick],
+        tissue_fraction=tiles.tissue_fraction[pick],
+    )
 
 
 def human_size(size_bytes: int) -> str:

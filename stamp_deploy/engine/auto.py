@@ -1,47 +1,43 @@
-"""`auto`: the fastest engine that passes parity on this machine, and the reason in one sentence.
+"""Which engine: the fastest that passes parity on this machine, and the reason in one sentence.
 
-Every engine that can be loaded runs the same golden tiles: what fails parity is out, the fastest of the rest stays.
-The choice is kept in the cache, keyed by everything that could change it, so that it is made once a machine and later
-runs of a batch use the same engine.
+Every engine that can be loaded, in every precision that it offers, is held to the golden tiles: what fails is out, the
+fastest of the rest stays. The choice is kept in the cache, keyed by everything that could change it, so that it is made
+once a machine and later runs of a batch use the same engine.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import time
 from dataclasses import dataclass
-from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import log
-from ..errors import EngineError, ParityError, StampError
-from ..processor import this_processor
+from ..errors import BundleError, EngineError, ParityError, StampError
 from .cache import cache_dir, key_of, read_entry, write_entry
 from .cuda import visible_gpus
-from .golden import judge, load_golden, run_tiles
-from .registry import open_engine
+from .golden import time_engine
+from .machine import machine_facts
+from .registry import DEFAULT, open_engine, precisions_of
 from .tensorrt_plan import MODULES
+from .verdict import EXPIRES_S, Verdict, accept
 
 if TYPE_CHECKING:
     from ..bundle import Bundle
     from .base import BatchedEngine
 
-TRIAL_TILES = 32
 TRIAL_SECONDS = 2.0
 """A trial is repeated until it has taken this long, three times at most; the first pass is not timed then."""
 MARGIN = 1.05
-"""ONNX Runtime stays unless another engine is this much faster: noise must not change the engine."""
-PACKAGES = (
-    "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-cu12", "tensorrt-cu13",
-    "tensorrt_cu13_bindings", "tensorrt_rtx", "tensorrt_rtx_cu13_bindings", "stamp-deploy",
-)  # fmt: skip
+"""The first that passed stays unless another is this much faster: noise must not change the engine."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One engine on the golden tiles: tiles/s, or why it is out, and whether it could be loaded at all."""
+    """One engine on the golden tiles: tiles/s, or why it is out, and whether it ran at all."""
 
     name: str
     precision: str
@@ -55,28 +51,34 @@ class Trial:
 
 
 def choose(
-    bundle: Bundle, *, batch: int, threads: int = 0, precision: str | None = None, device: int = 0
+    bundle: Bundle,
+    names: tuple[str, ...] = (),
+    *,
+    batch: int,
+    threads: int = 0,
+    precision: str | None = None,
+    device: int = 0,
 ) -> BatchedEngine:
-    """Load the fastest engine that passes parity here; see `load_engine`.
+    """Load the fastest of some engines (by default all `candidates`), in the fastest precision, that passes parity.
+
+    The first of them is the default and stays where no other is clearly faster.
 
     Raises
     ------
     ParityError
         Engines can be loaded, and none reproduces the golden outputs.
+    BundleError
+        The bundle itself is at fault, so that no other engine would help.
     EngineError
         No engine can be loaded.
     """
-    path = _cache_path(bundle, batch, threads, precision, device)
-    entry = read_entry(path) if path is not None else None
-    if entry is not None and entry.get("name") in candidates():
-        try:
-            engine = _open(bundle, str(entry["name"]), batch, threads, str(entry["precision"]), device)
-        except StampError:
-            log.event("cached engine choice no longer loads", level=logging.WARNING)
-        else:
-            engine.explain(f"{entry['why']} (measured earlier)")
-            return engine
-    trials = [_try(bundle, name, batch, threads, precision, device) for name in candidates()]
+    names = names or candidates()
+    pairs = [(name, wanted) for name in names for wanted in _precisions(bundle, name, precision)]
+    path = _cache_path(bundle, pairs, batch, threads, device)
+    engine = _earlier(bundle, path, names, batch, threads, device)
+    if engine is not None:
+        return engine
+    trials = [_try(bundle, name, batch, threads, wanted, device) for name, wanted in pairs]
     passed = [trial for trial in trials if not trial.refused]
     if not passed:
         reasons = "; ".join(map(str, trials))
@@ -89,16 +91,45 @@ def choose(
     engine = _open(bundle, best.name, batch, threads, best.precision, device)
     engine.explain(why)
     if path is not None:
-        write_entry(
-            path, {"name": best.name, "precision": best.precision, "why": why, "trials": list(map(str, trials))}
-        )
+        kept = {"name": best.name, "precision": best.precision, "why": why, "trials": list(map(str, trials))}
+        lasting = all(trial.loaded or not trial.refused for trial in trials)
+        write_entry(path, {**kept, "lasting": lasting, "chosen_unix": time.time()})
     log.event("engine chosen", engine=best.name, precision=best.precision, why=why)
+    return engine
+
+
+def open_accepted(
+    bundle: Bundle,
+    name: str,
+    *,
+    batch: int,
+    threads: int = 0,
+    precision: str | None = None,
+    device: int = 0,
+) -> BatchedEngine:
+    """Load one engine and hold it to parity, or to what is remembered of it.
+
+    Raises
+    ------
+    ParityError
+        It does not reproduce the golden outputs; what was compiled for it has been deleted.
+    EngineError
+        It cannot be loaded, or fails.
+    """
+    engine = open_engine(bundle, name, batch=batch, threads=threads, precision=precision, device=device)
+    verdict = accept(bundle, engine)
+    if not verdict:
+        raise ParityError(
+            f"{name} {engine.info.precision} fails parity ({'; '.join(verdict.failures)})",
+            path=bundle.path,
+            remedy="use another --engine or --precision; `stamp-deploy parity` shows all numbers",
+        )
     return engine
 
 
 def candidates() -> tuple[str, ...]:
     """Engines worth trying here: what is installed, and the GPU's where a GPU can be seen."""
-    found = ["onnxruntime"]
+    found = [DEFAULT]
     if find_spec("openvino") is not None:
         found.append("openvino")
     if visible_gpus():
@@ -111,41 +142,72 @@ def candidates() -> tuple[str, ...]:
 
 
 def _open(bundle: Bundle, name: str, batch: int, threads: int, precision: str | None, device: int) -> BatchedEngine:
-    return open_engine(bundle, name, batch=batch, threads=threads, precision=precision, device=device)
+    return open_accepted(bundle, name, batch=batch, threads=threads, precision=precision, device=device)
+
+
+def _precisions(bundle: Bundle, name: str, precision: str | None) -> tuple[str | None, ...]:
+    return (precision,) if precision is not None else precisions_of(bundle, name)
+
+
+def _earlier(
+    bundle: Bundle, path: Path | None, names: tuple[str, ...], batch: int, threads: int, device: int
+) -> BatchedEngine | None:
+    """The engine that was chosen before, still accepted; None where it must be chosen again."""
+    entry = read_entry(path) if path is not None else None
+    if entry is None or entry.get("name") not in names:
+        return None
+    try:
+        age = time.time() - float(entry["chosen_unix"])
+        if not (entry["lasting"] is True or 0 <= age < EXPIRES_S):
+            return None
+        engine = _open(bundle, str(entry["name"]), batch, threads, str(entry["precision"]), device)
+    except (KeyError, TypeError, ValueError):
+        return None
+    except StampError as error:
+        log.event("the engine chosen earlier is not used", level=logging.WARNING, cause=error.cause)
+        return None
+    engine.explain(f"{entry['why']} (measured earlier)")
+    return engine
 
 
 def _try(bundle: Bundle, name: str, batch: int, threads: int, precision: str | None, device: int) -> Trial:
     try:
-        engine = _open(bundle, name, batch, threads, precision, device)
+        engine = open_engine(bundle, name, batch=batch, threads=threads, precision=precision, device=device)
+    except ParityError as error:  # a weight that the precision cannot hold
+        return Trial(name, precision or "", 0.0, f"fails parity ({error.cause[:160]})")
+    except BundleError:  # the bundle's own fault, whatever the engine
+        raise
     except StampError as error:
         return Trial(name, precision or "", 0.0, f"cannot be loaded ({error.cause[:120]})", loaded=False)
     label = engine.info.precision
     try:
-        tiles, reference = load_golden(bundle, TRIAL_TILES)
-        found, seconds = run_tiles(engine, tiles)
-        report = judge(bundle, engine, reference, found)
-        if not report:
-            engine.reject()
-            return Trial(name, label, 0.0, f"fails parity ({'; '.join(report.failures)[:160]})")
-        engine.accept()
-        spent, times = seconds, [seconds]
-        while spent < TRIAL_SECONDS and len(times) < 4:
-            times.append(run_tiles(engine, tiles)[1])
-            spent += times[-1]
-        timed = times[1:] or times
-        return Trial(name, label, len(tiles) / min(timed))
-    except ParityError:
+        verdict = accept(bundle, engine)
+        if not verdict:
+            return Trial(name, label, 0.0, f"fails parity ({'; '.join(verdict.failures)[:160]})")
+        return Trial(name, label, _speed(bundle, engine, verdict))
+    except BundleError:
         raise
-    except StampError as error:
-        return Trial(name, label, 0.0, f"fails ({error.cause[:120]})")
+    except StampError as error:  # the device's: may pass
+        return Trial(name, label, 0.0, f"fails ({error.cause[:120]})", loaded=False)
     finally:
         engine.close()
 
 
+def _speed(bundle: Bundle, engine: BatchedEngine, verdict: Verdict) -> float:
+    """Tiles/s over full batches; the check itself is the measurement where it took long enough."""
+    if verdict.seconds >= TRIAL_SECONDS:
+        return verdict.tiles_per_second
+    spent, speeds = 0.0, list[float]()
+    while spent < TRIAL_SECONDS and len(speeds) < 3:
+        speed, seconds = time_engine(bundle, engine)
+        speeds.append(speed)
+        spent += seconds
+    return max(speeds)
+
+
 def _best(passed: list[Trial]) -> Trial:
     fastest = max(passed, key=lambda trial: trial.speed)
-    default = next((trial for trial in passed if trial.name == "onnxruntime"), None)
-    return default if default is not None and fastest.speed < MARGIN * default.speed else fastest
+    return passed[0] if fastest.speed < MARGIN * passed[0].speed else fastest
 
 
 def _why(best: Trial, passed: list[Trial], refused: list[Trial]) -> str:
@@ -156,24 +218,13 @@ def _why(best: Trial, passed: list[Trial], refused: list[Trial]) -> str:
     return f"{rank}: {ranked}" + (f"; not used: {'; '.join(map(str, refused))}" if refused else "")
 
 
-def _cache_path(bundle: Bundle, batch: int, threads: int, precision: str | None, device: int) -> Path | None:
+def _cache_path(
+    bundle: Bundle, pairs: list[tuple[str, str | None]], batch: int, threads: int, device: int
+) -> Path | None:
     try:
         folder = cache_dir()
     except StampError as error:
         log.event("no cache for the engine choice", level=logging.WARNING, cause=error.cause)
         return None
-    versions = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    processor = this_processor()
-    machine = (
-        processor.name,
-        sorted(processor.flags),
-        len(os.sched_getaffinity(0)),
-        [(g.name, g.driver) for g in visible_gpus()],
-    )
-    key = key_of(bundle.sha256, versions, machine, batch, threads, precision, device)
-    return folder / "choices" / f"{key}.json"
+    cores = len(os.sched_getaffinity(0))
+    return folder / "choices" / f"{key_of(bundle.sha256, pairs, batch, threads, device, cores, machine_facts())}.json"

@@ -5,9 +5,11 @@ An engine knows tensors, never slides. It is handed uint8 tiles and answers with
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
@@ -15,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import log
-from ..errors import EngineError
+from ..errors import BundleError, EngineError
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,10 @@ class OutOfMemory(Exception):
     """The device cannot hold a batch of the present size. Only `BatchedEngine` catches it."""
 
 
+Ticket = tuple[Any, int]
+"""What `_submit` gave for a piece, and how many tiles the piece holds."""
+
+
 class BatchedEngine(ABC):
     """An engine that works through a queue of at most `depth` pieces of at most `chunk` tiles.
 
@@ -87,8 +93,12 @@ class BatchedEngine(ABC):
 
     depth = 1
     """Pieces in flight at once: 1 for engines that answer in `_submit` itself."""
-    accepted = True
-    """False where this machine compiled the network and parity has not accepted the outcome yet."""
+    accepted = False
+    """Whether parity has accepted this engine on this machine; see `verdict.accept`."""
+    compiled = ""
+    """What this machine made of the encoder (a plan, a converted graph), as a hash; empty where it runs as shipped."""
+    gate: Callable[[BatchedEngine], object] | None = None
+    """Called when the engine had to be compiled anew while it scores; raises where the outcome fails parity."""
 
     def __init__(self, info: EngineInfo, *, tile_px: int, embedding_dim: int, pathways: int, batch: int) -> None:
         self._info = replace(info, details={**info.details, "batch": str(batch)})
@@ -106,6 +116,11 @@ class BatchedEngine(ABC):
         """The largest N that `run` takes."""
         return self._max_batch
 
+    @property
+    def piece(self) -> int:
+        """How many tiles the device takes at once: `max_batch`, or less where memory is short."""
+        return self._chunk
+
     def explain(self, why: str, **details: str) -> None:
         """State how this engine was chosen."""
         self._info = replace(self._info, why=why, details={**self._info.details, **details})
@@ -115,7 +130,7 @@ class BatchedEngine(ABC):
         self.accepted = True
 
     def reject(self) -> None:  # noqa: B027  most engines compile nothing
-        """Parity failed on this machine; throw away what was compiled."""
+        """Parity failed on this machine; throw away what was compiled. The engine is closed before."""
 
     def run(self, tiles: NDArray[np.uint8]) -> EngineOutput:
         """Score uint8 [N, T, T, 3], 1 <= N <= `max_batch`.
@@ -132,7 +147,7 @@ class BatchedEngine(ABC):
 
         A batch's array may be overwritten once the next batch has been asked for.
         """
-        queue: deque[list[Any]] = deque()  # the tickets of each batch in flight
+        queue: deque[list[Ticket]] = deque()  # the tickets of each batch in flight
         try:
             for tiles in batches:
                 self._check(tiles)
@@ -142,7 +157,7 @@ class BatchedEngine(ABC):
         finally:
             self._abandon(queue)
 
-    def _enqueue(self, queue: deque[list[Any]], tiles: NDArray[np.uint8]) -> Iterator[EngineOutput]:
+    def _enqueue(self, queue: deque[list[Ticket]], tiles: NDArray[np.uint8]) -> Iterator[EngineOutput]:
         """Hand one batch over, after yielding the outputs that must leave the queue first."""
         pieces = self._pieces(tiles)
         while queue and sum(map(len, queue)) + len(pieces) > self.depth:
@@ -150,10 +165,10 @@ class BatchedEngine(ABC):
         if len(pieces) > self.depth:
             yield self._one_by_one(tiles)
             return
-        tickets: list[Any] = []
+        tickets: list[Ticket] = []
         try:
             for piece in pieces:
-                tickets.append(self._submit(piece))
+                tickets.append((self._submit(piece), len(piece)))
         except OutOfMemory as error:
             while queue:  # those before it are in the device already and need no new memory
                 yield self._finish(queue)
@@ -166,24 +181,49 @@ class BatchedEngine(ABC):
             yield self._finish(queue)
 
     def close(self) -> None:
-        """Release the device; the engine cannot be used afterwards. Closing twice is allowed."""
+        """Release the device; the engine cannot be used afterwards. Closing twice is allowed.
+
+        Releasing is best effort: after a fault the device may refuse, and the fault is what must be told.
+        """
         if not self._closed:
             self._closed = True
-            self._release()
+            try:
+                self._release()
+            except (EngineError, OutOfMemory) as error:
+                log.event("device not released", level=logging.WARNING, engine=self._info.name, cause=str(error)[:200])
 
-    def _finish(self, queue: deque[list[Any]]) -> EngineOutput:
-        return _join([self._collect(ticket) for ticket in queue.popleft()])
+    def _finish(self, queue: deque[list[Ticket]]) -> EngineOutput:
+        return _join([self._answer(*ticket) for ticket in queue.popleft()])
 
-    def _abandon(self, queue: deque[list[Any]]) -> None:
-        """Wait for what is in flight, and forget it."""
+    def _answer(self, ticket: Any, count: int) -> EngineOutput:
+        """Collect a piece of `count` tiles, and check that the encoder answered for each of them.
+
+        Raises
+        ------
+        BundleError
+            The encoder gives other shapes than it declares: rows would be taken for those of other tiles.
+        """
+        output = self._collect(ticket)
+        found = (output.embedding.shape, output.pathways.shape)
+        if found != ((count, self._dim), (count, self._count)):
+            raise BundleError(
+                f"the encoder answers {count} tiles with embeddings {found[0]} and pathways {found[1]} in "
+                f"{self._info.name}, and should with {(count, self._dim)} and {(count, self._count)}",
+                remedy="export the bundle again",
+            )
+        return output
+
+    def _abandon(self, queue: deque[list[Ticket]]) -> None:
+        """Wait for what is in flight, and forget it; what fails there follows from an error already told."""
         while queue:
-            for ticket in queue.popleft():
-                self._collect(ticket)
+            for ticket, _ in queue.popleft():
+                with suppress(EngineError, OutOfMemory):
+                    self._collect(ticket)
 
     def _one_by_one(self, tiles: NDArray[np.uint8]) -> EngineOutput:
         while True:
             try:
-                return _join([self._collect(self._submit(piece)) for piece in self._pieces(tiles)])
+                return _join([self._answer(self._submit(piece), len(piece)) for piece in self._pieces(tiles)])
             except OutOfMemory as error:
                 self._shrink(error)
 
@@ -197,6 +237,8 @@ class BatchedEngine(ABC):
         ------
         EngineError
             One tile alone does not fit.
+        ParityError
+            What was compiled for the smaller piece does not pass the gate.
         """
         while True:
             if self._chunk == 1:
@@ -213,6 +255,8 @@ class BatchedEngine(ABC):
         note = f"halved from {self._max_batch} to {self._chunk}: out of memory"
         self._info = replace(self._info, details={**self._info.details, "batch": note})
         log.event("batch halved", engine=self._info.name, device=self._info.device, batch=self._chunk)
+        if self.gate is not None and not self.accepted:
+            self.gate(self)
 
     def _check(self, tiles: NDArray[np.uint8]) -> None:
         if self._closed:
@@ -233,7 +277,7 @@ class BatchedEngine(ABC):
         """Wait for a piece; its arrays belong to the caller."""
 
     def _allocate(self) -> None:  # noqa: B027  engines without buffers of their own have nothing to do
-        """Make room for pieces of `_chunk` tiles."""
+        """Make room for pieces of `_chunk` tiles; clears `accepted` where that means compiling anew."""
 
     def _release(self) -> None:  # noqa: B027
         """Give everything back."""

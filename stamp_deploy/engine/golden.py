@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import time
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BundleError
+from .head_model import head_probabilities
 from .parity import Outputs, StageReport, compare
 
 if TYPE_CHECKING:
@@ -19,6 +23,8 @@ if TYPE_CHECKING:
 GOLDEN_TILES = 64
 """Tiles kept in the bundle: 9.6 MB at 224 px, and ranks of 64 tiles are enough to see a broken engine."""
 ARRAYS = ("tiles", "embedding", "pathways")
+BATCHES_A_LANE = 2
+"""Full batches that the check sends through each lane of an engine, at least."""
 
 
 def write_golden(
@@ -36,64 +42,129 @@ def spread(total: int, count: int) -> NDArray[np.int64]:
     return np.unique(np.linspace(0, total - 1, min(total, count)).round().astype(np.int64))
 
 
-def load_golden(bundle: Bundle, count: int | None = None) -> tuple[NDArray[np.uint8], Outputs]:
-    """Golden tiles uint8 [G, T, T, 3] and their expected outputs; at most `count`, evenly spread.
+def load_golden(bundle: Bundle) -> tuple[NDArray[np.uint8], Outputs]:
+    """Golden tiles uint8 [G, T, T, 3] and their expected outputs, those of the slide-level heads included.
 
     Raises
     ------
     BundleError
-        The arrays do not fit the bundle or each other.
+        A file has been changed, is no array, or the arrays do not fit the bundle or each other.
     """
-    arrays = {}
-    for name in ARRAYS:
-        try:
-            arrays[name] = np.load(bundle.golden / f"{name}.npy", mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise BundleError(
-                f"the golden {name} cannot be read", path=bundle.path, remedy="export the bundle again"
-            ) from error
+    arrays = {name: _read_array(bundle, name) for name in ARRAYS}
     tiles, embedding, pathways = (arrays[name] for name in ARRAYS)
-    total, side = len(tiles), bundle.tile_px
+    total, side = len(tiles) if tiles.ndim else 0, bundle.tile_px
     if (
         tiles.dtype != np.uint8
         or tiles.shape != (total, side, side, 3)
         or embedding.shape != (total, bundle.embedding_dim)
         or pathways.shape != (total, len(bundle.pathways))
+        or embedding.dtype.kind != "f"
+        or pathways.dtype.kind != "f"
         or total < 2
     ):
         raise BundleError("the golden arrays do not fit the bundle", path=bundle.path, remedy="export the bundle again")
-    keep = spread(total, count or total)
-    reference = Outputs(embedding[keep].astype(np.float32), pathways[keep].astype(np.float32))
-    return np.ascontiguousarray(tiles[keep]), reference
+    reference = Outputs(embedding.astype(np.float32), pathways.astype(np.float32))
+    return np.ascontiguousarray(tiles), with_heads(bundle, reference)
 
 
-def run_tiles(engine: Engine, tiles: NDArray[np.uint8]) -> tuple[Outputs, float]:
-    """What an engine says of tiles, and the seconds it took."""
-    step = engine.max_batch
+def with_heads(bundle: Bundle, outputs: Outputs) -> Outputs:
+    """The tiles taken for one slide: every head's probabilities over them; NaN where the embeddings are not finite."""
+    if not np.isfinite(outputs.embedding).all():
+        nan: NDArray[np.float32] = np.full(1, np.nan, np.float32)
+        return replace(outputs, heads={spec.name: nan for spec in bundle.heads})
+    return replace(outputs, heads=head_probabilities(bundle, outputs.embedding))
+
+
+def check_engine(bundle: Bundle, engine: Engine) -> StageReport:
+    """Compare an engine's embeddings, pathway scores and heads with the golden ones, by its precision's tolerance."""
+    return time_and_check(bundle, engine)[0]
+
+
+def time_and_check(bundle: Bundle, engine: Engine) -> tuple[StageReport, float, float]:
+    """`check_engine`, and the tiles/s of its full batches, and the seconds that they took.
+
+    The golden tiles are repeated until every lane has had `BATCHES_A_LANE` full batches, then comes one that is not
+    full; each repetition begins a tile later, so that a tile meets other rows. Every row is compared.
+    """
+    tiles, reference = load_golden(bundle)
+    count, batch = len(tiles), engine.max_batch
+    full = -(-max(count, BATCHES_A_LANE * getattr(engine, "depth", 1) * batch) // batch) * batch
+    index = turned(count, full + batch // 2)
     start = time.perf_counter()
-    found = list(engine.stream(tiles[i : i + step] for i in range(0, len(tiles), step)))
+    found = _run(engine, tiles, index[:full])
     seconds = time.perf_counter() - start
-    return (
-        Outputs(np.concatenate([o.embedding for o in found]), np.concatenate([o.pathways for o in found])),
-        seconds,
-    )
-
-
-def check_engine(bundle: Bundle, engine: Engine, count: int | None = None) -> StageReport:
-    """Compare an engine's embeddings and pathway scores with the golden ones, by its precision's tolerance."""
-    tiles, reference = load_golden(bundle, count)
-    return judge(bundle, engine, reference, run_tiles(engine, tiles)[0])
-
-
-def judge(bundle: Bundle, engine: Engine, reference: Outputs, found: Outputs) -> StageReport:
-    """`check_engine` on outputs that are already there."""
+    if full < len(index):
+        rest = _run(engine, tiles, index[full:])
+        found = Outputs(
+            np.concatenate([found.embedding, rest.embedding]), np.concatenate([found.pathways, rest.pathways])
+        )
+    heads = with_heads(bundle, Outputs(found.embedding[:count], found.pathways[:count])).heads
+    expected = Outputs(reference.embedding[index], reference.pathways[index], reference.heads)
     info = engine.info
-    return compare(
-        reference,
-        found,
+    report = compare(
+        expected,
+        replace(found, heads=heads),
         stage=f"golden -> {info.name} {info.precision}",
         names=("the golden outputs", f"{info.name} {info.version} {info.precision} on {info.device}"),
         precision=info.precision,
         pathways=bundle.pathways,
-        details={"engine": info.name, "version": info.version, "device": info.device, **info.details},
+        tiles=count,
+        details={
+            "engine": info.name,
+            "version": info.version,
+            "device": info.device,
+            "rows": str(len(index)),
+            **info.details,
+        },
     )
+    return report, full / seconds, seconds
+
+
+def time_engine(bundle: Bundle, engine: Engine) -> tuple[float, float]:
+    """Tiles/s over full batches of golden tiles, and the seconds that they took."""
+    tiles, _ = load_golden(bundle)
+    rows = BATCHES_A_LANE * getattr(engine, "depth", 1) * engine.max_batch
+    start = time.perf_counter()
+    _run(engine, tiles, turned(len(tiles), rows))
+    seconds = time.perf_counter() - start
+    return rows / seconds, seconds
+
+
+def turned(count: int, rows: int) -> NDArray[np.int64]:
+    """Which of `count` tiles stands in each of `rows` rows: all in order, then all again from the second on, ..."""
+    row = np.arange(rows)
+    return np.asarray((row + row // count) % count)
+
+
+def _run(engine: Engine, tiles: NDArray[np.uint8], index: NDArray[np.int64]) -> Outputs:
+    step = engine.max_batch
+
+    def batches() -> Iterator[NDArray[np.uint8]]:
+        for start in range(0, len(index), step):
+            yield tiles[index[start : start + step]]
+
+    found = list(engine.stream(batches()))
+    return Outputs(np.concatenate([o.embedding for o in found]), np.concatenate([o.pathways for o in found]))
+
+
+def _read_array(bundle: Bundle, name: str) -> NDArray[Any]:
+    """An array out of the bytes that were hashed; numbers only, and no larger than the file says it is."""
+    file = f"{bundle.golden_dir}/{name}.npy"
+    if file not in bundle.files:
+        raise BundleError(f"the bundle has no golden {name}", path=bundle.path, remedy="export the bundle again")
+    data = bundle.read(file)
+    try:
+        stream = io.BytesIO(data)
+        version = np.lib.format.read_magic(stream)
+        read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        shape, fortran, dtype = read_header[version](stream)
+        values = np.frombuffer(data, dtype, offset=stream.tell())
+        if dtype.hasobject or dtype.kind not in "uif":
+            raise ValueError("not numbers")
+        return values.reshape(shape, order="F" if fortran else "C")
+    except Exception as error:  # a damaged header can raise almost anything, a SyntaxError included
+        raise BundleError(
+            f"the golden {name} cannot be read ({type(error).__name__})",
+            path=bundle.path,
+            remedy="export the bundle again",
+        ) from error

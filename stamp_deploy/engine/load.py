@@ -6,10 +6,11 @@ import logging
 from typing import TYPE_CHECKING
 
 from .. import log
-from .auto import choose
-from .base import BatchedEngine, Engine
-from .golden import check_engine
-from .registry import check_batch, open_engine
+from ..errors import ParityError, StampError
+from .auto import choose, open_accepted
+from .base import Engine
+from .registry import DEFAULT, check_batch, precisions_of
+from .tensorrt_plan import MODULES
 
 if TYPE_CHECKING:
     from ..bundle import Bundle
@@ -24,7 +25,9 @@ def load_engine(
     precision: str | None = None,
     device: int = 0,
 ) -> Engine:
-    """Load a bundle's encoder, accepted by parity where this machine compiled it.
+    """Load a bundle's encoder, accepted by parity on this machine.
+
+    The check takes as long as a few batches, once a machine: the verdict is remembered until anything changes.
 
     Parameters
     ----------
@@ -37,7 +40,7 @@ def load_engine(
     threads : int
         CPU threads; 0 means one a core.
     precision : str, optional
-        The engine's own choice where not given.
+        The engine's own choice where not given: of several, the fastest that passes parity here.
     device : int
         Index of the GPU, for engines that use one. Several GPUs: one engine each, in processes or threads of their own.
 
@@ -46,31 +49,39 @@ def load_engine(
     EngineError
         The engine is unknown or cannot be used on this machine.
     ParityError
-        ``auto``: no engine reproduces the golden outputs.
+        No engine reproduces the golden outputs.
     """
+    check_batch(batch)
     if name == "auto":
-        check_batch(batch)
         return choose(bundle, batch=batch, threads=threads, precision=precision, device=device)
-    engine = open_engine(bundle, name, batch=batch, threads=threads, precision=precision, device=device)
-    engine.explain("asked for")
-    return engine if engine.accepted else _accept_or_replace(bundle, engine, batch, threads)
-
-
-def _accept_or_replace(bundle: Bundle, engine: BatchedEngine, batch: int, threads: int) -> Engine:
-    """Hold a freshly compiled engine to the golden tiles; ONNX Runtime takes the place of one that fails."""
+    wanted = (precision,) if precision is not None else precisions_of(bundle, name)
     try:
-        report = check_engine(bundle, engine)
-    except BaseException:
-        engine.close()
-        raise
-    if report:
-        engine.accept()
-        return engine
-    failures = "; ".join(report.failures)
-    info = engine.info
-    engine.close()
-    engine.reject()
-    log.event("engine failed parity", level=logging.WARNING, engine=info.name, failures=failures)
-    instead = open_engine(bundle, "onnxruntime", batch=batch, threads=threads)
-    instead.explain(f"{info.name} {info.precision} was asked for and failed parity ({failures}); its plan was deleted")
+        if len(wanted) > 1:
+            engine = choose(bundle, (name,), batch=batch, threads=threads, device=device)
+            engine.explain(f"asked for; {engine.info.why}")
+        else:
+            engine = open_accepted(bundle, name, batch=batch, threads=threads, precision=wanted[0], device=device)
+            engine.explain("asked for")
+    except ParityError as error:
+        return _replace(bundle, name, error, batch, threads)
+    return engine
+
+
+def _replace(bundle: Bundle, name: str, error: ParityError, batch: int, threads: int) -> Engine:
+    """ONNX Runtime in the place of an engine that failed parity, held to the same tiles.
+
+    Raises
+    ------
+    ParityError
+        The engine's own failure, where ONNX Runtime cannot take its place.
+    """
+    log.event("engine failed parity", level=logging.WARNING, engine=name, failures=error.cause)
+    if name == DEFAULT:
+        raise error
+    try:
+        instead = open_accepted(bundle, DEFAULT, batch=batch, threads=threads)
+    except StampError:
+        raise error from None
+    deleted = "; its plan was deleted" if name in MODULES else ""
+    instead.explain(f"{name} was asked for and failed parity ({error.cause}){deleted}")
     return instead

@@ -13,14 +13,21 @@ Needs the package onnx (extras export, gpu and tensorrt-rtx bring it); a bundle 
 
 from __future__ import annotations
 
+import logging
 import shutil
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import EngineError, ParityError
-from .cache import cache_dir, staged_folder
+from .. import log
+from ..atomic import write_json_atomic
+from ..bundle import ENCODER_FILE
+from ..bundle.contents import OnnxBytes, read_onnx
+from ..errors import BundleError, EngineError, ParityError
+from ..hashing import sha256_file
+from .cache import cache_dir, key_of, read_entry, staged_folder
 
 if TYPE_CHECKING:
     import onnx
@@ -32,12 +39,13 @@ FOLLOW_OPS = frozenset({"Reshape", "Transpose", "Slice", "Split", "Squeeze", "Un
 BIAS_OPS = frozenset({"Add", "Mul"})
 INLINE_LIMIT_BYTES = 1_500_000_000
 FP16_MAX = 65504.0
+FACTS_FILE = "facts.json"
 CONVERTER_VERSION = 1
 """Part of the cache key: raise it when the conversion changes."""
 
 
-def encoder_in(bundle: Bundle, precision: str) -> Path:
-    """The encoder's ONNX file in a precision: the bundle's own, or a converted copy from the cache.
+def encoder_in(bundle: Bundle, precision: str) -> OnnxBytes:
+    """The encoder in a precision: the bundle's own bytes, or those of a converted copy from the cache.
 
     Raises
     ------
@@ -45,18 +53,44 @@ def encoder_in(bundle: Bundle, precision: str) -> Path:
         The bundle cannot be had in that precision, or the package onnx is missing.
     """
     if precision == bundle.precision:
-        return bundle.encoder
+        return bundle.read_encoder()
     if bundle.precision != "fp32" or precision not in ("fp16", "bf16"):
         raise EngineError(
             f"a bundle in {bundle.precision} cannot be run in {precision}",
             path=bundle.path,
             remedy="use a fp32 bundle, which can be run in fp16 and bf16 too",
         )
-    folder = cache_dir() / "models" / f"{bundle.sha256[:24]}-{precision}-v{CONVERTER_VERSION}"
-    if not (folder / "encoder.onnx").is_file():
-        with staged_folder(folder) as staging:
-            convert_file(bundle.encoder, staging / "encoder.onnx", precision)
-    return folder / "encoder.onnx"
+    folder = _converted_folder(bundle, precision)
+    for _ in range(2):
+        entry = read_entry(folder / FACTS_FILE)
+        if entry is not None:
+            try:
+                return read_onnx(folder, ENCODER_FILE, entry["files"])
+            except (BundleError, KeyError, TypeError):
+                log.event("damaged converted encoder thrown away", level=logging.WARNING, precision=precision)
+        shutil.rmtree(folder, ignore_errors=True)
+        with staged_folder(folder) as staging, bundle.read_encoder().snapshot() as source:
+            convert_file(source, staging / ENCODER_FILE, precision)
+            files = {
+                path.name: {"sha256": sha256_file(path), "size": path.stat().st_size} for path in staging.iterdir()
+            }
+            write_json_atomic(staging / FACTS_FILE, {"files": files})
+    raise EngineError("the converted encoder cannot be read back from the cache", path=folder, remedy="empty the cache")
+
+
+def remove_converted(bundle: Bundle, precision: str) -> None:
+    """Forget a converted copy, after it failed parity."""
+    if precision != bundle.precision:
+        shutil.rmtree(_converted_folder(bundle, precision), ignore_errors=True)
+
+
+def _converted_folder(bundle: Bundle, precision: str) -> Path:
+    """Where a converted copy lies; another version of the package onnx writes another copy."""
+    try:
+        version = metadata.version("onnx")
+    except metadata.PackageNotFoundError:
+        version = ""
+    return cache_dir() / "models" / key_of(bundle.sha256, precision, CONVERTER_VERSION, version)
 
 
 def convert_file(source: Path, target: Path, precision: str) -> None:
@@ -240,9 +274,3 @@ class _Converter:
                 for index, name in enumerate(names):
                     if name == old:
                         names[index] = new
-
-
-def remove_converted(bundle: Bundle, precision: str) -> None:
-    """Forget a converted copy, after it failed parity."""
-    folder = cache_dir() / "models" / f"{bundle.sha256[:24]}-{precision}-v{CONVERTER_VERSION}"
-    shutil.rmtree(folder, ignore_errors=True)

@@ -7,24 +7,25 @@ converted once (see mixed_precision.py) and kept in the cache.
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from functools import partial
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bundle.onnx_scan import scan
 from ..errors import EngineError
 from .base import BatchedEngine, EngineInfo, EngineOutput, OutOfMemory
 
 if TYPE_CHECKING:
     from ..bundle import Bundle
+    from ..bundle.contents import OnnxBytes
 
 OUTPUTS = ("embedding", "pathways")
 
 
-def open_session(encoder: Path, threads: int, providers: list[Any], what: str, batch: int | None = None) -> Any:
-    """An InferenceSession; with `batch` the free axis of the tiles is fixed, and shapes are computed once.
+def open_session(model: OnnxBytes, threads: int, providers: list[Any], what: str, batch: int | None = None) -> Any:
+    """An InferenceSession over bytes; with `batch` the free axis of the tiles is fixed, and shapes are computed once.
 
     Raises
     ------
@@ -38,15 +39,18 @@ def open_session(encoder: Path, threads: int, providers: list[Any], what: str, b
     options.inter_op_num_threads = 1  # the graph is a chain: a second pool would only take cores from the decoder
     options.log_severity_level = 4
     if batch is not None:
-        axis = (scan(encoder).inputs["tiles"].shape or (None,))[0]
+        axis = (model.facts.inputs["tiles"].shape or (None,))[0]
         if isinstance(axis, str) and axis:
             options.add_free_dimension_override_by_name(axis, batch)
+    if model.data:
+        names, data = list(model.data), list(model.data.values())
+        options.add_external_initializers_from_files_in_memory(names, data, [len(part) for part in data])
     try:
-        session = onnxruntime.InferenceSession(str(encoder), options, providers=providers)
+        session = onnxruntime.InferenceSession(model.graph, options, providers=providers)
     except Exception as error:  # the runtime's exceptions share no base class
         raise EngineError(
             f"{what} cannot load the encoder: {_first_line(error)}",
-            path=encoder,
+            path=model.path,
             remedy="export the bundle in another precision, or use another --engine",
         ) from error
     first = providers[0][0] if isinstance(providers[0], tuple) else providers[0]
@@ -75,7 +79,7 @@ class OnnxRuntimeEngine(BatchedEngine):
         )
         super().__init__(info, **shapes(bundle), batch=batch)
         what = f"ONNX Runtime {onnxruntime.__version__} on the CPU"
-        self._session = open_session(bundle.encoder, threads, ["CPUExecutionProvider"], what)
+        self._session = open_session(bundle.read_encoder(), threads, ["CPUExecutionProvider"], what)
 
     def _submit(self, piece: NDArray[np.uint8]) -> EngineOutput:
         with memory_errors():
@@ -113,7 +117,7 @@ class OnnxRuntimeCudaEngine(BatchedEngine):
     ) -> None:
         import onnxruntime
 
-        from .mixed_precision import encoder_in
+        from .mixed_precision import encoder_in, remove_converted
 
         if self.provider not in onnxruntime.get_available_providers():
             raise EngineError(
@@ -125,6 +129,8 @@ class OnnxRuntimeCudaEngine(BatchedEngine):
             onnxruntime.preload_dlls()  # CUDA and cuDNN from wheels, where they are installed so
         wanted = precision or ("fp16" if bundle.precision == "fp32" else bundle.precision)
         encoder = encoder_in(bundle, wanted)
+        self.compiled = sha256(encoder.graph).hexdigest()
+        self._forget = partial(remove_converted, bundle, wanted)
         self._device, self._graphs = device, graphs and self.memory == "cuda"
         info = EngineInfo(
             self.name,
@@ -141,6 +147,10 @@ class OnnxRuntimeCudaEngine(BatchedEngine):
             self._allocate()
         except OutOfMemory as error:
             self._shrink(error)
+
+    def reject(self) -> None:
+        """Delete the converted graph."""
+        self._forget()
 
     def _open(self) -> Any:
         """The session; without CUDA graphs where the runtime cannot record this model."""
@@ -174,7 +184,7 @@ class OnnxRuntimeCudaEngine(BatchedEngine):
         """A new session (its CUDA graph is of the old shape) and buffers of the piece's size."""
         import onnxruntime
 
-        self._session = None
+        self._session, self.accepted = None, False
         with memory_errors():
             self._session = self._open()
             place = (self.memory, self._device)

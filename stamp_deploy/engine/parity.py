@@ -17,6 +17,8 @@ from numpy.typing import ArrayLike, NDArray
 from ..errors import ParityError
 
 Float = NDArray[np.float64]
+ONE_SIDED_99 = 2.326
+"""Standard errors below which one value in a hundred lies."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,10 @@ class Tolerance:
 
     ``max_abs`` is in units of the reference's largest value where that is above 1, and plain otherwise, so
     that an encoder with large activations is held to the same relative rounding. None means not judged.
+    ``spearman_min`` and ``pearson_min`` hold for the tiles that a site will see: `correlation_floor` is what some
+    tiles must show. ``bias_max`` is the mean difference of a pathway's scores in standard deviations of the reference's
+    scores, ``slope_max`` how far the slope of candidate on reference may be from 1, ``norm_max`` how far the median
+    ratio of the embeddings' lengths may be from 1: what a cosine and a correlation cannot see.
     """
 
     cosine_min: float
@@ -33,6 +39,9 @@ class Tolerance:
     pathway_max_abs: float | None
     spearman_min: float
     pearson_min: float
+    bias_max: float
+    slope_max: float
+    norm_max: float
     head_max_abs: float
     reason: str
 
@@ -45,6 +54,9 @@ TOLERANCES: dict[str, Tolerance] = {
         pathway_max_abs=1e-4,
         spearman_min=0.9999,
         pearson_min=0.99999,
+        bias_max=0.001,
+        slope_max=0.001,
+        norm_max=0.0001,
         head_max_abs=1e-4,
         reason="the same arithmetic in another order: rounding of 2**-24 grows a hundredfold or so over blocks, and "
         "tenfold more in a linear head on correlated dimensions; scores are in standard deviations",
@@ -56,6 +68,9 @@ TOLERANCES: dict[str, Tolerance] = {
         pathway_max_abs=None,
         spearman_min=0.995,
         pearson_min=0.999,
+        bias_max=0.03,
+        slope_max=0.02,
+        norm_max=0.005,
         head_max_abs=0.01,
         reason="11 significant bits in the matrix products, sums in fp32; a wrong cast or overflow falls far below",
     ),
@@ -66,6 +81,9 @@ TOLERANCES: dict[str, Tolerance] = {
         pathway_max_abs=None,
         spearman_min=0.99,
         pearson_min=0.99,
+        bias_max=0.1,
+        slope_max=0.05,
+        norm_max=0.02,
         head_max_abs=0.03,
         reason="8 significant bits, sums in fp32: single elements move by a percent, the order of tiles must not",
     ),
@@ -76,6 +94,9 @@ TOLERANCES: dict[str, Tolerance] = {
         pathway_max_abs=None,
         spearman_min=0.98,
         pearson_min=0.98,
+        bias_max=0.15,
+        slope_max=0.1,
+        norm_max=0.1,
         head_max_abs=0.05,
         reason="256 levels a tensor: embeddings drift, so what is read, the order of tiles by pathway, is the gate",
     ),
@@ -86,6 +107,9 @@ TOLERANCES: dict[str, Tolerance] = {
         pathway_max_abs=None,
         spearman_min=0.98,
         pearson_min=0.98,
+        bias_max=0.15,
+        slope_max=0.1,
+        norm_max=0.1,
         head_max_abs=0.05,
         reason="4 significant bits (e4m3): held to the bounds of int8",
     ),
@@ -113,8 +137,7 @@ class Outputs:
 class StageReport:
     """The comparison of one candidate with its reference; true when it passed.
 
-    ``needed`` holds, for each judged number, the smallest tolerance that would have passed, which is the
-    number itself.
+    ``needed`` holds, for each judged number, a tolerance that would have passed: the number itself.
     """
 
     stage: str
@@ -138,7 +161,7 @@ class StageReport:
 
     @property
     def needed(self) -> dict[str, float | None]:
-        """The smallest tolerances that would have passed."""
+        """Tolerances that would have passed."""
         return dict(self.metrics)
 
     def to_dict(self) -> dict[str, Any]:
@@ -181,6 +204,7 @@ def compare(
     precision: str,
     pathways: tuple[str, ...],
     tolerance: Tolerance | None = None,
+    tiles: int | None = None,
     details: dict[str, str] | None = None,
 ) -> StageReport:
     """Compare two sides over the same tiles.
@@ -199,6 +223,9 @@ def compare(
         Names of the P pathways.
     tolerance : Tolerance, optional
         Instead of the precision's own.
+    tiles : int, optional
+        Where the rows are the same tiles again and again: how many tiles. Single rows are judged over all of them,
+        what needs many tiles (correlations, bias and slope) in each whole pass, and the worst pass counts.
 
     Raises
     ------
@@ -207,6 +234,9 @@ def compare(
     """
     limits = tolerance or TOLERANCES[precision]
     _check_shapes(reference, candidate, pathways)
+    total = len(reference.embedding)
+    tiles = tiles or total
+    passes = [np.arange(start, start + tiles) for start in range(0, total - tiles + 1, tiles)]
     failures: list[str] = []
     metrics: dict[str, float | None] = {}
     ref, can = (np.asarray(side.embedding, np.float64) for side in (reference, candidate))
@@ -217,15 +247,28 @@ def compare(
     cosine = row_cosine(ref, can)
     metrics["cosine_min"], metrics["cosine_median"] = _number(cosine.min()), _number(np.median(cosine))
     metrics["max_abs"] = _number(_scaled_max_abs(ref, can))
+    metrics["norm_max"] = _number(_norm_error(ref, can))
     ref, can = (np.asarray(side.pathways, np.float64) for side in (reference, candidate))
     metrics["pathway_max_abs"] = _number(_scaled_max_abs(ref, can))
-    rho = {name: _number(spearman(ref[:, i], can[:, i])) for i, name in enumerate(pathways)}
+    rho = {
+        name: _least(_number(spearman(ref[rows, i], can[rows, i])) for rows in passes)
+        for i, name in enumerate(pathways)
+    }
     metrics["spearman_min"] = _least(rho.values())
-    metrics["pearson_min"] = _least(_number(pearson(ref[:, i], can[:, i])) for i in range(len(pathways)))
+    metrics["pearson_min"] = _least(
+        _number(pearson(ref[rows, i], can[rows, i])) for i in range(len(pathways)) for rows in passes
+    )
+    shifts = [_bias_and_slope(ref[rows], can[rows]) for rows in passes]
+    metrics["bias_max"] = _number(max(bias for bias, _ in shifts))
+    metrics["slope_max"] = _number(max(slope for _, slope in shifts))
     metrics["head_max_abs"] = _head_difference(reference.heads, candidate.heads)
-    for key in ("cosine_min", "cosine_median", "spearman_min", "pearson_min"):
+    for key in ("cosine_min", "cosine_median"):
         _judge(failures, key, metrics[key], getattr(limits, key), at_least=True)
-    for key in ("max_abs", "pathway_max_abs"):
+    for key in ("spearman_min", "pearson_min"):
+        limit, value = getattr(limits, key), metrics[key]
+        if value is None or value < correlation_floor(limit, tiles):
+            _judge(failures, key, value, limit, at_least=True)
+    for key in ("max_abs", "pathway_max_abs", "norm_max", "bias_max", "slope_max"):
         if getattr(limits, key) is not None:
             _judge(failures, key, metrics[key], getattr(limits, key), at_least=False)
     if reference.heads:
@@ -235,13 +278,27 @@ def compare(
         names[0],
         names[1],
         precision,
-        len(cosine),
+        tiles,
         metrics,
         rho,
         tuple(failures),
         limits,
         details or {},
     )
+
+
+def correlation_floor(limit: float, tiles: int) -> float:
+    """What a correlation over some tiles must reach when `limit` holds for all tiles.
+
+    A correlation over few tiles scatters. The floor is the lower end of its one-sided 99 % interval about the limit, by
+    Fisher's z with the variance of Bonett and Wright (2000), (1 + r^2 / 2) / (n - 3), which serves Spearman's
+    coefficient and is wide enough for Pearson's. So a candidate fails when the tiles contradict the limit, and an
+    engine that keeps it is not accepted on some tiles and refused on others.
+    """
+    if limit >= 1:
+        return limit
+    error = np.sqrt((1 + limit**2 / 2) / max(tiles - 3, 1))
+    return float(np.tanh(np.arctanh(limit) - ONE_SIDED_99 * error))
 
 
 def row_cosine(a: Float, b: Float) -> Float:
@@ -278,7 +335,7 @@ def spearman(a: ArrayLike, b: ArrayLike) -> float:
 
 def to_table(stages: list[StageReport]) -> str:
     """A readable table, one row a stage, with the failures below."""
-    columns = ("cosine_min", "max_abs", "spearman_min", "pearson_min", "head_max_abs")
+    columns = ("cosine_min", "max_abs", "spearman_min", "pearson_min", "bias_max", "slope_max", "head_max_abs")
     width = max([5, *(len(stage.stage) for stage in stages)])
     lines = [f"{'stage':<{width}}  tiles  {'  '.join(f'{name:>12}' for name in columns)}  verdict"]
     for stage in stages:
@@ -287,16 +344,6 @@ def to_table(stages: list[StageReport]) -> str:
     for stage in stages:
         lines.extend(f"{stage.stage}: {failure}" for failure in stage.failures)
     return "\n".join(lines)
-
-
-def head_probabilities(logits: ArrayLike, temperature: float, kind: str) -> NDArray[np.float32]:
-    """softmax(logits / temperature) for classes; the log hazard itself for survival. `logits` is [C]."""
-    values = np.asarray(logits, np.float64).reshape(-1)
-    if kind == "survival":
-        return values.astype(np.float32)
-    scaled = values / temperature
-    weights = np.exp(scaled - scaled.max())
-    return np.asarray(weights / weights.sum(), np.float32)
 
 
 def _check_shapes(reference: Outputs, candidate: Outputs, pathways: tuple[str, ...]) -> None:
@@ -310,6 +357,26 @@ def _check_shapes(reference: Outputs, candidate: Outputs, pathways: tuple[str, .
         raise ParityError("the reference itself holds values that are not finite")
     if set(reference.heads) != set(candidate.heads):
         raise ParityError("the two sides have different heads")
+
+
+def _bias_and_slope(reference: Float, candidate: Float) -> tuple[float, float]:
+    """Worst |mean difference| in standard deviations of the reference, and worst |slope - 1|, over the pathways.
+
+    A pathway whose reference is constant has no slope; its bias is taken as it is.
+    """
+    centred = reference - reference.mean(axis=0)
+    variance = (centred**2).mean(axis=0)
+    varies = variance > 0
+    bias = np.abs((candidate - reference).mean(axis=0)) / np.sqrt(np.where(varies, variance, 1.0))
+    slope = (centred * candidate).mean(axis=0) / np.where(varies, variance, 1.0)
+    return float(bias.max()), float(np.where(varies, np.abs(slope - 1), 0.0).max())
+
+
+def _norm_error(reference: Float, candidate: Float) -> float:
+    """How far the median ratio of row lengths is from 1; rows of length 0 in the reference are left out."""
+    length, other = np.linalg.norm(reference, axis=1), np.linalg.norm(candidate, axis=1)
+    kept = length > 0
+    return abs(float(np.median(other[kept] / length[kept])) - 1) if kept.any() else 0.0
 
 
 def _scaled_max_abs(reference: Float, candidate: Float) -> float:

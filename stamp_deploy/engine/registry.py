@@ -10,7 +10,9 @@ from .base import BatchedEngine
 if TYPE_CHECKING:
     from ..bundle import Bundle
 
-ENGINES = ("onnxruntime", "openvino", "onnxruntime-cuda", "tensorrt", "tensorrt-rtx")
+DEFAULT = "onnxruntime"
+"""Runs on every machine, and takes the place of an engine that fails parity."""
+ENGINES = (DEFAULT, "openvino", "onnxruntime-cuda", "tensorrt", "tensorrt-rtx")
 
 
 def open_engine(
@@ -24,7 +26,7 @@ def open_engine(
 ) -> BatchedEngine:
     """Load one engine by name, without parity; see `load_engine`."""
     check_batch(batch)
-    if name == "onnxruntime":
+    if name == DEFAULT:
         from .onnxruntime import OnnxRuntimeEngine
 
         return OnnxRuntimeEngine(bundle, batch=batch, threads=threads, precision=precision)
@@ -41,6 +43,15 @@ def open_engine(
 
         return TensorRTEngine(bundle, name, batch=batch, precision=precision, device=device)
     raise EngineError(f"there is no engine {name!r}", remedy=f"use auto or one of {', '.join(ENGINES)}")
+
+
+def precisions_of(bundle: Bundle, name: str) -> tuple[str | None, ...]:
+    """Precisions of an engine that are worth measuring on this machine; None is the engine's only or own choice."""
+    if name == "openvino":
+        from .openvino import offered
+
+        return offered(bundle.precision)
+    return (None,)
 
 
 def check_batch(batch: int) -> None:

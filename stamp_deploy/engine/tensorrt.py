@@ -7,13 +7,16 @@ and the host's work hide behind the other lane's compute.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import EngineError
+from ..errors import BundleError, EngineError
 from .base import BatchedEngine, EngineInfo, EngineOutput, OutOfMemory
 from .cuda import Cuda
 from .tensorrt_plan import (
@@ -31,6 +34,9 @@ if TYPE_CHECKING:
     from ..bundle import Bundle
 
 LANES = 2
+MEMORY_SIGNS = ("out of memory", "outofmemory", "memoryallocation", "insufficient memory", "failed to allocate")
+STALE_SIGNS = ("version", "magic tag", "serializ", "incompatib", "corrupt", "checksum", "compute capability")
+"""What TensorRT's log says when a plan was not made for it."""
 
 
 class TensorRTEngine(BatchedEngine):
@@ -83,7 +89,6 @@ class TensorRTEngine(BatchedEngine):
             self._allocate()
         except OutOfMemory as error:
             self._shrink(error)
-        self.accepted = self.plan.accepted
         captured = all(lane.graph is not None for lane in self._lanes)
         self.explain("", cuda_graphs="yes" if captured else "no", plan=self.plan.facts["sha256"][:16])
 
@@ -102,26 +107,37 @@ class TensorRTEngine(BatchedEngine):
         self._cuda.use()
         try:
             self._engine = self._deserialise()
+            self.accepted, self.compiled = self.plan.accepted, self.plan.facts["sha256"]
             for _ in range(LANES):
                 self._lanes.append(_Lane(self._cuda, self._engine, self._shapes(), self._graphs))
-        except OutOfMemory:
-            self._release()
+        except BaseException:
+            with suppress(EngineError, OutOfMemory):  # the first error is the one to tell
+                self._release()
             raise
 
     def _deserialise(self) -> Any:
-        """The plan as an engine; a plan that the library no longer reads is built again, once."""
+        """The plan as an engine; a plan that the library says it cannot read is built again, once.
+
+        The library gives nothing when memory is short, too; then the plan is kept and the batch halved.
+        """
+        logger = logger_of(self._trt)
         for _ in range(2):
-            self.plan = get_plan(
-                self._bundle, self._flavour, self._gpu, batch=self._chunk, precision=self._info.precision
-            )
-            self._runtime = self._trt.Runtime(logger_of(self._trt))
-            engine = self._runtime.deserialize_cuda_engine(self.plan.data)
+            plan = get_plan(self._bundle, self._flavour, self._gpu, batch=self._chunk, precision=self._info.precision)
+            self._runtime = self._trt.Runtime(logger)
+            logger.last = ""
+            engine = self._runtime.deserialize_cuda_engine(plan.data)
+            self.plan = replace(plan, data=b"")  # the library has its own copy
             if engine is not None:
                 return engine
-            delete_plan(self.plan)
+            reason = logger.last.lower()
+            if any(sign in reason for sign in MEMORY_SIGNS):
+                raise OutOfMemory(logger.last[:300])
+            if not any(sign in reason for sign in STALE_SIGNS):
+                break
+            delete_plan(plan)
         raise EngineError(
-            f"{self._flavour} cannot load the plan it has built: {logger_of(self._trt).last[:300]}",
-            remedy="use --engine onnxruntime",
+            f"{self._flavour} cannot load the plan from the cache: {logger.last[:300] or 'it gives no reason'}",
+            remedy="use --engine onnxruntime; if it happens again, empty the folder plans/ of the cache",
         )
 
     def _shapes(self) -> dict[str, tuple[tuple[int, ...], Any]]:
@@ -145,9 +161,16 @@ class TensorRTEngine(BatchedEngine):
         return EngineOutput(lane.host["embedding"][:count].copy(), lane.host["pathways"][:count].copy())
 
     def _release(self) -> None:
+        """Free every lane, whatever one of them says; the first fault is raised when all is done."""
+        faults: list[EngineError | OutOfMemory] = []
         for lane in self._lanes:
-            lane.free()
+            try:
+                lane.free()
+            except (EngineError, OutOfMemory) as error:
+                faults.append(error)
         self._lanes, self._engine, self._runtime = [], None, None
+        if faults:
+            raise faults[0]
 
 
 class _Lane:
@@ -171,13 +194,20 @@ class _Lane:
                 if not self.context.set_tensor_address(name, self._device[name]):
                     raise EngineError(f"the plan has no tensor {name!r}", remedy="export the bundle again")
             self.context.set_input_shape("tiles", shapes["tiles"][0])
+            for name, (shape, _) in shapes.items():
+                if tuple(self.context.get_tensor_shape(name)) != shape:
+                    raise BundleError(
+                        f"the plan gives {name} the shape {tuple(self.context.get_tensor_shape(name))}, not {shape}",
+                        remedy="export the bundle again",
+                    )
             self._queue()  # once without a graph: the library initialises lazily, which cannot be recorded
             cuda.wait(self.stream)
             if graphs:
                 with suppress(EngineError):
                     self._record()
         except BaseException:
-            self.free()
+            with suppress(EngineError, OutOfMemory):  # the first error is the one to tell
+                self.free()
             raise
 
     def start(self, piece: NDArray[np.uint8]) -> None:
@@ -212,17 +242,27 @@ class _Lane:
                     self.cuda.free_graph(graph)
 
     def free(self) -> None:
-        """Give everything back; safe after a half-finished start."""
+        """Give everything back; safe after a half-finished start, and after a fault of the device.
+
+        Each thing is given back whatever happened to the one before it; the first fault is raised at the end.
+        """
+        steps: list[Callable[[], None]] = []
         if self.stream is not None:
-            self.cuda.wait(self.stream)
+            steps.append(partial(self.cuda.wait, self.stream))
         if self.graph is not None:
-            self.cuda.free_graph(self.graph)
+            steps.append(partial(self.cuda.free_graph, self.graph))
         self.context = None
-        for address in self._device.values():
-            self.cuda.free(address)
-        self.host.clear()
-        for address in self._pinned.values():
-            self.cuda.free_pinned(address)
+        steps += [partial(self.cuda.free, address) for address in self._device.values()]
+        steps += [partial(self.cuda.free_pinned, address) for address in self._pinned.values()]
         if self.stream is not None:
-            self.cuda.free_stream(self.stream)
+            steps.append(partial(self.cuda.free_stream, self.stream))
+        self.host.clear()
         self._device, self._pinned, self.graph, self.stream = {}, {}, None, None
+        faults: list[EngineError | OutOfMemory] = []
+        for step in steps:
+            try:
+                step()
+            except (EngineError, OutOfMemory) as error:
+                faults.append(error)
+        if faults:
+            raise faults[0]

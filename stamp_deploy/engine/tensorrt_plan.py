@@ -1,8 +1,8 @@
 """TensorRT plans: built on the machine that uses them, kept in the cache, never shipped.
 
 One builder serves TensorRT and TensorRT-RTX: the network is strongly typed, so the precision is the graph's, and the
-batch is fixed, so that one CUDA graph serves every piece. A plan is keyed by GPU, driver, library version, precision,
-batch and bundle hash; its SHA-256 is checked before it is given to the library.
+batch is fixed, so that one CUDA graph serves every piece. A plan is keyed by GPU, driver, libraries, builder settings,
+precision, batch and bundle hash; its SHA-256 is checked before it is given to the library.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from .. import log
 from ..errors import EngineError, UsageError
 from .cache import cache_dir, key_of, read_entry, staged_folder, write_entry
+from .machine import gpu_facts, library_versions, package_versions
 from .mixed_precision import CONVERTER_VERSION, encoder_in
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ MODULES = {
 }
 EXTRA = {"tensorrt": "gpu", "tensorrt-rtx": "tensorrt-rtx"}
 WORKSPACE_BYTES = 4 << 30
+BUILDER_VERSION = 1
+"""Part of the key of plans: raise it when `build_plan` sets anything else."""
 PLAN_FILE, FACTS_FILE = "plan.bin", "plan.json"
 _loggers: dict[str, Any] = {}
 
@@ -102,16 +105,17 @@ def get_plan(bundle: Bundle, flavour: str, gpu: Gpu | None, *, batch: int, preci
             return Plan(folder, data, facts.get("accepted") is True, facts)
         log.event("damaged plan thrown away", level=logging.WARNING, engine=flavour)
     shutil.rmtree(folder, ignore_errors=True)
-    encoder = encoder_in(bundle, precision)
-    timing = cache_dir() / "timing" / f"{flavour}-{key_of(version_of(trt), gpu and (gpu.name, gpu.driver))}.bin"
-    data = build_plan(trt, encoder, tile_px=bundle.tile_px, batch=batch, timing=timing, tf32=precision != "fp32")
+    timing = cache_dir() / "timing" / f"{flavour}-{key_of(version_of(trt), gpu and gpu_facts(gpu))}.bin"
+    with encoder_in(bundle, precision).snapshot() as encoder:
+        data = build_plan(trt, encoder, tile_px=bundle.tile_px, batch=batch, timing=timing, tf32=precision != "fp32")
     facts = {
         "sha256": sha256(data).hexdigest(),
         "engine": flavour,
         "version": version_of(trt),
         "precision": precision,
         "batch": batch,
-        "gpu": None if gpu is None else [gpu.name, gpu.capability, gpu.driver],
+        "gpu": None if gpu is None else gpu_facts(gpu),
+        "packages": package_versions(),
         "bundle": bundle.sha256,
         "accepted": False,
     }
@@ -123,8 +127,10 @@ def get_plan(bundle: Bundle, flavour: str, gpu: Gpu | None, *, batch: int, preci
 
 def plan_folder(bundle: Bundle, flavour: str, version: str, gpu: Gpu | None, batch: int, precision: str) -> Path:
     """Where such a plan lies."""
-    device = None if gpu is None else (gpu.name, gpu.capability, gpu.driver)
-    return cache_dir() / "plans" / key_of(bundle.sha256, flavour, version, device, batch, precision, CONVERTER_VERSION)
+    device = None if gpu is None else [gpu_facts(gpu), library_versions()]
+    settings = (WORKSPACE_BYTES, precision != "fp32", BUILDER_VERSION, CONVERTER_VERSION)
+    made_with = (flavour, version, package_versions(), device, settings)
+    return cache_dir() / "plans" / key_of(bundle.sha256, made_with, batch, precision)
 
 
 def accept_plan(plan: Plan) -> None:

@@ -1,8 +1,9 @@
 """A file becomes a slide: its levels, microns per pixel and the route by which its tiles are read."""
 
 from ..quiet import quiet_libraries
-from .slide import Slide, open_slide
+from .opening import open_slide, slide_file
+from .slide import Slide
 
-__all__ = ["Slide", "open_slide"]
+__all__ = ["Slide", "open_slide", "slide_file"]
 
 quiet_libraries()

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
-import re
 import threading
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
@@ -15,35 +12,20 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from .. import isolation
-from ..errors import SlideError, UsageError
-from ..files import refuse_special
+from ..errors import SlideError
 from ..memory import release_memory
 from .backends import Backend, Level
-from .mpp import MppFinding, find_mpp
+from .colour import check_brightfield
+from .identity import slide_files, slide_sha256
+from .mpp import MppFinding
+from .properties import public_properties, scanned_bounds
+from .read_faults import read_again
+from .route import Route
 
-__all__ = ["Level", "MppFinding", "Route", "Slide", "open_slide"]
-
-ROUTES = ("jpeg-tiff", "openslide", "pyvips")
-MAX_SIDE = 2_000_000
-# Vendor fields that cannot hold a name: everything else stays in the file.
-_ALLOWED = re.compile(
-    r"openslide\.(vendor|mpp-[xy]|objective-power|level-count|level\[\d+\]\.(downsample|height|width|tile-\w+))"
-    r"|aperio\.(MPP|AppMag|OriginalWidth|OriginalHeight)|tiff\.(XResolution|YResolution|ResolutionUnit)"
-)
-_CHUNK = 1 << 22
 STRIP_ROWS, STRIP_BYTES = 256, 8_000_000
 """Rows and bytes of a thumbnail's source that are held at once, at most."""
 DAMAGE_BLOCK_PX, MAX_DAMAGE = 256, 200
 """How finely a damaged strip is read again, and how many blocks may fail before the slide is given up."""
-
-
-@dataclass(frozen=True)
-class Route:
-    """How a slide's tiles are read, and why: "jpeg-tiff" is the compiled tiler."""
-
-    name: str
-    reason: str
 
 
 class Slide:
@@ -55,26 +37,50 @@ class Slide:
     vendor : str
     levels : tuple of Level
         Level 0 is the full resolution.
+    level_numbers : tuple of int
+        The number of each in the file: levels that do not show the slide are left out.
     mpp : MppFinding
         Microns per level-0 pixel and the evidence.
     route : Route
     properties : dict of str
         Allow-listed vendor fields, none of which can identify a patient.
+    bounds : (x, y, width, height), optional
+        The box that holds everything scanned, where the file states one: level-0 pixels.
+    size_bytes : int
+        Of all files that are scored.
+    notes : tuple of str
+        What a reader of the result should know of the file, such as levels that were left out.
     deadline : float
         Moment of time.monotonic() at which a thumbnail that is being read is given up.
     damage : list of (x, y, w, h)
         Blocks that the last thumbnail could not show, level-0 pixels.
     """
 
-    def __init__(self, path: Path, backend: Backend, mpp: MppFinding, route: Route) -> None:
+    def __init__(
+        self,
+        path: Path,
+        backend: Backend,
+        mpp: MppFinding,
+        route: Route,
+        *,
+        levels: tuple[Level, ...],
+        level_numbers: tuple[int, ...],
+        notes: tuple[str, ...] = (),
+        accept: frozenset[str] = frozenset(),
+    ) -> None:
         self.path = path
         self.vendor = backend.vendor
-        self.levels = backend.levels
+        self.levels = levels
         self.mpp = mpp
         self.route = route
-        self.properties = {k: v for k, v in sorted(backend.properties.items()) if _ALLOWED.fullmatch(k)}
-        self.size_bytes = path.stat().st_size
+        self.notes = notes
+        self.properties = public_properties(backend.properties)
+        self.bounds = scanned_bounds(backend.properties)
+        self._parts = slide_files(path, backend.vendor)
+        self.size_bytes = sum(part.stat().st_size for part in self._parts)
         self._backend = backend
+        self.level_numbers = level_numbers
+        self._accept = accept
         self.deadline = math.inf
         self._sha256: str | None = None
         self.damage: list[tuple[int, int, int, int]] = []
@@ -111,14 +117,29 @@ class Slide:
         ------
         SlideError
             The file cannot be decoded there; the slide stays usable.
+        ReadError
+            The disk, the network or memory failed, and went on failing.
         """
-        return self._backend.read(level, x, y, w, h)
+        number = self.level_numbers[level]
+
+        def read() -> NDArray[np.uint8]:
+            return self._backend.read(number, x, y, w, h)
+
+        try:
+            return read()
+        except (SlideError, MemoryError) as error:
+            return read_again(read, error, self.path, self._parts)
 
     def thumbnail(self, max_px: int) -> NDArray[np.uint8]:
         """The whole slide as RGB, uint8 [h, w, 3], its longer side at most `max_px`.
 
         Read in strips from the coarsest pyramid level that is fine enough, so that memory stays bounded. The last
         one is kept: one that is asked for next, and is smaller, is made from it instead of from the file.
+
+        Raises
+        ------
+        SlideError
+            Too much of it cannot be decoded, or it shows fluorescence.
         """
         longest = max(self.width, self.height)
         if self._thumbnail is not None and max(self._thumbnail.shape) >= min(max_px, longest):
@@ -128,7 +149,9 @@ class Slide:
                 return self._thumbnail
             return np.asarray(Image.fromarray(self._thumbnail).resize(size, Image.Resampling.BOX))
         self.damage = []
-        self._thumbnail = self._read_thumbnail(max_px)
+        picture = self._read_thumbnail(max_px)
+        check_brightfield(picture, self.path, self._accept)
+        self._thumbnail = picture
         self._backend.forget()
         release_memory()
         return self._thumbnail
@@ -186,14 +209,10 @@ class Slide:
             )
 
     def sha256(self) -> str:
-        """SHA-256 of the file, hex; of every file of a multi-file slide's main file only. Cached, in any thread."""
+        """SHA-256 that identifies the slide, hex (see identity.py). Cached, in any thread."""
         with self._hashing:
             if self._sha256 is None:
-                digest = hashlib.sha256()
-                with self.path.open("rb") as handle:
-                    while chunk := handle.read(_CHUNK):
-                        digest.update(chunk)
-                self._sha256 = digest.hexdigest()
+                self._sha256 = slide_sha256(self.path, self.vendor)
             return self._sha256
 
     def close(self) -> None:
@@ -206,129 +225,3 @@ class Slide:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def open_slide(path: str | Path, *, mpp: float | None = None, route: str | None = None) -> Slide:
-    """Open a slide and decide its resolution and route.
-
-    Parameters
-    ----------
-    path : path-like
-    mpp : float, optional
-        Microns per level-0 pixel that outrank what the file states.
-    route : str, optional
-        Force "jpeg-tiff", "openslide" or "pyvips".
-
-    Raises
-    ------
-    SlideError
-        The file does not exist, is damaged or of an unknown format.
-    MppError
-        No believable microns per pixel.
-    UsageError
-        The forced route cannot read this slide.
-    """
-    path = Path(path)
-    isolation.note(slide=str(path), stage="opening the slide")
-    if route is not None and route not in ROUTES:
-        raise UsageError(f"route {route!r} is unknown", remedy=f"use one of {', '.join(ROUTES)}")
-    _check_file(path)
-    backend = _open_backend(path, route)
-    try:
-        _check_size(path, backend)
-        finding = find_mpp(backend.properties, stated=mpp, path=path)
-        _check_decodes(path, backend)
-        return Slide(path, backend, finding, _choose_route(path, backend, route))
-    except BaseException:
-        backend.close()
-        raise
-
-
-def _check_file(path: Path) -> None:
-    """Refuse what no reader could open, with the operating system's reason instead of a reader's guess."""
-    refuse_special(path, SlideError)
-    try:
-        if path.is_dir():
-            raise SlideError("is a folder, not a slide", path=path, remedy="name a file in it")
-        with path.open("rb") as handle:
-            empty = not handle.read(1)
-    except FileNotFoundError:
-        raise SlideError("does not exist", path=path, remedy="check the name") from None
-    except (OSError, ValueError) as error:
-        what = getattr(error, "strerror", None) or str(error)
-        raise SlideError(f"cannot be read: {what}", path=path, remedy="check its name, permissions and disk") from error
-    if empty:
-        raise SlideError("is empty", path=path, remedy="copy it again")
-
-
-def _open_backend(path: Path, route: str | None) -> Backend:
-    from .backends.openslide import OpenSlideBackend
-    from .backends.vips import VipsBackend
-
-    if route == "pyvips":
-        return VipsBackend(path)
-    try:
-        return OpenSlideBackend(path)
-    except SlideError as first:
-        # a scanner's file that is damaged must not be taken for a plain image without resolution
-        if route is not None or OpenSlideBackend.detect(path) not in (None, "generic-tiff"):
-            raise
-        try:
-            return VipsBackend(path)
-        except SlideError:
-            raise first from None
-
-
-def _check_size(path: Path, backend: Backend) -> None:
-    level = backend.levels[0]
-    if not (1 <= level.width <= MAX_SIDE and 1 <= level.height <= MAX_SIDE):
-        raise SlideError(
-            f"states a size of {level.width} x {level.height} px",
-            path=path,
-            remedy="the file is damaged; copy it again",
-        )
-
-
-def _check_decodes(path: Path, backend: Backend) -> None:
-    """Decode a few spots of the coarsest level, so that a broken file is refused before any work.
-
-    One that decodes is enough: a slide with a damaged storage tile is for the budget of unreadable tiles.
-    """
-    level = backend.levels[-1]
-    w, h = min(16, level.width), min(16, level.height)
-    failure: SlideError | None = None
-    for fy, fx in ((0.5, 0.5), (0.2, 0.2), (0.2, 0.8), (0.8, 0.2), (0.8, 0.8)):
-        x = int((level.width - w) * fx * level.downsample_x)
-        y = int((level.height - h) * fy * level.downsample_y)
-        try:
-            backend.read(level.index, x, y, w, h)
-        except SlideError as error:
-            failure = failure or error
-        else:
-            return
-    assert failure is not None
-    raise failure
-
-
-def _choose_route(path: Path, backend: Backend, forced: str | None) -> Route:
-    if forced in ("openslide", "pyvips"):
-        return Route(forced, "asked for")
-    reason = _why_not_jpeg_tiff(path, backend)
-    if reason is None:
-        return Route("jpeg-tiff", "tiled JPEG TIFF: decoded by the compiled tiler")
-    if forced == "jpeg-tiff":
-        raise UsageError(
-            f"the compiled tiler cannot read this slide: {reason}", path=path, remedy="leave the route out"
-        )
-    return Route(backend.name, reason)
-
-
-def _why_not_jpeg_tiff(path: Path, backend: Backend) -> str | None:
-    """Why the compiled tiler does not read this slide; None where it does."""
-    if backend.name != "openslide" or backend.vendor not in ("aperio", "generic-tiff"):
-        return f"format {backend.vendor} is read by {backend.name}"
-    try:
-        from .tiff import why_not_tiler
-    except ImportError:
-        return "the compiled tiler is not installed"
-    return why_not_tiler(path, backend.levels)

@@ -54,8 +54,15 @@ class TiffLevel:
     scales: tuple[int, ...]
 
 
-def read_levels(path: Path, levels: Sequence[Level]) -> list[TiffLevel | str]:
+def read_levels(path: Path, levels: Sequence[Level], numbers: Sequence[int] | None = None) -> list[TiffLevel | str]:
     """The directory of each pyramid level, or why the compiled tiler cannot read that level.
+
+    Parameters
+    ----------
+    path : Path
+    levels : sequence of Level
+    numbers : sequence of int, optional
+        The number of each in the file, as OpenSlide counts; their index by default.
 
     Raises
     ------
@@ -65,7 +72,7 @@ def read_levels(path: Path, levels: Sequence[Level]) -> list[TiffLevel | str]:
     try:
         stat = path.stat()
         key = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
-        return list(_read_levels(path, tuple(levels), key))
+        return list(_read_levels(path, tuple(levels), tuple(numbers or range(len(levels))), key))
     except OSError as error:
         raise SlideError(
             f"cannot be read: {error.strerror or 'input/output error'}",
@@ -75,14 +82,16 @@ def read_levels(path: Path, levels: Sequence[Level]) -> list[TiffLevel | str]:
 
 
 @lru_cache(maxsize=4)
-def _read_levels(path: Path, levels: tuple[Level, ...], key: tuple[int, ...]) -> tuple[TiffLevel | str, ...]:
+def _read_levels(
+    path: Path, levels: tuple[Level, ...], numbers: tuple[int, ...], key: tuple[int, ...]
+) -> tuple[TiffLevel | str, ...]:
     """Cached by the file's identity: the route's choice and the tiler ask for the same."""
     import tifffile
 
     try:
         with tifffile.TiffFile(path) as tiff:
-            pages = [page for page in tiff.pages if isinstance(page, tifffile.TiffPage)]
-            found = tuple(_read_level(pages, level) for level in levels)
+            pages = _pyramid([page for page in tiff.pages if isinstance(page, tifffile.TiffPage)])
+            found = tuple(_read_level(pages, number, level) for number, level in zip(numbers, levels, strict=True))
         del tiff, pages
         gc.collect(1)  # the pages refer to each other, and hold every offset as an object
         release_memory()
@@ -98,21 +107,33 @@ def _read_levels(path: Path, levels: tuple[Level, ...], key: tuple[int, ...]) ->
         ) from error
 
 
-def why_not_tiler(path: Path, levels: Sequence[Level]) -> str | None:
+def why_not_tiler(path: Path, levels: Sequence[Level], numbers: Sequence[int]) -> str | None:
     """Why the compiled tiler does not read this file; None where it does (it needs level 0 at least)."""
     try:
-        first = read_levels(path, levels)[0]
+        first = read_levels(path, levels, numbers)[0]
     except SlideError as error:
         return error.cause
     return first if isinstance(first, str) else None
 
 
-def _read_level(pages: list, level: Level) -> TiffLevel | str:  # type: ignore[type-arg]
-    for page in pages:
-        if (page.imagewidth, page.imagelength) == (level.width, level.height) and page.is_tiled:
-            reason = _why_not(page)
-            return reason if reason is not None else _describe(page)
-    return f"level {level.index} is not stored in tiles"
+def _pyramid(pages: list) -> list:  # type: ignore[type-arg]
+    """The pages that are pyramid levels, finest first, by OpenSlide's own rules: size alone can name the wrong page.
+
+    Of an Aperio slide the tiled ones, as they come; of any other TIFF the first one and those that say that they are
+    reduced, by falling width, equal ones as they come.
+    """
+    tiled = [page for page in pages if page.is_tiled]
+    if pages and (pages[0].description or "").startswith("Aperio"):
+        return tiled
+    return sorted((page for page in tiled if page is pages[0] or page.is_reduced), key=lambda page: -page.imagewidth)
+
+
+def _read_level(pages: list, number: int, level: Level) -> TiffLevel | str:  # type: ignore[type-arg]
+    page = pages[number] if number < len(pages) else None
+    if page is None or (page.imagewidth, page.imagelength) != (level.width, level.height):
+        return f"level {number} is not one of the file's tiled pages"
+    reason = _why_not(page)
+    return reason if reason is not None else _describe(page)
 
 
 def _why_not(page) -> str | None:  # type: ignore[no-untyped-def]

@@ -43,13 +43,14 @@ class JpegReader:
     order: NDArray[np.int64]
 
     def __init__(self, slide: Slide, tileset: TileSet, *, threads: int, exact: bool, stop: Stop) -> None:
-        directories = read_levels(slide.path, slide.levels)
+        directories = read_levels(slide.path, slide.levels, slide.level_numbers)
         scales = [d.scales if isinstance(d, TiffLevel) else () for d in directories]
         self.plan = choose_plan(slide.levels, tileset.grid, route="jpeg-tiff", scales=scales, exact=exact)
         chosen = directories[self.plan.level]
         if isinstance(chosen, str):
             raise SlideError(chosen, path=slide.path, remedy="read it by another route")
         self._path, self._stop = slide.path, stop
+        self.failure: SlideError | None = None
         scale, level, tile = self.plan.dct_scale, slide.levels[self.plan.level], tileset.grid.tile_px
         try:
             self._workers = [

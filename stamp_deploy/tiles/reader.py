@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._tiler import Stop
+from ..errors import SlideError
 from .read_plan import ReadPlan
 
 __all__ = ["Reader", "StageTimes", "Stop", "TileBatch", "TileStatus"]
@@ -65,11 +66,13 @@ class Reader(Protocol):
     `order` lists the TileSet positions in the order in which the reader wants to serve them; `fill` decodes
     the tiles at `index`, which continue that order, into `out` uint8 [n, T, T, 3] and returns their status
     uint8 [n]. A reader is opened with a Stop, shared with whoever opened it: once it is reached, `fill` returns
-    soon, and what is not decoded is TIMEOUT. `times` is what reading has taken so far.
+    soon, and what is not decoded is TIMEOUT. `times` is what reading has taken so far; `failure` is the first
+    error that made a tile CORRUPT, where the reader gives one.
     """
 
     plan: ReadPlan
     order: NDArray[np.int64]
+    failure: SlideError | None
 
     @property
     def times(self) -> StageTimes: ...

@@ -34,6 +34,7 @@ class RegionReader:
         self._slide, self._tileset = slide, tileset
         self._stop = stop or Stop()
         self.times = StageTimes()
+        self.failure: SlideError | None = None
         self.plan = choose_plan(slide.levels, tileset.grid, route=slide.route.name)
         self.order = np.arange(len(tileset), dtype=np.int64)
         whole = abs(self.plan.residual_x - 1) < 1e-9 and abs(self.plan.residual_y - 1) < 1e-9 and self.plan.level == 0
@@ -48,7 +49,8 @@ class RegionReader:
             try:
                 self._tile(int(x), int(y), out[i])
                 status[i] = TileStatus.OK
-            except SlideError:
+            except SlideError as error:
+                self.failure = self.failure or error
                 status[i] = TileStatus.CORRUPT
         return status
 

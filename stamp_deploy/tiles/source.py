@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import TracebackType
 
 import numpy as np
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 
 from ..errors import SlideError
 from ..grid import TileSet
+from ..isolation import LIMIT_GRACE_S
 from ..memory import fresh_pages
 from ..slide import Slide
 from .read_plan import ReadPlan
@@ -44,6 +46,12 @@ class TileSource:
     ----------
     stop : Stop
         Shared with the reader: asked for by `close`, reached when the time limit has passed.
+    deadline : float
+        Moment of time.monotonic() after which a reader that does not come back has hung.
+    path : Path, optional
+        The slide, for messages.
+    hung : bool
+        A decoder did not come back: it may still use the slide, which must not be closed.
     ok, missing, corrupt, timeout : int
         Tiles handed over so far, by status.
     """
@@ -54,6 +62,8 @@ class TileSource:
     slots: int
     stop: Stop
     allocate: Allocate
+    deadline: float = math.inf
+    path: Path | None = None
     ok: int = 0
     missing: int = 0
     corrupt: int = 0
@@ -69,6 +79,7 @@ class TileSource:
             self._free.put(slot)
         self._full: queue.SimpleQueue[_Filled | BaseException | None] = queue.SimpleQueue()
         self._ahead = threading.Event()
+        self.hung = False
         self._started = False
         self._blocked_s = 0.0
         self._thread = threading.Thread(target=self._produce, name="tiles", daemon=True)
@@ -77,6 +88,11 @@ class TileSource:
     @property
     def plan(self) -> ReadPlan:
         return self.reader.plan
+
+    @property
+    def failure(self) -> SlideError | None:
+        """The first error that made a tile CORRUPT, where the reader gives one."""
+        return self.reader.failure
 
     @property
     def times(self) -> StageTimes:
@@ -96,7 +112,7 @@ class TileSource:
         while True:
             if held is not None:
                 self._free.put(held)
-            item = self._full.get()
+            item = self._next()
             if item is None:
                 return
             if isinstance(item, BaseException):
@@ -109,10 +125,24 @@ class TileSource:
             self.timeout += int(counts[TileStatus.TIMEOUT])
             yield item.batch
 
+    def _next(self) -> _Filled | BaseException | None:
+        """What the reader hands over next; one that does not come back after the time limit is left to itself."""
+        try:
+            return self._full.get(timeout=_patience_s(self.deadline))
+        except queue.Empty:
+            self.hung = True
+            raise SlideError(
+                "was given up: a decoder did not come back within the time limit",
+                path=self.path,
+                remedy="raise --time-limit, or copy or scan the slide again",
+            ) from None
+
     def close(self) -> None:
-        """Stop decoding and free the slots; safe to call twice."""
+        """Stop decoding and free the slots, unless a decoder hangs in them; safe to call twice."""
         self.stop.set()
         self._free.put(None)
+        if self.hung:
+            return
         self._thread.join()
         self.reader.close()
         self._ring = []
@@ -147,6 +177,11 @@ class TileSource:
             self._full.put(None)
         except BaseException as error:
             self._full.put(error)
+
+
+def _patience_s(deadline: float) -> float | None:
+    """How long to wait for a batch: to the time limit and a little longer, since a batch may be under way."""
+    return None if deadline == math.inf else max(LIMIT_GRACE_S, deadline + LIMIT_GRACE_S - time.monotonic())
 
 
 def open_tiles(
@@ -187,9 +222,10 @@ def open_tiles(
     if batch < 1 or slots < 2:
         raise ValueError(f"batch {batch} or slots {slots} out of range")
     threads = threads or len(os.sched_getaffinity(0))
-    stop = Stop(math.inf if time_limit_s is None else time.monotonic() + time_limit_s)
+    deadline = math.inf if time_limit_s is None else time.monotonic() + time_limit_s
+    stop = Stop(deadline)
     reader = _open_reader(slide, tileset, threads=threads, exact=exact, stop=stop)
-    return TileSource(reader, tileset, batch, slots, stop, allocate or fresh_pages)
+    return TileSource(reader, tileset, batch, slots, stop, allocate or fresh_pages, deadline, slide.path)
 
 
 def _open_reader(slide: Slide, tileset: TileSet, *, threads: int, exact: bool, stop: Stop) -> Reader:

@@ -37,8 +37,8 @@ def verify(path: Path, require_signature: Path | None) -> None:
     group=ENGINE,
     help="Engine to check, repeatable; all that load here by default.",
 )
-@option("--precision", group=ENGINE, help="Its precision; the engine's own choice by default.")
-@option("--batch", default=16, show_default=True, group=ENGINE, help="Tiles handed over at once.")
+@option("--precision", group=ENGINE, help="Its precision; by default each that `infer` would choose from.")
+@option("--batch", default=32, show_default=True, group=ENGINE, help="Tiles handed over at once, as `infer` will.")
 @_device_option
 @option("-o", "--out", type=PATH, group=OUTPUT, help="Write the record here as JSON, and the table beside it as .txt.")
 @option("--signed-off-by", default="", group=OUTPUT, help="Who accepts, for the record.")

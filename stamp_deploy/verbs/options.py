@@ -55,7 +55,7 @@ def reading_options(mpp: str, *, budgets: bool = True) -> Decorate:
         option("--max-unreadable", default=0.01, show_default=True, group=READING,
                help="Share of tissue tiles that may be unreadable; above it there is no result."),
         option("--time-limit", "time_limit_s", type=float, group=READING,
-               help="Give a slide up after so many seconds of reading."),
+               help="Give a slide up after so many seconds of opening and reading."),
     )  # fmt: skip
     return together(
         option("--mpp", type=float, group=READING, help=mpp),

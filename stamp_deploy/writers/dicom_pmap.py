@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..maps import colour_range, value_map
 from ..result import Result
-from .dicom_source import FIRST_SERIES_NUMBER, check, code, equipment, find_source, geometry, make_repeatable, uid
+from .dicom_object import FIRST_SERIES_NUMBER, code, equipment, save, uid
+from .dicom_source import check, geometry, sources_of
 from .names import display_name
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
 
 NAME = "dicom-pmap"
 FILES = ("dicom/map-<number>.dcm",)
 NEEDS = ("highdicom", "pydicom")
 PADDING = float(np.finfo(np.float32).min)
 """Stands where there is no tile; declared as Float Pixel Padding Value."""
+MAX_WINDOW = 2.0**31 - 1
+"""Widest window that dciodvfy reads: it takes the width for a whole number of 32 bits."""
 
 __all__ = ["FILES", "NAME", "NEEDS", "check", "write"]
 
@@ -28,14 +36,16 @@ def write(result: Result, directory: Path) -> list[Path]:
     UsageError
         The slide is not DICOM.
     """
-    import highdicom as hd
+    with sources_of(result) as sources:
+        return _write(result, sources, directory)
+
+
+def _write(result: Result, sources: Sequence[Dataset], directory: Path) -> list[Path]:
     from highdicom.pm import ParametricMap, RealWorldValueMapping
     from pydicom.sr.codedict import codes
 
-    source = find_source(result)
+    source = sources[0]
     place = geometry(result, source)
-    folder = directory / "dicom"
-    folder.mkdir(exist_ok=True)
     written = []
     for index, name in enumerate(result.pathway_names):
         scores = result.pathways[:, index]
@@ -54,16 +64,14 @@ def write(result: Result, directory: Path) -> list[Path]:
         image = ParametricMap(
             [source],
             pixel_array=np.where(np.isnan(cells), np.float32(PADDING), cells)[None],
-            series_instance_uid=uid(result, "pmap"),
+            series_instance_uid=uid(result, source, "pmap"),
             series_number=FIRST_SERIES_NUMBER,
-            sop_instance_uid=uid(result, "pmap", name),
+            sop_instance_uid=uid(result, source, "pmap", name),
             instance_number=index + 1,
             **equipment(result),
             contains_recognizable_visual_features=False,
             real_world_value_mappings=[mapping],
-            voi_lut_transformations=[
-                hd.VOILUTTransformation(window_center=(bottom + top) / 2, window_width=top - bottom)
-            ],
+            voi_lut_transformations=_window(bottom, top),
             pixel_measures=place.pixel_measures,
             plane_orientation=place.orientation,
             plane_positions=[place.position],
@@ -76,8 +84,16 @@ def write(result: Result, directory: Path) -> list[Path]:
         # A range of one value: dciodvfy takes the limit for required.
         image.FloatPixelPaddingValue = image.FloatPixelPaddingRangeLimit = PADDING
         image.SeriesDescription = "Pathway maps, research use only"
-        make_repeatable(image, result)
-        path = folder / f"map-{index + 1:03d}.dcm"
-        image.save_as(path, enforce_file_format=True)
+        path = directory / "dicom" / f"map-{index + 1:03d}.dcm"
+        save(image, sources, path)
         written.append(path)
     return written
+
+
+def _window(bottom: float, top: float) -> Any:
+    """What a viewer shows between black and white at first."""
+    import highdicom as hd
+
+    # LINEAR is defined for whole numbers: it asks for a width of 1 at least, and shifts the window by half
+    exact = hd.VOILUTFunctionValues.LINEAR_EXACT
+    return [hd.VOILUTTransformation((bottom + top) / 2, min(top - bottom, MAX_WINDOW), voi_lut_function=exact)]

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..maps import value_map
 from ..result import Result
-from .dicom_source import (
-    FIRST_SERIES_NUMBER,
-    MANUFACTURER,
-    check,
-    equipment,
-    find_source,
-    geometry,
-    make_repeatable,
-    uid,
-)
+from .dicom_object import FIRST_SERIES_NUMBER, MANUFACTURER, equipment, save, uid
+from .dicom_source import check, geometry, sources_of
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
 
 NAME = "dicom-seg"
 FILES = ("dicom/tiles-seg.dcm",)
@@ -34,11 +31,16 @@ def write(result: Result, directory: Path) -> list[Path]:
     UsageError
         The slide is not DICOM.
     """
+    with sources_of(result) as sources:
+        return _write(result, sources, directory)
+
+
+def _write(result: Result, sources: Sequence[Dataset], directory: Path) -> list[Path]:
     import highdicom as hd
     from highdicom.seg import Segmentation, SegmentDescription
     from pydicom.sr.codedict import codes
 
-    source = find_source(result)
+    source = sources[0]
     place = geometry(result, source)
     rule = result.tissue.get("rule", {})
     segment = SegmentDescription(
@@ -60,9 +62,9 @@ def write(result: Result, directory: Path) -> list[Path]:
         pixel_array=mask[None],
         segmentation_type="BINARY",
         segment_descriptions=[segment],
-        series_instance_uid=uid(result, "seg"),
+        series_instance_uid=uid(result, source, "seg"),
         series_number=FIRST_SERIES_NUMBER + 1,
-        sop_instance_uid=uid(result, "seg", "tiles"),
+        sop_instance_uid=uid(result, source, "seg", "tiles"),
         instance_number=1,
         **equipment(result),
         pixel_measures=place.pixel_measures,
@@ -77,9 +79,6 @@ def write(result: Result, directory: Path) -> list[Path]:
     # Type 2C, and empty: a slide has no patient orientation.
     image.PatientOrientation = None
     image.SeriesDescription = "Scored tissue, research use only"
-    make_repeatable(image, result)
-    folder = directory / "dicom"
-    folder.mkdir(exist_ok=True)
-    path = folder / "tiles-seg.dcm"
-    image.save_as(path, enforce_file_format=True)
+    path = directory / "dicom" / "tiles-seg.dcm"
+    save(image, sources, path)
     return [path]

@@ -1,41 +1,31 @@
-"""What the DICOM writers share: the source image, the maps' geometry on its slide, identifiers, equipment.
+"""The slide that DICOM results describe: its full-resolution instance, and where a map lies on its glass.
 
-Results of a DICOM slide belong to its patient and study: the writers copy those attributes from the
-source, as the standard asks. UIDs are derived from the hashes of slide, bundle and configuration, so that
-a re-run replaces its result in an archive instead of adding a second one.
+Results of a DICOM slide belong to its patient and study: the writers copy those attributes from the source, as the
+standard asks.
 """
 
 from __future__ import annotations
 
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import __version__
 from ..errors import UsageError
+from ..files import refuse_special
+from ..quiet import is_of_a_library, place
 from ..result import Result
 
 if TYPE_CHECKING:
-    from pydicom import DataElement, Dataset
+    from pydicom import Dataset
 
 WHOLE_SLIDE_IMAGE = "1.2.840.10008.5.1.4.1.1.77.1.6"
-MANUFACTURER = "stamp-deploy"
-CODING_SCHEME = "99STAMP"
-"""Private coding scheme of concepts that have no public code: pathways, heads and their classes."""
-FIRST_SERIES_NUMBER = 900
 _REMEDY = "leave the dicom formats out; they describe DICOM slides"
-_RUN_TIMES = {
-    "ContentDate": "%Y%m%d",
-    "ContentTime": "%H%M%S",
-    "InstanceCreationDate": "%Y%m%d",
-    "InstanceCreationTime": "%H%M%S",
-    "SeriesDate": "%Y%m%d",
-    "SeriesTime": "%H%M%S",
-    "ContributionDateTime": "%Y%m%d%H%M%S",
-}
+DEFLATED = "1.2.840.10008.1.2.1.99"
 _TYPE_2 = (
     "PatientName",
     "PatientID",
@@ -64,43 +54,133 @@ def check(slide: Path) -> None:
     Raises
     ------
     UsageError
-        The slide is no DICOM whole-slide image, or does not say where it lies on the glass.
+        The slide is no DICOM whole-slide image, does not say where it lies on the glass, or states a patient or
+        study in a form that no DICOM object may have.
     """
-    _open(slide)
+    first = _open(slide)
+    for keyword in _TYPE_2:
+        _check_value(first, keyword, slide)
 
 
-def find_source(result: Result) -> Dataset:
-    """The slide's full-resolution instance, without pixels.
+def find_sources(result: Result) -> list[Dataset]:
+    """The slide's full-resolution instance, without pixels; of one that is split (a concatenation), all parts in order.
+
+    It does not depend on which file of the series was named.
 
     Raises
     ------
     UsageError
-        As `check`; or the full resolution is split over several files.
+        As `check`; or a part is missing.
     """
     path = result.source_path
     if path is None:
         raise UsageError("the result no longer knows where its slide lay", remedy="run infer again on the slide")
     size = (result.slide.width, result.slide.height)
-    for candidate in _series(_open(path), path):
-        if (int(candidate.TotalPixelMatrixColumns), int(candidate.TotalPixelMatrixRows)) == size:
-            return _complete(candidate)
-    raise UsageError(f"no instance of the series is {size[0]} x {size[1]} px", path=path, remedy=_REMEDY)
+    first = _open(path)
+    fitting = [
+        _complete(one)
+        for one in _series(first, path)
+        if (int(one.get("TotalPixelMatrixColumns") or 0), int(one.get("TotalPixelMatrixRows") or 0)) == size
+    ]
+    if not fitting:
+        raise UsageError(f"no instance of the series is {size[0]} x {size[1]} px", path=path, remedy=_REMEDY)
+    fitting.sort(key=lambda one: (int(one.get("InConcatenationNumber") or 0), str(one.SOPInstanceUID)))
+    whole = fitting[0].get("ConcatenationUID")
+    if whole is None:
+        return fitting[:1]
+    parts = [one for one in fitting if one.get("ConcatenationUID") == whole]
+    expected = int(parts[0].get("InConcatenationTotalNumber") or len(parts))
+    if len(parts) < expected:
+        raise UsageError(
+            f"{len(parts)} of the {expected} parts of the full resolution are there",
+            path=path,
+            remedy="copy the whole series into one folder",
+        )
+    return parts
 
 
-def _open(path: Path) -> Dataset:
+@contextmanager
+def sources_of(result: Result) -> Iterator[list[Dataset]]:
+    """`find_sources`, for a block that makes objects of them: what highdicom refuses is told without quoting it.
+
+    Raises
+    ------
+    UsageError
+        As `find_sources`; or some attribute that a result must carry breaks the standard.
+    """
+    sources = find_sources(result)
+    try:
+        yield sources
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
+        if not is_of_a_library(traceback.extract_tb(error.__traceback__)[-1].filename):
+            raise
+        raise UsageError(
+            f"the slide's DICOM header cannot be carried into a result ({place(error)})",
+            path=result.source_path,
+            remedy="check the header with `dciodvfy`; " + _REMEDY,
+        ) from error
+
+
+def _header(path: Path) -> Dataset:
+    """A file's header, its dates and texts unchecked."""
     import pydicom
     from pydicom.errors import InvalidDicomError
 
+    refuse_special(path, UsageError)
+    if pydicom.filereader.read_file_meta_info(path).get("TransferSyntaxUID") == DEFLATED:
+        raise InvalidDicomError  # inflated it may take any amount of memory, and no slide is coded so
+    return pydicom.dcmread(path, stop_before_pixels=True)
+
+
+def _open(path: Path) -> Dataset:
+    from pydicom.errors import InvalidDicomError
+
     try:
-        first = pydicom.dcmread(path if path.is_file() else min(path.glob("*.dcm")), stop_before_pixels=True)
-    except (InvalidDicomError, ValueError, OSError) as error:
+        first = _header(path) if path.is_file() else _first_of(path)
+        kind = first.SOPClassUID
+    except (InvalidDicomError, ValueError, OSError, EOFError, AttributeError) as error:
         raise UsageError("the slide is not DICOM", path=path, remedy=_REMEDY) from error
-    if first.SOPClassUID != WHOLE_SLIDE_IMAGE:
-        raise UsageError(f"{first.SOPClassUID.name} is no whole-slide image", path=path, remedy=_REMEDY)
+    if kind != WHOLE_SLIDE_IMAGE:
+        raise UsageError(f"{kind.name} is no whole-slide image", path=path, remedy=_REMEDY)
     for keyword in ("ImageOrientationSlide", "TotalPixelMatrixOriginSequence", "FrameOfReferenceUID"):
         if keyword not in first:
             raise UsageError(f"the slide lacks {keyword}, so results cannot be placed on it", path=path, remedy=_REMEDY)
     return first
+
+
+def _first_of(folder: Path) -> Dataset:
+    for path in _dicom_files(folder):
+        header = _header(path)
+        if "VOLUME" in header.get("ImageType", ()):
+            return header
+    raise ValueError("no DICOM")
+
+
+def _dicom_files(folder: Path) -> Iterator[Path]:
+    """Files of a folder that start as DICOM files do, whatever their name."""
+    for path in sorted(folder.iterdir()):
+        if path.is_file():
+            with path.open("rb") as handle:
+                handle.seek(128)
+                if handle.read(4) == b"DICM":
+                    yield path
+
+
+def _check_value(source: Dataset, keyword: str, path: Path) -> None:
+    """Whether an attribute may be copied into a result; its value is not quoted."""
+    from pydicom import DataElement, config
+    from pydicom.datadict import dictionary_VR
+
+    try:
+        if keyword in source:
+            element = source[keyword]
+            DataElement(element.tag, dictionary_VR(element.tag), element.value, validation_mode=config.RAISE)
+    except (ValueError, TypeError) as error:
+        raise UsageError(
+            f"{keyword} is not in the form that DICOM asks for, so results cannot carry it",
+            path=path,
+            remedy="correct it in the slide's header; " + _REMEDY,
+        ) from error
 
 
 def _complete(source: Dataset) -> Dataset:
@@ -114,21 +194,17 @@ def _complete(source: Dataset) -> Dataset:
     return source
 
 
-def _series(first: Dataset, path: Path) -> list[Dataset]:
+def _series(first: Dataset, path: Path) -> Iterator[Dataset]:
     """The volume instances of the slide's series, the opened one first."""
-    import pydicom
-
-    found = [first]
-    folder = path if path.is_dir() else path.parent
-    for other in sorted(folder.glob("*.dcm")):
+    yield first
+    for other in _dicom_files(path if path.is_dir() else path.parent):
         try:
-            instance = pydicom.dcmread(other, stop_before_pixels=True)
+            instance = _header(other)
         except Exception:  # a neighbour that is no DICOM is none of our business
             continue
         same = instance.get("SeriesInstanceUID") == first.SeriesInstanceUID
         if same and instance.SOPInstanceUID != first.SOPInstanceUID and "VOLUME" in instance.get("ImageType", ()):
-            found.append(instance)
-    return found
+            yield instance
 
 
 def geometry(result: Result, source: Dataset) -> Geometry:
@@ -166,47 +242,3 @@ def _thickness_mm(source: Dataset) -> float:
     value = measures[0].get("SliceThickness") if measures else None
     # 4 um is the usual section; the attribute is required and some scanners leave it out.
     return float(value) if value else 0.004
-
-
-def uid(result: Result, *parts: str) -> str:
-    """A UID that is the same for the same slide, bundle, configuration and parts."""
-    from pydicom.uid import generate_uid
-
-    identity = [result.slide.sha256, result.bundle.sha256, result.config_sha256, *parts]
-    return str(generate_uid(entropy_srcs=identity))
-
-
-def equipment(result: Result) -> dict[str, Any]:
-    """The General Equipment arguments that highdicom's objects take."""
-    return {
-        "manufacturer": MANUFACTURER,
-        "manufacturer_model_name": f"{MANUFACTURER} {result.bundle.name}"[:64],
-        "software_versions": __version__,
-        "device_serial_number": result.bundle.sha256[:16],
-    }
-
-
-def make_repeatable(dataset: Dataset, result: Result) -> None:
-    """Date the object by the run and derive its free UIDs: the same result gives the same bytes."""
-    moment = datetime.fromisoformat(result.started_utc) if result.started_utc else None
-    dimensions = uid(result, "dimensions", dataset.SOPInstanceUID)
-
-    def settle(_: Dataset, element: DataElement) -> None:
-        if element.keyword == "DimensionOrganizationUID":
-            element.value = dimensions
-        elif moment is not None and element.keyword in _RUN_TIMES:
-            element.value = moment.strftime(_RUN_TIMES[element.keyword])
-
-    dataset.walk(settle)
-    if moment is not None:
-        dataset.TimezoneOffsetFromUTC = "+0000"
-
-
-def code(value: str, meaning: str) -> Any:
-    """A concept of the private scheme; code values hold at most 16 characters, so long ones are hashed."""
-    from hashlib import sha256
-
-    from highdicom.sr import CodedConcept
-
-    short = value if 0 < len(value) <= 16 and value.isascii() else sha256(value.encode()).hexdigest()[:16]
-    return CodedConcept(value=short, scheme_designator=CODING_SCHEME, meaning=(meaning or "unnamed")[:64])

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from ..heads import HeadCall
 from ..result import Result
-from .dicom_source import FIRST_SERIES_NUMBER, MANUFACTURER, check, code, find_source, make_repeatable, uid
+from .dicom_object import FIRST_SERIES_NUMBER, MANUFACTURER, code, save, uid
+from .dicom_source import check, sources_of
 from .names import display_name
 
 if TYPE_CHECKING:
@@ -29,25 +31,30 @@ def write(result: Result, directory: Path) -> list[Path]:
     UsageError
         The slide is not DICOM.
     """
+    with sources_of(result) as sources:
+        return _write(result, sources, directory)
+
+
+def _write(result: Result, sources: Sequence[Dataset], directory: Path) -> list[Path]:
     from highdicom.sr import Comprehensive3DSR, MeasurementReport
     from pydicom.sr.coding import Code
 
-    source = find_source(result)
-    groups = [_head_group(result, head) for head in result.heads]
+    source = sources[0]
+    groups = [_head_group(result, source, head) for head in result.heads]
     if result.pathway_names and len(result.coords):
-        groups.append(_pathway_group(result))
+        groups.append(_pathway_group(result, source))
     report = MeasurementReport(
         observation_context=_context(result, source),
         procedure_reported=Code("104157003", "SCT", "Light microscopy procedure"),
         imaging_measurements=groups,
-        referenced_images=[source],
+        referenced_images=sources,
     )
     document = Comprehensive3DSR(
-        evidence=[source],
+        evidence=sources,
         content=report,
-        series_instance_uid=uid(result, "sr"),
+        series_instance_uid=uid(result, source, "sr"),
         series_number=FIRST_SERIES_NUMBER + 2,
-        sop_instance_uid=uid(result, "sr", "calls"),
+        sop_instance_uid=uid(result, source, "sr", "calls"),
         instance_number=1,
         manufacturer=MANUFACTURER,
         is_complete=True,
@@ -57,11 +64,8 @@ def write(result: Result, directory: Path) -> list[Path]:
     document.SeriesDescription = "Molecular calls, research use only"
     document.ManufacturerModelName = f"{MANUFACTURER} {result.bundle.name}"[:64]
     document.SoftwareVersions = __version__
-    make_repeatable(document, result)
-    folder = directory / "dicom"
-    folder.mkdir(exist_ok=True)
-    path = folder / "calls-sr.dcm"
-    document.save_as(path, enforce_file_format=True)
+    path = directory / "dicom" / "calls-sr.dcm"
+    save(document, sources, path)
     return [path]
 
 
@@ -79,7 +83,7 @@ def _context(result: Result, source: Dataset) -> Any:
     device = ObserverContext(
         observer_type=codes.DCM.Device,
         observer_identifying_attributes=DeviceObserverIdentifyingAttributes(
-            uid=uid(result, "device"),
+            uid=uid(result, source, "device"),
             name=MANUFACTURER,
             manufacturer_name=MANUFACTURER,
             model_name=result.bundle.name[:64],
@@ -116,7 +120,7 @@ def _algorithm(result: Result, name: str) -> Any:
     )
 
 
-def _head_group(result: Result, head: HeadCall) -> Any:
+def _head_group(result: Result, source: Dataset, head: HeadCall) -> Any:
     """One head: its value with the interval's limits, every class's probability, and the call."""
     from highdicom.sr import (
         Measurement,
@@ -140,7 +144,7 @@ def _head_group(result: Result, head: HeadCall) -> Any:
     ]
     called = head.call or ("No call (abstained)" if head.abstained else "No call")
     return MeasurementsAndQualitativeEvaluations(
-        tracking_identifier=TrackingIdentifier(uid=uid(result, "head", head.name), identifier=head.name),
+        tracking_identifier=TrackingIdentifier(uid=uid(result, source, "head", head.name), identifier=head.name),
         finding_type=code(head.name, head.name),
         algorithm_id=_algorithm(result, head.name),
         measurements=measurements,
@@ -150,7 +154,7 @@ def _head_group(result: Result, head: HeadCall) -> Any:
     )
 
 
-def _pathway_group(result: Result) -> Any:
+def _pathway_group(result: Result, source: Dataset) -> Any:
     """The mean of every pathway over the scored tiles."""
     from highdicom.sr import Measurement, MeasurementsAndQualitativeEvaluations, TrackingIdentifier
     from pydicom.sr.codedict import codes
@@ -165,7 +169,7 @@ def _pathway_group(result: Result) -> Any:
         for name, row in result.summary().items()
     ]
     return MeasurementsAndQualitativeEvaluations(
-        tracking_identifier=TrackingIdentifier(uid=uid(result, "pathways"), identifier="Pathway scores"),
+        tracking_identifier=TrackingIdentifier(uid=uid(result, source, "pathways"), identifier="Pathway scores"),
         finding_type=code("PATHWAYS", "Pathway scores over the slide"),
         algorithm_id=_algorithm(result, "pathways"),
         measurements=measurements,

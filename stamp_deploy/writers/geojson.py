@@ -3,6 +3,9 @@
 QuPath's rules (qupath.lib.io.GsonTools): a FeatureCollection in full-resolution pixels, closed rings,
 ``id`` a UUID, ``properties.objectType`` "tile", ``measurements`` an object of numbers. Large files are
 gzipped; QuPath opens tiles.geojson.gz as it stands.
+
+QuPath shows a slide that states openslide.bounds-x, -y, -width and -height (Leica SCN, MIRAX) as that box alone:
+its (0, 0) is the box's corner (OpenslideImageServer.readTile). Coordinates here are counted from there.
 """
 
 from __future__ import annotations
@@ -32,13 +35,14 @@ def tile_id(slide_sha256: str, x: int, y: int) -> str:
 def write(result: Result, directory: Path) -> list[Path]:
     """Write tiles.geojson, or tiles.geojson.gz above 5,000 tiles.
 
-    Rings are whole level-0 pixels, clipped to the slide; scores have five significant digits. Features are
-    put together as text: twenty thousand tiles of fifty scores take two seconds.
+    Rings are whole level-0 pixels, clipped to the slide, counted from the corner of what QuPath shows; scores have
+    five significant digits. Features are put together as text: 20,000 tiles of fifty scores take two seconds.
     """
     grid, slide = result.grid, result.slide
     left = result.coords
     ends = np.rint(left + np.array([grid.span_x, grid.span_y])).astype(np.int64)
     right = np.minimum(ends, (slide.width, slide.height))
+    shown = np.array((slide.bounds or (0, 0))[:2], np.int64)
     names = [json.dumps(name, ensure_ascii=False) for name in _measurement_names(result)]
     # One template a feature, filled by %: about five times as fast as json.dumps of nested objects.
     measures = ",".join(name.replace("%", "%%") + f":%.{_DIGITS}g" for name in names)
@@ -47,9 +51,12 @@ def write(result: Result, directory: Path) -> list[Path]:
         f'"properties":{{"objectType":"tile","measurements":{{{measures}}}}}}}'
     )
     rows = _measurements(result).tolist()
+    ids = [tile_id(slide.sha256, x, y) for x, y in left.tolist()]
     features = ",\n".join(
-        template % (tile_id(slide.sha256, x0, y0), x0, y0, x1, y0, x1, y1, x0, y1, x0, y0, *row)
-        for (x0, y0), (x1, y1), row in zip(left.tolist(), right.tolist(), rows, strict=True)
+        template % (name, x0, y0, x1, y0, x1, y1, x0, y1, x0, y0, *row)
+        for name, (x0, y0), (x1, y1), row in zip(
+            ids, (left - shown).tolist(), (right - shown).tolist(), rows, strict=True
+        )
     )
     text = f'{{"type":"FeatureCollection","features":[\n{features}\n]}}\n'
     if len(left) > GZIP_ABOVE_TILES:

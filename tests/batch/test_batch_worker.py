@@ -188,6 +188,17 @@ def test_probe_survives_slides_that_crash_and_hang(tmp_path: Path) -> None:
     probe.close()
 
 
+def test_a_slide_must_be_opened_within_its_time_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Long before it would count as hung; scoring may take longer, since reading looks at the limit itself."""
+    monkeypatch.setattr("stamp_deploy.batch.workers.supervisor.LIMIT_GRACE_S", 0.5)
+    bench = Bench(tmp_path, stall_s=600, options={"time_limit_s": 2.5})
+    bench.slide("good", "at score sleep 3.5")
+    bench.slide("hangs", "at prepare hang")
+    assert bench.run() == {"good": "done", "hangs": "quarantined"}
+    reasons = {outcome.reason for outcome in bench.heard if outcome.key == "hangs"}
+    assert "no headway for 3 s while preparing" in reasons
+
+
 def test_dicom_is_parsed_by_the_probe(tmp_path: Path) -> None:
     """A file that crashes or hangs the parser stands alone; the parser is asked once for each state of a file."""
     scripts = {"a-1.dcm": "", "a-2.dcm": "", "b-1.dcm": "at series crash", "b-2.dcm": "at series hang"}

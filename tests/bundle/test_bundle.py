@@ -145,3 +145,18 @@ def test_a_wrong_key_file_is_a_usage_error(tmp_path):
     for name in ("key", "absent"):
         with pytest.raises(UsageError):
             load_bundle(folder, require_signature=tmp_path / name)
+
+
+@pytest.mark.parametrize("content", [b"{", b"[]", b'{"mpp": NaN}', None], ids=["cut", "list", "NaN", "good"])
+def test_the_signature_is_checked_before_anything_is_parsed(tmp_path, keys, monkeypatch, content):
+    (private, public), (_, stranger) = keys
+    folder = make_bundle(tmp_path / "bundle")
+    sign_bundle(folder, private)
+    if content is not None:
+        (folder / "bundle.json").write_bytes(content)
+    from stamp_deploy.bundle import bundle as module
+
+    monkeypatch.setattr(module, "parse_json", lambda raw: pytest.fail("bundle.json was parsed before its signature"))
+    monkeypatch.setattr(module, "check_listed", lambda *args: pytest.fail("a file was read before the signature"))
+    with pytest.raises(BundleError, match="does not fit"):
+        load_bundle(folder, require_signature=stranger if content is None else public)

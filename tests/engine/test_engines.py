@@ -281,7 +281,7 @@ class TestTheLanes:
             return wrong[-1]
 
         real = open_engine
-        monkeypatch.setattr("stamp_deploy.engine.load.open_engine", lanes)
+        monkeypatch.setattr("stamp_deploy.engine.auto.open_engine", lanes)
         engine = load_engine(bundle, "tensorrt", batch=BATCH)
         assert engine.info.name == "onnxruntime"
         assert "failed parity" in engine.info.why and "plan was deleted" in engine.info.why

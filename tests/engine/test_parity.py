@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy import stats
 
+from stamp_deploy.engine.head_model import to_probabilities
 from stamp_deploy.engine.parity import (
     TOLERANCES,
     Outputs,
+    Tolerance,
     compare,
-    head_probabilities,
+    correlation_floor,
     pearson,
     row_cosine,
     spearman,
@@ -131,8 +134,8 @@ def test_tolerances_state_their_reason_and_order():
 
 
 def test_probabilities():
-    np.testing.assert_allclose(head_probabilities([1e4, 1e4 + 2.0], 2.0, "binary"), [0.26894, 0.73106], atol=1e-5)
-    assert head_probabilities([0.7], 2.0, "survival").tolist() == [np.float32(0.7)]
+    np.testing.assert_allclose(to_probabilities("binary", [1e4, 1e4 + 2.0], 2.0), [0.26894, 0.73106], atol=1e-5)
+    assert to_probabilities("survival", [0.7], 2.0).tolist() == [0.7]
 
 
 def test_the_table_names_failures():
@@ -140,3 +143,105 @@ def test_the_table_names_failures():
     bad.embedding[0] *= -1
     text = to_table([report(outputs(), outputs()), report(outputs(), bad)])
     assert "pass" in text and "FAIL" in text and "a -> b: cosine_min is -1 and must be >= 0.99999" in text
+
+
+def noisy(scale: float = 1e-3, tiles: int = 50) -> Outputs:
+    rng = np.random.default_rng(9)
+    good = outputs(tiles=tiles, heads={"msi": np.float32([0.2, 0.8])})
+    return Outputs(
+        (good.embedding * (1 + scale) + scale * rng.normal(size=good.embedding.shape)).astype(np.float32),
+        (good.pathways * (1 + scale) + scale * (1 + rng.normal(size=good.pathways.shape))).astype(np.float32),
+        {"msi": np.float32([0.2 + scale, 0.8 - scale])},
+    )
+
+
+LOOSE = Tolerance(
+    cosine_min=-1, cosine_median=-1, max_abs=9, pathway_max_abs=9, spearman_min=-0.9, pearson_min=-0.9, bias_max=9,
+    slope_max=9, norm_max=9, head_max_abs=9, reason="everything passes",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("gate", [name for name in vars(LOOSE) if name != "reason"])
+def test_each_gate_is_judged_alone(gate):
+    reference = outputs(heads={"msi": np.float32([0.2, 0.8])})
+
+    def judged(limits):
+        return compare(
+            reference, noisy(), stage="s", names=("a", "b"), precision="fp32", pathways=NAMES, tolerance=limits
+        )
+
+    assert judged(LOOSE)
+    strict = 1 - 1e-12 if gate.endswith(("_min", "_median")) else 1e-9
+    found = judged(replace(LOOSE, **{gate: strict}))
+    assert [failure.split(" ")[0] for failure in found.failures] == [gate]
+    assert found.metrics[gate] is not None
+
+
+@pytest.mark.parametrize("precision", TOLERANCES)
+def test_every_gate_of_a_precision_is_a_real_limit(precision):
+    limits = vars(TOLERANCES[precision])
+    for name in ("cosine_min", "cosine_median", "spearman_min", "pearson_min"):
+        assert 0.8 < limits[name] < 1
+    for name in ("bias_max", "slope_max", "norm_max", "head_max_abs"):
+        assert 0 < limits[name] <= 0.15
+    assert (limits["max_abs"] is None) == (precision != "fp32") == (limits["pathway_max_abs"] is None)
+
+
+def test_bias_and_slope_are_what_they_say():
+    reference = outputs(tiles=400)
+    candidate = Outputs(
+        reference.embedding * 1.03, reference.pathways * np.float32([1, 0.9, 1]) + np.float32([0, 0, 2])
+    )
+    found = report(reference, candidate, "bf16").metrics
+    sd = reference.pathways[:, 2].astype(np.float64).std()
+    assert found["bias_max"] == pytest.approx(2 / sd, rel=1e-6)
+    assert found["slope_max"] == pytest.approx(0.1, abs=1e-6)
+    assert found["norm_max"] == pytest.approx(0.03, abs=1e-6)
+
+
+def test_a_constant_pathway_has_a_bias_and_no_slope():
+    reference = outputs()
+    reference.pathways[:, 1] = 0.25
+    same = Outputs(reference.embedding, reference.pathways.copy())
+    assert report(reference, same)
+    moved = Outputs(reference.embedding, reference.pathways + np.float32([0, 0.2, 0]))
+    assert report(reference, moved, "int8").metrics["bias_max"] == pytest.approx(0.2, abs=1e-6)
+
+
+class TestFewTiles:
+    """A Spearman over few tiles scatters: an engine at its limit gets one verdict, whatever the number of tiles."""
+
+    def test_the_floor_nears_the_limit_with_more_tiles(self):
+        floors = [correlation_floor(0.99, tiles) for tiles in (8, 16, 32, 64, 512, 100_000)]
+        assert floors == sorted(floors) and floors[-1] == pytest.approx(0.99, abs=1e-3)
+        assert correlation_floor(0.99, 32) < 0.975 < correlation_floor(0.99, 64) < 0.99
+        assert correlation_floor(1.0, 64) == 1.0
+
+    @pytest.mark.parametrize("tiles", [16, 32, 64, 512])
+    @pytest.mark.parametrize(("rho", "share"), [(0.992, (0.9, 1.0)), (0.9, (0.0, 0.1))])
+    def test_what_is_within_the_limit_passes_and_what_is_far_from_it_does_not(self, tiles, rho, share):
+        """Pairs of normals whose true Spearman is rho; bf16 asks for 0.99."""
+        r = 2 * np.sin(np.pi * rho / 6)
+        rng = np.random.default_rng(tiles)
+        passed = []
+        for _ in range(200):
+            x, noise = rng.normal(size=(2, tiles))
+            found = spearman(x, r * x + np.sqrt(1 - r * r) * noise)
+            passed.append(found >= correlation_floor(0.99, tiles))
+        low, high = share
+        if not (tiles == 16 and rho == 0.9):  # sixteen tiles cannot tell 0.9 from 0.99 as surely
+            assert low <= np.mean(passed) <= high
+
+    def test_rows_that_repeat_tiles_count_as_passes(self):
+        reference = outputs(tiles=20)
+        index = np.tile(np.arange(20), 3)
+        good = Outputs(reference.embedding[index], reference.pathways[index])
+        bad = Outputs(good.embedding, good.pathways.copy())
+        bad.pathways[40:60] = bad.pathways[40:60][::-1]  # the third pass alone is in another order
+
+        def judged(candidate):
+            return compare(good, candidate, stage="s", names=("a", "b"), precision="bf16", pathways=NAMES, tiles=20)
+
+        assert judged(good) and judged(good).tiles == 20
+        found = judged(bad)
+        assert not found and found.metrics["spearman_min"] < 0.9

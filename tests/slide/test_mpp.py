@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
 
 from stamp_deploy.config import InferOptions
 from stamp_deploy.errors import ExitCode, MppError, UsageError
+from stamp_deploy.grid import Grid
 from stamp_deploy.slide.mpp import find_mpp
+from stamp_deploy.units import believable_mpp
 
 SLIDE = Path("/patients/slide.svs")
-OME = '<?xml version="1.0"?><OME><Image><Pixels PhysicalSizeX="{x}" PhysicalSizeXUnit="{unit}" PhysicalSizeY="{y}"'
+OME = (
+    '<?xml version="1.0"?><OME><Image><Pixels PhysicalSizeX="{x}" PhysicalSizeXUnit="{unit}" PhysicalSizeY="{y}"/>'
+    "</Image></OME>"
+)
 
 
 def test_the_vendor_tag_is_taken_and_all_evidence_listed() -> None:
@@ -72,7 +78,10 @@ def test_anisotropic_pixels_are_kept_apart_up_to_ten_percent() -> None:
         {"aperio.MPP": "0"},
         {"aperio.MPP": "-0.25"},
         {"aperio.MPP": "nan"},
-        {"aperio.MPP": "0,25"},
+        {"aperio.MPP": "0_25"},
+        {"aperio.MPP": "0_5"},
+        {"aperio.MPP": "1,234.5"},
+        {"aperio.MPP": "\u0660.\u0662\u0665"},
         {"aperio.MPP": ""},
         {"tiff.XResolution": "72", "tiff.YResolution": "72", "tiff.ResolutionUnit": "inch"},
         {"tiff.XResolution": "96", "tiff.YResolution": "96", "tiff.ResolutionUnit": "inch"},
@@ -95,6 +104,109 @@ def test_nothing_believable_is_refused_with_the_flag_and_the_evidence(tags: dict
         assert looked_at in text
     assert "/patients" not in text
     assert caught.value.exit_code == ExitCode.NONE_SUCCEEDED
+
+
+@pytest.mark.parametrize("text", ["0,499000", "0.499", " 0,499 ", ".499", "4.99e-1", "+0,499"])
+def test_a_number_as_people_write_it(text: str) -> None:
+    tags = {"openslide.vendor": "aperio", "aperio.MPP": text}
+    assert find_mpp(tags, stated=None, path=SLIDE).mpp_x == 0.499
+
+
+def test_openslides_own_value_beside_a_tag_that_cannot_be_read() -> None:
+    tags = {
+        "openslide.vendor": "aperio",
+        "aperio.MPP": "0.4990 um",
+        "openslide.mpp-x": "0.499",
+        "openslide.mpp-y": "0.499",
+    }
+    found = find_mpp(tags, stated=None, path=SLIDE)
+    assert (found.mpp_x, found.source) == (0.499, "vendor")
+    assert found.evidence[:2] == (
+        "vendor tag aperio.MPP: refused: not a length",
+        "vendor metadata (aperio): 0.499 x 0.499 um/px, accepted",
+    )
+
+
+PIXELS = '<{p}Pixels PhysicalSizeX="0.25" PhysicalSizeXUnit="{unit}" PhysicalSizeY="0.25" PhysicalSizeYUnit="{unit}"/>'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"><Image>'
+        + PIXELS.format(p="", unit="\u00b5m")
+        + "</Image></OME>",
+        '<ome:OME xmlns:ome="urn:ome"><ome:Image>' + PIXELS.format(p="ome:", unit="\u03bcm") + "</ome:Image></ome:OME>",
+        "<OME><Image>" + PIXELS.format(p="", unit="&#181;m") + "</Image></OME>",
+        "<OME><Image>" + PIXELS.format(p="", unit="&#x3BC;m") + "</Image></OME>",
+        "<OME><Image>" + PIXELS.format(p="", unit="um").replace('"', "'") + "</Image></OME>",
+        '<?xml version="1.0" encoding="ISO-8859-1"?><OME><Image>'
+        + PIXELS.format(p="", unit="\ufffdm")
+        + "</Image></OME>",
+        '\ufeff<?xml version="1.0" encoding="UTF-16"?>\n<!-- PhysicalSizeX="9" --><OME><Image>'
+        + PIXELS.format(p="", unit="\u00b5m"),
+        "<OME><!-- <Pixels PhysicalSizeX='9'/> --><Image>" + PIXELS.format(p="", unit="micron") + "</Image></OME>",
+        "<OME><Image>" + PIXELS.format(p="", unit="\u00b5m").replace("0.25", "0,25") + "</Image></OME>",
+        "<OME><Image>" + PIXELS.format(p="", unit="\u00c5").replace("0.25", "2500") + "</Image></OME>",
+    ],
+)
+def test_ome_xml_as_writers_write_it(text: str) -> None:
+    found = find_mpp({"openslide.vendor": "generic-tiff", "openslide.comment": text}, stated=None, path=SLIDE)
+    assert (found.mpp_x, found.mpp_y, found.source) == (pytest.approx(0.25), pytest.approx(0.25), "ome-xml")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '<!DOCTYPE OME [<!ENTITY a "0.25">]><OME><Image><Pixels PhysicalSizeX="&a;"/></Image></OME>',
+        '<OME><Image><Pixels PhysicalSizeX="&a;"/></Image></OME>',
+        "<OME><Image><Pixels PhysicalSizeX='0.25</OME>",
+        "<OME>" + "<!-- filler -->" * 1_200_000 + "<Pixels PhysicalSizeX='0.25'/></OME>",
+        "a text that speaks of <OME and of PhysicalSizeX='0.25'",
+    ],
+)
+def test_hostile_or_broken_ome_xml_is_no_evidence(text: str) -> None:
+    with pytest.raises(MppError):
+        find_mpp({"openslide.vendor": "generic-tiff", "openslide.comment": text}, stated=None, path=SLIDE)
+
+
+def test_an_overview_is_not_to_be_scored_with_a_stated_resolution() -> None:
+    tags = {"openslide.vendor": "dicom", "openslide.mpp-x": "28.969", "openslide.mpp-y": "28.968"}
+    with pytest.raises(MppError, match="overview") as caught:
+        find_mpp(tags, stated=None, path=SLIDE)
+    assert "--mpp" not in str(caught.value)
+
+
+def test_free_text_in_a_field_for_a_number_stays_in_the_file() -> None:
+    tags = {
+        "openslide.vendor": "aperio",
+        "aperio.MPP": "Doe^Jane",
+        "aperio.AppMag": "Doe^Jane",
+        "tiff.XResolution": "20000",
+        "tiff.YResolution": "20000",
+        "tiff.ResolutionUnit": "Doe^Jane",
+    }
+    with pytest.raises(MppError) as caught:
+        find_mpp(tags, stated=None, path=SLIDE)
+    assert "Doe" not in str(caught.value)
+    found = find_mpp({**tags, "tiff.ResolutionUnit": "centimeter"}, stated=None, path=SLIDE)
+    assert "Doe" not in " ".join(found.evidence)
+    assert (
+        find_mpp({**tags, "aperio.AppMag": "20 X"}, stated=0.5, path=SLIDE)
+        .evidence[-1]
+        .startswith("objective power: 20x")
+    )
+
+
+def test_one_range_of_believable_resolutions_everywhere() -> None:
+    grid = {"slide_width": 100, "slide_height": 100, "mpp_x": 0.5, "mpp_y": 0.5, "target_mpp": 0.5, "tile_px": 8}
+    for mpp in (0.049, 20.1, math.nan):
+        assert not believable_mpp(mpp)
+        for name in ("mpp_x", "mpp_y", "target_mpp"):
+            with pytest.raises(UsageError, match=r"0\.05 to 20"):
+                Grid(**{**grid, name: mpp})
+    assert believable_mpp(0.05)
+    assert believable_mpp(20)
 
 
 def test_a_refused_tag_leaves_the_next_one_to_be_believed() -> None:

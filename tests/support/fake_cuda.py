@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import threading
 from enum import IntEnum
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +20,7 @@ import onnxruntime
 class Code(IntEnum):
     cudaSuccess = 0
     cudaErrorMemoryAllocation = 2
+    cudaErrorIllegalAddress = 700
     cudaErrorStreamCaptureUnsupported = 900
 
 
@@ -42,8 +44,15 @@ class FakeRuntime:
     cudaMemcpyKind = SimpleNamespace(cudaMemcpyHostToDevice=1, cudaMemcpyDeviceToHost=2)
     cudaStreamCaptureMode = SimpleNamespace(cudaStreamCaptureModeThreadLocal=1)
 
-    def __init__(self, device_bytes: int = 1 << 30, capturable: bool = True) -> None:
-        self.free_bytes, self.capturable = device_bytes, capturable
+    def __init__(self, device_bytes: int = 1 << 30, capturable: bool = True, devices: int = 1) -> None:
+        self.free_bytes, self.capturable, self.devices = device_bytes, capturable, devices
+        self.thread = threading.local()
+        self.made_current: list[int] = []
+        self.lies_on: list[int] = []
+        """The device of each buffer and stream, in the order in which they were made."""
+        self.broken = False
+        """After a fault every call fails with the same error, as on a real device."""
+        self.streams_left = 1000
         self.memory: dict[int, Any] = {}
         self.pinned: dict[int, Any] = {}
         self.streams: dict[int, Stream] = {}
@@ -58,11 +67,24 @@ class FakeRuntime:
         left["graphs"] = self.graphs
         return ", ".join(f"{count} {what}" for what, count in left.items() if count)
 
+    def __getattribute__(self, name: str) -> Any:
+        if name.startswith(("cudaM", "cudaF", "cudaStreamS", "cudaStreamC", "cudaStreamD", "cudaGraph")):
+            value = object.__getattribute__(self, name)
+            if callable(value) and self.broken:
+                return lambda *arguments: (Code.cudaErrorIllegalAddress, None)
+            return value
+        return object.__getattribute__(self, name)
+
     def cudaGetDeviceCount(self):
-        return Code.cudaSuccess, 1
+        return Code.cudaSuccess, self.devices
 
     def cudaSetDevice(self, device):
+        self.thread.device = device
+        self.made_current.append(device)
         return (Code.cudaSuccess,)
+
+    def placed(self):
+        self.lies_on.append(getattr(self.thread, "device", 0))
 
     def cudaDriverGetVersion(self):
         return Code.cudaSuccess, 13000
@@ -73,6 +95,7 @@ class FakeRuntime:
     def cudaMalloc(self, size):
         if size > self.free_bytes:
             return Code.cudaErrorMemoryAllocation, None
+        self.placed()
         self.free_bytes -= size
         buffer = ctypes.create_string_buffer(size)
         self.memory[ctypes.addressof(buffer)] = buffer
@@ -83,6 +106,7 @@ class FakeRuntime:
         return (Code.cudaSuccess,)
 
     def cudaMallocHost(self, size):
+        self.placed()
         buffer = ctypes.create_string_buffer(size)
         self.pinned[ctypes.addressof(buffer)] = buffer
         return Code.cudaSuccess, ctypes.addressof(buffer)
@@ -92,6 +116,10 @@ class FakeRuntime:
         return (Code.cudaSuccess,)
 
     def cudaStreamCreateWithFlags(self, flags):
+        if self.streams_left == 0:
+            return Code.cudaErrorIllegalAddress, None
+        self.streams_left -= 1
+        self.placed()
         number = max(self.streams, default=0) + 1
         self.streams[number] = Stream(self, number)
         self.launches.append(0)
@@ -149,27 +177,40 @@ class Context:
         self.shape = shape
         return True
 
+    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        if name == "tiles":
+            return self.shape
+        side = {output.name: output.shape[1] for output in self.session.get_outputs()}[name]
+        return (self.shape[0], side)
+
     def execute_async_v3(self, number: int) -> bool:
         stream = FakeRuntime.latest.streams[number]
         if stream.recording is not None and not FakeRuntime.latest.capturable:
             return False
-        stream.do(self.compute)
+        stream.do(lambda: self.compute(number))
         return True
 
-    def compute(self) -> None:
+    def compute(self, number: int) -> None:
         size = int(np.prod(self.shape))
         tiles = np.frombuffer(ctypes.string_at(self.address["tiles"], size), np.uint8).reshape(self.shape)
         for name, values in zip(("embedding", "pathways"), self.session.run(None, {"tiles": tiles}), strict=True):
             wrong = values + self.error * np.random.default_rng(0).normal(size=values.shape)
-            data = np.ascontiguousarray(wrong if self.error else values, np.float32)
+            if number in _MODULE.wrong_streams:
+                wrong[_MODULE.wrong_rows] *= -1
+            data = np.ascontiguousarray(wrong if self.error or _MODULE.wrong_streams else values, np.float32)
             ctypes.memmove(self.address[name], data.ctypes.data, data.nbytes)
 
 
 _MODULE = SimpleNamespace(__name__="tensorrt", __version__="0.fake", builds=[], error=0.0)
+_MODULE.wrong_streams, _MODULE.wrong_rows, _MODULE.gives_nothing = set(), slice(None), []
 
 
 def fake_tensorrt() -> Any:
-    """The one fake module; a plan is the ONNX file, and every build is counted in ``builds``."""
+    """The one fake module; a plan is the ONNX file, and every build is counted in ``builds``.
+
+    ``error`` is added to every answer; lanes whose stream's number is in ``wrong_streams`` answer ``wrong_rows`` with
+    the wrong sign; each text in ``gives_nothing`` is logged once by a plan that does not load.
+    """
 
     class ILogger:
         ERROR = 1
@@ -210,9 +251,12 @@ def fake_tensorrt() -> Any:
 
     class Runtime:
         def __init__(self, logger):
-            pass
+            self.logger = logger
 
         def deserialize_cuda_engine(self, data):
+            if _MODULE.gives_nothing:
+                self.logger.log(ILogger.ERROR, _MODULE.gives_nothing.pop(0))
+                return None
             return SimpleNamespace(create_execution_context=lambda: Context(data, _MODULE.error))
 
     _MODULE.ILogger, _MODULE.NetworkDefinitionCreationFlag, _MODULE.Builder = ILogger, Flag, Builder

@@ -1,7 +1,8 @@
 """A worker whose slides are text files that say what is to happen: run as a program by test_batch_worker.py.
 
-A file's lines are ``at STAGE ACTION``, where STAGE is prepare, score or write and ACTION is crash, hang,
-error, disk, or sleep SECONDS; ``once`` in front makes it happen on the first attempt only.
+A file's lines are ``at STAGE ACTION``, where STAGE is prepare, score or write and ACTION is crash, hang, error, disk,
+sleep SECONDS, or name FILE (write the process's number there); ``once`` in front makes it happen on the first attempt
+only.
 """
 
 from __future__ import annotations
@@ -33,6 +34,9 @@ class ScriptedSteps:
         else:
             if "load_after" in self._config:
                 raise SlideError("no slide was prepared while the engine was loading", remedy="none")
+        if "load_once" in self._config and not Path(self._config["load_once"]).exists():
+            Path(self._config["load_once"]).write_text(str(os.getpid()))
+            time.sleep(1000)  # until it is stopped and replaced
         if self._config.get("fatal"):
             raise SlideError("no engine", remedy="none")
         return {"engine": "fake"}
@@ -88,6 +92,9 @@ class ScriptedSteps:
                 time.sleep(10)  # the signal may be another thread's to handle
             elif words[2] in ("hang", "sleep"):
                 time.sleep(1000 if words[2] == "hang" else float(words[3]))
+            elif words[2] == "name":
+                Path(words[3]).write_text(str(os.getpid()))
+                time.sleep(2)  # for whoever waits for the name
             elif words[2] == "disk":
                 raise DiskError("no space left on device", path=slide)
             elif words[2] == "bug":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import imagecodecs
@@ -56,7 +57,7 @@ def write_slide(
     with tifffile.TiffWriter(path, bigtiff=bigtiff) as writer:
         for scale in (1, *levels):
             image = rgb if scale == 1 else _reduce(rgb, scale)
-            streams = [_encode(part, coding, quality) for part in _tiles(image, tile)]
+            streams = [encode(part, coding, quality) for part in _tiles(image, tile)]
             writer.write(
                 iter(streams),
                 shape=image.shape,
@@ -92,12 +93,23 @@ def _tiles(image: NDArray[np.uint8], tile: int) -> list[NDArray[np.uint8]]:
     ]
 
 
-def _encode(part: NDArray[np.uint8], coding: str, quality: int) -> bytes:
+def encode(part: NDArray[np.uint8], coding: str, quality: int = 90) -> bytes:
+    """A JPEG stream, coded as "rgb", "444", "422", "420", "440" or "411"; whole, with an Adobe or JFIF marker."""
     if coding == "rgb":
         options = {"colorspace": "RGB", "outcolorspace": "RGB"}
     else:
         options = {"colorspace": "RGB", "outcolorspace": "YCBCR", "subsampling": coding}
-    return bytes(imagecodecs.jpeg_encode(part, level=quality, **options))
+    return bytes(imagecodecs.jpeg_encode(np.ascontiguousarray(part), level=quality, **options))
+
+
+def split_tables(stream: bytes) -> tuple[bytes, bytes]:
+    """A stream as the abbreviated stream of its tables and the stream without them."""
+    tables, rest, at = bytearray(b"\xff\xd8"), bytearray(b"\xff\xd8"), 2
+    while stream[at + 1] != 0xDA:
+        end = at + 2 + int.from_bytes(stream[at + 2 : at + 4], "big")
+        (tables if stream[at + 1] in (0xDB, 0xC4) else rest).extend(stream[at:end])
+        at = end
+    return bytes(tables + b"\xff\xd9"), bytes(rest + stream[at:])
 
 
 def damage(path: Path, number: int, how: str) -> None:
@@ -121,3 +133,24 @@ def damage(path: Path, number: int, how: str) -> None:
         with path.open("r+b") as handle:
             handle.seek(offset + size // 2)
             handle.write(bytes(range(256)) * (size // 4 // 256 + 1))
+
+
+def replace_tiles(source: Path, target: Path, change: Callable[[int, bytes], bytes], page: int = 0) -> Path:
+    """A copy of a slide in which each storage tile's stream of a page is `change(number, stream)`, at the file's end.
+
+    An empty stream makes a tile of length 0.
+    """
+    data = bytearray(source.read_bytes())
+    with tifffile.TiffFile(source) as tiff:
+        places = list(zip(tiff.pages[page].dataoffsets, tiff.pages[page].databytecounts, strict=True))
+    offsets, sizes = [], []
+    for number, (offset, size) in enumerate(places):
+        stream = change(number, bytes(data[offset : offset + size]))
+        offsets.append(len(data) if stream else 0)
+        sizes.append(len(stream))
+        data += stream
+    target.write_bytes(data)
+    with tifffile.TiffFile(target, mode="r+b") as tiff:
+        tiff.pages[page].tags["TileByteCounts"].overwrite(sizes)
+        tiff.pages[page].tags["TileOffsets"].overwrite(offsets)
+    return target

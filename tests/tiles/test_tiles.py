@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from support.slide_factory import damage, texture, write_slide
 
 from stamp_deploy import _tiler
+from stamp_deploy.errors import SlideError
 from stamp_deploy.grid import TileSet, make_grid, select_tiles
 from stamp_deploy.memory import fresh_pages
 from stamp_deploy.slide import open_slide
@@ -320,3 +321,41 @@ def test_the_slot_that_was_freed_last_is_filled_next(cmu_slide: Path) -> None:
             seen.append(next(batches).pixels.ctypes.data)
     assert len(seen) > 6
     assert len(set(seen)) <= 3
+
+
+def test_a_reader_that_hangs_is_left_to_itself_after_the_time_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`close` comes back although the decoder does not, and the slide that it may use stays open."""
+    monkeypatch.setattr("stamp_deploy.tiles.source.LIMIT_GRACE_S", 0.05)
+    release = threading.Event()
+    with open_slide(write_slide(tmp_path / "slide.svs", texture(256, 256))) as slide:
+        tiles = select_tiles(make_grid(slide, target_mpp=0.5, tile_px=64), None, 0.0)
+
+    class Hangs:
+        plan, order, times = ReadPlan("jpeg-tiff", 0, 1, 1.0, 1.0, ""), np.arange(len(tiles)), StageTimes()
+
+        def fill(self, index: NDArray[np.int64], out: NDArray[np.uint8]) -> NDArray[np.uint8]:
+            release.wait()
+            return np.zeros(len(index), np.uint8)
+
+        def close(self) -> None:
+            raise AssertionError("the decoder is still at work")
+
+    late = time.monotonic()
+    source = TileSource(Hangs(), tiles, 4, 2, _tiler.Stop(late), fresh_pages, late, Path("slide.svs"))
+    with pytest.raises(SlideError, match=r"slide\.svs: was given up: a decoder did not come back"):
+        next(iter(source))
+    source.close()
+    assert source.hung
+    release.set()
+    source._thread.join()
+
+
+def test_the_time_limit_covers_the_thumbnail(tmp_path: Path) -> None:
+    with open_slide(write_slide(tmp_path / "slide.svs", texture(600, 600))) as slide:
+        slide.deadline = time.monotonic()
+        with pytest.raises(SlideError, match="reading its thumbnail took longer than the time limit"):
+            slide.thumbnail(256)
+        slide.deadline = time.monotonic() + 600
+        assert slide.thumbnail(256).shape == (256, 256, 3)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import tomllib
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,19 @@ def held_out_r(place: Path, run: Path, sample: str = "d") -> np.ndarray:
     return pearson(section.scores, predicted)
 
 
+def check_events(run: Path) -> None:
+    """The event files hold every number of metrics.csv, epoch by epoch, and no name of anything."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    seen = EventAccumulator(str(run / "tensorboard")).Reload()
+    rows = list(csv.DictReader((run / "metrics.csv").open()))
+    assert {"loss", "validation_r"} <= set(seen.Tags()["scalars"]) <= set(rows[0])
+    for name in ("loss", "validation_r"):
+        events = seen.Scalars(name)
+        assert [event.step for event in events] == [int(row["epoch"]) for row in rows]
+        assert [event.value for event in events] == pytest.approx([float(row[name]) for row in rows], rel=1e-4)
+
+
 def test_a_run_learns_the_programs_and_not_the_one_without_a_trace(place: Path, tmp_path: Path) -> None:
     info = fit(config(place, epochs=12, adapt="full", lr=3e-3), tmp_path / "run")
     r = held_out_r(place, tmp_path / "run")
@@ -75,7 +89,15 @@ def test_a_run_learns_the_programs_and_not_the_one_without_a_trace(place: Path, 
     assert info.metrics["validation_samples"] == ["c"] and info.metrics["validation_r"] > 0.6
     assert info.cohort["note"] == "" and info.pathway_names == PROGRAMS
     files = {p.name for p in (tmp_path / "run").iterdir()}
-    assert files == {"run.json", "config.toml", "metrics.csv", "backbone.safetensors", "heads.safetensors"}
+    if find_spec("tensorboard"):
+        check_events(tmp_path / "run")
+    assert files - {"tensorboard"} == {
+        "run.json",
+        "config.toml",
+        "metrics.csv",
+        "backbone.safetensors",
+        "heads.safetensors",
+    }
     rows = list(csv.DictReader((tmp_path / "run" / "metrics.csv").open()))
     assert [int(r["epoch"]) for r in rows] == list(range(1, len(rows) + 1))
     assert float(rows[-1]["loss"]) < float(rows[0]["loss"])

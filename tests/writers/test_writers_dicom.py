@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import itertools
 import shutil
 import subprocess
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +16,7 @@ from support.result_factory import make_head, make_result
 
 from stamp_deploy.errors import UsageError
 from stamp_deploy.grid import Grid
-from stamp_deploy.maps import score_map
+from stamp_deploy.maps import colour_range, score_map
 from stamp_deploy.result import Result, TileCounts
 from stamp_deploy.writers import check_names, write_all
 
@@ -58,13 +61,55 @@ def slide(data_dir: Path) -> Path:
     return data_dir / "dicom" / "highdicom_sm_image.dcm"
 
 
-def test_all_objects_conform(slide: Path, tmp_path: Path) -> None:
+RANGES = [
+    (0, 1),
+    (0.2, 0.2),
+    (0, 0),
+    (-3, 5),
+    (1e-9, 2e-9),
+    (-1 / 3, 1 / 3),
+    (-1e5, 1e5),
+    (1e8, 1e8 + 8),
+    (-1e30, 1e38),
+]
+
+
+def written_to(folder: Path, result: Result) -> list[Path]:
+    """Every DICOM object of a result, in a folder of its own."""
+    folder.mkdir()
+    return write_all(result, folder, FORMATS)
+
+
+def complaints(path: Path) -> list[str]:
+    """Errors that dciodvfy finds in an object."""
     validator = shutil.which("dciodvfy")
     if validator is None:
         pytest.skip("no dciodvfy found: apt-get install dicom3tools")
-    for path in write_all(dicom_result(slide), tmp_path, FORMATS):
-        said = subprocess.run([validator, path], capture_output=True, text=True, check=False).stderr
-        assert [line for line in said.splitlines() if line.startswith("Error")] == [], path.name
+    said = subprocess.run([validator, path], capture_output=True, text=True, check=False).stderr
+    return [line for line in said.splitlines() if line.startswith("Error")]
+
+
+def scored(result: Result, low: float, high: float) -> Result:
+    """A result with scores from `low` to `high`."""
+    scores = np.linspace(low, high, result.pathways.size).reshape(result.pathways.shape).astype(np.float32)
+    return dataclasses.replace(result, pathways=scores)
+
+
+@pytest.mark.parametrize("span", RANGES, ids=str)
+def test_all_objects_conform(slide: Path, tmp_path: Path, span: tuple[float, float]) -> None:
+    for path in write_all(scored(dicom_result(slide), *span), tmp_path, FORMATS):
+        assert complaints(path) == [], path.name
+
+
+def test_the_window_spans_the_colours(slide: Path, tmp_path: Path) -> None:
+    """LINEAR_EXACT shows white from centre + width / 2; LINEAR would shift a window below 1 out of sight."""
+    result = scored(dicom_result(slide), 0.25, 0.75)
+    (path, *_) = write_all(result, tmp_path, ["dicom-pmap"])
+    window = pydicom.dcmread(path).SharedFunctionalGroupsSequence[0].FrameVOILUTSequence[0]
+    bottom, top = colour_range(result.pathways[:, 0])
+    assert window.VOILUTFunction == "LINEAR_EXACT"
+    assert float(window.WindowWidth) == pytest.approx(top - bottom)
+    assert float(window.WindowCenter) == pytest.approx((top + bottom) / 2)
 
 
 def test_parametric_maps_hold_the_scores_in_place(slide: Path, tmp_path: Path) -> None:
@@ -142,9 +187,108 @@ def test_report_says_the_calls_and_stays_preliminary(slide: Path, tmp_path: Path
 
 
 def test_a_rerun_gives_the_same_bytes(slide: Path, tmp_path: Path) -> None:
+    """Whenever and wherever it runs: nothing of the run's time goes into an object."""
     result = dicom_result(slide)
-    first = [path.read_bytes() for path in write_all(result, tmp_path, FORMATS)]
-    assert [path.read_bytes() for path in write_all(result, tmp_path, FORMATS)] == first
+    first = {path.name: path.read_bytes() for path in written_to(tmp_path / "a", result)}
+    later = dataclasses.replace(result, started_utc="2031-05-06T07:08:09+00:00", timing={"engine": 9.0})
+    again = {path.name: path.read_bytes() for path in written_to(tmp_path / "b", later)}
+    assert again == first
+
+
+def uids(result: Result, folder: Path) -> set[str]:
+    return {str(pydicom.dcmread(path).SOPInstanceUID) for path in written_to(folder, result)}
+
+
+def test_other_bytes_never_share_a_uid(slide: Path, tmp_path: Path) -> None:
+    """Of two contents under one UID an archive keeps either: another score, engine or patient makes other objects."""
+    result = dicom_result(slide)
+    first = uids(result, tmp_path / "a")
+    assert len(first) == 4
+    one_score = result.pathways.copy()
+    one_score[3, :] = np.nextafter(one_score[3, :], 2)
+    assert not uids(dataclasses.replace(result, pathways=one_score), tmp_path / "b") & first
+    engine = dataclasses.replace(result.engine, precision="bf16")
+    assert not uids(dataclasses.replace(result, engine=engine), tmp_path / "c") & first
+    header = pydicom.dcmread(slide)
+    header.PatientID = "corrected"
+    header.save_as(tmp_path / "corrected.dcm")
+    assert not uids(dataclasses.replace(result, source_path=tmp_path / "corrected.dcm"), tmp_path / "d") & first
+
+
+def test_objects_are_dated_by_the_slide(slide: Path, tmp_path: Path) -> None:
+    header = pydicom.dcmread(slide)
+    del header.AcquisitionDateTime
+    header.ContentDate, header.ContentTime = "20190203", "040506.7"
+    header.save_as(tmp_path / "slide.dcm")
+    for path in written_to(tmp_path / "out", dicom_result(tmp_path / "slide.dcm")):
+        written = pydicom.dcmread(path)
+        assert (written.ContentDate, written.ContentTime) == ("20190203", "040506")
+        assert (written.InstanceCreationDate, "TimezoneOffsetFromUTC" in written) == ("20190203", False)
+
+
+def split(slide: Path, folder: Path, parts: int = 2) -> list[Path]:
+    """The frames of a slide in several instances: a concatenation."""
+    whole = pydicom.dcmread(slide)
+    frames = int(whole.NumberOfFrames)
+    size = len(whole.PixelData) // frames
+    edges = np.linspace(0, frames, parts + 1).astype(int)
+    paths = []
+    for number, (start, stop) in enumerate(itertools.pairwise(edges), start=1):
+        part = copy.deepcopy(whole)
+        part.PixelData = whole.PixelData[start * size : stop * size]
+        part.NumberOfFrames = int(stop - start)
+        if "PerFrameFunctionalGroupsSequence" in whole:
+            part.PerFrameFunctionalGroupsSequence = whole.PerFrameFunctionalGroupsSequence[int(start) : int(stop)]
+        part.ConcatenationUID = "2.25.77"
+        part.SOPInstanceUIDOfConcatenationSource = whole.SOPInstanceUID
+        part.InConcatenationNumber, part.InConcatenationTotalNumber = number, parts
+        part.ConcatenationFrameOffsetNumber = int(start)
+        part.SOPInstanceUID = part.file_meta.MediaStorageSOPInstanceUID = f"2.25.{1000 - number}"
+        paths.append(folder / f"part-{number}.dcm")
+        part.save_as(paths[-1])
+    return paths
+
+
+def test_a_full_resolution_in_several_files_is_referred_to_whole(slide: Path, tmp_path: Path) -> None:
+    """And the objects are the same whichever file was named."""
+    source = tmp_path / "slide"
+    source.mkdir()
+    paths = split(slide, source, 3)
+    expected = {"2.25.999", "2.25.998", "2.25.997"}
+    written = [written_to(tmp_path / path.stem, dicom_result(path)) for path in paths]
+    for path in written[0]:
+        found: set[str] = set()
+
+        def collect(_: object, element: object, into: set[str] = found) -> None:
+            if getattr(element, "keyword", "") == "ReferencedSOPInstanceUID":
+                into.add(str(getattr(element, "value", "")))
+
+        pydicom.dcmread(path).walk(collect)
+        assert found >= expected, path.name
+        assert complaints(path) == []
+    for others in written[1:]:
+        assert [path.read_bytes() for path in others] == [path.read_bytes() for path in written[0]]
+    paths[1].unlink()
+    with pytest.raises(UsageError, match="2 of the 3 parts"):
+        written_to(tmp_path / "cut", dicom_result(paths[0]))
+
+
+@pytest.mark.parametrize("vr", ["LO", ""])
+@pytest.mark.parametrize("keyword", ["PatientBirthDate", "StudyDate", "StudyTime"])
+def test_a_malformed_header_is_refused_without_its_text(slide: Path, tmp_path: Path, keyword: str, vr: str) -> None:
+    """Before any tile is scored, with the attribute's name and no character of its value."""
+    header = pydicom.dcmread(slide)
+    with warnings.catch_warnings(action="ignore"):
+        tag = header.data_element(keyword).tag
+        header[tag] = pydicom.DataElement(tag, "LO", "Mustermann 1970")
+        header[tag].VR = vr or pydicom.datadict.dictionary_VR(tag)
+        header.save_as(tmp_path / "slide.dcm")
+    data = (tmp_path / "slide.dcm").read_bytes()
+    assert b"Mustermann" in data
+    for name in FORMATS:
+        with pytest.raises(UsageError, match=f"{keyword} is not in the form") as refused:
+            check_names([name], tmp_path / "slide.dcm")
+        assert "Muster" not in str(refused.value)
 
 
 @pytest.mark.parametrize("name", FORMATS)

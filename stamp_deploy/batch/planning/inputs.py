@@ -54,13 +54,13 @@ def expand_inputs(
     """
     entries: list[Entry] = []
     for item in inputs:
-        if item.is_dir():
+        if os.path.isdir(item):
             entries += [Entry(path) for path in find_slides(item, skip=skip, series_of=series_of)]
         elif item.suffix.lower() in MANIFESTS:
             entries += read_manifest(item)
-        elif not item.exists() and glob.has_magic(str(item)):
+        elif not os.path.lexists(item) and glob.has_magic(str(item)):
             matches = sorted(glob.glob(str(item), recursive=True))
-            entries += [Entry(Path(match)) for match in matches if Path(match).is_file()]
+            entries += [Entry(Path(match)) for match in matches if os.path.isfile(match)]
         else:
             entries.append(Entry(item))
     unique: dict[str, Entry] = {}

@@ -7,6 +7,7 @@ so that one that crashes or hangs the reader is found here; everything that is w
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import shutil
 from collections import defaultdict
@@ -17,10 +18,13 @@ from typing import Any
 
 from ...errors import DiskError, EngineError, MppError, SlideError, StampError, UsageError
 from ...files import refuse_special
+from ...names import cut_name, shown_name
 from ..states import FindingKind, PlanState
 from .inputs import Entry
 
 SAMPLE_BYTES = 1 << 20
+STEM_CHARS, STEM_BYTES = 80, 160
+"""Most of a slide's name that goes into its key: room is left for hashes, an mpp, and the prefixes of staging."""
 TISSUE_GUESS = 0.5
 """Fraction of the grid assumed to be tissue when estimating disk space."""
 FIXED_BYTES = 8 << 20
@@ -57,6 +61,11 @@ class PlannedSlide:
     kind: FindingKind | None = None
     facts: SlideFacts | None = None
 
+    @property
+    def name(self) -> str:
+        """The file's name as text for people and records."""
+        return shown_name(self.path)
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -86,7 +95,7 @@ class Plan:
         return {
             "slides": [
                 {
-                    "name": s.path.name, "key": s.key, "state": s.state, "reason": s.reason,
+                    "name": s.name, "key": s.key, "state": s.state, "reason": s.reason,
                     "case_id": s.case_id,
                     "size_bytes": s.size_bytes, "mpp": s.mpp, "facts": asdict(s.facts) if s.facts else None,
                 }
@@ -131,7 +140,7 @@ def slide_key(path: Path, digest: str, mpp: float | None = None) -> str:
 
     An mpp given by the user is part of it: with another one, the finished result is not the wanted one.
     """
-    stem = re.sub(r"[^\w.-]", "_", path.stem)[:80].lstrip(".") or "slide"
+    stem = cut_name(re.sub(r"[^\w.-]", "_", path.stem)[:STEM_CHARS], STEM_BYTES).lstrip(".") or "slide"
     key = f"{stem}-{digest[:12]}"
     return key if mpp is None else _key_at(key, mpp)
 
@@ -204,21 +213,21 @@ def plan_batch(
             continue
         twin = next((p for p in alike[slide.fingerprint] if _same_bytes(p.path, slide.path)), None)
         if twin is not None:
-            slide = replace(slide, state=PlanState.DUPLICATE, reason=f"same bytes as {twin.path.name}", key=twin.key)
+            slide = replace(slide, state=PlanState.DUPLICATE, reason=f"same bytes as {twin.name}", key=twin.key)
             planned.append(slide)
-            findings.append(Finding(FindingKind.DUPLICATE_CONTENT, slide.path.name, f"{slide.reason}; run once"))
+            findings.append(Finding(FindingKind.DUPLICATE_CONTENT, slide.name, f"{slide.reason}; run once"))
             continue
         if slide.key in by_key:  # equal samples, different bytes: take the whole file into the key
             slide = replace(slide, key=f"{slide.key}-{_whole_hash(slide.path)[:12]}")
         if slide.state == PlanState.RUN:
-            if names.setdefault(slide.path.name, slide.key) != slide.key:
+            if names.setdefault(slide.name, slide.key) != slide.key:
                 findings.append(
-                    Finding(FindingKind.DUPLICATE_NAME, slide.path.name, f"different bytes; result is {slide.key}")
+                    Finding(FindingKind.DUPLICATE_NAME, slide.name, f"different bytes; result is {slide.key}")
                 )
             by_key[slide.key] = slide = _examine(slide, probe, is_done, mpp)
             alike[slide.fingerprint].append(slide)
         if slide.kind is not None:
-            findings.append(Finding(slide.kind, slide.path.name, slide.reason))
+            findings.append(Finding(slide.kind, slide.name, slide.reason))
         planned.append(slide)
     needed = sum(
         _estimate(s.facts, bytes_per_tile, tile_span_um) for s in planned if s.state == PlanState.RUN and s.facts
@@ -228,7 +237,7 @@ def plan_batch(
         findings.append(
             Finding(
                 FindingKind.DISK_SPACE,
-                out.name,
+                shown_name(out),
                 f"about {needed / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free",
                 fatal=True,
             )
@@ -245,7 +254,7 @@ def _identify(entry: Entry) -> PlannedSlide:
         size = entry.path.stat().st_size
     except (SlideError, OSError) as error:
         cause = error.cause if isinstance(error, SlideError) else str(error.strerror)
-        name_digest = hashlib.sha256(str(entry.path).encode()).hexdigest()
+        name_digest = hashlib.sha256(os.fsencode(entry.path)).hexdigest()
         key = slide_key(entry.path, name_digest)
         return PlannedSlide(entry.path, key, "", 0, entry.mpp, entry.case_id, PlanState.BAD, cause, FindingKind.MISSING)
     return PlannedSlide(

@@ -73,7 +73,7 @@ class BatchMetrics:
             self._stages.labels(stage).inc(max(0.0, seconds))
 
     def worker_restarted(self, cause: str) -> None:
-        """Count a replaced worker process ("crashed" or "timeout")."""
+        """Count a replaced worker process ("crashed", "timeout", "lost", or "node-lost")."""
         self._restarts.labels(cause).inc()
 
     def queue(self, waiting: int, running: int) -> None:

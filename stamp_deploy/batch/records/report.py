@@ -60,7 +60,7 @@ def make_report(
         settled = settled_slides.get(slide.key) if slide.state == PlanState.RUN else None
         state = _UNSETTLED.get(slide.state, slide.state)
         row: dict[str, Any] = {
-            "name": slide.path.name,
+            "name": slide.name,
             "key": slide.key,
             "case_id": slide.case_id,
             "state": settled.state if settled else state,

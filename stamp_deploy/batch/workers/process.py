@@ -16,12 +16,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...errors import BundleError, DiskError, EngineError, MppError, ParityError, SlideError, StampError, UsageError
+from ...errors import (
+    BundleError,
+    DiskError,
+    EngineError,
+    MppError,
+    ParityError,
+    ReadError,
+    SlideError,
+    StampError,
+    UsageError,
+)
 from ..options import STALL_S
+from .sign_of_life import SignOfLife, WatchedClock
 
 COMMAND = (sys.executable, "-m", "stamp_deploy.batch.workers.worker")
+END_S = 10.0
+"""How long a process that ends is waited for."""
 _ERRORS: dict[str, type[StampError]] = {
-    cls.__name__: cls for cls in (BundleError, DiskError, EngineError, MppError, ParityError, SlideError, UsageError)
+    cls.__name__: cls
+    for cls in (BundleError, DiskError, EngineError, MppError, ParityError, ReadError, SlideError, UsageError)
 }
 
 
@@ -53,7 +67,7 @@ class ChildProcess:
     ``eager``: it may prepare its first slide while it loads its engine.
     """
 
-    def __init__(self, setup: WorkerConfig, *, eager: bool = True) -> None:
+    def __init__(self, setup: WorkerConfig, *, eager: bool = True, clock: WatchedClock | None = None) -> None:
         ours, theirs = socket.socketpair()
         self.channel = ours
         self._buffer = b""
@@ -77,6 +91,7 @@ class ChildProcess:
         if setup.cpus:
             with contextlib.suppress(OSError):
                 os.sched_setaffinity(self._process.pid, setup.cpus)
+        self.life = SignOfLife(self._process.pid, clock or WatchedClock())
         self.send({**setup.config, "eager": eager})
 
     def send(self, message: dict[str, Any]) -> None:
@@ -87,31 +102,38 @@ class ChildProcess:
     def next_event(self, timeout_s: float) -> dict[str, Any] | None:
         """The next event; None when none came in time, {"event": "gone"} when the worker has died."""
         deadline = time.monotonic() + timeout_s
-        while b"\n" not in self._buffer:
-            left = deadline - time.monotonic()
-            if left <= 0 or not select.select([self.channel], [], [], left)[0]:
-                return None
-            try:
-                data = self.channel.recv(1 << 16)
-            except OSError:
-                data = b""
-            if not data:
-                return {"event": "gone"}
-            self._buffer += data
-        line, _, self._buffer = self._buffer.partition(b"\n")
-        event: dict[str, Any] = json.loads(line)
-        return event
+        while True:
+            while b"\n" not in self._buffer:
+                left = deadline - time.monotonic()
+                if left <= 0 or not select.select([self.channel], [], [], left)[0]:
+                    return None
+                try:
+                    data = self.channel.recv(1 << 16)
+                except OSError:
+                    data = b""
+                if not data:
+                    return {"event": "gone"}
+                self._buffer += data
+                self.life.seen()
+            line, _, self._buffer = self._buffer.partition(b"\n")
+            event: dict[str, Any] = json.loads(line)
+            if event["event"] != "beat":
+                return event
 
     def how_it_died(self) -> str:
         """In words, how the process ended."""
         try:
-            code = self._process.wait(timeout=10)
+            code = self._process.wait(timeout=END_S)
         except subprocess.TimeoutExpired:
             return "closed its channel"
         if code < 0:
             extra = " (perhaps out of memory)" if -code == signal.SIGKILL else ""
             return f"was killed by {signal.Signals(-code).name}{extra}"
         return f"exited with code {code}"
+
+    def is_gone(self) -> bool:
+        """Whether it has ended."""
+        return self._process.poll() is not None
 
     def was_told_to_stop(self) -> bool:
         """Whether it died of a signal that stops a job: a scheduler sends it to every process of a step."""
@@ -125,5 +147,6 @@ class ChildProcess:
         """End it, whatever it does, and reap it."""
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
-        self._process.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):  # one that hangs in a dead file server cannot be ended
+            self._process.wait(timeout=END_S)
         self.channel.close()

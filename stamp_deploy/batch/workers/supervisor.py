@@ -12,14 +12,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...errors import EngineError, ExitCode
+from ...isolation import LIMIT_GRACE_S
 from ..states import OutcomeState
 from .process import ChildProcess, WorkerConfig, rebuild_error
+from .sign_of_life import SILENT_S, WatchedClock
 from .tasks import Listener, Outcome, Task, WorkSource
 
 START_LIMIT_S = 3600.0
 """Loading an engine may mean building it."""
 LOOKAHEAD = 3
 """Slides in a worker: one being written, one in the engine, one being decoded."""
+MOVING = ("preparing", "scoring", "writing")
+"""Stages in which a slide is worked on."""
 STOP_GRACE_S = 5.0
 """When a worker was told to stop, the parent's own signal is due within so long."""
 
@@ -38,6 +42,7 @@ class Supervisor:
     def __init__(self, setup: WorkerConfig) -> None:
         self._setup = setup
         self._child: ChildProcess | None = None
+        self._clock = WatchedClock()
         self._work: dict[str, _InWork] = {}
         self._stopped = False
         self.engine = ""
@@ -69,11 +74,13 @@ class Supervisor:
 
     def _fill(self, source: WorkSource, listener: Listener) -> None:
         while len(self._work) < LOOKAHEAD and not any(work.task.solo for work in self._work.values()):
-            task = source.take(wait=not self._work)
+            idle = not self._work
+            task = source.take(wait=idle)
             if task is None:
                 return
-            now = time.monotonic()
-            work = self._work[task.key] = _InWork(task, now, "queued", now)
+            if idle and self._child is not None and self._child.is_gone():  # it had nothing to do: no slide's fault
+                self._replace(listener, "crashed")
+            work = self._work[task.key] = _InWork(task, time.monotonic(), "queued", self._clock.now())
             if self._child is None:
                 self._start(work, listener)
             else:
@@ -86,26 +93,29 @@ class Supervisor:
         slide could be the reason, gets a successor, once, that loads its engine first.
         """
         for last in (False, True):
-            child = self._child = ChildProcess(self._setup, eager=not (last or first.task.solo))
+            child = self._child = ChildProcess(self._setup, eager=not (last or first.task.solo), clock=self._clock)
             if first.task.key in self._work:  # it may have failed in the worker before
                 child.send({"op": "run", **first.task.to_dict()})
             if self._wait_until_ready(child, first, listener, last):
                 return
-            child.kill()
+            self._replace(listener, "lost" if child.life.lost() else "crashed")
             first.stage = "queued"
 
     def _wait_until_ready(self, child: ChildProcess, first: _InWork, listener: Listener, last: bool) -> bool:
-        deadline = time.monotonic() + START_LIMIT_S
+        deadline = self._clock.now() + START_LIMIT_S
         while not self._stopped:
             event = child.next_event(1.0)
-            if event is None and time.monotonic() < deadline:
+            lost = child.life.lost()
+            if event is None and not lost and self._clock.now() < deadline:
                 continue
+            if lost and not last:
+                return False
             if event is not None and "key" in event:
                 self._take(event, listener)
                 continue
             if event is not None and event["event"] == "ready":
                 self.engine = event.get("engine", "")
-                now = time.monotonic()
+                now = self._clock.now()
                 for work in self._work.values():
                     work.stage_since = now
                 return True
@@ -115,7 +125,10 @@ class Supervisor:
                 return True
             if event is not None and not last and (child.was_killed() or first.stage != "queued"):
                 return False
-            how = "did not become ready in time" if event is None else child.how_it_died()
+            if lost:
+                how = _how_it_was_lost(child)
+            else:
+                how = "did not become ready in time" if event is None else child.how_it_died()
             raise EngineError(
                 f"the worker {how} while loading the engine",
                 remedy=f"see {self._setup.log.name} in the output's .stamp folder; try another --engine",
@@ -127,21 +140,22 @@ class Supervisor:
         if child is None:
             return
         event = child.next_event(0.5)
-        if event is None:
-            self._check_stall(child, listener)
-            return
-        if event["event"] == "gone":
+        if event is not None and event["event"] == "gone":
             self._crashed(child, listener)
             return
-        self._take(event, listener)
-        self._check_stall(child, listener)
+        if event is not None:
+            self._take(event, listener)
+        if child.life.lost():
+            self._lost(child, listener)
+        else:
+            self._check_stall(listener)
 
     def _take(self, event: dict[str, Any], listener: Listener) -> None:
         """One event of a slide."""
         name, work = event["event"], self._work.get(event["key"])
         if work is None:
             return
-        work.stage_since = time.monotonic()
+        work.stage_since = self._clock.now()
         if name == "stage":
             work.stage = event["stage"]
         elif name == "progress":
@@ -175,22 +189,41 @@ class Supervisor:
             else:
                 self._end(work, listener, OutcomeState.CRASHED, f"the worker {how} while {work.stage}")
 
-    def _check_stall(self, child: ChildProcess, listener: Listener) -> None:
-        now = time.monotonic()
-        moving = ("preparing", "scoring", "writing")
-        hung = [w for w in self._work.values() if w.stage in moving and now - w.stage_since > self._setup.stall_s]
+    def _lost(self, child: ChildProcess, listener: Listener) -> None:
+        """The worker gives no sign of life: a slide that was being worked on may be why, unless somebody stopped it."""
+        how, stopped = _how_it_was_lost(child), child.life.is_stopped()
+        self._replace(listener, "lost")
+        for work in list(self._work.values()):
+            if stopped or work.stage not in MOVING:
+                self._end(work, listener, OutcomeState.INTERRUPTED, f"its worker {how}")
+            else:
+                self._end(work, listener, OutcomeState.TIMEOUT, f"the worker {how} while {work.stage}")
+
+    def _check_stall(self, listener: Listener) -> None:
+        now = self._clock.now()
+        hung = [w for w in self._work.values() if w.stage in MOVING and now - w.stage_since > self._limit_s(w.stage)]
         if not hung:
             return
         self._replace(listener, "timeout")
         for work in list(self._work.values()):
             if work in hung:
                 self._end(
-                    work, listener, OutcomeState.TIMEOUT, f"no headway for {self._setup.stall_s:g} s while {work.stage}"
+                    work,
+                    listener,
+                    OutcomeState.TIMEOUT,
+                    f"no headway for {self._limit_s(work.stage):g} s while {work.stage}",
                 )
             else:
                 self._end(
                     work, listener, OutcomeState.INTERRUPTED, "its worker was replaced because another slide hung"
                 )
+
+    def _limit_s(self, stage: str) -> float:
+        """Seconds without headway that a stage may have: a slide must be opened within its time limit."""
+        limit_s = self._setup.config.get("options", {}).get("time_limit_s")
+        if stage != "preparing" or limit_s is None:
+            return self._setup.stall_s
+        return min(self._setup.stall_s, float(limit_s) + LIMIT_GRACE_S)
 
     def _replace(self, listener: Listener, cause: str) -> None:
         if self._child is not None:
@@ -210,3 +243,7 @@ class Supervisor:
         listener.outcome(
             Outcome(work.task.key, state, reason, round(time.monotonic() - work.started, 3), summary or {})
         )
+
+
+def _how_it_was_lost(child: ChildProcess) -> str:
+    return "was stopped by a signal" if child.life.is_stopped() else f"gave no sign of life for {SILENT_S:g} s"

@@ -28,6 +28,7 @@ from ...isolation import die_with_parent
 from ...memory import release_memory
 from ...offline import keep_home_clean
 from ...quiet import guard_process, place, traceback_text
+from .sign_of_life import BEAT_S
 from .steps import InferSteps, Steps
 from .tasks import Task
 
@@ -51,6 +52,7 @@ class Worker:
     def serve(self) -> None:
         """Work until the parent hangs up; never returns."""
         threading.Thread(target=self._read_commands, name="commands", daemon=True).start()
+        threading.Thread(target=self._beat, name="beat", daemon=True).start()
         prepare = threading.Thread(target=self._prepare_loop, name="prepare", daemon=True)
         try:
             config = self._incoming.get()
@@ -68,6 +70,11 @@ class Worker:
             prepare.start()
         while True:
             self._score_next()
+
+    def _beat(self) -> None:
+        while True:
+            self._send("beat")
+            time.sleep(BEAT_S)
 
     def _score_next(self) -> None:
         task, prepared = self._prepared.get()

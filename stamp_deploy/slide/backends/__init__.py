@@ -1,5 +1,5 @@
 """Readers of slide files: each opens a file, lists its levels and reads regions of them."""
 
-from .base import Backend, Level
+from .base import Backend, Level, UnknownFormatError
 
-__all__ = ["Backend", "Level"]
+__all__ = ["Backend", "Level", "UnknownFormatError"]

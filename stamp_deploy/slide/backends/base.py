@@ -8,6 +8,12 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ...errors import SlideError
+
+
+class UnknownFormatError(SlideError):
+    """A reader does not know the file's format; another one may."""
+
 
 @dataclass(frozen=True)
 class Level:

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from ...errors import SlideError
 from ...quiet import without_quotes
-from .base import Level
+from .base import Level, UnknownFormatError
 from .isolated import ChildReader, holds_jpeg_2000
+from .remedies import remedy_for
 
 CACHE_BYTES = 32 << 20
 """Of decoded storage tiles, OpenSlide's own default."""
@@ -22,7 +23,7 @@ THUMBNAIL_CACHE_BYTES = 12 << 20
 class OpenSlideBackend:
     """A slide opened by OpenSlide. Its errors latch, so the handle is opened anew after one.
 
-    JPEG 2000 is decoded in a child process (see child.py).
+    JPEG 2000 is decoded in a child process (see isolated.py).
 
     Raises
     ------
@@ -38,7 +39,9 @@ class OpenSlideBackend:
         self._cache_bytes = THUMBNAIL_CACHE_BYTES
         self._child: ChildReader | None = None
         slide = self._handle()
-        self.properties = {str(key): str(value) for key, value in slide.properties.items()}
+        # a name that is not UTF-8 cannot be asked for under the name that is given: its value is left out
+        values = ((name, slide.properties.get(name)) for name in slide.properties)
+        self.properties = {str(name): str(value) for name, value in values if value is not None}
         self.vendor = self.properties.get("openslide.vendor", "unknown")
         width, height = slide.dimensions
         self.levels = tuple(
@@ -73,7 +76,7 @@ class OpenSlideBackend:
             raise SlideError(
                 f"cannot be decoded at ({x}, {y}) of level {level}: {_short(error, self._path)}",
                 path=self._path,
-                remedy="copy or scan the slide again",
+                remedy=remedy_for(str(error)),
             ) from error
         alpha = rgba[..., 3:]
         if alpha.min() == 255:
@@ -106,7 +109,7 @@ class OpenSlideBackend:
                 self._slide = openslide.OpenSlide(self._path)
                 self._slide.set_cache(openslide.OpenSlideCache(self._cache_bytes))
             except openslide.OpenSlideUnsupportedFormatError as error:
-                raise SlideError(
+                raise UnknownFormatError(
                     "is not a slide format that OpenSlide reads",
                     path=self._path,
                     remedy="check that the file is complete, or convert it to a tiled pyramidal TIFF",
@@ -115,9 +118,7 @@ class OpenSlideBackend:
                 raise SlideError(
                     f"cannot be opened: {_short(error, self._path)}",
                     path=self._path,
-                    remedy="convert it to a tiled JPEG TIFF"
-                    if "nsupported" in str(error)
-                    else "copy or scan the slide again",
+                    remedy=remedy_for(str(error)),
                 ) from error
         return self._slide
 

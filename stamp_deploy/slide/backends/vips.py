@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import SlideError
+from ...memory import free_bytes
 from ...quiet import without_quotes
-from .base import Level
+from ..colour import check_image_colour
+from .base import Level, UnknownFormatError
+from .remedies import remedy_for
 
 MAX_PIXELS = 1_500_000_000
+BYTES_PER_PIXEL = 4
+"""Of an image that is decoded into memory: its pixels, and what the decoder holds beside them."""
 _RATIO_TOLERANCE = 0.02
 
 
@@ -29,7 +36,7 @@ class VipsBackend:
 
     name = "pyvips"
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, accept: Collection[str] = ()) -> None:
         import openslide  # noqa: F401 - must come before pyvips in one process, or it breaks
         import pyvips
 
@@ -38,8 +45,10 @@ class VipsBackend:
         self._images: dict[int, Any] = {}
         first = self._page(0)
         self.vendor = "generic"
+        self._check_memory(first)
         self._pages = [0]
         sizes = [(first.width, first.height)]
+        alike = 1
         for page in range(1, int(first.get("n-pages")) if first.get_typeof("n-pages") else 1):
             try:
                 image = self._page(page)
@@ -47,16 +56,18 @@ class VipsBackend:
                 continue
             if _is_label_or_macro(image):
                 continue
+            alike += (image.width, image.height, image.bands) == (first.width, first.height, first.bands)
             if _is_reduction(sizes[0], (image.width, image.height)) and image.width < sizes[-1][0]:
                 self._pages.append(page)
                 sizes.append((image.width, image.height))
+        check_image_colour(first, alike, path, accept)
         self.levels = tuple(
             Level(i, w, h, sizes[0][0] / w if i else 1.0, sizes[0][1] / h if i else 1.0)
             for i, (w, h) in enumerate(sizes)
         )
         self.properties = {"openslide.vendor": "generic", **_resolution(first)}
-        if first.get_typeof("image-description"):
-            self.properties["openslide.comment"] = str(first.get("image-description"))
+        if note := _description(first):
+            self.properties["openslide.comment"] = note
 
     def read(self, level: int, x: int, y: int, w: int, h: int) -> NDArray[np.uint8]:
         """RGB of a region (see Backend.read)."""
@@ -73,7 +84,7 @@ class VipsBackend:
                 raise SlideError(
                     f"cannot be decoded at ({x}, {y}) of level {level}: {_short(error)}",
                     path=self._path,
-                    remedy="copy or export the image again",
+                    remedy=remedy_for(str(error)),
                 ) from error
             out[y0 - top : y1 - top, x0 - left : x1 - left] = pixels
         return out
@@ -90,24 +101,35 @@ class VipsBackend:
         options: dict[str, Any] = {"fail_on": "warning"}
         if page:
             options["page"] = page
+        # by descriptor: libvips takes brackets in a name for options, and pyvips wants names in UTF-8
+        descriptor = os.open(self._path, os.O_RDONLY)
         try:
-            return pyvips.Image.new_from_file(str(self._path), **options)
+            source = pyvips.Source.new_from_descriptor(descriptor)
+            return pyvips.Image.new_from_source(source, "", **options)
         except self._error as error:
-            raise SlideError(
+            raise UnknownFormatError(
                 f"is not an image that can be read: {_short(error)}",
                 path=self._path,
                 remedy="check that the file is complete, or convert it to a tiled pyramidal TIFF",
             ) from error
+        finally:
+            os.close(descriptor)
+
+    def _check_memory(self, image: Any) -> None:
+        """Refuse an image that cannot be held, before any of its tiles is taken for damaged."""
+        pixels = image.width * image.height
+        needed, free = pixels * BYTES_PER_PIXEL, free_bytes()
+        if pixels > MAX_PIXELS or needed > free:
+            room = f": {needed / 1e6:,.1f} MB are needed and {free / 1e6:,.1f} MB are free" if needed > free else ""
+            raise SlideError(
+                f"has {image.width} x {image.height} px in one piece, too many to hold in memory{room}",
+                path=self._path,
+                remedy="convert it to a tiled pyramidal TIFF",
+            )
 
     def _rgb(self, level: int) -> Any:
         if level not in self._images:
             image = self._page(self._pages[level])
-            if image.width * image.height > MAX_PIXELS:
-                raise SlideError(
-                    f"has {image.width} x {image.height} px in one piece, too many to hold in memory",
-                    path=self._path,
-                    remedy="convert it to a tiled pyramidal TIFF",
-                )
             if image.hasalpha():
                 image = image.flatten(background=[255, 255, 255])
             if image.format == "ushort":
@@ -119,8 +141,24 @@ class VipsBackend:
 
 def _is_label_or_macro(image: Any) -> bool:
     """Whether a page says that it is a picture of the label or of the whole glass, which can name a patient."""
-    text = str(image.get("image-description")).lower() if image.get_typeof("image-description") else ""
+    text = _description(image).lower()
     return "label" in text or "macro" in text
+
+
+def _description(image: Any) -> str:
+    """The TIFF ImageDescription; bytes that are no UTF-8 are replaced. Empty where there is none."""
+    import pyvips
+
+    name = "image-description"
+    if not image.get_typeof(name):
+        return ""
+    try:
+        return str(image.get(name))
+    except UnicodeDecodeError:
+        value = pyvips.GValue()
+        pyvips.vips_lib.vips_image_get(image.pointer, name.encode(), value.pointer)
+        raw = pyvips.vips_lib.vips_value_get_ref_string(value.pointer, pyvips.ffi.NULL)
+        return bytes(pyvips.ffi.string(raw)).decode("utf-8", "replace")
 
 
 def _is_reduction(full: tuple[int, int], size: tuple[int, int]) -> bool:

@@ -1,0 +1,113 @@
+"""From a path to an open slide: which file, which reader, which levels, which resolution, which route."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+from .. import isolation
+from ..errors import SlideError
+from .backends import Backend, UnknownFormatError
+from .checks import check_decodes, check_file, check_size
+from .colour import check_stated_light, check_tiff_colour
+from .dicom import slide_in_folder
+from .mpp import find_mpp
+from .pyramid import levels_of_the_slide
+from .route import check_route, choose_route
+from .slide import Slide
+
+
+def open_slide(
+    path: str | Path, *, mpp: float | None = None, route: str | None = None, accept: Collection[str] = ()
+) -> Slide:
+    """Open a slide and decide its resolution, levels and route.
+
+    Parameters
+    ----------
+    path : path-like
+        A file; of a DICOM slide any of its files, or a folder that holds this one slide.
+    mpp : float, optional
+        Microns per level-0 pixel that outrank what the file states.
+    route : str, optional
+        Force "jpeg-tiff", "openslide" or "pyvips".
+    accept : collection of str
+        What beside 8-bit RGB of a brightfield scanner is read, of `colour.KINDS`: what the bundle was trained on.
+
+    Raises
+    ------
+    SlideError
+        The file does not exist, is damaged, of an unknown format, or no brightfield picture in colour.
+    MppError
+        No believable microns per pixel.
+    UsageError
+        The forced route cannot read this slide.
+    """
+    check_route(route)
+    path = slide_file(path)
+    try:
+        backend = _open_backend(path, route, accept)
+        try:
+            return _open(path, backend, mpp, route, accept)
+        except BaseException:
+            backend.close()
+            raise
+    except OSError as error:
+        what = error.strerror or "input/output error"
+        raise SlideError(f"cannot be read: {what}", path=path, remedy="check the disk and the rights") from error
+
+
+def slide_file(path: str | Path) -> Path:
+    """The file that stands for a slide: itself, or the full-resolution file of a folder of one DICOM slide.
+
+    Raises
+    ------
+    SlideError
+        It cannot be read, or is a folder of no or several slides.
+    """
+    path = Path(path)
+    isolation.note(slide=str(path), stage="opening the slide")
+    try:
+        folder = path.is_dir()
+    except OSError:
+        folder = False  # `check_file` says why it cannot be looked at
+    if folder:
+        path = slide_in_folder(path)
+    check_file(path)
+    return path
+
+
+def _open(path: Path, backend: Backend, mpp: float | None, route: str | None, accept: Collection[str]) -> Slide:
+    check_size(path, backend)
+    check_stated_light(backend.properties, path, accept)
+    check_tiff_colour(path, backend.levels, accept)
+    finding = find_mpp(backend.properties, stated=mpp, path=path)
+    check_decodes(backend, backend.levels[-1])
+    levels, numbers, notes = levels_of_the_slide(backend)
+    return Slide(
+        path,
+        backend,
+        finding,
+        choose_route(path, backend, levels, numbers, route),
+        levels=levels,
+        level_numbers=numbers,
+        notes=notes,
+        accept=frozenset(accept),
+    )
+
+
+def _open_backend(path: Path, route: str | None, accept: Collection[str]) -> Backend:
+    from .backends.openslide import OpenSlideBackend
+    from .backends.vips import VipsBackend
+
+    if route == "pyvips":
+        return VipsBackend(path, accept)
+    try:
+        return OpenSlideBackend(path)
+    except SlideError as first:
+        # a scanner's file that is damaged must not be taken for a plain image without resolution
+        if route is not None or OpenSlideBackend.detect(path) not in (None, "generic-tiff"):
+            raise
+        try:
+            return VipsBackend(path, accept)
+        except UnknownFormatError:
+            raise first from None
