@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 from ..errors import SlideError
 from ..memory import release_memory
 from .backends import Level
+from .tiff_pages import tiff_pages
 
 JPEG, RGB, YCBCR = 7, 2, 6
+IMAGE_DESCRIPTION = 270
 DCT_SCALES = (1, 2, 4, 8)
 MAX_TILE_SIDE = 16384
 
@@ -130,8 +132,9 @@ def _read_pages(path: Path, vendor: str | None, key: tuple[int, ...]) -> tuple[S
 
     try:
         with tifffile.TiffFile(path) as tiff:
-            pages = [page for page in tiff.pages if isinstance(page, tifffile.TiffPage)]
-            aperio = bool(pages) and (pages[0].description or "").startswith("Aperio")
+            pages = list(tiff_pages(tiff))
+            note = pages[0].tags.valueof(IMAGE_DESCRIPTION, "") if pages else ""  # bytes where it is no UTF-8
+            aperio = isinstance(note, str | bytes) and note[:6] in ("Aperio", b"Aperio")
             found = [_read_page(page) for page in _pyramid(pages, every=aperio or vendor == "philips")]
         del tiff, pages
         gc.collect(1)  # the pages refer to each other, and hold every offset as an object
