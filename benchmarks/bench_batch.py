@@ -36,7 +36,7 @@ from support.bundle_factory import make_bundle  # noqa: E402
 from support.result_factory import make_result  # noqa: E402
 
 from stamp_deploy.batch.options import BatchOptions  # noqa: E402
-from stamp_deploy.batch.planning.plan import Plan  # noqa: E402
+from stamp_deploy.batch.planning.plan import Finding, Plan  # noqa: E402
 from stamp_deploy.batch.run import run_batch  # noqa: E402
 from stamp_deploy.batch.workers.local import LocalExecutor  # noqa: E402
 from stamp_deploy.batch.workers.process import WorkerConfig  # noqa: E402
@@ -62,6 +62,9 @@ class Watchful:
         self.reasons: list[str] = []
 
     def planning(self, done: int, total: int) -> None:
+        pass
+
+    def tell(self, finding: Finding) -> None:
         pass
 
     def planned(self, plan: Plan) -> None:

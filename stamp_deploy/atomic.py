@@ -22,7 +22,7 @@ from typing import Any
 from . import isolation
 from .errors import DiskError, StampError, UsageError
 from .hashing import hash_lines
-from .names import NAME_MAX_BYTES, cut_name
+from .names import NAME_MAX_BYTES, cut_name, printable
 
 DONE_MARKER = "DONE"
 _STAGING = ".partial-"
@@ -95,6 +95,30 @@ def sweep(folder: Path, pattern: str, older_than_s: float = 3600.0) -> None:
 def is_done(directory: Path) -> bool:
     """Whether `directory` is a finished result."""
     return os.path.isfile(directory / DONE_MARKER)
+
+
+def why_not_whole(directory: Path) -> str:
+    """What is wrong with a result folder whose done-marker is there: "" where nothing is.
+
+    A marker that lists files, as `staged_directory` writes it with hashes, is compared with the files that are there;
+    their bytes are for `stamp-deploy verify` to read.
+    """
+    try:
+        marker = (directory / DONE_MARKER).read_bytes()
+    except OSError as error:
+        return f"its {DONE_MARKER} file cannot be read: {error.strerror}"
+    if not marker.strip(b"\0 \n"):
+        return f"its {DONE_MARKER} file is empty"
+    for line in marker.splitlines():
+        digest, gap, name = line.partition(b"  ")
+        if gap and len(digest) == 64 and not os.path.isfile(os.path.join(os.fsencode(directory), name)):
+            return f"{printable(os.fsdecode(name))} is missing"
+    return ""
+
+
+def is_whole(directory: Path) -> bool:
+    """Whether `directory` is a finished result with all of its files."""
+    return is_done(directory) and not why_not_whole(directory)
 
 
 def check_output(final: Path, *, overwrite: bool) -> None:

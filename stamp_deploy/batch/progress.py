@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import sys
@@ -14,7 +15,7 @@ from rich.text import Text
 
 from ..log import slide_token
 from ..names import shown_name
-from .planning.plan import Plan
+from .planning.plan import Finding, Plan, in_bytes
 from .records.ledger import now_utc
 from .states import AttemptState, PlanState
 from .workers.tasks import Settled
@@ -32,10 +33,46 @@ class View(Protocol):
 
     def planning(self, done: int, total: int) -> None: ...
     def planned(self, plan: Plan) -> None: ...
+    def tell(self, finding: Finding) -> None: ...
     def progress(self, key: str, done: int, total: int) -> None: ...
     def settled(self, settled: Settled, path: Path) -> None: ...
     def finished(self, report: dict[str, Any]) -> None: ...
     def close(self) -> None: ...
+
+
+class Unfailing:
+    """A view that nobody can see any more (a closed terminal or pipe) is no reason to stop the work."""
+
+    def __init__(self, view: View) -> None:
+        self._view = view
+
+    def planning(self, done: int, total: int) -> None:
+        with contextlib.suppress(OSError):
+            self._view.planning(done, total)
+
+    def planned(self, plan: Plan) -> None:
+        with contextlib.suppress(OSError):
+            self._view.planned(plan)
+
+    def tell(self, finding: Finding) -> None:
+        with contextlib.suppress(OSError):
+            self._view.tell(finding)
+
+    def progress(self, key: str, done: int, total: int) -> None:
+        with contextlib.suppress(OSError):
+            self._view.progress(key, done, total)
+
+    def settled(self, settled: Settled, path: Path) -> None:
+        with contextlib.suppress(OSError):
+            self._view.settled(settled, path)
+
+    def finished(self, report: dict[str, Any]) -> None:
+        with contextlib.suppress(OSError):
+            self._view.finished(report)
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._view.close()
 
 
 class Pace:
@@ -81,6 +118,7 @@ class JsonView:
         self._lock = threading.Lock()
         self._last = time.monotonic()
         self._sizes: dict[str, int] = {}
+        self._tokens: dict[str, str] = {}
         self._pace = Pace(0)
 
     def planning(self, done: int, total: int) -> None:
@@ -97,16 +135,17 @@ class JsonView:
             slides={state: states.count(state) for state in sorted(set(states))},
             bytes_needed=plan.bytes_needed,
             bytes_free=plan.bytes_free,
+            **({"skipped": plan.skipped} if plan.skipped else {}),
         )
-        tokens = {part: slide_token(s.path) for s in plan.slides for part in (s.name, s.key)}
+        self._tokens = {part: slide_token(s.path) for s in plan.slides for part in (s.name, s.key)}
         for finding in plan.findings:
-            self._emit(
-                "finding",
-                kind=finding.kind,
-                detail=self._hide(finding.detail, tokens),
-                fatal=finding.fatal,
-                **self._slide(finding.name, tokens.get(finding.name) or slide_token(Path(finding.name))),
-            )
+            self.tell(finding)
+
+    def tell(self, finding: Finding) -> None:
+        name = finding.name
+        who = self._slide(name, self._tokens.get(name) or slide_token(Path(name))) if name else {}
+        detail = self._hide(finding.detail, self._tokens)
+        self._emit("finding", kind=finding.kind, detail=detail, fatal=finding.fatal, **who)
 
     def progress(self, key: str, done: int, total: int) -> None:
         with self._lock:
@@ -196,8 +235,8 @@ class TerminalView:
         states = [slide.state for slide in plan.slides]
         summary = ", ".join(f"{states.count(state)} {words}" for state, words in _PLANNED.items() if state in states)
         self._console.print(
-            f"{len(states)} slides: {summary}; about {plan.bytes_needed / 1e9:.2f} GB needed, "
-            f"{plan.bytes_free / 1e9:.1f} GB free",
+            f"{len(states)} slides: {summary}; about {in_bytes(plan.bytes_needed)} needed, "
+            f"{in_bytes(plan.bytes_free)} free",
             highlight=False,
         )
         findings = Table.grid(padding=(0, 2))
@@ -207,6 +246,10 @@ class TerminalView:
             self._console.print(findings)
         self._sizes = {slide.key: slide.size_bytes for slide in plan.of_state(PlanState.RUN)}
         self._pace = Pace(sum(self._sizes.values()))
+
+    def tell(self, finding: Finding) -> None:
+        text = ": ".join(part for part in (finding.kind, finding.name, finding.detail) if part)
+        self._console.print(f"  {text}", markup=False, highlight=False)
 
     def progress(self, key: str, done: int, total: int) -> None:
         with self._lock:

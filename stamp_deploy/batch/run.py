@@ -7,34 +7,41 @@ Results lie in ``OUT/KEY/``; everything the batch itself needs lies in ``OUT/.st
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from .. import __version__
-from ..atomic import is_done, sweep, write_json_atomic
+from ..atomic import is_whole, write_json_atomic
 from ..bundle import Bundle, load_bundle
-from ..errors import DiskError, ExitCode, UsageError
+from ..errors import DiskError, ExitCode
 from ..writers import check_names
 from .options import BatchOptions
+from .output import open_output, system_errors
+from .planning.changes import Changes
+from .planning.folder import Skipped
 from .planning.inputs import expand_inputs
-from .planning.plan import Plan, PlannedSlide, plan_batch
+from .planning.plan import Finding, Plan, PlannedSlide, plan_batch
 from .planning.probe import SafeProbe
-from .progress import View
+from .progress import Unfailing, View
 from .records.audit import AuditLog
-from .records.claims import Claims, create_json_once
-from .records.ledger import Ledger, now_utc
+from .records.claims import Claims
+from .records.file_locks import locks_work
+from .records.ledger import now_utc, open_ledger
 from .records.metrics import BatchMetrics
 from .records.report import RunFacts, exit_code, make_report, report_name
-from .states import OutcomeState, PlanState
+from .records.slide_states import SlideStates
+from .states import FindingKind, OutcomeState, PlanState
 from .work_queue import Board
 from .workers.local import LocalExecutor, worker_setups
 from .workers.process import WorkerConfig
 from .workers.tasks import Executor, Outcome, Settled, Task
 
+SLIDE_STATES = "slides"
+"""Folder in the state folder for what is known of each slide."""
+_OWN_RECORDS = "this process keeps a ledger and an audit log of its own"
+_RECOVERED = 'it is kept, and named in a "recovered" event'
 ExecutorFactory = Callable[[BatchOptions], Executor]
 
 
@@ -55,12 +62,15 @@ def make_plan(inputs: Sequence[Path], options: BatchOptions, bundle: Bundle, vie
     """Look at everything and change nothing, the log of the probing process apart."""
     log = options.state / f"probe-{os.getpid()}.log" if options.state.is_dir() else Path(os.devnull)
     probe = SafeProbe(WorkerConfig({"bundle": None}, log))
+    skipped = Skipped()
     try:
         return plan_batch(
-            expand_inputs(inputs, skip=options.out, series_of=probe.series),
+            expand_inputs(inputs, skip=options.out, series_of=probe.series, skipped=skipped),
             options.out,
             probe=probe,
-            is_done=lambda key: is_done(options.out / key),
+            is_done=lambda key: is_whole(options.out / key),
+            changes=make_changes(options, probe),
+            skipped=skipped,
             bytes_per_tile=8 * (bundle.embedding_dim + len(bundle.pathways)) + 64,
             tile_span_um=bundle.tile_px * bundle.mpp,
             mpp=options.infer.mpp,
@@ -71,43 +81,10 @@ def make_plan(inputs: Sequence[Path], options: BatchOptions, bundle: Bundle, vie
         probe.close()
 
 
-def open_output(options: BatchOptions, bundle: Bundle) -> None:
-    """Make the output folder, or check that what it holds came from the same bundle and options.
-
-    Raises
-    ------
-    UsageError
-        When the folder belongs to another bundle or other options: results must not be mixed.
-    DiskError
-        When it cannot be made.
-    """
-    path = options.state / "config.json"
-    ours = {
-        "bundle_sha256": bundle.sha256,
-        "options": {
-            **replace(options.infer, mpp=None).scoring_dict(),
-            "writers": sorted(options.infer.writers),
-        },
-    }
-    try:
-        options.state.mkdir(parents=True, exist_ok=True)
-        sweep(options.state, ".*")
-        if not path.exists():
-            create_json_once(path, ours)
-        theirs = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DiskError(
-            f"the output folder cannot be used: {error.strerror}",
-            remedy="name another with -o",
-            path=options.out,
-        ) from error
-    if theirs != ours:
-        what = "another bundle" if theirs.get("bundle_sha256") != bundle.sha256 else "other options"
-        raise UsageError(
-            f"the output folder holds results of {what}",
-            remedy="name another folder with -o",
-            path=options.out,
-        )
+def make_changes(options: BatchOptions, probe: SafeProbe) -> Changes:
+    """Compares slides with what earlier runs noted; writes nothing where there is no state folder (a dry run)."""
+    states = SlideStates(options.state / SLIDE_STATES)
+    return Changes(options.out, states, probe.identity, probe.series, note=options.state.is_dir())
 
 
 class BatchRun:
@@ -119,8 +96,11 @@ class BatchRun:
         self.view = view
         self.executor = executor
         self.claims = Claims(options.state / "claims", lease_s=options.lease_s)
-        self.ledger = Ledger(options.state, self.claims.host)
-        self.audit = AuditLog(options.state, self.claims.host)
+        locks = locks_work(options.state)
+        writer = self.claims.host if locks else f"{self.claims.host}.{os.getpid()}"
+        self.ledger, damaged = open_ledger(options.state, writer, locks=locks)
+        self.audit = AuditLog(options.state, writer, locks=locks)
+        self.states = SlideStates(options.state / SLIDE_STATES)
         self.metrics = BatchMetrics(
             options.metrics or options.state / "stamp.prom", version=__version__, bundle_sha256=bundle.sha256
         )
@@ -136,12 +116,18 @@ class BatchRun:
         self.audit_head = self.audit.append(
             "run", bundle_sha256=bundle.sha256, config_sha256=options.infer.sha256(), software=__version__
         )
+        if not locks:
+            view.tell(Finding(FindingKind.NO_LOCKS, "", "files in the output folder cannot be locked: " + _OWN_RECORDS))
+        if damaged:
+            view.tell(Finding(FindingKind.REPAIRED, "", f"the ledger was damaged; a new one is begun beside {damaged}"))
+        if self.audit.recovered:
+            view.tell(Finding(FindingKind.REPAIRED, "", "the audit log's end could not be read; " + _RECOVERED))
 
     def add(self, slide: PlannedSlide, *, priority: int = 0) -> None:
         """Put a planned slide on the board."""
         self.slides[slide.key] = slide
         out = self.options.out.absolute() / slide.key
-        self.board.add(Task(slide.key, slide.path.absolute(), out, slide.mpp, priority=priority))
+        self.board.add(Task(slide.key, slide.path.absolute(), out, slide.mpp, priority=priority, again=slide.again))
 
     def work(self) -> None:
         """Run until the board is empty (and not held open), the disk is full, or ``stop`` is called."""
@@ -177,6 +163,7 @@ class BatchRun:
     def _settled(self, settled: Settled) -> None:
         slide = self.slides[settled.key]
         if settled.by == "this process":
+            self.states.put(slide.key, settled.summary.get("slide_sha256", ""), slide.file_state)
             self.audit_head = self.audit.append(
                 "slide",
                 slide_fingerprint=slide.fingerprint,
@@ -233,8 +220,10 @@ def run_batch(
     StampError
         For a bad bundle, an engine that cannot be used, inputs that cannot be understood.
     """
+    view = Unfailing(view)
     try:
-        return _run_batch(inputs, options, view, dry_run, executor, on_start)
+        with system_errors(options.out):
+            return _run_batch(inputs, options, view, dry_run, executor, on_start)
     finally:
         view.close()
 
@@ -251,7 +240,7 @@ def _run_batch(
     check_names(options.infer.writers)
     bundle = load_bundle(options.bundle, require_signature=options.require_signature)
     if not dry_run:
-        open_output(options, bundle)
+        open_output(options, bundle, view.tell)
     plan = make_plan(inputs, options, bundle, view)
     view.planned(plan)
     fatal = [finding for finding in plan.findings if finding.fatal]
@@ -269,6 +258,8 @@ def _run_batch(
     try:
         if on_start is not None:
             on_start(run)
+        for slide in plan.of_state(PlanState.BAD):
+            run.ledger.refuse(slide.key, slide.name, slide.reason)
         for slide in plan.of_state(PlanState.RUN):
             run.add(slide)
         run.work()

@@ -15,23 +15,27 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..atomic import is_done
+from ..atomic import is_whole
 from ..bundle import load_bundle
 from ..errors import ExitCode, UsageError
 from ..writers import check_names
 from .options import BatchOptions
+from .output import open_output, system_errors
 from .planning.dicom_series import SeriesOf, read_series
-from .planning.inputs import Entry, find_slides
+from .planning.folder import find_slides
+from .planning.inputs import Entry
 from .planning.plan import PlannedSlide, plan_batch
 from .planning.probe import SafeProbe
-from .progress import View
-from .run import BatchRun, ExecutorFactory, local_executor, open_output
-from .states import AttemptState, PlanState
+from .planning.slide_parts import slide_parts
+from .progress import Unfailing, View
+from .records.slide_states import file_state
+from .run import BatchRun, ExecutorFactory, local_executor, make_changes
+from .states import AttemptState, FindingKind, PlanState
 from .workers.process import WorkerConfig
 from .workers.tasks import Settled
 
 URGENT, NORMAL = 0, 1
-Signature = tuple[int, int, int]
+Signature = tuple[int, int, str]
 
 
 @dataclass(frozen=True)
@@ -104,7 +108,7 @@ class FolderWatcher:
             self._given.pop(gone, None)
         ready = []
         for path in paths:
-            signature = _signature(path)
+            signature = _signature(path, self._series_of)
             if signature is None:
                 continue
             before = self._seen.get(path)
@@ -129,29 +133,14 @@ class FolderWatcher:
         return URGENT if self._options.urgent in parts else NORMAL
 
 
-def _signature(path: Path) -> Signature | None:
-    """(bytes, newest modification in ns, files) of a slide with all its parts; None where one went away."""
+def _signature(path: Path, series_of: SeriesOf) -> Signature | None:
+    """(bytes, newest modification in ns, state) of the files of a slide; None where one went away."""
     try:
-        stats = [part.stat() for part in (path, *_parts(path))]
+        parts = slide_parts(path, series_of)
+        stats = [part.stat() for part in parts]
     except OSError:
         return None
-    return sum(s.st_size for s in stats), max(s.st_mtime_ns for s in stats), len(stats)
-
-
-def _parts(path: Path) -> list[Path]:
-    """The other files that may belong to a slide: a slide is complete when all of them are.
-
-    MRXS has a folder of its own name; VMS, VMU and AFI name files beside them that begin with their stem;
-    the instances of a DICOM series lie in one folder.
-    """
-    kind = path.suffix.lower()
-    if kind == ".mrxs" and path.with_suffix("").is_dir():
-        return list(path.with_suffix("").iterdir())
-    if kind in (".vms", ".vmu", ".afi"):
-        return [p for p in path.parent.iterdir() if p != path and p.name.startswith(path.stem) and p.is_file()]
-    if kind == ".dcm":
-        return [p for p in path.parent.iterdir() if p != path and p.suffix.lower() == ".dcm"]
-    return []
+    return sum(s.st_size for s in stats), max(s.st_mtime_ns for s in stats), file_state(parts)
 
 
 class Watch:
@@ -194,10 +183,12 @@ class Watch:
         self._view = view
         check_names(options.infer.writers)
         self._bundle = load_bundle(options.bundle, require_signature=options.require_signature)
-        open_output(options, self._bundle)
+        open_output(options, self._bundle, view.tell)
         self._probe = SafeProbe(WorkerConfig({"bundle": None}, options.state / "probe.log"))
         self._watcher = FolderWatcher(folder, watch, skip=options.out, series_of=self._probe.series)
         self.batch = BatchRun(options, self._bundle, view, executor(options))
+        self._changes = make_changes(options, self._probe)
+        self._later: dict[Path, int] = {}
         self._stop = threading.Event()
         self._error: BaseException | None = None
 
@@ -214,9 +205,10 @@ class Watch:
         worker.start()
         try:
             while not self._stop.is_set() and worker.is_alive():
-                for path, priority in self._watcher.poll():
+                later, self._later = self._later, {}
+                for path, priority in [*later.items(), *self._watcher.poll()]:
                     self._arrived(path, priority)
-                if once and not self._watcher.pending():
+                if once and not self._watcher.pending() and not self._later:
                     break
                 self._stop.wait(self._watch.poll_s)
             self.batch.board.hold_open(False)
@@ -248,20 +240,30 @@ class Watch:
             [Entry(path)],
             self._options.out,
             probe=self._probe,
-            is_done=lambda key: is_done(self._options.out / key),
+            is_done=lambda key: is_whole(self._options.out / key),
+            changes=self._changes,
             bytes_per_tile=0,
             tile_span_um=self._bundle.tile_px * self._bundle.mpp,
             mpp=self._options.infer.mpp,
         )
+        for finding in plan.findings:
+            if finding.kind in (FindingKind.CHANGED, FindingKind.BROKEN_RESULT):
+                self._view.tell(finding)
         for slide in plan.slides:
-            known = slide.key in self.batch.slides
-            if slide.state == PlanState.RUN and not known:
-                self.batch.add(slide, priority=priority)
-            elif slide.state == PlanState.BAD:
+            if slide.state == PlanState.BAD:
                 self._refuse(slide)
+            elif slide.state == PlanState.RUN and self._is_free(slide.key):
+                self.batch.add(slide, priority=priority)
+            elif slide.state == PlanState.RUN:  # it changed while it is being worked on: look again afterwards
+                self._later[path] = priority
+
+    def _is_free(self, key: str) -> bool:
+        """Whether a slide is not waiting or being worked on here."""
+        return key not in self.batch.slides or key in self.batch.board.settled
 
     def _refuse(self, slide: PlannedSlide) -> None:
         settled = Settled(slide.key, AttemptState.FAILED, slide.reason, by="plan")
+        self.batch.ledger.refuse(slide.key, slide.name, slide.reason)
         self.batch.metrics.slide_ended(AttemptState.FAILED, 0.0)
         self._view.settled(settled, slide.path)
 
@@ -277,7 +279,8 @@ def run_watch(
     on_start: Callable[[Watch], None] | None = None,
 ) -> ExitCode:
     """Watch ``folder`` until stopped by a signal; see ``Watch``."""
-    watching = Watch(folder, options, watch, view, executor=executor)
-    if on_start is not None:
-        on_start(watching)
-    return watching.run(once=once)
+    with system_errors(options.out):
+        watching = Watch(folder, options, watch, Unfailing(view), executor=executor)
+        if on_start is not None:
+            on_start(watching)
+        return watching.run(once=once)

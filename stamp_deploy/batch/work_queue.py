@@ -7,6 +7,8 @@ once, then quarantine), and writes down every step (ledger.py). It knows nothing
 from __future__ import annotations
 
 import heapq
+import os
+import secrets
 import shutil
 import threading
 import time
@@ -15,13 +17,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..atomic import is_done, leftovers
+from ..atomic import disk_errors, is_whole, leftovers
 from ..names import shown_name
+from .options import STATE_FOLDER
 from .records.claims import Claims
 from .records.ledger import Ledger
 from .states import AttemptState, OutcomeState
 from .workers.tasks import Outcome, Settled, Task
 
+SET_ASIDE = "set-aside"
+"""Folder in the state folder for what lay where a result was to be made."""
 MAX_ATTEMPTS = 2
 """Crashes or hangs after which a slide is quarantined."""
 MAX_INTERRUPTIONS = 5
@@ -73,6 +78,8 @@ class Board:
     def add(self, task: Task) -> None:
         """Put a slide on the board; equal priorities go in order of arrival."""
         with self._changed:
+            if task.again:
+                self.settled.pop(task.key, None)
             self._push(task)
             self._changed.notify_all()
 
@@ -175,11 +182,12 @@ class Board:
 
     def _try(self, task: Task, notes: list[Settled]) -> Task | None:
         """Claim a slide; or note that it is settled; or put it among those that others hold."""
-        if is_done(task.out):
+        if is_whole(task.out):
             notes.append(self._done_elsewhere(task))
             return None
         # A retry is asked for once a run: a slide that failed in this run has its final word.
-        record = self._claims.take(task.key, retry_final=self._retry_failed and task.key not in self.settled)
+        again = task.again or (self._retry_failed and task.key not in self.settled)
+        record = self._claims.take(task.key, retry_final=again)
         if record is None:
             latest = self._claims.latest(task.key)
             if latest is not None and latest.state.final and latest.state != AttemptState.DONE:
@@ -187,17 +195,17 @@ class Board:
                     self._settle(task.key, latest.state, latest.reason, latest.attempt, 0.0, "an earlier attempt")
                 )
                 return None
-            if latest is not None and latest.state == AttemptState.DONE and not is_done(task.out):
+            if latest is not None and latest.state == AttemptState.DONE and not is_whole(task.out):
                 # The result was deleted after it was finished: it is wanted again.
                 record = self._claims.take(task.key, retry_final=True)
             if record is None:
                 self._elsewhere[task.key] = (task, time.monotonic() + LOOK_AGAIN_S)
                 return None
-        if is_done(task.out):  # finished between the look and the claim
+        if is_whole(task.out):  # finished between the look and the claim
             self._claims.release(task.key, AttemptState.DONE)
             notes.append(self._done_elsewhere(task))
             return None
-        remove_partial(task.out)
+        clear_place(task.out)
         self._running[task.key] = (task, record.attempt)
         self._ledger.start(task.key, record.attempt, shown_name(task.slide))
         return task
@@ -217,7 +225,16 @@ class Board:
         return not (self._ready or self._running or others or self._open)
 
 
-def remove_partial(out: Path) -> None:
-    """Remove what a killed worker left of an unfinished result; the caller holds its claim."""
+def clear_place(out: Path) -> None:
+    """Make room for a result; the caller holds its claim.
+
+    What a killed worker left of an unfinished one is removed. A folder that is no whole result (files or its
+    done-marker were deleted) is set aside, not deleted: somebody may have put something into it.
+    """
     for leftover in leftovers(out):
         shutil.rmtree(leftover, ignore_errors=True)
+    if os.path.lexists(out):
+        with disk_errors(out):
+            aside = out.parent / STATE_FOLDER / SET_ASIDE
+            aside.mkdir(parents=True, exist_ok=True)
+            os.rename(out, aside / f"{out.name}.{secrets.token_hex(4)}")

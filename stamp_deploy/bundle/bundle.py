@@ -28,8 +28,8 @@ from .signature import SIGNATURE_FILE, check_signature
 BUNDLE_FILE = "bundle.json"
 ENCODER_FILE = "encoder.onnx"
 GOLDEN_DIR = "golden"
-RUN_FILE = "run.json"
-"""What a training run holds, and a bundle does not."""
+RUN_FILE, RESULT_FILE = "run.json", "result.json"
+"""What a training run and a result hold, and a bundle does not."""
 _UNLISTED = frozenset({BUNDLE_FILE, SIGNATURE_FILE, DONE_MARKER})
 
 
@@ -207,6 +207,12 @@ def _read_manifest(folder: Path) -> bytes:
             "this is a training run and holds no bundle.json yet",
             path=folder,
             remedy=f"export it first: stamp-deploy export {shlex.quote(folder.name or 'RUN')} -o BUNDLE",
+        )
+    if not path.exists() and (folder / RESULT_FILE).is_file():
+        raise BundleError(
+            "this is a result and holds no bundle.json",
+            path=folder,
+            remedy="name the bundle that it was scored with; result.json states its name and SHA-256",
         )
     if path.is_symlink() or not path.is_file():
         raise BundleError("the folder holds no bundle.json", path=folder, remedy=REMEDY)

@@ -197,6 +197,18 @@ class OnnxRuntimeCudaEngine(BatchedEngine):
             self._binding.bind_ortvalue_input("tiles", self._tiles)
             self._binding.bind_ortvalue_output("embedding", self._embedding)
             self._binding.bind_ortvalue_output("pathways", self._pathways)
+        self._first_run()
+
+    def _first_run(self) -> None:
+        """A CUDA graph is recorded by the first run: where that fails, buffers and session are made without one."""
+        if not self._graphs:
+            return
+        try:
+            self._submit(self._staging[:1])
+        except EngineError as error:
+            self._graphs = False
+            self._allocate()
+            self.explain(self._info.why, cuda_graphs=f"no: {error.cause[:120]}")
 
     def _submit(self, piece: NDArray[np.uint8]) -> EngineOutput:
         count = len(piece)

@@ -26,7 +26,8 @@ class Tolerance:
     """What a precision may cost.
 
     ``max_abs`` is in units of the reference's largest value where that is above 1, and plain otherwise, so
-    that an encoder with large activations is held to the same relative rounding. None means not judged.
+    that an encoder with large activations is held to the same relative rounding; so is ``head_max_abs``, for log
+    hazards. None means not judged.
     ``spearman_min`` and ``pearson_min`` hold for the tiles that a site will see: `correlation_floor` is what some
     tiles must show. ``bias_max`` is the mean difference of a pathway's scores in standard deviations of the reference's
     scores, ``slope_max`` how far the slope of candidate on reference may be from 1, ``norm_max`` how far the median
@@ -387,7 +388,7 @@ def _scaled_max_abs(reference: Float, candidate: Float) -> float:
 def _head_difference(a: Mapping[str, NDArray[np.float32]], b: Mapping[str, NDArray[np.float32]]) -> float | None:
     if not a:
         return None
-    return _number(max(float(np.abs(np.float64(a[name]) - np.float64(b[name])).max()) for name in a))
+    return _number(max(_scaled_max_abs(np.asarray(a[name], np.float64), np.asarray(b[name], np.float64)) for name in a))
 
 
 def _ranks(values: Float) -> Float:

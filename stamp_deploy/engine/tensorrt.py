@@ -22,6 +22,7 @@ from .cuda import Cuda
 from .tensorrt_plan import (
     Plan,
     accept_plan,
+    check_capability,
     default_precision,
     delete_plan,
     get_plan,
@@ -29,6 +30,7 @@ from .tensorrt_plan import (
     logger_of,
     version_of,
 )
+from .tensorrt_runtime import ContextMaker
 
 if TYPE_CHECKING:
     from ..bundle import Bundle
@@ -65,6 +67,7 @@ class TensorRTEngine(BatchedEngine):
         self._cuda = cuda or Cuda(device)
         self._bundle, self._flavour, self._graphs = bundle, flavour, graphs
         self._gpu = self._cuda.gpu()
+        check_capability(self._trt, self._gpu)
         wanted = precision or default_precision(bundle)
         info = EngineInfo(
             flavour,
@@ -108,8 +111,10 @@ class TensorRTEngine(BatchedEngine):
         try:
             self._engine = self._deserialise()
             self.accepted, self.compiled = self.plan.accepted, self.plan.facts["sha256"]
+            contexts = ContextMaker(self._trt, self._engine, self.plan.folder)
             for _ in range(LANES):
-                self._lanes.append(_Lane(self._cuda, self._engine, self._shapes(), self._graphs))
+                self._lanes.append(_Lane(self._cuda, contexts, self._shapes(), self._graphs))
+            contexts.keep_kernels()
         except BaseException:
             with suppress(EngineError, OutOfMemory):  # the first error is the one to tell
                 self._release()
@@ -176,7 +181,9 @@ class TensorRTEngine(BatchedEngine):
 class _Lane:
     """A stream with a context and buffers of fixed addresses. Buffers are taken in order and given back in `free`."""
 
-    def __init__(self, cuda: Cuda, engine: Any, shapes: dict[str, tuple[tuple[int, ...], Any]], graphs: bool) -> None:
+    def __init__(
+        self, cuda: Cuda, contexts: ContextMaker, shapes: dict[str, tuple[tuple[int, ...], Any]], graphs: bool
+    ) -> None:
         self.cuda = cuda
         self.graph: Any = None
         self.stream: Any = None
@@ -185,7 +192,7 @@ class _Lane:
         self._device: dict[str, int] = {}
         try:
             self.stream = cuda.stream()
-            self.context = engine.create_execution_context()
+            self.context = contexts.make()
             if self.context is None:
                 raise OutOfMemory("no execution context")
             for name, (shape, dtype) in shapes.items():
@@ -202,7 +209,7 @@ class _Lane:
                     )
             self._queue()  # once without a graph: the library initialises lazily, which cannot be recorded
             cuda.wait(self.stream)
-            if graphs:
+            if graphs and self._capturable():
                 with suppress(EngineError):
                     self._record()
         except BaseException:
@@ -225,6 +232,11 @@ class _Lane:
             raise EngineError("TensorRT refuses to run the plan", remedy="use --engine onnxruntime")
         for name in ("embedding", "pathways"):
             self.cuda.to_host(self._pinned[name], self._device[name], self.host[name].nbytes, self.stream)
+
+    def _capturable(self) -> bool:
+        """Whether the library says that its work can be recorded; one that cannot say is tried."""
+        asked = getattr(self.context, "is_stream_capturable", None)
+        return asked is None or bool(asked(int(self.stream)))
 
     def _record(self) -> None:
         """Record `_queue` as a graph; where the library or the driver refuses, work goes on without."""

@@ -31,9 +31,12 @@ MODULES = {
 }
 EXTRA = {"tensorrt": "gpu", "tensorrt-rtx": "tensorrt-rtx"}
 WORKSPACE_BYTES = 4 << 30
-BUILDER_VERSION = 1
+BUILDER_VERSION = 2
 """Part of the key of plans: raise it when `build_plan` sets anything else."""
 PLAN_FILE, FACTS_FILE = "plan.bin", "plan.json"
+RTX_KNOWN = (1, 7)
+RTX_CAPABILITIES = ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1")
+"""The GPUs of TensorRT-RTX as of that version. Data-centre GPUs of 9.0 (Hopper) and 10.0 are not among them."""
 _loggers: dict[str, Any] = {}
 
 
@@ -177,6 +180,8 @@ def build_plan(
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, WORKSPACE_BYTES)
     if not tf32:
         config.clear_flag(trt.BuilderFlag.TF32)
+    if is_rtx(trt):  # nothing allocated while running, so that a lane's work can be recorded as a CUDA graph
+        config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
     profile = builder.create_optimization_profile()
     shape = (batch, tile_px, tile_px, 3)
     profile.set_shape("tiles", shape, shape, shape)
@@ -197,6 +202,23 @@ def build_plan(
 def is_rtx(trt: Any) -> bool:
     """Whether this is TensorRT-RTX."""
     return "rtx" in str(trt.__name__)
+
+
+def check_capability(trt: Any, gpu: Gpu) -> None:
+    """Refuse a GPU that the library has no kernels for, before minutes go into a plan.
+
+    Raises
+    ------
+    EngineError
+        TensorRT-RTX up to 1.7 on another GPU than those that it names.
+    """
+    version = tuple(int(part) for part in version_of(trt).split(".")[:2] if part.isdigit())
+    if is_rtx(trt) and version <= RTX_KNOWN and gpu.capability not in RTX_CAPABILITIES:
+        raise EngineError(
+            f"TensorRT-RTX {version_of(trt)} has no kernels for compute capability {gpu.capability} ({gpu.name}), only "
+            f"for {', '.join(RTX_CAPABILITIES)}",
+            remedy="use --engine tensorrt or onnxruntime-cuda on this GPU",
+        )
 
 
 def check_flavour(name: str) -> str:

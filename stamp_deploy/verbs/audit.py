@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from ..command import Command, option
+from ..names import printable
 
 
 @click.command(cls=Command, examples=("audit results", "audit results --results"))
@@ -24,9 +25,11 @@ def audit(out: Path, results: bool, as_json: bool) -> None:
             click.echo(json.dumps(event))
         return
     for event in checked.events:
-        what = event.get("slide_sha256") or event.get("slide_fingerprint") or event.get("bundle_sha256", "")
-        who = f"{event['who']}@{event['host']}"
-        line = f"{event['time_utc'][:19]}Z  {who}  {event['event']} {what[:12]} {event.get('state', '')}"
+        said = {name: str(value) for name, value in event.items()}
+        what = said.get("slide_sha256") or said.get("slide_fingerprint") or said.get("bundle_sha256", "")
+        who = f"{said.get('who', '')}@{said.get('host', '')}"
+        when, kind, state = said.get("time_utc", "")[:19], said.get("event", ""), said.get("state", "")
+        line = printable(f"{when}Z  {who}  {kind} {what[:12]} {state}")
         click.echo(line.rstrip())
     for name, count in checked.logs.items():
         click.echo(f"{name}: {count} events, chain unbroken")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from ..batch.options import BatchOptions
     from ..batch.run import BatchRun, ExecutorFactory
     from ..batch.watch import Watch
+    from ..errors import ExitCode
 
 
 SCHEDULING, ARRIVAL = "Workers and hosts", "Arrival of slides"
@@ -83,7 +86,7 @@ def batch(slides: tuple[Path, ...], shard: str, dry_run: bool, no_wait: bool, ig
         executor=factory,
         on_start=_stop_on_signals,
     )
-    raise SystemExit(int(code))
+    _exit(code)
 
 
 @click.command(
@@ -118,7 +121,7 @@ def watch(folder: Path, settle: float, poll: float, marker: str | None, urgent: 
         once=once,
         on_start=_stop_on_signals,
     )
-    raise SystemExit(int(code))
+    _exit(code)
 
 
 def _options(*, executor: str, address: str | None, **given: Any) -> tuple[BatchOptions, ExecutorFactory]:
@@ -136,10 +139,20 @@ def _options(*, executor: str, address: str | None, **given: Any) -> tuple[Batch
 
 
 def _stop_on_signals(run: BatchRun | Watch) -> None:
-    """SIGTERM (Slurm, Kubernetes, systemd) and Ctrl-C: release claims, keep what is finished, stop."""
+    """SIGTERM (Slurm, Kubernetes, systemd), SIGHUP and Ctrl-C: release claims, keep what is finished, stop."""
 
     def stop(number: int, frame: object) -> None:
         run.stop()
 
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup, and shells that put a job into the background
+            signal.signal(number, stop)
+
+
+def _exit(code: ExitCode) -> NoReturn:
+    """End with a code, also when standard output has been closed meanwhile, which Python makes 120."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    raise SystemExit(int(code))

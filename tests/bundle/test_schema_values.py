@@ -155,3 +155,10 @@ def test_a_training_run_is_told_to_be_exported(tmp_path, name):
     with pytest.raises(BundleError, match=f"export it first: stamp-deploy export {quoted} -o BUNDLE") as caught:
         load_bundle(run)
     assert caught.value.exit_code == 5
+
+
+def test_a_result_is_no_bundle(tmp_path):
+    (tmp_path / "result.json").write_text("{}")
+    with pytest.raises(BundleError, match="this is a result and holds") as caught:
+        load_bundle(tmp_path)
+    assert "scored with" in caught.value.remedy

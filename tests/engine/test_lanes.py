@@ -34,6 +34,8 @@ def trt(tmp_path, monkeypatch):
     module = fake_tensorrt()
     monkeypatch.setattr(module, "wrong_streams", set())
     monkeypatch.setattr(module, "gives_nothing", [])
+    monkeypatch.setattr(module, "kernels", [])
+    monkeypatch.setattr(module, "capturable", None)
     monkeypatch.setattr(plans, "load_module", lambda flavour: module)
     monkeypatch.setattr("stamp_deploy.engine.tensorrt.load_module", lambda flavour: module)
     monkeypatch.setenv("STAMP_CACHE_DIR", str(tmp_path / "cache"))
@@ -236,6 +238,84 @@ class TestAPlanBuiltAgain:
             with pytest.raises(ParityError, match="compiled anew"):
                 list(engine.stream([tiles[:5], tiles[5:10]]))
         assert runtime.leaks() == ""
+
+
+class TestRtx:
+    """TensorRT-RTX: its GPUs, its kernels compiled at once and kept, its word on whether work can be recorded."""
+
+    @pytest.fixture(autouse=True)
+    def rtx(self, trt, monkeypatch):
+        monkeypatch.setattr(trt, "__name__", "tensorrt_rtx")
+
+    def opened(self, bundle, runtime):
+        return TensorRTEngine(bundle, "tensorrt-rtx", batch=BATCH, precision="fp32", cuda=Cuda(0, runtime))
+
+    def test_hopper_is_refused_before_anything_is_built(self, bundle, trt):
+        builds = len(trt.builds)
+        with pytest.raises(EngineError, match=r"no kernels for compute capability 9\.0 \(Numpy\)") as caught:
+            self.opened(bundle, FakeRuntime(major=9))
+        assert len(trt.builds) == builds and "onnxruntime-cuda" in caught.value.remedy
+
+    def test_a_later_version_is_tried(self, bundle, trt, monkeypatch):
+        monkeypatch.setattr(trt, "__version__", "1.8.0.1")
+        self.opened(bundle, FakeRuntime(major=9)).close()
+
+    def test_kernels_are_compiled_once(self, bundle, trt):
+        first = self.opened(bundle, FakeRuntime(major=12))
+        assert check_engine(bundle, first) and trt.kernels == ["compiled"]
+        assert all(
+            lane.context.config.dynamic_shapes_kernel_specialization_strategy == "eager" for lane in first._lanes
+        )
+        first.close()
+        self.opened(bundle, FakeRuntime(major=12)).close()
+        assert trt.kernels == ["compiled"]
+
+    def test_kernels_that_were_changed_are_not_loaded(self, bundle, trt):
+        self.opened(bundle, FakeRuntime(major=12)).close()
+        (path,) = (cache_dir() / "plans").glob("*/kernels.bin")
+        path.write_bytes(path.read_bytes() + b"!")
+        self.opened(bundle, FakeRuntime(major=12)).close()
+        assert trt.kernels == ["compiled", "compiled"]
+
+    @pytest.mark.parametrize("can", [True, False])
+    def test_its_word_on_recording_is_taken(self, bundle, trt, can):
+        trt.capturable = can
+        engine = self.opened(bundle, FakeRuntime(major=12))
+        assert engine.info.details["cuda_graphs"] == ("yes" if can else "no") and check_engine(bundle, engine)
+        engine.close()
+
+    def test_plans_allocate_nothing_while_running(self, bundle, trt):
+        self.opened(bundle, FakeRuntime(major=12)).close()
+        assert trt.flags[-1:] == ["user allocation"]
+
+
+def test_a_graph_that_fails_on_the_first_run_is_done_without(bundle, monkeypatch):
+    """ONNX Runtime records its CUDA graph in the first run, not when the session is made."""
+    from stamp_deploy.engine.onnxruntime import OnnxRuntimeCudaEngine
+
+    class Bound(OnnxRuntimeCudaEngine):
+        name, provider, memory = "bound-cpu", "CPUExecutionProvider", "cpu"
+        refuses = True
+
+        def _allocate(self):
+            if not hasattr(self, "seen"):
+                self._graphs, self.seen = True, []
+            super()._allocate()
+
+        def _submit(self, piece):
+            self.seen.append(self._graphs)
+            if self._graphs and self.refuses:
+                raise EngineError("ONNX Runtime fails: the graph cannot be recorded")
+            return super()._submit(piece)
+
+    engine = Bound(bundle, batch=BATCH, precision="fp32")
+    assert engine.seen == [True] and engine.info.details["cuda_graphs"].startswith("no: ONNX Runtime fails")
+    assert check_engine(bundle, engine)
+    engine.close()
+    monkeypatch.setattr(Bound, "refuses", False)
+    engine = Bound(bundle, batch=BATCH, precision="fp32")
+    assert engine.seen == [True]
+    engine.close()
 
 
 class TestKeys:

@@ -89,6 +89,7 @@ def test_a_pathway_that_became_constant_fails():
     flat.pathways[:, 1] = 0.5
     found = report(outputs(), flat, "int8")
     assert not found and found.spearman["B"] is None and found.metrics["spearman_min"] is None
+    assert {"spearman_min is not a number", "pearson_min is not a number"} <= set(found.failures)
 
 
 def test_heads_are_judged():
@@ -99,6 +100,16 @@ def test_heads_are_judged():
     assert not report(a, outputs(heads={"msi": np.float32([np.nan, 0.8])}))
     with pytest.raises(ParityError, match="different heads"):
         report(a, outputs())
+
+
+def test_log_hazards_are_judged_by_their_size():
+    """A log hazard has no unit and no bounds; probabilities have 1."""
+    a = outputs(heads={"os": np.float32([4.0])})
+    found = report(a, outputs(heads={"os": np.float32([4.08])}), "bf16")
+    assert found and found.metrics["head_max_abs"] == pytest.approx(0.02, abs=1e-6)
+    assert not report(a, outputs(heads={"os": np.float32([4.16])}), "bf16")
+    small = outputs(heads={"os": np.float32([0.4])})
+    assert not report(small, outputs(heads={"os": np.float32([0.44])}), "bf16")
 
 
 def test_shapes_must_agree():
@@ -245,3 +256,6 @@ class TestFewTiles:
         assert judged(good) and judged(good).tiles == 20
         found = judged(bad)
         assert not found and found.metrics["spearman_min"] < 0.9
+        for spoilt, gate in ((good.pathways[40:] + 0.5, "bias_max"), (good.pathways[40:] * 1.2, "slope_max")):
+            late = Outputs(good.embedding, np.concatenate([good.pathways[:40], spoilt]))
+            assert any(failure.startswith(gate) for failure in judged(late).failures)

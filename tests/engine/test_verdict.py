@@ -221,7 +221,7 @@ class TestTheRows:
     def test_golden_tiles_fill_two_batches_on_every_lane(self, bundle):
         engine = Told(bundle, batch=16, depth=2)
         assert check_engine(bundle, engine)
-        assert engine.sizes == [16] * 4 + [8]
+        assert engine.sizes == [16] * 4 + [3]
 
     def test_a_tile_meets_other_rows_in_each_pass(self):
         index = turned(8, 8 * 5)
@@ -236,6 +236,15 @@ class TestTheRows:
             return output
 
         assert not check_engine(bundle, Told(bundle, batch=16, spoil=spoil))
+
+    def test_heads_are_part_of_the_check(self, bundle):
+        """Embeddings within the limits of int8 that move a slide-level probability."""
+
+        def spoil(output):
+            return EngineOutput(output.embedding + np.float32(0.1), output.pathways)
+
+        report = check_engine(bundle, Told(bundle, precision="int8", spoil=spoil))
+        assert [failure.split(" ")[0] for failure in report.failures] == ["head_max_abs"]
 
     def test_answers_of_the_batch_before_are_seen(self, bundle):
         """Ten golden tiles in batches of ten: without the turn every batch would hold the same."""
@@ -276,12 +285,29 @@ class TestMidSlide:
         assert verdict.accept(bundle, engine)
         (entry,) = (cache_dir() / "verdicts").glob("*.json")
         assert json.loads(entry.read_text())["failures"] == []
-        assert engine.sizes[-7:] == [2] * 7  # three full batches and a half, all of them in the new size
+        assert engine.sizes == [2] * 7 + [1] + [2] * 7 + [1]  # in the new size from the start, once more
 
     def test_an_engine_without_a_bundle_has_no_gate(self, bundle):
         engine = Told(bundle, room=2)
         engine.run(load_golden(bundle)[0][:4])
         assert not engine.accepted
+
+
+def test_the_first_fault_of_a_stream_is_the_one_told(bundle):
+    """What is in flight after a fault is waited for, and fails again with other words."""
+
+    class Faulty(Told):
+        faults = 0
+
+        def _collect(self, ticket):
+            self.faults += 1
+            raise EngineError(f"fault {self.faults}")
+
+    engine = Faulty(bundle, depth=3)
+    tiles = load_golden(bundle)[0]
+    with pytest.raises(EngineError, match=r"^fault 1$"):
+        list(engine.stream([tiles[:4]] * 6))
+    assert engine.faults == 3
 
 
 class TestExpiry:

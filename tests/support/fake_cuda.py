@@ -44,8 +44,8 @@ class FakeRuntime:
     cudaMemcpyKind = SimpleNamespace(cudaMemcpyHostToDevice=1, cudaMemcpyDeviceToHost=2)
     cudaStreamCaptureMode = SimpleNamespace(cudaStreamCaptureModeThreadLocal=1)
 
-    def __init__(self, device_bytes: int = 1 << 30, capturable: bool = True, devices: int = 1) -> None:
-        self.free_bytes, self.capturable, self.devices = device_bytes, capturable, devices
+    def __init__(self, device_bytes: int = 1 << 30, capturable: bool = True, devices: int = 1, major: int = 9) -> None:
+        self.free_bytes, self.capturable, self.devices, self.major = device_bytes, capturable, devices, major
         self.thread = threading.local()
         self.made_current: list[int] = []
         self.lies_on: list[int] = []
@@ -90,7 +90,7 @@ class FakeRuntime:
         return Code.cudaSuccess, 13000
 
     def cudaGetDeviceProperties(self, device):
-        return Code.cudaSuccess, SimpleNamespace(name=b"Numpy\0\0", major=9, minor=0, totalGlobalMem=1 << 30)
+        return Code.cudaSuccess, SimpleNamespace(name=b"Numpy\0\0", major=self.major, minor=0, totalGlobalMem=1 << 30)
 
     def cudaMalloc(self, size):
         if size > self.free_bytes:
@@ -164,7 +164,12 @@ class FakeRuntime:
 
 
 class Context:
-    def __init__(self, model: bytes, error: float) -> None:
+    def __init__(self, model: bytes, error: float, config: Any = None) -> None:
+        self.config = config
+        if config is not None:
+            config.cache.compile()
+        if _MODULE.capturable is not None:
+            self.is_stream_capturable = lambda number: _MODULE.capturable
         self.session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
         self.address: dict[str, int] = {}
         self.error = error
@@ -201,7 +206,40 @@ class Context:
             ctypes.memmove(self.address[name], data.ctypes.data, data.nbytes)
 
 
+class Kernels:
+    """TensorRT-RTX's runtime cache: what was compiled, and how often that had to be done."""
+
+    def __init__(self) -> None:
+        self.data = b""
+
+    def deserialize(self, data: bytes) -> bool:
+        self.data = data if data.startswith(b"kernels") else b""
+        return bool(self.data)
+
+    def serialize(self) -> bytes:
+        return self.data
+
+    def compile(self) -> None:
+        if not self.data:
+            _MODULE.kernels.append("compiled")
+            self.data = b"kernels of the plan"
+
+
+class RuntimeConfig:
+    def __init__(self) -> None:
+        self.cache = Kernels()
+        self.dynamic_shapes_kernel_specialization_strategy = "lazy"
+
+    def create_runtime_cache(self) -> Kernels:
+        return Kernels()
+
+    def set_runtime_cache(self, cache: Kernels) -> bool:
+        self.cache = cache
+        return True
+
+
 _MODULE = SimpleNamespace(__name__="tensorrt", __version__="0.fake", builds=[], error=0.0)
+_MODULE.flags, _MODULE.capturable, _MODULE.kernels = [], None, []
 _MODULE.wrong_streams, _MODULE.wrong_rows, _MODULE.gives_nothing = set(), slice(None), []
 
 
@@ -229,7 +267,8 @@ def fake_tensorrt() -> Any:
             cache = SimpleNamespace(serialize=lambda: b"timings")
             return SimpleNamespace(
                 set_memory_pool_limit=lambda *a: None, clear_flag=lambda *a: None,
-                add_optimization_profile=lambda *a: None, create_timing_cache=lambda data: cache,
+                add_optimization_profile=lambda *a: None, set_flag=_MODULE.flags.append,
+                create_timing_cache=lambda data: cache,
                 set_timing_cache=lambda *a: None, get_timing_cache=lambda: cache,
             )  # fmt: skip
 
@@ -257,10 +296,14 @@ def fake_tensorrt() -> Any:
             if _MODULE.gives_nothing:
                 self.logger.log(ILogger.ERROR, _MODULE.gives_nothing.pop(0))
                 return None
-            return SimpleNamespace(create_execution_context=lambda: Context(data, _MODULE.error))
+            return SimpleNamespace(
+                create_execution_context=lambda config=None: Context(data, _MODULE.error, config),
+                create_runtime_config=RuntimeConfig,
+            )
 
     _MODULE.ILogger, _MODULE.NetworkDefinitionCreationFlag, _MODULE.Builder = ILogger, Flag, Builder
     _MODULE.OnnxParser, _MODULE.Runtime = OnnxParser, Runtime
     _MODULE.MemoryPoolType = SimpleNamespace(WORKSPACE=0)
-    _MODULE.BuilderFlag = SimpleNamespace(TF32=0)
+    _MODULE.BuilderFlag = SimpleNamespace(TF32=0, REQUIRE_USER_ALLOCATION="user allocation")
+    _MODULE.DynamicShapesKernelSpecializationStrategy = SimpleNamespace(EAGER="eager")
     return _MODULE

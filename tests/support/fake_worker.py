@@ -7,6 +7,7 @@ only.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import time
@@ -51,6 +52,10 @@ class ScriptedSteps:
     def series(self, path: Path) -> dict[str, Any]:
         self._follow(path, "series")
         return {"series": path.stem.partition("-")[0]}
+
+    def identity(self, path: Path) -> dict[str, Any]:
+        self._follow(path, "identity")
+        return {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
 
     def prepare(self, task: Task) -> Any:
         task.slide.with_suffix(".begun").touch()

@@ -11,13 +11,11 @@ from pathlib import Path
 from ...errors import UsageError
 from ...tables import Table, read_table
 from ...units import MAX_MPP, MIN_MPP
-from .dicom_series import SeriesOf, one_per_series, read_series
+from .dicom_series import SeriesOf, read_series
+from .folder import EXTENSIONS, Skipped, find_slides
 
-EXTENSIONS = frozenset(
-    {".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide", ".czi", ".dcm"}
-    | {".jp2", ".qptiff", ".afi"}
-)
-"""Files of a folder that are taken for slides; a file that is named itself is taken whatever its name."""
+__all__ = ["EXTENSIONS", "Entry", "expand_inputs", "find_slides", "read_manifest"]
+
 MANIFESTS = frozenset({".csv", ".tsv"})
 SLIDE_COLUMNS = ("slide", "path", "file", "filename", "wsi")
 CASE_COLUMNS = ("case_id", "case")
@@ -34,18 +32,24 @@ class Entry:
 
 
 def expand_inputs(
-    inputs: Iterable[Path], *, skip: Path | None = None, series_of: SeriesOf = read_series
+    inputs: Iterable[Path],
+    *,
+    skip: Path | None = None,
+    series_of: SeriesOf = read_series,
+    skipped: Skipped | None = None,
 ) -> list[Entry]:
     """Turn files, folders, globs and CSV manifests into slides.
 
     Parameters
     ----------
     inputs : iterable of Path
-        A folder is searched for files with a slide's extension, sub-folders included, hidden ones not.
+        A folder is searched for slides (folder.py), sub-folders and linked ones included, hidden ones not.
     skip : Path, optional
         A folder not to search (the output).
     series_of : callable
         Gives the series of a DICOM file; a batch reads it in a child process.
+    skipped : Skipped, optional
+        Told of what was left out of folders.
 
     Raises
     ------
@@ -55,7 +59,7 @@ def expand_inputs(
     entries: list[Entry] = []
     for item in inputs:
         if os.path.isdir(item):
-            entries += [Entry(path) for path in find_slides(item, skip=skip, series_of=series_of)]
+            entries += [Entry(path) for path in find_slides(item, skip=skip, series_of=series_of, skipped=skipped)]
         elif item.suffix.lower() in MANIFESTS:
             entries += read_manifest(item)
         elif not os.path.lexists(item) and glob.has_magic(str(item)):
@@ -69,24 +73,6 @@ def expand_inputs(
     if not unique:
         raise UsageError("no slides were found", remedy="name slide files, folders, globs or a CSV manifest")
     return list(unique.values())
-
-
-def find_slides(folder: Path, *, skip: Path | None = None, series_of: SeriesOf = read_series) -> list[Path]:
-    """Slides in a folder and below, sorted; of a DICOM series only its first file."""
-    found: list[Path] = []
-    skipped = os.path.abspath(skip) if skip is not None else None
-    for root, folders, files in os.walk(folder):
-        folders[:] = sorted(
-            name
-            for name in folders
-            if not name.startswith(".") and os.path.abspath(os.path.join(root, name)) != skipped
-        )
-        names = sorted(n for n in files if not n.startswith(".") and Path(n).suffix.lower() in EXTENSIONS)
-        slides = [Path(root, name) for name in names]
-        dicom = [path for path in slides if path.suffix.lower() == ".dcm"]
-        found += [path for path in slides if path.suffix.lower() != ".dcm"]
-        found += one_per_series(dicom, series_of)
-    return sorted(found)
 
 
 def read_manifest(path: Path) -> list[Entry]:

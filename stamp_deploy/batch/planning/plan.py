@@ -20,6 +20,8 @@ from ...errors import DiskError, EngineError, MppError, SlideError, StampError, 
 from ...files import refuse_special
 from ...names import cut_name, shown_name
 from ..states import FindingKind, PlanState
+from .changes import Changes
+from .folder import Skipped
 from .inputs import Entry
 
 SAMPLE_BYTES = 1 << 20
@@ -47,7 +49,8 @@ class SlideFacts:
 class PlannedSlide:
     """A slide of the plan.
 
-    ``reason`` says in words why it is not to be run, and ``kind`` of what kind that is where it is bad.
+    ``reason`` says in words why it is not to be run, and ``kind`` of what kind that is where it is bad. ``file_state``
+    is how its files looked (records/slide_states.py); ``again``: otherwise than when it was last tried.
     """
 
     path: Path
@@ -60,6 +63,8 @@ class PlannedSlide:
     reason: str = ""
     kind: FindingKind | None = None
     facts: SlideFacts | None = None
+    file_state: str = ""
+    again: bool = False
 
     @property
     def name(self) -> str:
@@ -85,6 +90,7 @@ class Plan:
     findings: tuple[Finding, ...]
     bytes_needed: int
     bytes_free: int
+    skipped: int = 0
 
     def of_state(self, state: PlanState) -> list[PlannedSlide]:
         """Slides in one state."""
@@ -169,6 +175,8 @@ def plan_batch(
     *,
     probe: Probe,
     is_done: Callable[[str], bool],
+    changes: Changes | None = None,
+    skipped: Skipped | None = None,
     bytes_per_tile: int,
     tile_span_um: float,
     mpp: float | None = None,
@@ -187,6 +195,10 @@ def plan_batch(
         Opens one slide in safety.
     is_done : callable
         Whether the result with this key is finished; such slides are not opened again.
+    changes : Changes, optional
+        Compares slides that are done, or failed, with what they were then; without it they are taken for the same.
+    skipped : Skipped, optional
+        What was left out of the folders that were named, to be reported.
     bytes_per_tile : int
         Estimated bytes of output a tile.
     tile_span_um : float
@@ -224,7 +236,9 @@ def plan_batch(
                 findings.append(
                     Finding(FindingKind.DUPLICATE_NAME, slide.name, f"different bytes; result is {slide.key}")
                 )
-            by_key[slide.key] = slide = _examine(slide, probe, is_done, mpp)
+            slide, notes = _examine(slide, probe, is_done, mpp, changes)
+            findings += notes
+            by_key[slide.key] = slide
             alike[slide.fingerprint].append(slide)
         if slide.kind is not None:
             findings.append(Finding(slide.kind, slide.name, slide.reason))
@@ -238,11 +252,13 @@ def plan_batch(
             Finding(
                 FindingKind.DISK_SPACE,
                 shown_name(out),
-                f"about {needed / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free",
+                f"about {in_bytes(needed)} are needed and {in_bytes(free)} are free",
                 fatal=True,
             )
         )
-    return Plan(tuple(planned), tuple(findings), needed, free)
+    skipped = skipped or Skipped()
+    findings += [Finding(*found) for found in skipped.findings()]
+    return Plan(tuple(planned), tuple(findings), needed, free, skipped.total)
 
 
 def _identify(entry: Entry) -> PlannedSlide:
@@ -262,16 +278,38 @@ def _identify(entry: Entry) -> PlannedSlide:
     )
 
 
-def _examine(slide: PlannedSlide, probe: Probe, is_done: Callable[[str], bool], mpp: float | None) -> PlannedSlide:
+def _examine(
+    slide: PlannedSlide, probe: Probe, is_done: Callable[[str], bool], mpp: float | None, changes: Changes | None
+) -> tuple[PlannedSlide, list[Finding]]:
+    """The slide with its state, and what there is to tell of it."""
+    if changes is not None:
+        slide = replace(slide, file_state=changes.state(slide.path))
     tries = [slide]
     if mpp is not None and slide.mpp is None:
         tries.append(replace(slide, mpp=mpp, key=_key_at(slide.key, mpp)))
-    for one in tries:
+    notes: list[Finding] = []
+    for i, one in enumerate(tries):
         if is_done(one.key):
-            return replace(one, state=PlanState.DONE, reason="finished result found")
+            try:
+                other = changes.since_done(one.path, one.key, one.file_state) if changes is not None else ""
+            except StampError as error:
+                reason = f"{error.cause}; {error.remedy}".rstrip("; ")
+                return replace(one, state=PlanState.BAD, reason=reason, kind=FindingKind.UNREADABLE), notes
+            if other:
+                tries[i] = one = replace(one, key=f"{one.key}-{other[:12]}")
+                detail = f"its bytes are not those that were scored; result is {one.key}"
+                notes.append(Finding(FindingKind.CHANGED, one.name, detail))
+            if not other or is_done(one.key):
+                return replace(one, state=PlanState.DONE, reason="finished result found"), notes
     for one in tries:
         try:
-            return replace(one, facts=probe(one.path, one.mpp))
+            facts = probe(one.path, one.mpp)
+            if changes is not None:
+                if broken := changes.why_broken(one.key):
+                    detail = f"{broken}; it is made again, what is left goes to .stamp/set-aside"
+                    notes.append(Finding(FindingKind.BROKEN_RESULT, one.name, detail))
+                one = replace(one, again=changes.since_failed(one.key, one.file_state))
+            return replace(one, facts=facts), notes
         except (DiskError, EngineError):  # no process can be started: no slide's fault
             raise
         except StampError as error:
@@ -280,7 +318,15 @@ def _examine(slide: PlannedSlide, probe: Probe, is_done: Callable[[str], bool], 
             refused = replace(slide, state=PlanState.BAD, reason=reason, kind=kind)
             if kind == FindingKind.UNREADABLE:
                 break
-    return refused
+    return refused, notes
+
+
+def in_bytes(number: int) -> str:
+    """A number of bytes for people, in the unit that shows it: "3.2 GB", "80 MB"."""
+    for unit, size in (("TB", 10**12), ("GB", 10**9), ("MB", 10**6)):
+        if number >= size:
+            return f"{number / size:.1f} {unit}" if number < 100 * size else f"{number / size:.0f} {unit}"
+    return f"{number / 1000:.1f} kB"
 
 
 def _estimate(facts: SlideFacts, bytes_per_tile: int, tile_span_um: float) -> int:

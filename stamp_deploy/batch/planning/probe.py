@@ -13,6 +13,7 @@ from .plan import SlideFacts
 START_LIMIT_S = 60.0
 """The process has only to import."""
 TRIES = 2
+SLOWEST_READ_BYTES_PER_S = 5e6
 
 
 class SafeProbe:
@@ -66,19 +67,33 @@ class SafeProbe:
                 self._series[key] = str(path)
         return self._series[key]
 
-    def _ask(self, what: str, slide: Path, mpp: float | None = None) -> dict[str, Any]:
+    def identity(self, path: Path) -> str:
+        """The SHA-256 that identifies a slide (slide/identity.py); reads all of it.
+
+        Raises
+        ------
+        SlideError
+            It cannot be read.
+        EngineError
+            No process can be started.
+        """
+        limit_s = self._limit_s + path.stat().st_size / SLOWEST_READ_BYTES_PER_S
+        return str(self._ask("identity", path, limit_s=limit_s)["sha256"])
+
+    def _ask(self, what: str, slide: Path, mpp: float | None = None, *, limit_s: float = 0.0) -> dict[str, Any]:
         """The child's answer about a file."""
+        limit_s = limit_s or self._limit_s
         how = ""
         for _ in range(TRIES):
             child = self._child or self._start()
             child.send({"op": "probe", "key": "probe", "what": what, "slide": str(slide), "mpp": mpp})
-            event = child.next_event(self._limit_s)
+            event = child.next_event(limit_s)
             if event is not None and event["event"] == "probed":
                 facts: dict[str, Any] = event["facts"]
                 return facts
             if event is not None and event["event"] == "probe-failed":
                 raise rebuild_error(event["error"], slide)
-            how = f"hung for {self._limit_s:g} s" if event is None else child.how_it_died()
+            how = f"hung for {limit_s:g} s" if event is None else child.how_it_died()
             self.close()
         raise SlideError(
             f"the reader {how} on opening it, {TRIES} times", remedy="the file is damaged; copy it again", path=slide

@@ -32,9 +32,25 @@ ALLOWED = frozenset(
 
 
 class AuditLog:
-    """This host's audit log in one output directory."""
+    """This host's audit log in one output directory.
 
-    def __init__(self, folder: Path, host: str) -> None:
+    Parameters
+    ----------
+    folder : Path
+    host : str
+        Names the file.
+    locks : bool
+        Whether the file can be locked; where it cannot, only one process may use this name.
+
+    Attributes
+    ----------
+    recovered : int
+        Times that the log's end was found unreadable.
+    """
+
+    def __init__(self, folder: Path, host: str, *, locks: bool = True) -> None:
+        self._locks = locks
+        self.recovered = 0
         self.path = folder / f"audit-{re.sub(r'[^A-Za-z0-9._-]', '_', host)}.jsonl"
         self.host = host
         try:
@@ -46,8 +62,8 @@ class AuditLog:
         """Add one event and return its hash.
 
         The line is in the file and synced when this returns. Processes of this host take turns by a
-        lock on the file. A torn last line (power cut, kill) stays where it is and is named, by hash, in
-        a "recovered" event after it.
+        lock on the file. An end that cannot be read (a line torn by a power cut or a kill, or damaged) stays
+        where it is and is named, by hash, in a "recovered" event after it.
 
         Raises
         ------
@@ -62,15 +78,15 @@ class AuditLog:
         try:
             handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o640)
             try:
-                fcntl.lockf(handle, fcntl.LOCK_EX)
-                previous, sequence, torn = _tail(handle)
+                if self._locks:
+                    fcntl.lockf(handle, fcntl.LOCK_EX)
+                previous, sequence, torn, ends_open = _tail(handle)
                 lines = b""
                 if torn:
+                    self.recovered += 1
                     sequence += 1
-                    lines, previous = self._line(
-                        sequence, previous, "recovered", {"torn_sha256": hashlib.sha256(torn).hexdigest()}
-                    )
-                    lines = b"\n" + lines
+                    lines, previous = self._line(sequence, previous, "recovered", {"torn_sha256": _torn_sha256(torn)})
+                    lines = b"\n" * ends_open + lines
                 line, digest = self._line(sequence + 1, previous, event, fields)
                 _write_all(handle, lines + line)
                 os.fsync(handle)
@@ -112,21 +128,19 @@ def verify_audit(path: Path, *, head: str | None = None) -> int:
     DataError
         Naming the first line that does not fit.
     """
-    previous, count, torn = START, 0, b""
+    previous, count = START, 0
+    torn: list[bytes] = []
     hashes = set()
-    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
-        if not line:
-            continue
+    for number, line in enumerate(_read(path).split(b"\n"), start=1):
         entry = _parse(line)
         if entry is None:
-            if torn:
-                raise DataError(f"audit line {number} is not readable", path=path)
-            torn = line
+            if line or torn:
+                torn.append(line)
             continue
         if torn:
-            if entry.get("torn_sha256") != hashlib.sha256(torn).hexdigest():
-                raise DataError(f"audit line {number - 1} is not readable", path=path)
-            torn = b""
+            if entry.get("torn_sha256") != _torn_sha256(b"\n".join(torn)):
+                raise DataError(f"audit line {number - len(torn)} is not readable", path=path)
+            torn = []
         stated = entry.pop("hash")
         count += 1
         if entry.get("previous") != previous or entry.get("seq") != count or _digest(entry) != stated:
@@ -140,7 +154,7 @@ def verify_audit(path: Path, *, head: str | None = None) -> int:
 
 def read_audit(path: Path) -> list[dict[str, Any]]:
     """The readable events of a log, in order. Whether they are genuine is for ``verify_audit`` to say."""
-    entries = (_parse(line) for line in path.read_bytes().split(b"\n"))
+    entries = (_parse(line) for line in _read(path).split(b"\n"))
     return [entry for entry in entries if entry is not None]
 
 
@@ -153,22 +167,46 @@ def _digest(entry: dict[str, Any]) -> str:
 def _parse(line: bytes) -> dict[str, Any] | None:
     try:
         entry = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    return entry if isinstance(entry, dict) and "hash" in entry else None
+    fits = isinstance(entry, dict) and isinstance(entry.get("hash"), str) and type(entry.get("seq")) is int
+    return entry if fits else None
 
 
-def _tail(handle: int) -> tuple[str, int, bytes]:
-    """The last whole event's hash and number, and the torn bytes after it, reading 64 KiB at most."""
+def _tail(handle: int) -> tuple[str, int, bytes, bool]:
+    """The last readable event's hash and number, the bytes after it, and whether those lack an end of line."""
     size = os.fstat(handle).st_size
-    block = os.pread(handle, 65536, max(0, size - 65536))
-    lines = block.split(b"\n")
-    torn = lines.pop() if lines else b""
-    for line in reversed(lines):
-        entry = _parse(line)
-        if entry is not None:
-            return str(entry["hash"]), int(entry["seq"]), torn
-    return START, 0, torn
+    length = 1 << 16
+    while True:
+        start = max(0, size - length)
+        lines = _pread(handle, start, size).split(b"\n")
+        for i in range(len(lines) - 2, -1, -1):  # the last one has no end
+            entry = _parse(lines[i])
+            if entry is not None:
+                return entry["hash"], entry["seq"], b"\n".join(lines[i + 1 :]).strip(b"\n"), lines[-1] != b""
+        if start == 0:
+            return START, 0, b"\n".join(lines).strip(b"\n"), lines[-1] != b""
+        length *= 8
+
+
+def _pread(handle: int, start: int, end: int) -> bytes:
+    blocks = []
+    while start < end and (block := os.pread(handle, end - start, start)):
+        blocks.append(block)
+        start += len(block)
+    return b"".join(blocks)
+
+
+def _torn_sha256(torn: bytes) -> str:
+    """What names bytes that cannot be read; ends of lines around them do not count."""
+    return hashlib.sha256(torn.strip(b"\n")).hexdigest()
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"the audit log cannot be read: {error.strerror}", path=path) from error
 
 
 def _write_all(handle: int, data: bytes) -> None:

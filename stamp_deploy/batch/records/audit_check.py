@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,10 @@ from typing import Any
 from ...atomic import is_done
 from ...errors import DataError, UsageError
 from ...hashing import folder_sha256
+from ..states import AttemptState
 from .audit import read_audit, verify_audit
+
+_REPORT = re.compile(r"batch(-shard-\d+-of-\d+)?\.json")
 
 
 @dataclass(frozen=True)
@@ -49,9 +53,11 @@ def check_audit(out: Path, *, results: bool = False) -> AuditCheck:
     if not paths:
         raise UsageError("the folder holds no audit log", path=out, remedy="name the -o folder of a batch or watch")
     logs = {path.name: verify_audit(path) for path in paths}
-    events = sorted((event for path in paths for event in read_audit(path)), key=lambda event: event["time_utc"])
+    found = (event for path in paths for event in read_audit(path))
+    events = sorted(found, key=lambda event: str(event.get("time_utc", "")))
     hashes = {event["hash"] for event in events}
-    heads = [json.loads(path.read_text(encoding="utf-8"))["audit_head"] for path in sorted(out.glob("batch*.json"))]
+    reports = [path for path in sorted(out.glob("batch*.json")) if _REPORT.fullmatch(path.name)]
+    heads = [_audit_head(path) for path in reports]
     if not hashes.issuperset(heads):
         raise DataError(
             "an audit log was cut short or replaced: the last event that a batch report names is in none", path=out
@@ -59,8 +65,19 @@ def check_audit(out: Path, *, results: bool = False) -> AuditCheck:
     return AuditCheck(logs, len(heads), tuple(events), _check_results(out, events) if results else 0)
 
 
+def _audit_head(report: Path) -> str:
+    try:
+        return str(json.loads(report.read_text(encoding="utf-8"))["audit_head"])
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise DataError(
+            "the batch report cannot be read: it was changed or damaged",
+            path=report,
+            remedy="run the batch again, which writes it anew",
+        ) from error
+
+
 def _check_results(out: Path, events: list[dict[str, Any]]) -> int:
-    logged = {event["result_sha256"] for event in events if event.get("state") == "done"}
+    logged = {event.get("result_sha256") for event in events if event.get("state") == AttemptState.DONE}
     folders = [path for path in sorted(out.iterdir()) if path.is_dir() and is_done(path)]
     changed = [folder.name for folder in folders if folder_sha256(folder) not in logged]
     if changed:

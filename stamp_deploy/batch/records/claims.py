@@ -20,8 +20,10 @@ import socket
 import threading
 import time
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from ...atomic import sweep
 from ...errors import DiskError
@@ -29,6 +31,7 @@ from ..options import LEASE_S
 from ..states import AttemptState
 
 HEARTBEAT_S = 30.0
+UNREADABLE = "claim file unreadable"
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,7 @@ class Claims:
         self.lease_s = lease_s
         self.host = host or host_name()
         self._held: dict[str, ClaimRecord] = {}
+        self._seen: dict[tuple[str, int], tuple[float, float]] = {}  # claims of others: when touched, since when seen
         self._lock = threading.Lock()
         self._stop = threading.Event()
         try:
@@ -163,16 +167,24 @@ class Claims:
             return _process_started(record.pid) != record.pid_started
         try:
             touched = self._path(record.key, record.attempt).stat().st_mtime
-        except FileNotFoundError:
-            return False
-        return self._server_now() - touched > self.lease_s
+        except OSError:
+            touched = 0.0  # it comes back, or is stale after a lease by our own clock
+        # A touch from the future (a clock that was set back) would hold for ever: what counts then is that
+        # nothing has touched the claim for a lease while we looked.
+        seen, since = self._seen.get((record.key, record.attempt), (None, 0.0))
+        if seen != touched:
+            since = time.monotonic()
+            self._seen[record.key, record.attempt] = touched, since
+        if time.monotonic() - since > self.lease_s:
+            return True
+        return touched > 0 and self._server_now() - touched > self.lease_s
 
     def close(self) -> None:
         """Stop the heartbeat; claims still held are released as interrupted."""
         self._stop.set()
         self._thread.join()
         for key in list(self._held):
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(DiskError):  # then it is stale: its process is gone
                 self.release(key, AttemptState.INTERRUPTED)
 
     def _beat(self) -> None:
@@ -198,14 +210,18 @@ class Claims:
         return self.folder / f"{key}.{attempt}"
 
     def _read(self, key: str, attempt: int) -> ClaimRecord | None:
+        path = self._path(key, attempt)
         try:
-            value = json.loads(self._path(key, attempt).read_text(encoding="utf-8"))
-            return ClaimRecord(**{**value, "state": AttemptState(value["state"])})
+            return _parse(json.loads(path.read_text(encoding="utf-8")), key, attempt)
         except FileNotFoundError:
             return None
-        except (ValueError, TypeError, KeyError):
-            # Only a power cut can leave this: the name is taken, so the next attempt has the next number.
-            return ClaimRecord(key, attempt, "", "", 0, "", AttemptState.INTERRUPTED, "claim file unreadable")
+        except (IsADirectoryError, ValueError, TypeError, KeyError, RecursionError):
+            # A power cut or a hand left this: the name is taken, so the next attempt has the next number.
+            return ClaimRecord(key, attempt, "", "", 0, "", AttemptState.INTERRUPTED, UNREADABLE)
+        except OSError as error:
+            raise DiskError(
+                f"a claim cannot be read: {error.strerror}", path=path, remedy="check the disk and its permissions"
+            ) from error
 
     def _write_aside(self, record: ClaimRecord) -> Path:
         aside = self.folder / f".{record.token}"
@@ -214,22 +230,51 @@ class Claims:
                 json.dump(record.__dict__, file)
                 file.flush()
                 os.fsync(file.fileno())
-        except OSError as error:
+        except OSError:
             aside.unlink(missing_ok=True)
-            raise DiskError(
-                f"cannot write a claim: {error.strerror}", remedy="free some space and run again", path=aside
-            ) from error
+            raise
         return aside
 
     def _create(self, record: ClaimRecord) -> bool:
-        aside = self._write_aside(record)
-        try:
-            return _link_exclusively(aside, self._path(record.key, record.attempt))
-        finally:
-            aside.unlink(missing_ok=True)
+        path = self._path(record.key, record.attempt)
+        with _claim_errors(path):
+            aside = self._write_aside(record)
+            try:
+                return _link_exclusively(aside, path)
+            finally:
+                aside.unlink(missing_ok=True)
 
     def _replace(self, record: ClaimRecord) -> None:
-        os.replace(self._write_aside(record), self._path(record.key, record.attempt))
+        path = self._path(record.key, record.attempt)
+        with _claim_errors(path):
+            aside = self._write_aside(record)
+            try:
+                os.replace(aside, path)
+            except OSError:
+                aside.unlink(missing_ok=True)
+                raise
+
+
+@contextlib.contextmanager
+def _claim_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DiskError(
+            f"cannot write a claim: {error.strerror}", remedy="free some space and run again", path=path
+        ) from error
+
+
+def _parse(value: Any, key: str, attempt: int) -> ClaimRecord:
+    """The record in a claim file; ValueError, TypeError or KeyError where it holds something else."""
+    record = ClaimRecord(**{**value, "state": AttemptState(value["state"])})
+    texts = (record.token, record.host, record.pid_started, record.reason)
+    if (record.key, record.attempt) != (key, attempt) or not all(isinstance(text, str) for text in texts):
+        raise ValueError("the claim of another slide, or of another kind")
+    running = record.state == AttemptState.RUNNING
+    if running and not (type(record.pid) is int and record.pid > 0 and record.host and record.pid_started):
+        raise ValueError("the claim names no holder")
+    return record
 
 
 def create_json_once(path: Path, value: object) -> bool:
@@ -264,8 +309,12 @@ def _link_exclusively(source: Path, target: Path) -> bool:
             handle = os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
         except FileExistsError:
             return False
-        with os.fdopen(handle, "wb") as file:
-            file.write(source.read_bytes())
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(source.read_bytes())
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError:
+            target.unlink(missing_ok=True)
+            raise
         return True

@@ -8,11 +8,19 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, write_to_textfile
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    write_to_textfile,
+)
 
 from ...errors import DiskError
 from ..states import AttemptState
 
+disable_created_metrics()  # type: ignore[no-untyped-call]  # of each counter, when it was made: nobody asks for that, and it doubles the file
 SLIDE_SECONDS = (5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1200.0, 3600.0)
 
 

@@ -14,7 +14,8 @@ class Task:
     """One slide to be scored.
 
     ``solo`` asks for a worker that does nothing else meanwhile: it is set after a crash, so that a
-    second crash can be blamed on this slide alone. Lower ``priority`` goes first.
+    second crash can be blamed on this slide alone. Lower ``priority`` goes first. ``again``: it has changed
+    since it failed, so that its last word is not the final one.
     """
 
     key: str
@@ -23,6 +24,7 @@ class Task:
     mpp: float | None = None
     solo: bool = False
     priority: int = 0
+    again: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """The task as JSON values."""
