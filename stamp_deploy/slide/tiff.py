@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ..errors import SlideError
 from ..memory import release_memory
 from .backends import Level
+from .tiff_pages import tiff_pages
 
 JPEG, RGB, YCBCR = 7, 2, 6
 DCT_SCALES = (1, 2, 4, 8)
@@ -130,7 +131,7 @@ def _read_pages(path: Path, vendor: str | None, key: tuple[int, ...]) -> tuple[S
 
     try:
         with tifffile.TiffFile(path) as tiff:
-            pages = [page for page in tiff.pages if isinstance(page, tifffile.TiffPage)]
+            pages = list(tiff_pages(tiff))
             aperio = bool(pages) and (pages[0].description or "").startswith("Aperio")
             found = [_read_page(page) for page in _pyramid(pages, every=aperio or vendor == "philips")]
         del tiff, pages

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import SlideError
+from ..tiff_pages import tiff_pages
 
 MEMORY_BYTES = 4 << 30
 TIMEOUT_S = 120.0
@@ -37,7 +38,7 @@ def holds_jpeg_2000(path: Path, vendor: str) -> bool:
         import tifffile
 
         with tifffile.TiffFile(path) as tiff:
-            return any(int(getattr(page, "compression", 0)) in JPEG_2000_TIFF for page in tiff.pages)
+            return any(int(getattr(page, "compression", 0)) in JPEG_2000_TIFF for page in tiff_pages(tiff))
     except Exception:
         return False  # not a TIFF that tifffile reads, and so not one of these
 
