@@ -20,6 +20,7 @@ from .backends import Level
 from .tiff_pages import tiff_pages
 
 JPEG, RGB, YCBCR = 7, 2, 6
+IMAGE_DESCRIPTION = 270
 DCT_SCALES = (1, 2, 4, 8)
 MAX_TILE_SIDE = 16384
 
@@ -132,7 +133,8 @@ def _read_pages(path: Path, vendor: str | None, key: tuple[int, ...]) -> tuple[S
     try:
         with tifffile.TiffFile(path) as tiff:
             pages = list(tiff_pages(tiff))
-            aperio = bool(pages) and (pages[0].description or "").startswith("Aperio")
+            note = pages[0].tags.valueof(IMAGE_DESCRIPTION, "") if pages else ""  # bytes where it is no UTF-8
+            aperio = isinstance(note, str | bytes) and note[:6] in ("Aperio", b"Aperio")
             found = [_read_page(page) for page in _pyramid(pages, every=aperio or vendor == "philips")]
         del tiff, pages
         gc.collect(1)  # the pages refer to each other, and hold every offset as an object

@@ -136,7 +136,7 @@ def test_places_in_microns_are_noticed_and_converted_where_the_config_says_so(tm
     made = build(config(tmp_path, sample(tmp_path, "um", **microns, coordinates="um")), tmp_path / "um")
     np.testing.assert_array_equal(made.samples[0].expression().obsm["spatial"], places)
     assert build(config(tmp_path, sample(tmp_path, "um", **microns, coordinates="px")), tmp_path / "stated").samples
-    with pytest.raises(DataError, match="does not exist"):
+    with pytest.raises(UsageError, match="does not exist"):
         build(config(tmp_path, sample(tmp_path, "um", coordinates="inch")), tmp_path / "inch")
 
 
@@ -234,6 +234,16 @@ def test_bad_samples_are_refused_and_leave_nothing(tmp_path: Path, change: dict[
     assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".partial-*"))
 
 
+@pytest.mark.parametrize(
+    ("pixels", "cause"), [(picture()[..., 0], "grey picture"), (picture() // 8 * [0, 0, 1], "fluorescence")]
+)
+def test_images_that_are_no_brightfield_colour_are_refused(tmp_path: Path, pixels: np.ndarray, cause: str) -> None:
+    Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "image.png")
+    with pytest.raises(StampError, match=cause):
+        build(config(tmp_path, sample(tmp_path)), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_sample_is_named(tmp_path: Path) -> None:
     good, bad = sample(tmp_path, "S1"), sample(tmp_path, "S2", centres=centres() + 400)
     with pytest.raises(DataError, match="sample S2"):
@@ -297,6 +307,10 @@ def test_real_visium_is_mouse_tissue_and_says_so(tmp_path: Path, data_dir: Path)
     [
         ("tile_px = [", "TOML"),
         ("tilepx = 3\n[[samples]]\nid = 'a'", "unknown key tilepx"),
+        ("tilepx = 3\n[[samples]]\nid = 'a'", "did you mean tile_px"),
+        ("[[samples]]\nid = 'a'\nformat = 'visium'\nfloder = 'x'", "did you mean folder"),
+        ("[[samples]]\nid = 'a'\nformat = 'vissium'", "did you mean visium"),
+        ("[[samples]]\nid = 'a'\nformat = 'visium'\nimage_level = 'high'", "image_level = 'high' does not exist"),
         ("tile_px = 'a'\n[[samples]]\nid = 'a'", "wrong type"),
         ("mpp = 50\n[[samples]]\nid = 'a'", "not possible"),
         ("", "names no samples"),
