@@ -28,12 +28,13 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_python_guide_runs(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("anndata")
-    text = (ROOT / "docs" / "guides" / "python.md").read_text()
+    text = (ROOT / "README.md").read_text() + (ROOT / "docs" / "guides" / "python.md").read_text()
     blocks = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-    assert len(blocks) >= 6
+    assert len(blocks) >= 7
     names: dict[str, object] = {}
-    for block in blocks:
-        exec(compile(block, "docs/guides/python.md", "exec"), names)
+    for number, block in enumerate(blocks):
+        shutil.rmtree(place / "out", ignore_errors=True)
+        exec(compile(block, f"block {number} of the README and the guide", "exec"), names)
     assert (place / "out" / "report.html").is_file()
     assert "0.5 jpeg-tiff" in capsys.readouterr().out
 
