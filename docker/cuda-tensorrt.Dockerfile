@@ -40,6 +40,7 @@ ENV PATH=/opt/stamp/bin:$PATH \
     MPLCONFIGDIR=/tmp/matplotlib \
     XDG_CACHE_HOME=/cache \
     CUDA_CACHE_PATH=/cache/cuda \
+    ORT_DISABLE_TELEMETRY=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
 # The build fails here where a module is missing; the GPU itself is looked at when the container runs (`doctor`).

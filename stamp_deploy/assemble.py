@@ -55,6 +55,7 @@ def assemble(
         missing=int(source.missing),
         corrupt=int(source.corrupt),
         timeout=seen - int(source.ok) - int(source.missing) - int(source.corrupt),
+        absent=prepared.absence.tiles,
     )
     notes = list(warnings)
     if counts.unreadable:

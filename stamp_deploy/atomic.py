@@ -24,6 +24,7 @@ from . import isolation
 from .errors import DiskError, StampError, UsageError
 from .hashing import hash_lines
 from .names import NAME_MAX_BYTES, cut_name, printable
+from .quiet import without_quotes
 
 DONE_MARKER = "DONE"
 _STAGING = ".partial-"
@@ -277,8 +278,10 @@ def disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        # a library's own words may hold the folder; the number says it all
+        cause = os.strerror(error.errno) if error.errno else without_quotes(error)
         raise DiskError(
-            f"cannot write the output: {error.strerror or error}",
+            f"cannot write the output: {cause}",
             path=path,
             remedy="free space on that disk, check its permissions, or name another output with -o",
         ) from error

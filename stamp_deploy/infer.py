@@ -133,7 +133,7 @@ def _warnings(prepared: Prepared) -> list[str]:
     """What a reader of the result should know of the slide."""
     conflict = prepared.slide.mpp.conflict
     tissue = prepared.tissue.notes if prepared.tissue is not None else ()
-    return [*([conflict] if conflict else []), *prepared.slide.notes, *tissue]
+    return [*([conflict] if conflict else []), *prepared.slide.notes, *prepared.absence.notes, *tissue]
 
 
 def _check_finite(prepared: Prepared, embedding: NDArray[np.float32], scores: NDArray[np.float32]) -> None:

@@ -33,6 +33,9 @@ BLOCKED = ("openvino_telemetry",)
 KNOWN = {"onnxruntime": (1, 32), "openvino": (2026, 4)}
 """Newest versions that were seen to stay silent. pyproject.toml allows no newer one, and `doctor` warns of it."""
 
+_DISTRIBUTIONS = {"onnxruntime": ("onnxruntime", "onnxruntime-gpu"), "openvino": ("openvino",)}
+"""Names under which a library of `KNOWN` is installed."""
+
 _LATE: list[str] = []
 
 
@@ -57,11 +60,12 @@ def newer_than_known() -> list[str]:
     from importlib.metadata import PackageNotFoundError, version  # takes longer than all the rest of this module
 
     newer = []
-    for name, known in KNOWN.items():
-        with contextlib.suppress(PackageNotFoundError):
-            installed = version(name)
-            if tuple(int(part) for part in re.findall(r"\d+", installed)[:2]) > known:
-                newer.append(f"{name} {installed}")
+    for library, known in KNOWN.items():
+        for name in _DISTRIBUTIONS[library]:
+            with contextlib.suppress(PackageNotFoundError):
+                installed = version(name)
+                if tuple(int(part) for part in re.findall(r"\d+", installed)[:2]) > known:
+                    newer.append(f"{name} {installed}")
     return newer
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import isolation, log
+from .absence import Absence, leave_out
 from .bundle import Bundle
 from .config import InferOptions
 from .errors import SlideError, StampError
@@ -40,6 +41,7 @@ class Prepared:
     source: TileSource
     thumbnail: NDArray[np.uint8]
     started: datetime
+    absence: Absence = field(default_factory=Absence)
     seconds: dict[str, float] = field(default_factory=dict)
 
     def close(self) -> None:
@@ -60,13 +62,14 @@ def prepare(path: Path, bundle: Bundle, options: InferOptions) -> Prepared:
     limit_s = math.inf if options.time_limit_s is None else options.time_limit_s
     deadline = time.monotonic() + limit_s
     isolation.note(deadline=deadline if options.time_limit_s else None)
-    slide = open_slide(path, mpp=options.mpp)
+    slide = open_slide(path, mpp=options.mpp, accept=bundle.trained_on)
     try:
         slide.deadline = deadline
         grid = make_grid(slide, target_mpp=bundle.mpp, tile_px=bundle.tile_px)
         rule = TissueRule.from_dict(bundle.tissue)
         thumbnail = slide.thumbnail(_picture_px(slide))
         tissue = None if options.all_tiles else find_tissue(slide, rule)
+        tissue, absence = leave_out(slide, grid, tissue)
         tiles = select_tiles(grid, tissue, rule.min_fraction)
         if len(tiles.coords) == 0:
             raise SlideError(
@@ -95,7 +98,7 @@ def prepare(path: Path, bundle: Bundle, options: InferOptions) -> Prepared:
     isolation.note(stage="reading the slide", deadline=None)
     log.event("prepared", slide=log.slide_token(path), route=slide.route.name, tiles=len(tiles.coords))
     return Prepared(
-        slide, bundle, options, tissue, tiles, source, thumbnail, started, {"open_and_tissue": opened - clock}
+        slide, bundle, options, tissue, tiles, source, thumbnail, started, absence, {"open_and_tissue": opened - clock}
     )
 
 

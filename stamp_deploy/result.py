@@ -71,7 +71,11 @@ class BundleFacts:
 
 @dataclass(frozen=True)
 class TileCounts:
-    """grid = background + seen; seen = ok + missing + corrupt + timeout. Only ok tiles are scored."""
+    """grid = background + seen; seen = ok + missing + corrupt + timeout. Only ok tiles are scored.
+
+    `absent` are the tiles of the grid, scored or not, that lie in part or whole where the file holds nothing, because
+    its format leaves out glass: white background.
+    """
 
     grid: int
     background: int
@@ -80,6 +84,7 @@ class TileCounts:
     missing: int = 0
     corrupt: int = 0
     timeout: int = 0
+    absent: int = 0
 
     @property
     def unreadable(self) -> int:

@@ -25,7 +25,7 @@ FLOORS: dict[str, int] = {
             "command errors files hashing isolation names offline progress quiet units user_cache",
             "atomic bundle config log memory processor provenance tables",
             "_tiler slide",
-            "components engine faint grid ink tiles tissue",
+            "absence components engine faint grid ink tiles tissue",
             "assemble heads maps prepare result result_files score timing",
             "writers",
             "api batch checks infer",

@@ -212,6 +212,58 @@ def test_without_a_cache_folder_named_only_our_own_appears(world: dict[str, obje
     assert {path.split("/")[1] for path in seen.home if "/" in path} == {"stamp-deploy"}
 
 
+RAY_NODE = """
+import subprocess, sys, time
+address, *command = sys.argv[1:]
+start = ["start", "--address", address, "--num-cpus", "1", "--object-store-memory", str(80 * 2**20), "--block"]
+node = subprocess.Popen([sys.executable, "-m", "ray.scripts.scripts", *start], stdout=subprocess.DEVNULL)
+try:
+    code = subprocess.run([sys.executable, "-m", "stamp_deploy.cli", *command, "--address", address]).returncode
+finally:
+    node.terminate()
+    node.wait(30)
+sys.exit(code)
+"""
+RAY_ASKS_ITS_OWN_ADDRESS = '"8.8.8.8"'
+"""Ray "connects" a datagram socket there, which sends nothing, to learn which of this machine's addresses is used."""
+
+
+@watched_only
+@pytest.mark.slow
+def test_ray_s_actors_say_nothing_to_anybody(
+    world: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node of a cluster with its actors and workers, and the driver: they speak to the cluster alone."""
+    pytest.importorskip("ray")
+    if best_way() != "strace":
+        pytest.skip("in a namespace of its own the node does not find its cluster")
+    from ray.cluster_utils import Cluster
+
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    small = {"object_store_memory": 80 * 2**20, "include_dashboard": False}
+    try:
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **small})
+    except Exception as error:
+        pytest.skip(f"Ray's own cluster does not start here: {error}")
+    address = cluster.address
+    try:
+        text = (
+            f"batch {world['slide']} --bundle {world['bundle']} -o {tmp_path / 'new'} --engine openvino --executor ray"
+        )
+        command = [sys.executable, "-c", RAY_NODE, address, *text.split()]
+        root = str(Path(__file__).resolve().parents[1])
+        seen = watch(command, tmp_path / "watched", cwd=tmp_path, PYTHONPATH=root, RAY_AUTH_MODE="disabled")
+    finally:
+        cluster.shutdown()
+    assert seen.code == 0, seen.out + seen.err
+    own = {"127.0.0.1", "::1", "0.0.0.0", address.rpartition(":")[0]}
+    outside = [
+        line for line in seen.contacts if not any(f'"{pre}{ip}"' in line for ip in own for pre in ("", "::ffff:"))
+    ]
+    assert [line for line in outside if RAY_ASKS_ITS_OWN_ADDRESS not in line] == []
+    assert seen.home == []
+
+
 SPEAKING = {
     "onnxruntime": "import onnxruntime as o; o.InferenceSession(sys.argv[1], providers=['CPUExecutionProvider'])",
     "openvino": "import openvino",

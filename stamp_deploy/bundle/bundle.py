@@ -118,6 +118,11 @@ class Bundle:
         """The folder of golden tiles and their expected outputs."""
         return self.path / self.golden_dir
 
+    @property
+    def trained_on(self) -> tuple[str, ...]:
+        """What the model was trained on beside 8-bit RGB of brightfield slides (kinds of slide/colour.py)."""
+        return tuple(self.pfm.get("trained_on", ()))
+
     def head_path(self, head: HeadSpec) -> Path:
         """The ONNX file of a head."""
         return self.path / head.file

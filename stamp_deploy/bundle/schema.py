@@ -151,6 +151,7 @@ def validate(document: dict[str, Any]) -> dict[str, Any]:
         if not document["pfm"].get(key):
             fail(f"'pfm' must state {key!r}")
         text(document["pfm"][key], f"{key} of 'pfm'", 1000)
+    names(document["pfm"].get("trained_on", []), "trained_on of 'pfm'", 0, 16)
     _date(document["created_utc"])
     _tissue(document["tissue"])
     _input_range(document["input_range"])

@@ -7,6 +7,7 @@ from pathlib import Path
 from ..errors import SlideError
 from ..files import refuse_special
 from .backends import Backend, Level
+from .tiff_pages import tiff_pages
 
 MAX_SIDE = 2_000_000
 _SEVERAL_FILES = ("dicom", "mirax", "hamamatsu")
@@ -84,8 +85,7 @@ def _present_pixels(path: Path, level: Level) -> int:
 
     try:
         with tifffile.TiffFile(path) as tiff:
-            for page in tiff.pages:
-                assert isinstance(page, tifffile.TiffPage)
+            for page in tiff_pages(tiff):
                 if (page.imagewidth, page.imagelength) == (level.width, level.height) and page.is_tiled:
                     there = sum(1 for count in page.databytecounts if count)
                     return int(there * page.tilewidth * page.tilelength)

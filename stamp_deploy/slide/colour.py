@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ..errors import SlideError
 from .backends import Level
+from .tiff_pages import tiff_pages
 
 KINDS = ("grey", "fluorescence", "16-bit", "palette", "cmyk")
 """What a bundle can say that it was trained on, beside RGB."""
@@ -42,7 +43,7 @@ def check_tiff_colour(path: Path, levels: Sequence[Level], accept: Collection[st
         with tifffile.TiffFile(path) as tiff:
             if tiff.is_ndpi or tiff.is_scn:  # JPEG in colour by definition, and slow to walk
                 return
-            pages = [page for page in tiff.pages if isinstance(page, tifffile.TiffPage)]
+            pages = list(tiff_pages(tiff))
             same = [page for page in pages if (page.imagewidth, page.imagelength) == (full.width, full.height)]
             found = _what_tiff_pages_are(same) if same else None
     except Exception:

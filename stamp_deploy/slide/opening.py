@@ -11,6 +11,7 @@ from .backends import Backend, UnknownFormatError
 from .checks import check_decodes, check_file, check_size
 from .colour import check_stated_light, check_tiff_colour
 from .dicom import slide_in_folder
+from .left_out import find_left_out
 from .mpp import find_mpp
 from .pyramid import levels_of_the_slide
 from .route import check_route, choose_route
@@ -83,6 +84,7 @@ def _open(path: Path, backend: Backend, mpp: float | None, route: str | None, ac
     finding = find_mpp(backend.properties, stated=mpp, path=path)
     check_decodes(backend, backend.levels[-1])
     levels, numbers, notes = levels_of_the_slide(backend)
+    left_out, missing = find_left_out(path, backend.vendor, levels, numbers)
     return Slide(
         path,
         backend,
@@ -92,6 +94,8 @@ def _open(path: Path, backend: Backend, mpp: float | None, route: str | None, ac
         level_numbers=numbers,
         notes=notes,
         accept=frozenset(accept),
+        left_out=left_out,
+        missing=missing,
     )
 
 

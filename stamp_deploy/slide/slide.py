@@ -17,6 +17,7 @@ from ..memory import release_memory
 from .backends import Backend, Level
 from .colour import check_brightfield
 from .identity import slide_files, slide_sha256
+from .left_out import LeftOut
 from .mpp import MppFinding
 from .properties import public_properties, scanned_bounds
 from .read_faults import read_again
@@ -54,6 +55,10 @@ class Slide:
         Moment of time.monotonic() at which a thumbnail that is being read is given up.
     damage : list of (x, y, w, h)
         Blocks that the last thumbnail could not show, level-0 pixels.
+    left_out : LeftOut, optional
+        What the file leaves out, which its format may: background.
+    missing : LeftOut, optional
+        What the file lacks although its format leaves out nothing: damage.
     """
 
     def __init__(
@@ -67,6 +72,8 @@ class Slide:
         level_numbers: tuple[int, ...],
         notes: tuple[str, ...] = (),
         accept: frozenset[str] = frozenset(),
+        left_out: LeftOut | None = None,
+        missing: LeftOut | None = None,
     ) -> None:
         self.path = path
         self.vendor = backend.vendor
@@ -81,6 +88,7 @@ class Slide:
         self._backend = backend
         self.level_numbers = level_numbers
         self._accept = accept
+        self.left_out, self.missing = left_out, missing
         self.deadline = math.inf
         self._sha256: str | None = None
         self.damage: list[tuple[int, int, int, int]] = []
@@ -148,7 +156,7 @@ class Slide:
             if size == self._thumbnail.shape[1::-1]:
                 return self._thumbnail
             return np.asarray(Image.fromarray(self._thumbnail).resize(size, Image.Resampling.BOX))
-        self.damage = []
+        self.damage = self.missing.rectangles() if self.missing is not None else []
         picture = self._read_thumbnail(max_px)
         check_brightfield(picture, self.path, self._accept)
         self._thumbnail = picture
@@ -168,13 +176,17 @@ class Slide:
         factor = max(1, int(ratio_x) if whole_ratio else int(min(ratio_x, ratio_y) / 2))
         rows_at_once = min(STRIP_ROWS, STRIP_BYTES // (level.width * 3))
         strip = max(factor, rows_at_once // factor * factor)
-        parts = []
+        parts, holes = [], []
         for top in range(0, level.height, strip):
             self._check_deadline()
             rows = min(strip, level.height - top)
             pixels = self._read_strip(level, top, rows)
+            if self.vendor == "dicom":  # which frames are there is told by the pixels alone
+                holes.append(_reduce_all(self._backend.transparent, pixels.shape[:2], factor))
             parts.append(np.asarray(Image.fromarray(pixels).reduce(factor)) if factor > 1 else pixels)
         whole = np.concatenate(parts)
+        if any(part.any() for part in holes):
+            self.left_out = LeftOut(np.concatenate(holes), level.downsample_x * factor, level.downsample_y * factor)
         del parts, pixels
         if whole.shape[:2] == (out_h, out_w):
             return whole
@@ -187,6 +199,7 @@ class Slide:
         except SlideError:
             pass
         out = np.full((rows, level.width, 3), 255, np.uint8)
+        damaged = len(self.damage) - (len(self.missing.rectangles()) if self.missing is not None else 0)
         for y in range(top, top + rows, DAMAGE_BLOCK_PX):
             for x in range(0, level.width, DAMAGE_BLOCK_PX):
                 w, h = min(DAMAGE_BLOCK_PX, level.width - x), min(DAMAGE_BLOCK_PX, top + rows - y)
@@ -196,7 +209,8 @@ class Slide:
                     out[y - top : y - top + h, x : x + w] = self.read_region(level.index, x0, y0, w, h)
                 except SlideError:
                     self.damage.append((x0, y0, round(w * level.downsample_x), round(h * level.downsample_y)))
-                    if len(self.damage) > MAX_DAMAGE:
+                    damaged += 1
+                    if damaged > MAX_DAMAGE:
                         raise
         return out
 
@@ -225,3 +239,12 @@ class Slide:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _reduce_all(mask: NDArray[np.bool_] | None, shape: tuple[int, ...], factor: int) -> NDArray[np.bool_]:
+    """Blocks of factor x factor pixels that are True everywhere; none where there is no mask."""
+    rows, columns = (-(-side // factor) for side in shape)
+    if mask is None:
+        return np.zeros((rows, columns), bool)
+    padded = np.pad(mask, ((0, rows * factor - shape[0]), (0, columns * factor - shape[1])), constant_values=True)
+    return np.asarray(padded.reshape(rows, factor, columns, factor).all(axis=(1, 3)))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 from ..errors import SlideError
 from ..memory import release_memory
 from .backends import Level
+from .tiff_pages import tiff_pages
 
 JPEG, RGB, YCBCR = 7, 2, 6
+IMAGE_DESCRIPTION = 270
 DCT_SCALES = (1, 2, 4, 8)
 MAX_TILE_SIDE = 16384
 
@@ -69,10 +71,52 @@ def read_levels(path: Path, levels: Sequence[Level], numbers: Sequence[int] | No
     SlideError
         The file is not a TIFF, or its directories are damaged.
     """
+    pages = read_pages(path)
+    found: list[TiffLevel | str] = []
+    for number, level in zip(numbers or range(len(levels)), levels, strict=True):
+        page = pages[number] if number < len(pages) else None
+        if page is None or (page.width, page.height) != (level.width, level.height):
+            found.append(f"level {number} is not one of the file's tiled pages")
+        else:
+            found.append(page.coded)
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class StoredPage:
+    """One page of a TIFF that is a pyramid level.
+
+    Attributes
+    ----------
+    width, height : int
+        The image, pixels.
+    tile_px : (int, int)
+        Width and height of a storage tile, pixels.
+    absent : bool [rows, columns]
+        Storage tiles that the page leaves out: length 0. Of an Aperio slide also those that OpenSlide takes from the
+        next finer level because that level leaves out a part of them ("sometimes corrupt", it says).
+    coded : TiffLevel or str
+        For the compiled tiler, or why it cannot read the page.
+    """
+
+    width: int
+    height: int
+    tile_px: tuple[int, int]
+    absent: NDArray[np.bool_]
+    coded: TiffLevel | str
+
+
+def read_pages(path: Path, vendor: str | None = None) -> tuple[StoredPage, ...]:
+    """The pages that are pyramid levels, numbered as OpenSlide numbers its levels.
+
+    Raises
+    ------
+    SlideError
+        The file is not a TIFF, or its directories are damaged.
+    """
     try:
         stat = path.stat()
-        key = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
-        return list(_read_levels(path, tuple(levels), tuple(numbers or range(len(levels))), key))
+        return _read_pages(path, vendor, (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns))
     except OSError as error:
         raise SlideError(
             f"cannot be read: {error.strerror or 'input/output error'}",
@@ -82,20 +126,20 @@ def read_levels(path: Path, levels: Sequence[Level], numbers: Sequence[int] | No
 
 
 @lru_cache(maxsize=4)
-def _read_levels(
-    path: Path, levels: tuple[Level, ...], numbers: tuple[int, ...], key: tuple[int, ...]
-) -> tuple[TiffLevel | str, ...]:
+def _read_pages(path: Path, vendor: str | None, key: tuple[int, ...]) -> tuple[StoredPage, ...]:
     """Cached by the file's identity: the route's choice and the tiler ask for the same."""
     import tifffile
 
     try:
         with tifffile.TiffFile(path) as tiff:
-            pages = _pyramid([page for page in tiff.pages if isinstance(page, tifffile.TiffPage)])
-            found = tuple(_read_level(pages, number, level) for number, level in zip(numbers, levels, strict=True))
+            pages = list(tiff_pages(tiff))
+            note = pages[0].tags.valueof(IMAGE_DESCRIPTION, "") if pages else ""  # bytes where it is no UTF-8
+            aperio = isinstance(note, str | bytes) and note[:6] in ("Aperio", b"Aperio")
+            found = [_read_page(page) for page in _pyramid(pages, every=aperio or vendor == "philips")]
         del tiff, pages
         gc.collect(1)  # the pages refer to each other, and hold every offset as an object
         release_memory()
-        return found
+        return tuple(_propagate(found) if aperio else found)
     except OSError:
         raise
     except Exception as error:
@@ -116,24 +160,51 @@ def why_not_tiler(path: Path, levels: Sequence[Level], numbers: Sequence[int]) -
     return first if isinstance(first, str) else None
 
 
-def _pyramid(pages: list) -> list:  # type: ignore[type-arg]
+def _pyramid(pages: list, *, every: bool) -> list:  # type: ignore[type-arg]
     """The pages that are pyramid levels, finest first, by OpenSlide's own rules: size alone can name the wrong page.
 
-    Of an Aperio slide the tiled ones, as they come; of any other TIFF the first one and those that say that they are
-    reduced, by falling width, equal ones as they come.
+    Of an Aperio or Philips slide every tiled page, as they come; of any other TIFF the first one and those that say
+    that they are reduced, by falling width, equal ones as they come.
     """
     tiled = [page for page in pages if page.is_tiled]
-    if pages and (pages[0].description or "").startswith("Aperio"):
+    if every:
         return tiled
     return sorted((page for page in tiled if page is pages[0] or page.is_reduced), key=lambda page: -page.imagewidth)
 
 
-def _read_level(pages: list, number: int, level: Level) -> TiffLevel | str:  # type: ignore[type-arg]
-    page = pages[number] if number < len(pages) else None
-    if page is None or (page.imagewidth, page.imagelength) != (level.width, level.height):
-        return f"level {number} is not one of the file's tiled pages"
+def _read_page(page) -> StoredPage:  # type: ignore[no-untyped-def]
     reason = _why_not(page)
-    return reason if reason is not None else _describe(page)
+    tile_px = max(1, page.tilewidth), max(1, page.tilelength)
+    shape = -(-page.imagelength // tile_px[1]), -(-page.imagewidth // tile_px[0])
+    planes = page.samplesperpixel if page.planarconfig == 2 else 1
+    sizes = np.array(page.databytecounts, np.int64)
+    whole = sizes.size == shape[0] * shape[1] * planes
+    return StoredPage(
+        page.imagewidth,
+        page.imagelength,
+        tile_px,
+        np.asarray((sizes <= 0).reshape(planes, *shape).any(0)) if whole else np.zeros((1, 1), bool),
+        reason if reason is not None else _describe(page),
+    )
+
+
+def _propagate(pages: list[StoredPage]) -> list[StoredPage]:
+    """Mark what OpenSlide marks: a storage tile over one that the next finer level leaves out is left out, too."""
+    marked = pages[:1]
+    for page in pages[1:]:
+        finer = marked[-1].absent
+        absent = page.absent.copy()
+        # OpenSlide's own arithmetic, which rounds the ratio of the two grids
+        step = [max(1, round(a / b)) for a, b in zip(finer.shape, absent.shape, strict=True)]
+        rows, columns = np.nonzero(finer)
+        rows, columns = rows // step[0], columns // step[1]
+        inside = (rows < absent.shape[0]) & (columns < absent.shape[1])
+        absent[rows[inside], columns[inside]] = True
+        coded = page.coded
+        if isinstance(coded, TiffLevel):
+            coded = replace(coded, sizes=np.where(absent, 0, coded.sizes))
+        marked.append(replace(page, absent=absent, coded=coded))
+    return marked
 
 
 def _why_not(page) -> str | None:  # type: ignore[no-untyped-def]
@@ -157,7 +228,6 @@ def _describe(page) -> TiffLevel:  # type: ignore[no-untyped-def]
     offsets = np.array(page.dataoffsets, np.int64).reshape(shape)
     sizes = np.array(page.databytecounts, np.int64).reshape(shape)
     scales = tuple(s for s in DCT_SCALES if tile_w % s == 0 and tile_h % s == 0)
-    missing = (offsets <= 0) | (sizes <= 0)
     return TiffLevel(
         width=width,
         height=height,
@@ -165,7 +235,7 @@ def _describe(page) -> TiffLevel:  # type: ignore[no-untyped-def]
         tile_height=tile_h,
         photometric=int(page.photometric),
         tables=bytes(page.jpegtables or b""),
-        offsets=np.where(missing, 0, offsets),
-        sizes=np.where(missing, 0, sizes),
+        offsets=np.maximum(offsets, 0),
+        sizes=np.maximum(sizes, 0),
         scales=scales,
     )

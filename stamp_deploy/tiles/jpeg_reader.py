@@ -20,6 +20,7 @@ from ..slide import Slide
 from ..slide.tiff import TiffLevel, read_levels
 from .read_plan import ReadPlan, choose_plan
 from .reader import StageTimes, Stop, TileStatus
+from .region_reader import RegionReader
 from .schedule import Serving, Storage, Strip
 from .slot_pool import PoolFull, SlotPool
 from .threads import Team
@@ -69,6 +70,10 @@ class JpegReader:
         self._corners = tileset.coords / (level.downsample_x * scale, level.downsample_y * scale)
         image = -(-chosen.width // scale), -(-chosen.height // scale)
         self._offsets, self._sizes = chosen.offsets.reshape(-1), chosen.sizes.reshape(-1)
+        # what a format may leave out is background; what Aperio lacks OpenSlide takes from the next finer level
+        self._absent = _tiler.MISSING if slide.vendor == "aperio" else _tiler.BACKGROUND
+        holes = slide.vendor == "aperio" and self.plan.level > 0 and (chosen.sizes == 0).any()
+        self._regions = RegionReader(slide, tileset, stop) if holes else None
         self._pool = SlotPool(rows, columns, storage.slot_bytes, *image)
         span_x, span_y = self.plan.residual_x * tile, self.plan.residual_y * tile
         self._piece = self._tiles_of_a_job(span_x, span_y, storage, threads)
@@ -91,10 +96,11 @@ class JpegReader:
     @property
     def times(self) -> StageTimes:
         """Of all threads so far."""
+        regions = StageTimes() if self._regions is None else self._regions.times
         return StageTimes(
             read_s=sum(w.read_s for w in self._workers),
-            decode_s=sum(w.decode_s for w in self._workers),
-            resample_s=sum(w.assemble_s for w in self._workers),
+            decode_s=sum(w.decode_s for w in self._workers) + regions.decode_s,
+            resample_s=sum(w.assemble_s for w in self._workers) + regions.resample_s,
             storage_tiles=sum(w.tiles for w in self._workers),
             bytes_read=sum(w.bytes_read for w in self._workers),
         )
@@ -110,6 +116,11 @@ class JpegReader:
         for start in range(0, len(index), self._piece):
             piece = slice(start, start + self._piece)
             self._fill(index[piece], out[piece], status[piece])
+        again = np.flatnonzero(status == TileStatus.MISSING)
+        if self._regions is not None and again.size:
+            found = np.empty((again.size, *out.shape[1:]), np.uint8)
+            status[again] = self._regions.fill(index[again], found)
+            out[again] = found
         # beyond missing, corrupt and out of time, what the core reports is a fault of ours
         if (status > TileStatus.TIMEOUT).any():
             raise RuntimeError(f"the tiler answered with status {status.max()}")
@@ -169,7 +180,9 @@ class JpegReader:
                 path=self._path,
                 remedy="convert it to a tiled pyramidal TIFF with tiles of 256 px",
             ) from error
-        reads = _tiler.Reads(self._fd, self._offsets[cells], self._sizes[cells], cells.astype(np.int32), slots)
+        reads = _tiler.Reads(
+            self._fd, self._offsets[cells], self._sizes[cells], cells.astype(np.int32), slots, self._absent
+        )
         tiles = _tiler.Tiles(self._corners[index], out, status)
         self._team.run(_tiler.Job(self._pool.decoded, reads, tiles, self._stop))
         if any(worker.out_of_memory for worker in self._workers):

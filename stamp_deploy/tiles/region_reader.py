@@ -17,7 +17,7 @@ from .reader import StageTimes, Stop, TileStatus
 
 
 class RegionReader:
-    """Reads one region a tile; a region that cannot be decoded marks its tile CORRUPT.
+    """Reads one region a tile; one that cannot be decoded marks its tile CORRUPT, what the file lacks MISSING.
 
     Parameters
     ----------
@@ -43,9 +43,16 @@ class RegionReader:
     def fill(self, index: NDArray[np.int64], out: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Decode the tiles at `index`, in any order, into `out`; see Reader."""
         status = np.full(len(index), TileStatus.TIMEOUT, np.uint8)
-        for i, (x, y) in enumerate(self._tileset.coords[index]):
+        coords, grid = self._tileset.coords[index], self._tileset.grid
+        missing = np.zeros(len(index), bool)
+        if self._slide.missing is not None:  # OpenSlide shows white there
+            missing = self._slide.missing.touched(coords, grid.span_x, grid.span_y)
+        for i, (x, y) in enumerate(coords):
             if self._stop.reached:
                 break
+            if missing[i]:
+                status[i] = TileStatus.MISSING
+                continue
             try:
                 self._tile(int(x), int(y), out[i])
                 status[i] = TileStatus.OK

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..result import Result
+from .hdf5_file import hdf5_file
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -25,8 +26,13 @@ NEEDS = ("anndata", "pandas")
 
 def write(result: Result, directory: Path) -> list[Path]:
     """Write tiles.h5ad."""
+    from anndata.io import write_elem
+
     path = directory / "tiles.h5ad"
-    to_anndata(result).write_h5ad(path, compression="gzip")
+    data = to_anndata(result)
+    data.strings_to_categoricals()
+    with hdf5_file(path) as file:
+        write_elem(file, "/", data, dataset_kwargs={"compression": "gzip"})
     return [path]
 
 

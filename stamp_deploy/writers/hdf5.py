@@ -15,6 +15,7 @@ import numpy as np
 
 from ..result import Result
 from ..result_files import attention_name
+from .hdf5_file import hdf5_file
 
 NAME = "hdf5"
 FILES = ("tiles.h5",)
@@ -29,7 +30,7 @@ def write(result: Result, directory: Path) -> list[Path]:
 
     grid, slide = result.grid, result.slide
     path = directory / "tiles.h5"
-    with h5py.File(path, "w") as file:
+    with hdf5_file(path) as file:
         features = file.create_dataset("features", data=result.embedding.astype(np.float32, copy=False))
         features.attrs["encoder"] = result.bundle.pfm_id
         coords = file.create_dataset("coords", data=result.coords.astype(np.int64, copy=False))

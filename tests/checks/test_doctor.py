@@ -46,12 +46,13 @@ def test_a_library_that_came_too_early_fails(monkeypatch: pytest.MonkeyPatch) ->
     assert (found.status, found.detail.split()[0]) == ("fail", "onnxruntime")
 
 
-def test_a_version_that_nobody_looked_at_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["onnxruntime", "onnxruntime-gpu"])
+def test_a_version_that_nobody_looked_at_is_warned_of(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     real = metadata.version
-    monkeypatch.setattr(metadata, "version", lambda name: "1.33.0rc1" if name == "onnxruntime" else real(name))
+    monkeypatch.setattr(metadata, "version", lambda other: "1.33.0rc1" if other == name else real(other))
     found = line("silence")
     assert found.status == "warn"
-    assert "onnxruntime 1.33.0rc1" in found.detail
+    assert f"{name} 1.33.0rc1" in found.detail
 
 
 def test_no_newer_version_is_installed_than_was_looked_at() -> None:

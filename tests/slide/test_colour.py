@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,13 @@ import pytest
 import tifffile
 from numpy.typing import NDArray
 from PIL import Image
+from support.bundle_factory import make_bundle
 from support.slide_factory import texture, write_slide
 
-from stamp_deploy.errors import SlideError
+from stamp_deploy.bundle import load_bundle
+from stamp_deploy.config import InferOptions
+from stamp_deploy.errors import BundleError, SlideError
+from stamp_deploy.infer import infer_slide
 from stamp_deploy.slide import Slide, open_slide
 from stamp_deploy.slide.colour import check_brightfield
 
@@ -83,6 +88,23 @@ def test_a_bundle_that_was_trained_on_grey_reads_grey(tmp_path: Path) -> None:
         np.testing.assert_array_equal(slide.read_region(0, 0, 0, 512, 512), np.repeat(RGB[..., :1], 3, axis=2))
     with pytest.raises(SlideError, match="grey"):
         open_slide(path, accept=("fluorescence",))
+
+
+def test_infer_asks_the_bundle_what_it_was_trained_on(tmp_path: Path) -> None:
+    path = write(tmp_path / "slide.tif", RGB[..., 0], "minisblack")
+    folder = make_bundle(tmp_path / "bundle")
+    options = InferOptions(writers=("json",), all_tiles=True)
+    with pytest.raises(SlideError, match="grey picture"):
+        infer_slide(path, load_bundle(folder), tmp_path / "out", options)
+    assert not (tmp_path / "out").exists()
+    record = json.loads((folder / "bundle.json").read_text())
+    record["pfm"]["trained_on"] = ["grey"]
+    (folder / "bundle.json").write_text(json.dumps(record))
+    assert infer_slide(path, load_bundle(folder), tmp_path / "out", options).tiles.ok == 64
+    record["pfm"]["trained_on"] = "grey"
+    (folder / "bundle.json").write_text(json.dumps(record))
+    with pytest.raises(BundleError, match="trained_on"):
+        load_bundle(folder)
 
 
 def test_a_real_fluorescence_slide(data_dir: Path) -> None:

@@ -16,6 +16,7 @@ from stamp_deploy.errors import COPY_AGAIN, SlideError
 from stamp_deploy.slide import open_slide
 from stamp_deploy.slide.backends import vips
 from stamp_deploy.slide.backends.remedies import remedy_for
+from stamp_deploy.slide.tiff import TiffLevel, read_levels
 
 RGB = texture(256, 384)
 
@@ -29,11 +30,15 @@ def test_no_part_of_a_name_is_an_option(tmp_path: Path, name: str) -> None:
 
 
 def test_description_keys_that_are_not_utf8(tmp_path: Path) -> None:
-    path = write_slide(tmp_path / "slide.svs", RGB, mpp=0.5, more="|Benutzerx = Doe|Left = 1")
+    path = write_slide(tmp_path / "slide.svs", RGB, mpp=0.5, levels=(4,), more="|Benutzerx = Doe|Left = 1")
     path.write_bytes(path.read_bytes().replace(b"Benutzerx", b"Benutz\xfc\xff\x8d"))
     with open_slide(path) as slide:
         assert slide.mpp_xy == (0.5, 0.5)
         assert "Doe" not in str(slide.properties)
+        assert [isinstance(level, TiffLevel) for level in read_levels(path, slide.levels, slide.level_numbers)] == [
+            True,
+            True,
+        ]
 
 
 @pytest.mark.parametrize("tile", [True, False])

@@ -6,14 +6,22 @@ import hashlib
 import shutil
 from pathlib import Path
 
+import numpy as np
+import pydicom
 import pytest
+from pydicom.encaps import encapsulate
+from support.bundle_factory import make_bundle
 from support.slide_factory import texture, write_slide
 
+from stamp_deploy.bundle import load_bundle
+from stamp_deploy.checks.inspect import describe
+from stamp_deploy.config import InferOptions
 from stamp_deploy.errors import SlideError
+from stamp_deploy.infer import infer_slide
 from stamp_deploy.slide import open_slide, slide_file
+from stamp_deploy.slide.backends.isolated import holds_jpeg_2000
+from stamp_deploy.slide.dicom import JPEG_2000
 from stamp_deploy.slide.identity import slide_files, slide_sha256
-
-pydicom = pytest.importorskip("pydicom")
 
 
 @pytest.fixture
@@ -83,6 +91,40 @@ def test_dicom_pixels_that_end_early_have_no_hash(data_dir: Path, tmp_path: Path
         path.write_bytes(data[:-100])
         with pytest.raises(SlideError, match="end early"):
             slide_sha256(path, "dicom")
+
+
+@pytest.mark.parametrize("padding", [0, 6000])
+def test_jpeg_2000_is_told_by_the_header_wherever_it_stands(data_dir: Path, tmp_path: Path, padding: int) -> None:
+    """It is decoded in a child: by its transfer syntax, of any level of the series, or where the header is damaged."""
+    data = pydicom.dcmread(data_dir / "dicom" / "highdicom_sm_image.dcm")
+    main = tmp_path / "level.dcm"
+    data.save_as(main)
+    assert not holds_jpeg_2000(main, "dicom")
+    data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID[:-1]
+    data.file_meta.TransferSyntaxUID = JPEG_2000[0]
+    data.PixelData = encapsulate([data.PixelData])
+    data["PixelData"].is_undefined_length = True
+    data.file_meta.FileMetaInformationVersion = bytes(padding or 2)
+    data.save_as(tmp_path / "coarse.dcm", enforce_file_format=False)
+    assert ((tmp_path / "coarse.dcm").read_bytes().find(JPEG_2000[0].encode()) > 4096) == bool(padding)
+    assert holds_jpeg_2000(tmp_path / "coarse.dcm", "dicom")
+    assert holds_jpeg_2000(main, "dicom")
+    main.write_bytes(main.read_bytes()[:140] + bytes(100))
+    assert holds_jpeg_2000(main, "dicom")
+
+
+def test_infer_and_inspect_take_the_folder_of_a_dicom_slide(data_dir: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "series"
+    folder.mkdir()
+    shutil.copy(data_dir / "dicom" / "highdicom_sm_image.dcm", folder / "level.dcm")
+    bundle = load_bundle(make_bundle(tmp_path / "bundle", tile_px=16))
+    options = InferOptions(writers=("json",), all_tiles=True)
+    by_folder = infer_slide(folder, bundle, tmp_path / "a", options)
+    by_file = infer_slide(folder / "level.dcm", bundle, tmp_path / "b", options)
+    assert by_folder.slide == by_file.slide
+    assert by_folder.slide.name == "level.dcm"
+    np.testing.assert_array_equal(by_folder.pathways, by_file.pathways)
+    assert describe(folder, mpp=None, target_mpp=0.5, tile_px=16).facts["slide"] == "level.dcm"
 
 
 def test_a_folder_of_several_slides_is_for_batch(series: Path, data_dir: Path) -> None:

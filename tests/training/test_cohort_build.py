@@ -234,6 +234,16 @@ def test_bad_samples_are_refused_and_leave_nothing(tmp_path: Path, change: dict[
     assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".partial-*"))
 
 
+@pytest.mark.parametrize(
+    ("pixels", "cause"), [(picture()[..., 0], "grey picture"), (picture() // 8 * [0, 0, 1], "fluorescence")]
+)
+def test_images_that_are_no_brightfield_colour_are_refused(tmp_path: Path, pixels: np.ndarray, cause: str) -> None:
+    Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "image.png")
+    with pytest.raises(StampError, match=cause):
+        build(config(tmp_path, sample(tmp_path)), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_sample_is_named(tmp_path: Path) -> None:
     good, bad = sample(tmp_path, "S1"), sample(tmp_path, "S2", centres=centres() + 400)
     with pytest.raises(DataError, match="sample S2"):

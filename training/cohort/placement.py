@@ -11,6 +11,7 @@ from stamp_deploy.errors import DataError, MppError, StampError
 from stamp_deploy.slide import Slide, open_slide
 from stamp_deploy.tissue import TissueMask, TissueRule, find_tissue
 
+from .qc_sheet import THUMBNAIL_PX
 from .readers import RawSample
 
 MPP_AGREEMENT = 0.05
@@ -48,7 +49,13 @@ def open_image(raw: RawSample, stated: float | None, overrides: bool) -> tuple[S
                 remedy="find out which is right; mpp_overrides = true lets the first one stand",
             )
         source += f"; {'agrees with' if agrees else 'not believed:'} {value:.4g}, {other}"
-    return open_slide(raw.image, mpp=best), source
+    slide = open_slide(raw.image, mpp=best)
+    try:
+        slide.thumbnail(THUMBNAIL_PX)  # which is needed for the sheet, and refuses fluorescence: only pixels show it
+    except BaseException:
+        slide.close()
+        raise
+    return slide, source
 
 
 def spots_inside(raw: RawSample, slide: Slide, policy: str) -> NDArray[np.bool_]:

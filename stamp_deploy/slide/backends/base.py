@@ -31,13 +31,15 @@ class Backend(Protocol):
 
     `read` takes a position in level-0 pixels and a size in the level's pixels, and returns uint8
     [h, w, 3] RGB, white beyond the image. It raises SlideError when the file cannot be decoded there,
-    and stays usable. One thread at a time. `forget` drops decoded pixels that it keeps.
+    and stays usable. One thread at a time. `forget` drops decoded pixels that it keeps. `transparent` tells of
+    the last read where the file holds nothing, bool [h, w]; None where it holds all, or the reader cannot tell.
     """
 
     name: str
     vendor: str
     levels: tuple[Level, ...]
     properties: dict[str, str]
+    transparent: NDArray[np.bool_] | None
 
     def read(self, level: int, x: int, y: int, w: int, h: int) -> NDArray[np.uint8]: ...
 

@@ -21,23 +21,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import SlideError
+from ..dicom import JPEG_2000, volume_instances
+from ..tiff_pages import tiff_pages
 
 MEMORY_BYTES = 4 << 30
 TIMEOUT_S = 120.0
 JPEG_2000_TIFF = (33003, 33004, 33005, 34712)
-JPEG_2000_DICOM = (b"1.2.840.10008.1.2.4.90", b"1.2.840.10008.1.2.4.91")
 
 
 def holds_jpeg_2000(path: Path, vendor: str) -> bool:
-    """Whether a slide's tiles are coded as JPEG 2000, as far as its file says."""
+    """Whether a slide's tiles are coded as JPEG 2000, as far as its file says, or may be for all that it says."""
     if vendor == "dicom":
-        with path.open("rb") as handle:
-            return any(uid in handle.read(4096) for uid in JPEG_2000_DICOM)
+        instances = volume_instances(path)
+        return not instances or any(instance.transfer_syntax in JPEG_2000 for instance in instances)
     try:
         import tifffile
 
         with tifffile.TiffFile(path) as tiff:
-            return any(int(getattr(page, "compression", 0)) in JPEG_2000_TIFF for page in tiff.pages)
+            return any(int(getattr(page, "compression", 0)) in JPEG_2000_TIFF for page in tiff_pages(tiff))
     except Exception:
         return False  # not a TIFF that tifffile reads, and so not one of these
 

@@ -38,6 +38,7 @@ class OpenSlideBackend:
         self._slide: Any = None
         self._cache_bytes = THUMBNAIL_CACHE_BYTES
         self._child: ChildReader | None = None
+        self.transparent: NDArray[np.bool_] | None = None
         slide = self._handle()
         # a name that is not UTF-8 cannot be asked for under the name that is given: its value is left out
         values = ((name, slide.properties.get(name)) for name in slide.properties)
@@ -63,6 +64,7 @@ class OpenSlideBackend:
         """RGB of a region (see Backend.read); what the file leaves out is white."""
         import openslide
 
+        self.transparent = None
         try:
             if self._child is not None:
                 rgba = self._child.read(level, x, y, w, h)
@@ -81,6 +83,7 @@ class OpenSlideBackend:
         alpha = rgba[..., 3:]
         if alpha.min() == 255:
             return np.ascontiguousarray(rgba[..., :3])
+        self.transparent = alpha[..., 0] == 0
         # OpenSlide hands out premultiplied pixels undone by PIL; transparent means outside the scan
         mixed = rgba[..., :3].astype(np.uint16) * alpha + 255 * (255 - alpha.astype(np.uint16))
         opaque: NDArray[np.uint8] = ((mixed + 127) // 255).astype(np.uint8)

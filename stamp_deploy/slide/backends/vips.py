@@ -35,6 +35,7 @@ class VipsBackend:
     """
 
     name = "pyvips"
+    transparent: NDArray[np.bool_] | None = None
 
     def __init__(self, path: Path, accept: Collection[str] = ()) -> None:
         import openslide  # noqa: F401 - must come before pyvips in one process, or it breaks
