@@ -80,7 +80,8 @@ def _early_marker(calls: Sequence[Call]) -> list[str]:
         return []
     others = {path for call, path, _ in calls if call == "write" and not path.endswith("/DONE")}
     flushed = {path for call, path, _ in calls[:marker] if call == "fsync"}
-    named = {_above(path) for call, path, _ in calls[:marker] if call in ("create", "mkdir") and "/" in path[1:]}
+    named = {_above(path) for call, path, _ in calls[:marker] if call in ("create", "mkdir")}
+    named = {path for path in named if ".partial-" in path}
     return [f"the marker comes before {path} is flushed" for path in (others | named) - flushed]
 
 
