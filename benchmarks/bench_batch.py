@@ -38,6 +38,7 @@ from support.result_factory import make_result  # noqa: E402
 from stamp_deploy.batch.options import BatchOptions  # noqa: E402
 from stamp_deploy.batch.planning.plan import Finding, Plan  # noqa: E402
 from stamp_deploy.batch.run import run_batch  # noqa: E402
+from stamp_deploy.batch.states import PlanState  # noqa: E402
 from stamp_deploy.batch.workers.local import LocalExecutor  # noqa: E402
 from stamp_deploy.batch.workers.process import WorkerConfig  # noqa: E402
 from stamp_deploy.batch.workers.tasks import Settled  # noqa: E402
@@ -68,7 +69,7 @@ class Watchful:
         pass
 
     def planned(self, plan: Plan) -> None:
-        assert not plan.of_state("bad"), plan.findings
+        assert not plan.of_state(PlanState.BAD), plan.findings
 
     def progress(self, key: str, done: int, total: int) -> None:
         pass
@@ -93,13 +94,13 @@ class ReadyExecutor(LocalExecutor):
 
     def run(self, source: Any, listener: Any) -> None:
         supervisor = self._supervisors[0]
-        original = supervisor._start
+        original: Any = supervisor._start
 
         def start(*arguments: Any) -> None:
             original(*arguments)
             self.ready_at = self.ready_at or time.perf_counter()
 
-        supervisor._start = start  # type: ignore[method-assign]
+        supervisor._start = start  # type: ignore[assignment, method-assign]
         super().run(source, listener)
 
 
@@ -196,7 +197,7 @@ def overlap(folder: Path, quick: bool, cpu_bundle: Path | None) -> dict[str, Any
                 "ratio_with_startup": round(statistics.median(row["whole"] for row in mine) / slower, 4),
             }
         )
-    found = {
+    found: dict[str, Any] = {
         "slides": len(slides),
         "tiles": tiles,
         "tiling_spread_s": round(max(tiling_runs) - min(tiling_runs), 3),
@@ -323,7 +324,7 @@ def matplotlib_map(result: Any, index: int, path: Path) -> None:
     figure.text(0.03, 0.03, result.slide.name, fontsize=10)
     bar = figure.add_axes((0.86, 0.5, 0.02, 0.4))
     figure.colorbar(ScalarMappable(Normalize(low, high), "viridis"), cax=bar, extend="both", label=result.score_unit)
-    canvas.print_png(str(path), pil_kwargs={"compress_level": 3})
+    canvas.print_png(str(path), pil_kwargs={"compress_level": 3})  # type: ignore[no-untyped-call]
 
 
 def markdown(found: dict[str, Any]) -> str:

@@ -160,7 +160,7 @@ def by_precision(
     else:
         expected = run_torch(Encoder(model, pfm.mean, pfm.std), tiles)
     if quick:
-        quantise.WAYS = ("dynamic",)  # calibration of the static way takes longer than a quick run may
+        quantise.WAYS = ("dynamic",)  # type: ignore[assignment]  # calibration of the static way takes longer than a quick run may
     for precision in ("bf16", "int8") if quick else ("fp16", "bf16", "int8"):
         try:
             count = FP16_TILES if precision == "fp16" else len(tiles)

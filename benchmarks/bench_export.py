@@ -28,6 +28,7 @@ from result_files import keep
 
 from stamp_deploy.checks.acceptance import machine
 from stamp_deploy.export.graph.to_onnx import Encoder
+from stamp_deploy.training.model.stamp_model import StampModel
 
 MODELS = ("lunit-vits16", "uni", "virchow", "h-optimus-0")
 GIB = 1 << 30
@@ -99,7 +100,7 @@ def export(name: str, tiles: int) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def spread_head(model: torch.nn.Module, encoder: torch.nn.Module, pixels: NDArray[np.uint8]) -> None:
+def spread_head(model: StampModel, encoder: torch.nn.Module, pixels: NDArray[np.uint8]) -> None:
     """Turn the pathway head towards what differs between these tiles.
 
     To a random backbone a few tiles look nearly alike, and the correlations of a random head would be of rounding.

@@ -16,6 +16,7 @@ import statistics
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -152,7 +153,7 @@ def main() -> None:
     found: dict[str, Any] = {}
     with PeakMemory() as memory:
         for method in ("ucell", "zmean"):
-            runs = [seconds_of(lambda m=method: score(counts, genes, sets, m)) for _ in range(options.repeats)]
+            runs = [seconds_of(partial(score, counts, genes, sets, method)) for _ in range(options.repeats)]
             found[method] = summary(runs)
     found |= {
         "spots": spots, "genes": GENES, "sets": SETS, "genes_a_spot": DETECTED, "repeats": options.repeats,

@@ -127,7 +127,7 @@ def read_rival(one: Case, read: Read) -> float:
     span = round(one.tiles.grid.span_x)
     clock = time.perf_counter()
     count = sum(read(one.slide, corners, span, TILE) for corners in one.runs)
-    return count / (time.perf_counter() - clock)
+    return float(count / (time.perf_counter() - clock))
 
 
 class Ceiling:
@@ -143,7 +143,8 @@ class Ceiling:
             shrink = slide.levels[plan.level].downsample_x * plan.dct_scale
         assert isinstance(level, TiffLevel)
         scale = plan.dct_scale
-        storage = Storage(*level.offsets.shape, level.tile_width // scale, level.tile_height // scale, 1 << 17)
+        rows, columns = level.offsets.shape
+        storage = Storage(rows, columns, level.tile_width // scale, level.tile_height // scale, 1 << 17)
         spans = plan.residual_x * TILE, plan.residual_y * TILE
         serving = Serving(one.tiles.coords / shrink, one.tiles.columns, one.tiles.rows, *spans, storage)
         cells = np.unique(np.concatenate([s.by_first_use for s in serving.strips(serving.order())]))
@@ -177,7 +178,7 @@ class Ceiling:
         )  # fmt: skip
         if seconds <= 0:
             raise RuntimeError("the decode ceiling could not decode a storage tile")
-        return self.tiles / seconds
+        return self.tiles / float(seconds)
 
 
 def _pointer(array: NDArray[Any]) -> ctypes.c_void_p:

@@ -112,7 +112,8 @@ def main() -> None:
 
 def her2st_cohort(args: argparse.Namespace) -> Path:
     """The cohort of the four sections, by `cohort build`."""
-    out, source = args.work / "cohort", args.data / "st" / "her2st"
+    work: Path = args.work
+    out, source = work / "cohort", args.data / "st" / "her2st"
     if not (out / "cohort.json").exists():
         lines = ["[cohort]", f"tile_px = {STORED_PX}", f"mpp = {MPP}", "", "[defaults]", 'format = "legacy-st"']
         lines += ['patient_id = "C"', 'organ = "breast"', "spot_pitch_um = 200.0", ""]
@@ -130,7 +131,8 @@ def run_children(folds: Sequence[str], args: argparse.Namespace) -> None:
     """One process a fold, `jobs` at a time."""
     command = [sys.executable, __file__, "--work", str(args.work), "--data", str(args.data)]
     command += ["--quick"] * args.quick
-    waiting, running = list(folds), []
+    waiting = list(folds)
+    running: list[subprocess.Popen[bytes]] = []
     while waiting or running:
         while waiting and len(running) < args.jobs:
             one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -174,7 +176,7 @@ def train_fold(fold: str, args: argparse.Namespace) -> None:
     """Every run of a fold, the warm-up first; then its rows of the table."""
     import torch
 
-    from stamp_deploy.training.memory import keep_memory
+    from stamp_deploy.memory import keep_memory
 
     keep_memory()
     torch.set_num_threads(1)
@@ -244,10 +246,10 @@ def evaluate_fold(fold: str, args: argparse.Namespace) -> dict[str, Any]:
 def refit(fold: str, args: argparse.Namespace) -> dict[str, float]:
     """One read-out for all: the product's ridge head, fitted on each run's embedding of the training sections with the
     same denoised Hallmark targets; r on the held-out section. What differs between rungs is the embedding alone."""
-    from stamp_deploy.training.loop import validation_r
     from stamp_deploy.training.model.embed import embed_tiles
     from stamp_deploy.training.model.ridge_heads import set_ridge_heads
     from stamp_deploy.training.run_setup import prepare
+    from stamp_deploy.training.validation import validation_r
 
     inner = {"samples": [s for s in SECTIONS if s != fold], "held_out": [], "validation": [fold]}
     start = prepare(settings(fold, args, ADAPT, inner))  # the held-out section is only scored, as validation would be
@@ -264,7 +266,8 @@ def refit(fold: str, args: argparse.Namespace) -> dict[str, float]:
 def floor_denoised(start: Any) -> float:
     """29 features + ridge on the denoised targets."""
     from stamp_deploy.training.metrics import section_median_r, section_z
-    from stamp_deploy.training.ridge import features29, fit_ridge_cv
+    from stamp_deploy.training.ridge import fit_ridge_cv
+    from stamp_deploy.training.stain_features import features29
 
     x = [section_z(features29(s.tiles, start.info.mpp)) for s in start.train]
     groups = [s.sample.id for s in start.train for _ in s.target]
@@ -277,7 +280,8 @@ def floor_denoised(start: Any) -> float:
 def row_of(rows: dict[str, Any], rung: str, how: str) -> float | None:
     """r of a rung in a fold, by the model's head or by a ridge probe."""
     if how == "refit":
-        return rows["refit"].get({"frozen_ridge": "frozen"}.get(rung, rung))
+        refit: float | None = rows["refit"].get({"frozen_ridge": "frozen"}.get(rung, rung))
+        return refit
     place = {
         "floor_29_features": ("features_29", "baseline" if how == "probe" else ""),
         "frozen_ridge": ("frozen_ridge_cv", "baseline" if how == "probe" else ""),
@@ -349,8 +353,8 @@ def loader_speed(args: argparse.Namespace) -> dict[str, Any]:
     """Tiles a second of the loader alone and of the training step, on the ladder's own data, interleaved."""
     import torch
 
+    from stamp_deploy.memory import keep_memory
     from stamp_deploy.training.data import Loader
-    from stamp_deploy.training.memory import keep_memory
     from stamp_deploy.training.model import build_model
     from stamp_deploy.training.objective import Alignment
     from stamp_deploy.training.run_setup import prepare

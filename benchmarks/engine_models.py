@@ -63,7 +63,7 @@ def _with_tissue(tiles: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Drop tiles that are mostly glass."""
     pixels = tiles[:, ::4, ::4]
     saturation = pixels.max(-1).astype(int) - pixels.min(-1)
-    return tiles[(saturation > 20).mean((1, 2)) > 0.5]
+    return np.asarray(tiles[(saturation > 20).mean((1, 2)) > 0.5], np.uint8)
 
 
 def features(tiles: NDArray[np.uint8]) -> NDArray[np.float64]:
@@ -82,7 +82,7 @@ def features(tiles: NDArray[np.uint8]) -> NDArray[np.float64]:
             ]
         )  # fmt: skip
     values = np.asarray(rows)
-    return (values - values.mean(0)) / (values.std(0) + 1e-9)
+    return np.asarray((values - values.mean(0)) / (values.std(0) + 1e-9), np.float64)
 
 
 def random_model(pfm_id: str, pathways: int = len(FEATURES)) -> tuple[StampModel, PFM]:

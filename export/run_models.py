@@ -21,7 +21,8 @@ def run_torch(module: nn.Module, tiles: NDArray[np.uint8]) -> Outputs:
     """The torch side, in fp32, batch by batch."""
     module = module.eval()
     parts = [module(torch.from_numpy(tiles[i : i + BATCH])) for i in range(0, len(tiles), BATCH)]
-    return Outputs(*(torch.cat([part[side] for part in parts]).numpy() for side in (0, 1)))
+    embedding, pathways = (torch.cat([part[side] for part in parts]).numpy() for side in (0, 1))
+    return Outputs(embedding, pathways)
 
 
 @torch.no_grad()
@@ -35,7 +36,8 @@ def run_onnx(path: Path, tiles: NDArray[np.uint8]) -> Outputs:
     """The ONNX side, in ONNX Runtime on the CPU."""
     session = open_cpu(path)
     parts = [session.run(OUTPUTS, {"tiles": tiles[i : i + BATCH]}) for i in range(0, len(tiles), BATCH)]
-    return Outputs(*(np.concatenate([part[side] for part in parts]) for side in (0, 1)))
+    embedding, pathways = (np.concatenate([part[side] for part in parts]) for side in (0, 1))
+    return Outputs(embedding, pathways)
 
 
 def run_onnx_head(path: Path, embedding: NDArray[np.float32]) -> NDArray[np.float32]:

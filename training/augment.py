@@ -11,11 +11,11 @@ from torch import Tensor
 
 from stamp_deploy.errors import UsageError
 
-from .ridge import _UNMIX
+from . import stain_features
 
-UNMIX = torch.tensor(_UNMIX)
+UNMIX = torch.tensor(stain_features.UNMIX)
 """Optical density (R, G, B) -> concentrations of haematoxylin, eosin and what is left: [3, 3]."""
-STAINS = torch.tensor(np.linalg.inv(_UNMIX).astype(np.float32))
+STAINS = torch.tensor(np.linalg.inv(stain_features.UNMIX).astype(np.float32))
 """The inverse: concentrations -> optical density."""
 
 
@@ -109,7 +109,7 @@ def stain_statistics(x: Tensor) -> Tensor:
     """Means, deviations, percentiles and gradients of colour, stain and grey: float32 [N, 58], of RGB [N, 3, T, T].
 
     29 numbers of the whole tile and the same of its middle half. They are what a self-supervised warm-up learns to
-    predict (see ssl.py): kin to the 29 features of baselines.py, though not the same, and on another field of view.
+    predict (see warm_up.py): kin to those of stain_features.py, though not the same, and on another field of view.
     """
     quarter = x.shape[-1] // 4
     middle = x[:, :, quarter:-quarter, quarter:-quarter] if quarter else x

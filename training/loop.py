@@ -18,11 +18,11 @@ from torch import nn
 
 from stamp_deploy.atomic import disk_errors, write_text_atomic
 from stamp_deploy.errors import DataError, UsageError
+from stamp_deploy.memory import keep_memory
 
+from .autocast import autocast, use_bf16
 from .config import TrainConfig
-from .data import Batch, Loader, TrainSection
-from .memory import keep_memory
-from .metrics import section_median_r
+from .data import Batch, Loader
 from .model import RunInfo, StampModel, is_peft, save_run
 from .model.checkpoint import Checkpoint
 from .model.embed import embed_tiles
@@ -30,6 +30,8 @@ from .model.ridge_heads import set_ridge_heads
 from .objective import TERMS, Alignment, learning_parameters
 from .progress import Events, Report, write_csv
 from .run_setup import Start, first_model, prepare, weights_of
+from .sections import TrainSection
+from .validation import mean_cosine, validation_r
 
 
 @dataclass
@@ -116,7 +118,7 @@ class _Trainer:
         backbone, heads = learning_parameters(step)
         rates = ((backbone, config.lr), (heads, config.lr_heads))
         groups = [{"params": p, "lr": lr, "top": lr} for p, lr in rates if p]
-        optimiser = torch.optim.AdamW(groups, weight_decay=config.weight_decay)
+        optimiser: torch.optim.Optimizer = torch.optim.AdamW(groups, weight_decay=config.weight_decay)
         saved = self.checkpoint.load("training", step, optimiser)
         position = Position(**saved) if saved else Position()
         loader = self._loader()
@@ -268,43 +270,12 @@ class _Trainer:
         return info
 
 
-def validation_r(model: StampModel, info: RunInfo, sections: list[TrainSection]) -> float:
-    """Mean over sections of the median over pathways of Pearson r of the pathway head, against unsmoothed scores."""
-    values = []
-    for section in sections:
-        z = torch.from_numpy(embed_tiles(model, info, section.tiles))
-        with torch.inference_mode():
-            device = model.pathway.weight.device
-            predicted = model.pathway(z.to(device)).float().cpu().numpy()
-        values.append(section_median_r(section.scores, predicted, section.mask))
-    return float(np.mean(values))
-
-
 def rate_factor(step: int, total: int, ramp: float) -> float:
     """Linear warm-up over `ramp` of the steps, then a cosine to 0."""
     first = max(1, round(ramp * total))
     if step < first:
         return (step + 1) / first
     return 0.5 * (1 + math.cos(math.pi * (step - first) / max(1, total - first)))
-
-
-def mean_cosine(a: list[NDArray[np.float32]], b: list[NDArray[np.float32]]) -> float:
-    """Mean cosine between rows of two lists of embeddings."""
-    x, y = np.concatenate(a).astype(np.float64), np.concatenate(b).astype(np.float64)
-    norms = np.linalg.norm(x, axis=1) * np.linalg.norm(y, axis=1)
-    return float(((x * y).sum(axis=1) / np.maximum(norms, 1e-12)).mean())
-
-
-def use_bf16(device: torch.device, precision: str) -> bool:
-    """Whether bf16 is asked for and worth it: a CPU without AVX-512 BF16 computes it ten times slower than fp32."""
-    if precision != "bf16":
-        return False
-    return device.type != "cpu" or bool(torch.cpu._is_avx512_bf16_supported())
-
-
-def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
-    """bf16 for matrix products where `use_bf16`; weights, optimiser and losses stay in fp32."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=use_bf16(device, precision))
 
 
 def _note(position: Position) -> str:

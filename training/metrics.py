@@ -30,7 +30,7 @@ def pearson(truth: Array, predicted: Array) -> NDArray[np.float64]:
     norm_a, norm_b = np.sqrt((a * a).sum(axis=0)), np.sqrt((b * b).sum(axis=0))
     r = np.divide((a * b).sum(axis=0), norm_a * norm_b, out=np.zeros(a.shape[1]), where=norm_a * norm_b > 1e-12)
     r[norm_a <= 1e-9] = np.nan
-    return np.clip(r, -1, 1)
+    return np.asarray(np.clip(r, -1, 1), np.float64)
 
 
 def section_z(values: Array) -> NDArray[np.float64]:
@@ -38,7 +38,7 @@ def section_z(values: Array) -> NDArray[np.float64]:
     x = np.asarray(values, np.float64)
     centred = x - x.mean(axis=0)
     sd = x.std(axis=0)
-    return np.divide(centred, sd, out=np.zeros_like(centred), where=sd > 1e-9)
+    return np.asarray(np.divide(centred, sd, out=np.zeros_like(centred), where=sd > 1e-9), np.float64)
 
 
 @dataclass(frozen=True, eq=False)

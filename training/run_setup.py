@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,15 +14,14 @@ from stamp_deploy.errors import DataError, UsageError
 from stamp_deploy.hashing import sha256_file
 from stamp_deploy.provenance import software
 
-from .cohort import Cohort, Sample, load_cohort
+from .cohort import Cohort, load_cohort
 from .config import TrainConfig
-from .data import TrainSection, control_sets, make_sections, variable_genes
 from .gene_sets import GeneSets, read_gmt
 from .model import LoraSettings, RunInfo, StampModel, base_state, build_model, measured_dim
 from .model.checkpoint import Checkpoint, write_tensors
 from .model.registry import build_backbone, get_pfm
 from .progress import Report
-from .scoring import GeneStatistics
+from .sections import TrainSection, control_sets, make_sections, platform_statistics, variable_genes
 from .split import Split, split_cohort
 from .warm_up import warm_up
 
@@ -72,13 +70,6 @@ def prepare(config: TrainConfig) -> Start:
     validation = make_sections(config, split.validation, sets, genes, statistics=statistics, training=False)
     info = describe(config, cohort, split, sets, genes)
     return Start(cohort, split, sets, info, train, validation, digest(config, cohort))
-
-
-def platform_statistics(samples: Sequence[Sample]) -> dict[str, GeneStatistics]:
-    """Mean and deviation of genes over each platform's training spots, for the z-mean score."""
-    from .evaluate.runs import platform_statistics as of_samples
-
-    return of_samples(list(samples))
 
 
 def describe(

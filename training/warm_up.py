@@ -23,10 +23,10 @@ from torch.nn import functional
 
 from .augment import crop_shifted, jitter_stain, normalise, stain_statistics, to_unit, turn_each
 from .config import TrainConfig
-from .data import TrainSection
 from .model import RunInfo, StampModel
 from .model.checkpoint import Checkpoint
 from .progress import Report
+from .sections import TrainSection
 
 LEARNING_RATE, WEIGHT_DECAY, RAMP = 1e-3, 0.05, 0.1
 VICREG_WEIGHT, COVARIANCE_WEIGHT = 0.2, 0.04

@@ -178,7 +178,7 @@ def _bilinear(field: NDArray[np.float32], y: NDArray[Any], x: NDArray[Any]) -> N
     i, j = y.astype(int), x.astype(int)
     v, u = (y - i).astype(np.float32), (x - j).astype(np.float32)
     across = field[:, j[0]] * (1 - u) + field[:, j[0] + 1] * u
-    return across[i[:, 0]] * (1 - v) + across[i[:, 0] + 1] * v
+    return np.asarray(across[i[:, 0]] * (1 - v) + across[i[:, 0] + 1] * v, np.float32)
 
 
 def gene_names() -> tuple[str, ...]:

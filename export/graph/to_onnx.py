@@ -27,6 +27,9 @@ INLINE_LIMIT_BYTES = 1_500_000_000
 class Encoder(nn.Module):
     """uint8 tiles [N, T, T, 3] -> embedding float32 [N, D], pathways float32 [N, P]."""
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, model: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
         super().__init__()
         self.model = model

@@ -136,7 +136,7 @@ def test_places_in_microns_are_noticed_and_converted_where_the_config_says_so(tm
     made = build(config(tmp_path, sample(tmp_path, "um", **microns, coordinates="um")), tmp_path / "um")
     np.testing.assert_array_equal(made.samples[0].expression().obsm["spatial"], places)
     assert build(config(tmp_path, sample(tmp_path, "um", **microns, coordinates="px")), tmp_path / "stated").samples
-    with pytest.raises(DataError, match="does not exist"):
+    with pytest.raises(UsageError, match="does not exist"):
         build(config(tmp_path, sample(tmp_path, "um", coordinates="inch")), tmp_path / "inch")
 
 
@@ -307,6 +307,10 @@ def test_real_visium_is_mouse_tissue_and_says_so(tmp_path: Path, data_dir: Path)
     [
         ("tile_px = [", "TOML"),
         ("tilepx = 3\n[[samples]]\nid = 'a'", "unknown key tilepx"),
+        ("tilepx = 3\n[[samples]]\nid = 'a'", "did you mean tile_px"),
+        ("[[samples]]\nid = 'a'\nformat = 'visium'\nfloder = 'x'", "did you mean folder"),
+        ("[[samples]]\nid = 'a'\nformat = 'vissium'", "did you mean visium"),
+        ("[[samples]]\nid = 'a'\nformat = 'visium'\nimage_level = 'high'", "image_level = 'high' does not exist"),
         ("tile_px = 'a'\n[[samples]]\nid = 'a'", "wrong type"),
         ("mpp = 50\n[[samples]]\nid = 'a'", "not possible"),
         ("", "names no samples"),

@@ -23,7 +23,8 @@ from stamp_deploy.training.metrics import (
     section_z,
     summary,
 )
-from stamp_deploy.training.ridge import FEATURE_NAMES, features29, fit_ridge, fit_ridge_cv, hed
+from stamp_deploy.training.ridge import fit_ridge, fit_ridge_cv
+from stamp_deploy.training.stain_features import FEATURE_NAMES, features29, hed
 
 # metrics
 
@@ -305,7 +306,7 @@ def test_tiles_of_another_resolution_are_refused(world: dict[str, Path], tmp_pat
 
 
 def test_the_command_prints_the_table_and_writes_pictures(world: dict[str, Path], tmp_path: Path) -> None:
-    from stamp_deploy.training.verbs_cohort import evaluate as verb
+    from stamp_deploy.training.verbs_evaluate import evaluate as verb
 
     out = tmp_path / "evaluation"
     done = CliRunner().invoke(verb, [str(world["run"]), "-o", str(out)])

@@ -29,12 +29,13 @@ from stamp_deploy.errors import DataError, UsageError
 from stamp_deploy.training.ablations import ablation_configs, train_ablations
 from stamp_deploy.training.cohort import load_cohort
 from stamp_deploy.training.config import TrainConfig, load_config
-from stamp_deploy.training.loop import fit, validation_r
+from stamp_deploy.training.loop import fit
 from stamp_deploy.training.metrics import pearson
 from stamp_deploy.training.model import load_run
 from stamp_deploy.training.model.checkpoint import Checkpoint
 from stamp_deploy.training.model.embed import embed_tiles
 from stamp_deploy.training.run_setup import prepare
+from stamp_deploy.training.validation import validation_r
 
 TINY = json.dumps({"img_size": 32, "patch_size": 8, "embed_dim": 48, "depth": 2, "num_heads": 3})
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import tomllib
 from itertools import pairwise
 from pathlib import Path
 
@@ -20,8 +22,11 @@ from stamp_deploy.training.augment import (
     turn,
     turn_each,
 )
-from stamp_deploy.training.config import TrainConfig
-from stamp_deploy.training.data import keep_components, plan_epoch, smooth
+from stamp_deploy.training.cohort.config import CohortConfig
+from stamp_deploy.training.cohort.config import load_config as load_cohort_config
+from stamp_deploy.training.cohort.readers.keys import KEYS_OF_FORMAT
+from stamp_deploy.training.config import TrainConfig, load_config
+from stamp_deploy.training.data import plan_epoch
 from stamp_deploy.training.loop import rate_factor
 from stamp_deploy.training.losses import (
     AuxiliaryHeads,
@@ -31,6 +36,8 @@ from stamp_deploy.training.losses import (
     regression_loss,
 )
 from stamp_deploy.training.model.checkpoint import Checkpoint, read_tensors, write_tensors
+from stamp_deploy.training.schemas import schemas
+from stamp_deploy.training.sections import keep_components, smooth
 from stamp_deploy.training.verbs_train import parse_settings
 from stamp_deploy.training.warm_up import vicreg
 
@@ -217,6 +224,13 @@ def test_settings_are_checked() -> None:
         ({"adapt": "all"}, "does not exist"),
         ({"lr": -1.0}, "must not be negative"),
         ({"batch_spots": 0}, "1 or more"),
+        ({"epoch": 3}, "did you mean epochs"),
+        ({"Lora_R": 3}, "did you mean lora_r"),
+        ({"zzz": 3}, "settings: cohort, gmt"),
+        ({"precision": "bf-16"}, "did you mean bf16"),
+        ({"flips": 1}, "not a bool"),
+        ({"lr": float("nan")}, "lr = nan"),
+        ({"samples": [1]}, "samples holds 1"),
     ):
         with pytest.raises(UsageError, match=message):
             TrainConfig.from_dict(values)
@@ -226,3 +240,33 @@ def test_settings_are_checked() -> None:
     }  # fmt: skip
     with pytest.raises(UsageError, match="lacks a value"):
         parse_settings(("lr",))
+
+
+def test_files_of_settings_that_cannot_be_read_say_why(tmp_path: Path) -> None:
+    (tmp_path / "broken.toml").write_text("lr = [")
+    (tmp_path / "latin.toml").write_bytes("gmt = 'M\xfcnchen'".encode("latin-1"))
+    for load in (load_config, load_cohort_config):
+        for name, cause in (("gone.toml", "does not exist"), ("", "is a folder"), ("broken.toml", "TOML"),
+                            ("latin.toml", "not UTF-8")):  # fmt: skip
+            with pytest.raises(UsageError, match=cause) as caught:
+                load(tmp_path / name)
+            assert caught.value.remedy
+
+
+def test_every_setting_has_its_reason() -> None:
+    for model in (TrainConfig, CohortConfig, *KEYS_OF_FORMAT.values()):
+        for name, field in model.model_fields.items():
+            assert field.description, f"{model.__name__}.{name}"
+    shown = TrainConfig().to_toml(reasons=True)
+    assert "adapters and backbone" in shown and TrainConfig.checked(tomllib.loads(shown)) == TrainConfig()
+
+
+def test_the_published_schemas_are_those_of_the_code() -> None:
+    folder = Path(__file__).parents[2] / "docs" / "schema"
+    for name, schema in schemas().items():
+        published = json.loads((folder / name).read_text(encoding="utf-8"))
+        assert published == json.loads(json.dumps(schema)), "python -m stamp_deploy.training.schemas docs/schema"
+    properties = schemas()["train.schema.json"]["properties"]
+    assert properties["lr"]["description"] == "adapters and backbone" and properties["lora_r"]["minimum"] == 1
+    kinds = schemas()["cohort.schema.json"]["properties"]["samples"]["items"]["oneOf"]
+    assert {k["properties"]["format"]["const"] for k in kinds} == set(KEYS_OF_FORMAT)

@@ -33,7 +33,7 @@ def write_qc_sheet(
 
     totals = np.asarray(prepared.counts.sum(axis=1)).ravel()
     genes = np.diff(prepared.counts.indptr)
-    figure = Figure(figsize=(13.5, 10.4), dpi=110, facecolor="white", layout="constrained")
+    figure: Any = Figure(figsize=(13.5, 10.4), dpi=110, facecolor="white", layout="constrained")
     FigureCanvasAgg(figure)
     upper, lower = figure.subfigures(2, 1, height_ratios=[5, 1.25])
     left, right = upper.subfigures(1, 2, width_ratios=[1.75, 1])
@@ -69,7 +69,8 @@ def _image(axes: Any, figure: Any, prepared: Prepared, slide: Slide, facts: Samp
     axes.imshow(picture, extent=(0, slide.width, slide.height, 0), interpolation="bilinear")
     xy = prepared.raw.centres
     spots = EllipseCollection(
-        *[np.full(len(xy), spot_diameter(xy)) for _ in range(2)],
+        np.full(len(xy), spot_diameter(xy)),
+        np.full(len(xy), spot_diameter(xy)),
         np.zeros(len(xy)),
         units="x",
         offsets=xy,

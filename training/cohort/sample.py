@@ -45,7 +45,7 @@ def prepare(
     StampError
         Whatever makes the sample unusable; the message names the sample.
     """
-    read, _ = reader(sample.format)
+    read = reader(sample.format)
     settings = sample.settings
     try:
         raw = read(settings)
@@ -125,7 +125,7 @@ def _whole(counts: sparse.csr_array) -> None:
 def _coverage(sets: GeneSets, counts: sparse.csr_array, symbols: Sequence[str]) -> dict[str, Any]:
     """How far the gene sets are covered by genes with at least one count."""
     seen = np.flatnonzero(np.bincount(counts.indices, minlength=counts.shape[1]))
-    measured = [symbols[i] for i in seen]
+    measured = [symbols[i] for i in seen.tolist()]
     rows = sets.coverage(measured)
     if not any(row.valid() for row in rows):
         best = max(rows, key=lambda row: row.fraction)

@@ -14,14 +14,15 @@ import numpy as np
 
 from stamp_deploy import __version__
 from stamp_deploy.errors import StampError
+from stamp_deploy.memory import keep_memory
 
 from ..cohort import Cohort, Sample
-from ..memory import keep_memory
 from ..metrics import SectionResult
-from ..ridge import features29
+from ..sections import platform_statistics
+from ..stain_features import features29
 from .inputs import EvaluateOptions, gene_sets_of, runs_of, test_samples_of, training_cohort_of
 from .rows import Row
-from .runs import Progress, Run, Section, check_fits, open_run, platform_statistics, score_sections, training_samples
+from .runs import Progress, Run, Section, check_fits, open_run, score_sections, training_samples
 from .single_genes import Fold, gene_targets, hest_r, patient_folds
 from .table import Features, Table, add_baselines, add_missing, add_run
 

@@ -16,7 +16,7 @@ from ..config import TrainConfig, load_config
 from ..gene_sets import GeneSets
 from ..model import RunInfo, StampModel, load_run
 from ..model.embed import embed_tiles
-from ..scoring import GeneStatistics, gene_statistics, score
+from ..scoring import GeneStatistics, score
 
 Progress = Callable[[str, int, int], None]
 BLOCK = 256
@@ -170,18 +170,4 @@ def score_sections(
         known = (statistics or {}).get(sample.platform)
         scores = score(data.X, genes, sets, method, statistics=known)
         out.append(Section(sample, scores.values, scores.mask, sample.patient in seen_patients))
-    return out
-
-
-def platform_statistics(samples: Sequence[Sample]) -> dict[str, GeneStatistics]:
-    """Mean and deviation of the genes of each platform, over all its samples; genes that all of them measured."""
-    from scipy import sparse
-
-    out: dict[str, GeneStatistics] = {}
-    for platform in sorted({s.platform for s in samples}):
-        data = [s.expression() for s in samples if s.platform == platform]
-        shared = set.intersection(*(set(map(str, d.var_names)) for d in data))
-        genes = [str(g) for g in data[0].var_names if str(g) in shared]
-        stacked = sparse.vstack([sparse.csr_array(d[:, genes].X) for d in data], format="csr")
-        out[platform] = gene_statistics(stacked, genes)
     return out

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from ..cohort import Sample
 from ..gene_sets import GeneSets
 from ..metrics import SectionResult, median_r, pearson, section_z, summary
-from ..ridge import features29, fit_ridge, fit_ridge_cv
+from ..ridge import fit_ridge, fit_ridge_cv
+from ..stain_features import features29
 from .rows import BASELINES, RUNS, Row, RowKind, command_for
 from .runs import Run, Section
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -89,6 +91,15 @@ def _survival(slides: Slides, raw: NDArray[np.float64], details: dict[str, Any],
     return {"classes": ["low", "high"], "thresholds": [float(np.median(risk))], "temperature": 1.0}
 
 
+def _of_rows(
+    measure: Callable[[NDArray[np.integer], NDArray[np.float64]], float],
+    label: NDArray[np.int64],
+    probability: NDArray[np.float64],
+    rows: NDArray[np.integer],
+) -> float:
+    return measure(label[rows], probability[rows])
+
+
 def _classes(
     table: LabelTable, slides: Slides, raw: NDArray[np.float64], details: dict[str, Any], config: HeadConfig
 ) -> dict[str, Any]:
@@ -99,7 +110,7 @@ def _classes(
     for name, measure in (("auroc", auroc), ("auprc", auprc)):
         details[name] = measure(label, p)
         details[f"{name}_interval"] = patient_interval(
-            slides.patients, lambda r, m=measure: m(label[r], p[r]), draws=config.draws, seed=config.seed
+            slides.patients, partial(_of_rows, measure, label, p), draws=config.draws, seed=config.seed
         )
     details["calibration"] = {
         "nll_before": negative_log_likelihood(raw, label),

@@ -242,9 +242,10 @@ def load_weights(backbone: nn.Module, path: Path, sha256: str = "") -> None:
     else:
         import torch
 
-        tensors = torch.load(path, map_location="cpu", weights_only=True)
+        found: Any = torch.load(path, map_location="cpu", weights_only=True)
         for key in ("model", "state_dict", "teacher"):
-            tensors = tensors.get(key, tensors) if isinstance(tensors, dict) else tensors
+            found = found.get(key, found) if isinstance(found, dict) else found
+        tensors = found
     for prefix in ("module.", "model.", "backbone."):
         if tensors and all(key.startswith(prefix) for key in tensors):
             tensors = {key.removeprefix(prefix): value for key, value in tensors.items()}

@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from ..data import TrainSection
 from ..ridge import fit_ridge_cv
+from ..sections import TrainSection
 from .stamp_model import StampModel
 
 

@@ -121,6 +121,11 @@ class StampModel(nn.Module):
             )
         self.log_temperature = nn.Parameter(torch.tensor(0.07).log())
 
+    @property
+    def _backbone(self) -> Any:
+        """The backbone, for methods that timm and peft give it beside those of a module."""
+        return self.backbone
+
     def forward(self, tiles: Tensor) -> tuple[Tensor, Tensor]:
         """Normalised float tiles [N, 3, T, T] -> embedding [N, D], pathways [N, P]."""
         embedding = self.embedding(tiles)
@@ -130,7 +135,7 @@ class StampModel(nn.Module):
         """Normalised float tiles [N, 3, T, T] -> [N, D]."""
         if self.embed == "pool":
             return torch.as_tensor(self.backbone(tiles))
-        tokens = self.backbone.forward_features(tiles)  # [N, prefix + patches, width]
+        tokens: Tensor = self._backbone.forward_features(tiles)  # [N, prefix + patches, width]
         prefix = int(getattr(timm_module(self.backbone), "num_prefix_tokens", 1))
         if self.embed == "cls":
             return torch.as_tensor(tokens[:, 0])
@@ -141,7 +146,7 @@ class StampModel(nn.Module):
     def without_adapter(self) -> Iterator[None]:
         """The frozen backbone, for the anchoring loss. Does nothing where there is no adapter."""
         if is_peft(self.backbone):
-            with self.backbone.disable_adapter():
+            with self._backbone.disable_adapter():
                 yield
         else:
             yield
@@ -158,7 +163,8 @@ def is_peft(module: nn.Module) -> bool:
 
 def timm_module(backbone: nn.Module) -> nn.Module:
     """The timm module inside peft's wrapper, or the backbone itself."""
-    return backbone.get_base_model() if is_peft(backbone) else backbone  # type: ignore[operator, no-any-return]
+    wrapper: Any = backbone
+    return wrapper.get_base_model() if is_peft(backbone) else backbone
 
 
 def measured_dim(backbone: nn.Module, embed: EmbedRule) -> int:
@@ -185,7 +191,7 @@ def add_lora(backbone: nn.Module, settings: LoraSettings) -> nn.Module:
         bias="none",
     )
     try:
-        return get_peft_model(backbone, config)  # type: ignore[arg-type]
+        return get_peft_model(backbone, config)
     except ValueError as error:
         raise UsageError(
             f"LoRA cannot be added: {error}", remedy='set adapt = "full", or a target regex that names linear layers'
@@ -207,8 +213,9 @@ def build_model(info: RunInfo, *, weights: Path | None = None, sha256: str = "",
     elif info.adapt != "full":
         backbone.requires_grad_(False)
         if info.adapt == "last-block":
-            backbone.blocks[-1].requires_grad_(True)  # type: ignore[index, union-attr]
-            backbone.norm.requires_grad_(True)  # type: ignore[union-attr]
+            parts: Any = backbone
+            parts.blocks[-1].requires_grad_(True)
+            parts.norm.requires_grad_(True)
     model = StampModel(backbone, info.embed, len(info.pathway_names), dim=dim, projection_dim=info.projection_dim)
     return model if device == "meta" else model.to(device)
 
@@ -281,7 +288,7 @@ def load_run(path: Path | str) -> tuple[StampModel, RunInfo]:
         weights, sha256 = Path(entry["file"]), entry["sha256"]
     model = build_model(info, weights=weights, sha256=sha256)
     if is_peft(model.backbone):
-        found = set_peft_model_state_dict(model.backbone, load_file(path / "adapter.safetensors"))
+        found: Any = set_peft_model_state_dict(model.backbone, load_file(path / "adapter.safetensors"))
         if found.unexpected_keys:
             raise UsageError(f"the adapter is of another model: {found.unexpected_keys[:3]}", path=path)
     heads = load_file(path / "heads.safetensors")

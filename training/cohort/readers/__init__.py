@@ -7,30 +7,25 @@ from importlib import import_module
 
 from stamp_deploy.errors import UsageError
 
+from ...toml_settings import nearest
 from .base import RawSample, Settings
+from .keys import KEYS_OF_FORMAT
 
-__all__ = ["READERS", "RawSample", "Settings", "reader"]
+__all__ = ["KEYS_OF_FORMAT", "RawSample", "Settings", "reader"]
 
-READERS = {
-    "legacy-st": "legacy_st",
-    "visium": "visium",
-    "visium-hd": "visium_hd",
-    "xenium": "xenium",
-    "hest": "hest",
-    "anndata": "anndata_file",
-}
-"""Name in the config -> module, each with a function `read(settings) -> RawSample` and a tuple `KEYS`."""
+_MODULES = {name: "anndata_file" if name == "anndata" else name.replace("-", "_") for name in KEYS_OF_FORMAT}
+"""Name of a format -> module, with a function `read(settings) -> RawSample`."""
 
 
-def reader(name: str) -> tuple[Callable[[Settings], RawSample], tuple[str, ...]]:
-    """The function of a reader and the keys that it knows.
+def reader(name: str) -> Callable[[Settings], RawSample]:
+    """The function of a reader.
 
     Raises
     ------
     UsageError
         There is no such reader.
     """
-    if name not in READERS:
-        raise UsageError(f"there is no format {name!r}", remedy="use one of: " + ", ".join(READERS))
-    module = import_module(f".{READERS[name]}", __name__)
-    return module.read, module.KEYS
+    if name not in _MODULES:
+        raise UsageError(f"there is no format {name!r}", remedy=nearest(name, _MODULES, "formats"))
+    module = import_module(f".{_MODULES[name]}", __name__)
+    return module.read  # type: ignore[no-any-return]

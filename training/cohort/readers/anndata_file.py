@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 _ID_COLUMNS = ("gene_ids", "ensembl_id", "gene_id")
 _SYMBOL_COLUMNS = ("gene_symbols", "gene_symbol", "symbol", "gene_name", "feature_name")
 """Read where the file's own names are Ensembl identifiers and the config names no column."""
-KEYS = ("counts", "image", "layer", "gene_column", "coordinates")
 _UNITS: dict[str, Literal["px", "um", ""]] = {"": "", "px": "px", "um": "um"}
 
 

@@ -12,7 +12,6 @@ from stamp_deploy.tables import read_table
 from .anndata_file import from_anndata, open_h5ad
 from .base import RawSample, Settings
 
-KEYS = ("folder", "hest_id", "layer", "gene_column", "coordinates")
 _PIXEL_KEYS = ("pixel_size_um_estimated", "pixel_size_um_embedded")
 
 

@@ -18,8 +18,6 @@ from stamp_deploy.tables import read_table
 
 from .base import RawSample, Settings, grid_pitch, join, open_text
 
-KEYS = ("counts", "spots", "image", "spot_pitch_um")
-
 
 def read(settings: Settings) -> RawSample:
     """Read counts, spots and the place of the image; see docs/cohort.md for the keys.

@@ -19,7 +19,6 @@ from stamp_deploy.tables import Table, read_table
 from .base import RawSample, Settings, grid_pitch, join
 from .tenx import find_matrix, read_matrix
 
-KEYS = ("folder", "counts", "image", "image_level")
 PITCH_UM = 100.0
 _HEADER = ("barcode", "in_tissue", "array_row", "array_col", "pxl_row_in_fullres", "pxl_col_in_fullres")
 _SMALL = {"hires": "tissue_hires_image.png", "lowres": "tissue_lowres_image.png"}

@@ -17,7 +17,6 @@ from .tenx import find_matrix, read_matrix
 from .visium import full_size, scale_factors
 from .xenium import pool
 
-KEYS = ("folder", "image", "pool_um", "min_bins")
 _COLUMNS = ("barcode", "in_tissue", "array_row", "array_col", "pxl_row_in_fullres", "pxl_col_in_fullres")
 
 

@@ -19,8 +19,6 @@ from stamp_deploy.tables import read_table
 from .base import RawSample, Settings, join
 from .tenx import find_matrix, read_matrix
 
-KEYS = ("folder", "image", "pool_um", "alignment", "pixel_size_um", "min_cells")
-
 
 def read(settings: Settings) -> RawSample:
     """Read the cells and pool them; see docs/cohort.md for the keys.
@@ -92,7 +90,8 @@ def pool(
     pooled = sparse.csr_array(summing @ counts)
     keep = np.flatnonzero(cells >= min_cells)
     labels = tuple(f"{x}x{y}" for x, y in unique[keep])
-    return pooled[keep], (unique[keep] + 0.5) * pool_um, cells[keep], labels
+    centres = np.asarray((unique[keep] + 0.5) * pool_um, np.float64)
+    return pooled[keep], centres, cells[keep].astype(np.int64), labels
 
 
 def _cells(root: Path) -> tuple[Path, dict[str, tuple[float, float]]]:

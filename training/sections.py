@@ -1,0 +1,195 @@
+"""Sections ready to learn from: what every spot is to be predicted as, from its counts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stamp_deploy.errors import DataError
+
+from .cohort import Sample
+from .config import TrainConfig
+from .gene_sets import GeneSets
+from .scoring import GeneStatistics, as_counts, gene_statistics, log_cp10k, robust_z, score
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+@dataclass(eq=False)
+class TrainSection:
+    """One section.
+
+    Attributes
+    ----------
+    sample : Sample
+    scores : float32 [N, P]
+        As scored, unsmoothed: what validation compares with.
+    target : float32 [N, P]
+        Robust z within the section, clipped at 4, smoothed and permuted where the config says so.
+    level : float32 [N, P]
+        Scores standardised over the training sections, for the global head.
+    mask : bool [P]
+        Pathways that enough measured genes speak for.
+    genes : float32 [N, G]
+        z-scored log1p CP10k of the genes to reconstruct; G is 0 without that loss.
+    """
+
+    sample: Sample
+    scores: NDArray[np.float32]
+    target: NDArray[np.float32]
+    level: NDArray[np.float32]
+    mask: NDArray[np.bool_]
+    genes: NDArray[np.float32]
+
+    @property
+    def tiles(self) -> NDArray[np.uint8]:
+        """uint8 [N, S, S, 3], mapped."""
+        return self.sample.tiles()
+
+
+def smooth(values: NDArray[np.floating], xy_um: NDArray[np.floating], radius_um: float) -> NDArray[np.float32]:
+    """Half the spot, half a Gaussian mean (sd = radius / 2) of the spots within the radius, itself included.
+
+    Parameters
+    ----------
+    values : float [N, P]
+    xy_um : float [N, 2]
+        Places in microns.
+    """
+    from scipy.sparse import csr_array, diags_array
+    from scipy.spatial import cKDTree
+
+    tree = cKDTree(xy_um)
+    near = tree.sparse_distance_matrix(tree, radius_um, output_type="coo_matrix")
+    weight = np.exp(-0.5 * (near.data / (radius_um / 2)) ** 2)
+    kernel = csr_array((weight, (near.row, near.col)), shape=near.shape)
+    kernel = kernel - diags_array(kernel.diagonal()) + diags_array(np.ones(len(values)))  # the spot itself weighs 1
+    kernel = diags_array(1 / np.asarray(kernel.sum(axis=1)).ravel()) @ kernel
+    return np.asarray(0.5 * values + 0.5 * (kernel @ values), np.float32)
+
+
+def keep_components(targets: Sequence[NDArray[np.float32]], rank: int) -> list[NDArray[np.float32]]:
+    """Targets [N, P] of all sections, reduced to the `rank` components that they vary most along, about their mean.
+
+    Pathways share genes and respond together: what a few hundred spots can tell of 50 scores has few dimensions.
+    """
+    together = np.concatenate(targets).astype(np.float64)
+    mean = together.mean(axis=0)
+    _, _, axes = np.linalg.svd(together - mean, full_matrices=False)
+    keep = axes[:rank].T @ axes[:rank]
+    return [(mean + (t - mean) @ keep).astype(np.float32) for t in targets]
+
+
+def control_sets(config: TrainConfig, sets: GeneSets, samples: Sequence[Sample]) -> GeneSets:
+    """The sets to learn: those given, or size-matched random ones from the genes that every sample measured."""
+    if config.control != "random-sets":
+        return sets
+    shared = sorted(set.intersection(*(set(map(str, s.expression().var_names)) for s in samples)))
+    return sets.random_like(np.random.default_rng(config.seed), shared)
+
+
+def variable_genes(samples: Sequence[Sample], count: int) -> tuple[str, ...]:
+    """The genes with the largest variance of log1p CP10k, mean over the samples, among those that all measured."""
+    tables = [s.expression() for s in samples]
+    shared = set.intersection(*(set(map(str, t.var_names)) for t in tables))
+    names = [str(g) for g in tables[0].var_names if str(g) in shared]
+    if len(names) < count:
+        raise DataError(f"the samples share {len(names)} genes, fewer than n_genes = {count}")
+    total = np.zeros(len(names))
+    for table in tables:
+        x = log_cp10k(as_counts(table[:, names].X, len(names)))
+        mean = np.asarray(x.mean(axis=0)).ravel()
+        total += np.asarray(x.multiply(x).mean(axis=0)).ravel() - mean**2
+    best = np.argsort(-total, kind="stable")[:count]
+    return tuple(names[i] for i in sorted(best))
+
+
+def _expression(data: AnnData, names: Sequence[str], genes: Sequence[str]) -> NDArray[np.float32]:
+    """log1p CP10k float32 [N, G] of some genes; the depth is that of all genes."""
+    place = {name: i for i, name in enumerate(names)}
+    missing = [g for g in genes if g not in place]
+    if missing:
+        raise DataError(f"the gene {missing[0]} is not measured", remedy="build the cohort from one gene list")
+    everything = log_cp10k(as_counts(data.X, len(names)))
+    return np.asarray(everything[:, [place[g] for g in genes]].todense(), np.float32)
+
+
+def make_sections(
+    config: TrainConfig,
+    samples: Sequence[Sample],
+    sets: GeneSets | None,
+    genes: Sequence[str],
+    *,
+    statistics: dict[str, GeneStatistics] | None = None,
+    training: bool = True,
+) -> list[TrainSection]:
+    """Score and standardise the spots of some samples.
+
+    Parameters
+    ----------
+    sets : GeneSets or None
+        None where `config.targets` is "genes": then `genes` are the targets.
+    genes : sequence of str
+        Targets, or what the reconstruction loss wants.
+    statistics : dict, optional
+        For the z-mean: a platform's training statistics.
+    training : bool
+        False for validation: no smoothing, no shuffling.
+
+    Raises
+    ------
+    DataError
+        As `scoring.score`; or a section with fewer than 8 spots.
+    """
+    rng = np.random.default_rng([config.seed, 7])
+    raw: list[tuple[Sample, NDArray[np.float32], NDArray[np.bool_], NDArray[np.float32], NDArray[np.float64]]] = []
+    for sample in samples:
+        data = sample.expression()
+        if data.n_obs < 8:
+            raise DataError(f"the sample {sample.id} has {data.n_obs} spots", remedy="leave it out: 8 are the least")
+        names = list(map(str, data.var_names))
+        wanted = np.zeros((data.n_obs, 0), np.float32)
+        if genes:
+            wanted = _expression(data, names, genes)
+        if sets is None:
+            values, mask = wanted, np.ones(len(genes), bool)
+        else:
+            found = score(data.X, names, sets, config.score, statistics=(statistics or {}).get(sample.platform))
+            values, mask = found.values, found.mask
+        raw.append((sample, values, mask, wanted, np.asarray(data.obsm["spatial"]) * sample.mpp))
+    if not raw:
+        return []
+    everything = np.concatenate([v for _, v, _, _, _ in raw])
+    mean, sd = everything.mean(axis=0), everything.std(axis=0)
+    targets = [robust_z(values) for _, values, _, _, _ in raw]
+    if training and config.smooth_um > 0:
+        targets = [smooth(t, row[4], config.smooth_um) for t, row in zip(targets, raw, strict=True)]
+    if training and config.target_rank > 0:
+        targets = keep_components(targets, config.target_rank)
+    sections = []
+    for target, (sample, values, mask, wanted, _) in zip(targets, raw, strict=True):
+        if training and config.control == "shuffled":
+            target = target[rng.permutation(len(target))]
+        level = np.divide(values - mean, sd, out=np.zeros_like(values), where=sd > 1e-9)
+        extra = robust_z(wanted) if config.w_genes > 0 else np.zeros((len(values), 0), np.float32)
+        sections.append(TrainSection(sample, values, target, level.astype(np.float32), mask, extra))
+    return sections
+
+
+def platform_statistics(samples: Sequence[Sample]) -> dict[str, GeneStatistics]:
+    """Mean and deviation of the genes of each platform, over all its samples; genes that all of them measured."""
+    from scipy import sparse
+
+    out: dict[str, GeneStatistics] = {}
+    for platform in sorted({s.platform for s in samples}):
+        data = [s.expression() for s in samples if s.platform == platform]
+        shared = set.intersection(*(set(map(str, d.var_names)) for d in data))
+        genes = [str(g) for g in data[0].var_names if str(g) in shared]
+        stacked = sparse.vstack([sparse.csr_array(d[:, genes].X) for d in data], format="csr")
+        out[platform] = gene_statistics(stacked, genes)
+    return out

@@ -1,0 +1,31 @@
+"""What training stops on, and how far the embedding has moved."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from .metrics import section_median_r
+from .model import RunInfo, StampModel
+from .model.embed import embed_tiles
+from .sections import TrainSection
+
+
+def validation_r(model: StampModel, info: RunInfo, sections: list[TrainSection]) -> float:
+    """Mean over sections of the median over pathways of Pearson r of the pathway head, against unsmoothed scores."""
+    values = []
+    for section in sections:
+        z = torch.from_numpy(embed_tiles(model, info, section.tiles))
+        with torch.inference_mode():
+            device = model.pathway.weight.device
+            predicted = model.pathway(z.to(device)).float().cpu().numpy()
+        values.append(section_median_r(section.scores, predicted, section.mask))
+    return float(np.mean(values))
+
+
+def mean_cosine(a: list[NDArray[np.float32]], b: list[NDArray[np.float32]]) -> float:
+    """Mean cosine between rows of two lists of embeddings."""
+    x, y = np.concatenate(a).astype(np.float64), np.concatenate(b).astype(np.float64)
+    norms = np.linalg.norm(x, axis=1) * np.linalg.norm(y, axis=1)
+    return float(((x * y).sum(axis=1) / np.maximum(norms, 1e-12)).mean())

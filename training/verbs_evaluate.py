@@ -1,0 +1,104 @@
+"""The verb ``evaluate``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from stamp_deploy.command import Command, option
+
+DATA, ROWS, OUTPUT = "Data", "What is compared", "Output"
+_PATH = click.Path(path_type=Path)
+
+
+@click.command(
+    cls=Command,
+    examples=(
+        "evaluate run",
+        "evaluate run --cohort another-cohort -o evaluation",
+        "evaluate runs/lora --ablations runs",
+    ),
+)
+@click.argument("run", type=_PATH)
+@option(
+    "--cohort", group=DATA, type=_PATH, help="Test on every sample of another cohort, not on the run's held-out ones."
+)
+@option(
+    "-o", "--out", group=OUTPUT, type=_PATH, help="Folder for evaluation.json and pictures.  [default: RUN/evaluation]"
+)
+@option(
+    "--compare", group=ROWS, multiple=True, metavar="NAME=RUN", help="A further run for the table; may be repeated."
+)
+@option("--ablations", group=ROWS, type=_PATH, help="Folder of runs: every subfolder with a run.json is a row.")
+@option("--train-cohort", group=DATA, type=_PATH, help="Where the run's training cohort is now.")
+@option("--gmt", group=DATA, type=_PATH, help="Where the run's gene sets are now.")
+@option("--samples", group=DATA, default="", help="Test these samples only, as A,B.")
+@option("--no-tier1", group=ROWS, is_flag=True, help="Leave out single genes.")
+@option("--no-pictures", group=OUTPUT, is_flag=True, help="Leave out maps and scatter plots.")
+@click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
+@option("--seed", group=ROWS, default=0, show_default=True, help="Of the bootstrap.")
+@option("--overwrite", group=OUTPUT, is_flag=True, help="Replace a finished evaluation.")
+@option("--json", "as_json", group=OUTPUT, is_flag=True, help="Print evaluation.json instead of the table.")
+def evaluate(
+    run: Path,
+    cohort: Path | None,
+    out: Path | None,
+    compare: tuple[str, ...],
+    ablations: Path | None,
+    train_cohort: Path | None,
+    gmt: Path | None,
+    samples: str,
+    no_tier1: bool,
+    no_pictures: bool,
+    device: str,
+    seed: int,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Table of a RUN against its baselines and controls, on sections that it never saw.
+
+    These are its held-out samples, or every sample of another cohort.
+    """
+    import json
+
+    from rich.console import Console
+
+    from stamp_deploy.atomic import check_output
+
+    from .evaluate import EvaluateOptions
+    from .evaluate import evaluate as compute
+    from .evaluate.report import footnotes, rich_table, write_evaluation
+
+    pairs = []
+    for item in compare:
+        name, equals, folder = item.partition("=")
+        if not (name and equals and folder):
+            raise click.UsageError(f"--compare {item}: write NAME=RUN")
+        pairs.append((name, Path(folder)))
+    target = out or run / "evaluation"
+    check_output(target, overwrite=overwrite)
+    options = EvaluateOptions(
+        run=run,
+        cohort=cohort,
+        train_cohort=train_cohort,
+        gmt=gmt,
+        compare=tuple(pairs),
+        ablations=ablations,
+        samples=tuple(name.strip() for name in samples.split(",") if name.strip()),
+        tier1=not no_tier1,
+        device=device,
+        seed=seed,
+    )
+    with Console(stderr=True).status("evaluating") as status:
+        result = compute(options, lambda what, done, of: status.update(f"{what}: {done} of {of} tiles"))
+    write_evaluation(result, target, overwrite=overwrite, pictures=not no_pictures)
+    if as_json:
+        click.echo(json.dumps(result.document, indent=2, allow_nan=False))
+        return
+    table = rich_table(result)
+    Console(width=None if sys.stdout.isatty() else 140).print(table)
+    for line in footnotes(result):
+        click.echo(line)
+    click.echo(f"result  {target}")
