@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -81,19 +82,15 @@ def test_the_server_s_clock_is_asked_by_a_file_that_goes_away(tmp_path: Path, mo
 
 def test_containers_of_one_host_do_not_judge_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each sees its own processes only: a number that is not there says nothing."""
-    stat, inode = os.stat, 0
-
-    class Namespace:
-        @property
-        def st_ino(self) -> int:
-            return inode
+    stat, found = os.stat, SimpleNamespace(st_ino=0)
 
     def fake(path: object, *arguments: object, **more: object) -> object:
-        return Namespace() if path == "/proc/self/ns/pid" else stat(path, *arguments, **more)  # type: ignore[arg-type]
+        return found if path == "/proc/self/ns/pid" else stat(path, *arguments, **more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(os, "stat", fake)
     names = {}
     for who, inode in (("outside", claims_module._FIRST_PID_NAMESPACE), ("one", 4026532001), ("two", 4026532002)):
+        found.st_ino = inode
         names[who] = host_name()
     monkeypatch.undo()
     assert len(set(names.values())) == 3
