@@ -263,7 +263,6 @@ def test_colour_kept_as_three_grey_pages_is_never_taken_for_grey(tmp_path: Path,
         assert centre_of(made.samples[0].tiles()[0]) == pytest.approx(tuple(centres()[0]), abs=1.5)
 
 
-
 def test_the_sample_is_named(tmp_path: Path) -> None:
     good, bad = sample(tmp_path, "S1"), sample(tmp_path, "S2", centres=centres() + 400)
     with pytest.raises(DataError, match="sample S2"):
