@@ -7,6 +7,7 @@ the next, so that nothing in it waits for anything else in it.
 from __future__ import annotations
 
 import os
+import time
 from collections import deque
 from dataclasses import dataclass
 
@@ -14,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import _tiler
-from ..errors import SlideError
+from ..errors import ReadError, SlideError
 from ..grid import TileSet
 from ..slide import Slide
+from ..slide.read_faults import WAITS_S
 from ..slide.tiff import TiffLevel, read_levels
 from .read_plan import ReadPlan, choose_plan
 from .reader import StageTimes, Stop, TileStatus
@@ -86,7 +88,7 @@ class JpegReader:
         self._team = Team(self._workers)
         self._fd = -1
         try:
-            self._fd = os.open(slide.path, os.O_RDONLY)
+            self._fd = slide.descriptor()
         except OSError as error:
             self._team.close()
             raise SlideError(
@@ -180,14 +182,45 @@ class JpegReader:
                 path=self._path,
                 remedy="convert it to a tiled pyramidal TIFF with tiles of 256 px",
             ) from error
+        self._decode(cells, slots, _tiler.Tiles(self._corners[index], out, status))
+        waits_s = iter(WAITS_S)
+        while (fault := self._fault()) is not None:
+            wait_s = next(waits_s, None)
+            if wait_s is None:
+                raise ReadError(
+                    f"cannot be read: {fault}, {len(WAITS_S) + 1} times",
+                    path=self._path,
+                    remedy="check the disk or network that holds the slide, then run it again",
+                )
+            if self._pause(wait_s):
+                break
+            left = self._pool.state[cells] == _tiler.UNREAD
+            self._decode(cells[left], slots[left], _tiler.Tiles(self._corners[:0], out[:0], status[:0]))
+        self._pool.give_back_unused(cells, slots)
+
+    def _decode(self, cells: NDArray[np.int64], slots: NDArray[np.int32], tiles: _tiler.Tiles) -> None:
         reads = _tiler.Reads(
             self._fd, self._offsets[cells], self._sizes[cells], cells.astype(np.int32), slots, self._absent
         )
-        tiles = _tiler.Tiles(self._corners[index], out, status)
         self._team.run(_tiler.Job(self._pool.decoded, reads, tiles, self._stop))
         if any(worker.out_of_memory for worker in self._workers):
-            raise MemoryError("no memory to decode a storage tile")
-        self._pool.give_back_unused(cells, slots)
+            raise ReadError(
+                "cannot be read: out of memory", path=self._path, remedy="free some memory, or run fewer slides at once"
+            )
+
+    def _fault(self) -> str | None:
+        """What the disk or network said where a read failed, in words; asked once."""
+        codes = [worker.read_errno for worker in self._workers if worker.read_errno]
+        for worker in self._workers:
+            worker.read_errno = 0
+        return os.strerror(codes[0]).lower() if codes else None
+
+    def _pause(self, seconds: float) -> bool:
+        """Wait; True where the work is to end first."""
+        until = time.monotonic() + seconds
+        while not self._stop.reached and time.monotonic() < until:
+            time.sleep(min(0.05, seconds))
+        return self._stop.reached
 
     def _forget(self) -> None:
         """Give back the slots of storage tiles that no tile to come touches."""
