@@ -7,6 +7,7 @@ the next, so that nothing in it waits for anything else in it.
 from __future__ import annotations
 
 import os
+import time
 from collections import deque
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ from .. import _tiler
 from ..errors import SlideError
 from ..grid import TileSet
 from ..slide import Slide
+from ..slide.read_faults import WAITS_S, read_error
 from ..slide.tiff import TiffLevel, read_levels
 from .read_plan import ReadPlan, choose_plan
 from .reader import StageTimes, Stop, TileStatus
@@ -50,7 +52,7 @@ class JpegReader:
         chosen = directories[self.plan.level]
         if isinstance(chosen, str):
             raise SlideError(chosen, path=slide.path, remedy="read it by another route")
-        self._path, self._stop = slide.path, stop
+        self._path, self._stop, self._grid_tile = slide.path, stop, tileset.grid.tile_px
         self.failure: SlideError | None = None
         scale, level, tile = self.plan.dct_scale, slide.levels[self.plan.level], tileset.grid.tile_px
         try:
@@ -180,14 +182,40 @@ class JpegReader:
                 path=self._path,
                 remedy="convert it to a tiled pyramidal TIFF with tiles of 256 px",
             ) from error
-        reads = _tiler.Reads(
-            self._fd, self._offsets[cells], self._sizes[cells], cells.astype(np.int32), slots, self._absent
-        )
-        tiles = _tiler.Tiles(self._corners[index], out, status)
+        self._job(cells, slots, _tiler.Tiles(self._corners[index], out, status))
+        self._read_again(cells, slots)
+        self._pool.give_back_unused(cells, slots)
+
+    def _job(self, cells: NDArray[np.int64], slots: NDArray[np.int32], tiles: _tiler.Tiles) -> None:
+        offsets, sizes = self._offsets[cells], self._sizes[cells]
+        reads = _tiler.Reads(self._fd, offsets, sizes, cells.astype(np.int32), slots, self._absent)
         self._team.run(_tiler.Job(self._pool.decoded, reads, tiles, self._stop))
         if any(worker.out_of_memory for worker in self._workers):
-            raise MemoryError("no memory to decode a storage tile")
-        self._pool.give_back_unused(cells, slots)
+            raise read_error("out of memory", 1, self._path)
+
+    def _read_again(self, cells: NDArray[np.int64], slots: NDArray[np.int32]) -> None:
+        """Try again what the disk or the network failed to read: it is not damaged, and not to be left out."""
+        nothing, tile = np.empty(0, np.int64), self._grid_tile
+        out, status = np.empty((0, tile, tile, 3), np.uint8), np.empty(0, np.uint8)
+        for wait_s in WAITS_S:
+            if not self._failed_reads():
+                return
+            time.sleep(wait_s)
+            left = self._pool.state[cells] == _tiler.UNREAD
+            no_tiles = _tiler.Tiles(
+                self._corners[nothing], np.empty((0, tile, tile, 3), np.uint8), nothing.astype("u1")
+            )
+            self._job(cells[left], slots[left], no_tiles)
+        number = self._failed_reads()
+        if number:
+            raise read_error(os.strerror(number).lower(), len(WAITS_S) + 1, self._path)
+
+    def _failed_reads(self) -> int:
+        """The system's number of an error since the last call; 0 for none."""
+        number = max(worker.read_errno for worker in self._workers)
+        for worker in self._workers:
+            worker.read_errno = 0
+        return number
 
     def _forget(self) -> None:
         """Give back the slots of storage tiles that no tile to come touches."""
