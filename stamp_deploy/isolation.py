@@ -142,6 +142,10 @@ def _child(work: Callable[[], int], notes: int, parent: int, mask: set[int | sig
         install_stop_handlers()
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         code = work()
+    except KeyboardInterrupt:  # before `work` could take it: the signal had been waiting
+        code = STOPPED
+        with contextlib.suppress(BaseException):
+            print("stamp-deploy: stopped; nothing was left half-written", file=sys.stderr)
     finally:
         note(exit=code)
         with contextlib.suppress(BaseException):

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 _FIELDS = "stamp_fields"
+# without `setup` nothing is shown: not even by Python's handler of last resort, as a bare line among the command's own
+logging.getLogger("stamp_deploy").addHandler(logging.NullHandler())
 
 
 class JsonFormatter(logging.Formatter):

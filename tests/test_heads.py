@@ -230,6 +230,21 @@ class TestIntervals:
         found = tile_interval(kind, 0.5, 1 / (1 + np.exp(-logits)), n)
         assert found == pytest.approx([1 / (1 + np.exp(scale * 1.9)), 1 / (1 + np.exp(-scale * 1.9))])
 
+    def test_every_tile_can_be_drawn(self, tmp_path: Path) -> None:
+        """One tile of four says yes: bags with it lie above the call, bags without it below, wherever it stands."""
+        mean_head(tmp_path / "msi.onnx", np.array([[0, 0, 0, 0], [1, 0, 0, 0]]))
+        for place in range(4):
+            embedding = np.zeros((4, DIM), np.float32)
+            embedding[place] = 4
+            (call,) = call_heads(bundle_of(tmp_path, spec_of()), embedding)
+            assert call.interval[0] == pytest.approx(0.5, abs=1e-6) and call.interval[1] > call.value + 0.1
+
+    def test_two_tiles_have_one(self, tmp_path: Path) -> None:
+        mean_head(tmp_path / "msi.onnx", np.array([[0, 0, 0, 0], [1, 0, 0, 0]]))
+        for count, none in ((1, True), (2, False)):
+            (call,) = call_heads(bundle_of(tmp_path, spec_of()), np.ones((count, DIM), np.float32))
+            assert (call.interval is None) is none
+
     def test_stays_inside_0_and_1(self) -> None:
         low, high = tile_interval("binary", 1.0, np.ones(100), 50)
         assert 0 <= low <= high <= 1

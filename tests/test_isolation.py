@@ -105,6 +105,19 @@ def test_a_swallowed_signal_still_stops(inputs: Path, tmp_path: Path, where: str
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("number", ["SIGTERM", "SIGINT", "SIGHUP"])
+def test_a_signal_that_comes_before_any_work_stops(inputs: Path, tmp_path: Path, number: str) -> None:
+    """It waits while signals are blocked for the fork, and is delivered before the command could take it."""
+    early = (
+        "real = isolation.die_with_parent\n"
+        f"isolation.die_with_parent = lambda parent: (real(parent), os.kill(os.getpid(), signal.{number}))"
+    )
+    done = infer(inputs, tmp_path, WRITE, "pass", before=early)
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr == "stamp-deploy: stopped; nothing was left half-written\n"
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_child_that_cannot_stop_is_killed(inputs: Path, tmp_path: Path) -> None:
     """As in a decoder or a destructor that never comes back."""
     hang = "signal.signal(signal.SIGTERM, signal.SIG_IGN); os.kill(os.getppid(), 15); time.sleep(600)"

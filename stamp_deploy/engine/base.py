@@ -240,6 +240,7 @@ class BatchedEngine(ABC):
         ParityError
             What was compiled for the smaller piece does not pass the gate.
         """
+        before = self.compiled
         while True:
             if self._chunk == 1:
                 raise EngineError(
@@ -255,7 +256,7 @@ class BatchedEngine(ABC):
         note = f"halved from {self._max_batch} to {self._chunk}: out of memory"
         self._info = replace(self._info, details={**self._info.details, "batch": note})
         log.event("batch halved", engine=self._info.name, device=self._info.device, batch=self._chunk)
-        if self.gate is not None and not self.accepted:
+        if self.gate is not None and (not self.accepted or self.compiled != before):
             self.gate(self)
 
     def _check(self, tiles: NDArray[np.uint8]) -> None:

@@ -128,8 +128,7 @@ class OnnxRuntimeCudaEngine(BatchedEngine):
         if hasattr(onnxruntime, "preload_dlls") and self.memory == "cuda":
             onnxruntime.preload_dlls()  # CUDA and cuDNN from wheels, where they are installed so
         wanted = precision or ("fp16" if bundle.precision == "fp32" else bundle.precision)
-        encoder = encoder_in(bundle, wanted)
-        self.compiled = sha256(encoder.graph).hexdigest()
+        self._read = partial(encoder_in, bundle, wanted)  # read when it is needed: the bytes are not kept
         self._forget = partial(remove_converted, bundle, wanted)
         self._device, self._graphs = device, graphs and self.memory == "cuda"
         info = EngineInfo(
@@ -141,7 +140,7 @@ class OnnxRuntimeCudaEngine(BatchedEngine):
         )
         super().__init__(info, **shapes(bundle), batch=batch)
         self._what = f"ONNX Runtime {onnxruntime.__version__} on {info.device}"
-        self._encoder, self._threads = encoder, threads or 1
+        self._threads = threads or 1
         self._session: Any = None
         try:
             self._allocate()
@@ -155,9 +154,12 @@ class OnnxRuntimeCudaEngine(BatchedEngine):
     def _open(self) -> Any:
         """The session; without CUDA graphs where the runtime cannot record this model."""
 
+        encoder = self._read()
+        self.compiled = sha256(encoder.graph).hexdigest()
+
         def session() -> Any:
             providers = [(self.provider, self._options())]
-            return open_session(self._encoder, self._threads, providers, self._what, self._chunk)
+            return open_session(encoder, self._threads, providers, self._what, self._chunk)
 
         try:
             return session()

@@ -198,6 +198,20 @@ def pixel_data(path: Path) -> Iterator[bytes]:
                 yield from _pieces(handle, size, path)
 
 
+def first_stream(path: Path, most: int = 1 << 16) -> bytes:
+    """The beginning of the first frame of a file of encapsulated pixel data; empty where there is none.
+
+    Raises
+    ------
+    OSError
+        It cannot be read.
+    """
+    try:
+        return next(pixel_data(path), b"")[:most]
+    except SlideError:
+        return b""
+
+
 def _pieces(handle: Any, size: int, path: Path) -> Iterator[bytes]:
     while size:
         piece = _exactly(handle, min(size, _CHUNK), path)

@@ -16,6 +16,7 @@ from .mpp import find_mpp
 from .pyramid import levels_of_the_slide
 from .route import check_route, choose_route
 from .slide import Slide
+from .stream_colour import believe_streams
 
 
 def open_slide(
@@ -79,6 +80,7 @@ def slide_file(path: str | Path) -> Path:
 
 def _open(path: Path, backend: Backend, mpp: float | None, route: str | None, accept: Collection[str]) -> Slide:
     check_size(path, backend)
+    backend, colour_notes = believe_streams(path, backend)
     check_stated_light(backend.properties, path, accept)
     check_tiff_colour(path, backend.levels, accept)
     finding = find_mpp(backend.properties, stated=mpp, path=path)
@@ -92,7 +94,7 @@ def _open(path: Path, backend: Backend, mpp: float | None, route: str | None, ac
         choose_route(path, backend, levels, numbers, route),
         levels=levels,
         level_numbers=numbers,
-        notes=notes,
+        notes=(*colour_notes, *notes),
         accept=frozenset(accept),
         left_out=left_out,
         missing=missing,

@@ -17,9 +17,12 @@ from numpy.typing import NDArray
 from ..errors import SlideError
 from ..memory import release_memory
 from .backends import Level
+from .jpeg_header import HEADER_BYTES, RGB, YCBCR, stated_colours
 from .tiff_pages import tiff_pages
 
-JPEG, RGB, YCBCR = 7, 2, 6
+JPEG = 7
+SAMPLES = 3
+"""Storage tiles of a page whose headers are looked at: the first, the middle and the last."""
 IMAGE_DESCRIPTION = 270
 DCT_SCALES = (1, 2, 4, 8)
 MAX_TILE_SIDE = 16384
@@ -97,6 +100,10 @@ class StoredPage:
         next finer level because that level leaves out a part of them ("sometimes corrupt", it says).
     coded : TiffLevel or str
         For the compiled tiler, or why it cannot read the page.
+    photometric : int
+        Its colour tag.
+    stated : frozenset of int
+        What JPEG streams of it state themselves (see jpeg_header.py), by a sample of them.
     """
 
     width: int
@@ -104,10 +111,12 @@ class StoredPage:
     tile_px: tuple[int, int]
     absent: NDArray[np.bool_]
     coded: TiffLevel | str
+    photometric: int
+    stated: frozenset[int]
 
 
 def read_pages(path: Path, vendor: str | None = None) -> tuple[StoredPage, ...]:
-    """The pages that are pyramid levels, numbered as OpenSlide numbers its levels.
+    """The pages that are pyramid levels, numbered as OpenSlide numbers its levels; for a `vendor` every tiled page.
 
     Raises
     ------
@@ -135,7 +144,7 @@ def _read_pages(path: Path, vendor: str | None, key: tuple[int, ...]) -> tuple[S
             pages = list(tiff_pages(tiff))
             note = pages[0].tags.valueof(IMAGE_DESCRIPTION, "") if pages else ""  # bytes where it is no UTF-8
             aperio = isinstance(note, str | bytes) and note[:6] in ("Aperio", b"Aperio")
-            found = [_read_page(page) for page in _pyramid(pages, every=aperio or vendor == "philips")]
+            found = [_read_page(page) for page in _pyramid(pages, every=aperio or vendor is not None)]
         del tiff, pages
         gc.collect(1)  # the pages refer to each other, and hold every offset as an object
         release_memory()
@@ -149,6 +158,18 @@ def _read_pages(path: Path, vendor: str | None, key: tuple[int, ...]) -> tuple[S
             path=path,
             remedy="copy or scan the slide again",
         ) from error
+
+
+def jpeg_colours(path: Path) -> list[tuple[int, frozenset[int]]]:
+    """(colour tag, what streams state) of every JPEG page of a TIFF, tiled or not; none where it cannot be walked."""
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            pages = [page for page in tiff_pages(tiff) if page.compression == JPEG]
+            return [(int(page.photometric), _stated(page)) for page in pages if page.samplesperpixel == 3]
+    except Exception:
+        return []  # no TIFF, or a damaged one: the reader that opened it says what is wrong
 
 
 def why_not_tiler(path: Path, levels: Sequence[Level], numbers: Sequence[int]) -> str | None:
@@ -185,7 +206,26 @@ def _read_page(page) -> StoredPage:  # type: ignore[no-untyped-def]
         tile_px,
         np.asarray((sizes <= 0).reshape(planes, *shape).any(0)) if whole else np.zeros((1, 1), bool),
         reason if reason is not None else _describe(page),
+        int(page.photometric),
+        _stated(page),
     )
+
+
+def _stated(page) -> frozenset[int]:  # type: ignore[no-untyped-def]
+    """What sampled streams of a JPEG page state of their colours; both where one of them contradicts itself."""
+    if page.compression != JPEG:
+        return frozenset()
+    present = [(o, n) for o, n in zip(page.dataoffsets, page.databytecounts, strict=False) if n > 0]
+    found: frozenset[int] = frozenset()
+    for at in sorted({round(i * (len(present) - 1) / (SAMPLES - 1)) for i in range(SAMPLES)} if present else ()):
+        offset, size = present[at]
+        page.parent.filehandle.seek(offset)
+        said = stated_colours(page.parent.filehandle.read(min(size, HEADER_BYTES)))
+        if len(said) > 1:
+            return said
+        # streams that differ are read each as it says; the tag is wrong for one of them
+        found = said if said and said != {int(page.photometric)} else found or said
+    return found
 
 
 def _propagate(pages: list[StoredPage]) -> list[StoredPage]:

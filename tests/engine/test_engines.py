@@ -315,6 +315,17 @@ class TestTheRealLibraries:
             "OnnxParser": ("parse_from_file", "num_errors", "get_error"),
             "IBuilderConfig": ("create_timing_cache", "set_timing_cache", "get_timing_cache", "clear_flag"),
         }
+        if plans.is_rtx(trt):
+            uses |= {
+                "IRuntimeConfig": (
+                    "create_runtime_cache", "set_runtime_cache", "dynamic_shapes_kernel_specialization_strategy",
+                ),
+                "IRuntimeCache": ("serialize", "deserialize"),
+                "DynamicShapesKernelSpecializationStrategy": ("EAGER",),
+                "BuilderFlag": ("REQUIRE_USER_ALLOCATION", "TF32"),
+                "ICudaEngine": ("create_execution_context", "create_runtime_config"),
+                "IExecutionContext": (*uses["IExecutionContext"], "get_tensor_shape", "is_stream_capturable"),
+            }  # fmt: skip
         assert [(k, n) for k, names in uses.items() for n in names if not hasattr(getattr(trt, k), n)] == []
 
 
