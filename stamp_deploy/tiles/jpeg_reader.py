@@ -202,10 +202,7 @@ class JpegReader:
                 return
             time.sleep(wait_s)
             left = self._pool.state[cells] == _tiler.UNREAD
-            no_tiles = _tiler.Tiles(
-                self._corners[nothing], np.empty((0, tile, tile, 3), np.uint8), nothing.astype("u1")
-            )
-            self._job(cells[left], slots[left], no_tiles)
+            self._job(cells[left], slots[left], _tiler.Tiles(self._corners[nothing], out, status))
         number = self._failed_reads()
         if number:
             raise read_error(os.strerror(number).lower(), len(WAITS_S) + 1, self._path)
