@@ -14,12 +14,13 @@ from pathlib import Path
 
 from ..errors import SlideError
 from .dicom import pixel_data, volume_instances
+from .held import HeldFiles
 
 _CHUNK = 1 << 22
 
 
-def slide_sha256(path: Path, vendor: str) -> str:
-    """SHA-256 that identifies a slide, hex.
+def slide_sha256(path: Path, vendor: str, held: HeldFiles | None = None) -> str:
+    """SHA-256 that identifies a slide, hex; of a slide in one file through the descriptor that is held of it.
 
     Raises
     ------
@@ -31,7 +32,7 @@ def slide_sha256(path: Path, vendor: str) -> str:
             return _dicom(path)
         parts = slide_files(path, vendor)
         if parts == [path]:
-            return _file(path).hexdigest()
+            return _file(path if held is None else held.duplicate()).hexdigest()
         return _together((part.name, _file(part).digest()) for part in parts)
     except OSError as error:
         raise SlideError(
@@ -85,9 +86,10 @@ def _together(parts: Iterable[tuple[str, bytes]]) -> str:
     return digest.hexdigest()
 
 
-def _file(path: Path) -> hashlib._Hash:
+def _file(source: Path | int) -> hashlib._Hash:
     digest = hashlib.sha256()
-    with path.open("rb") as handle:
+    with open(source, "rb") as handle:  # closes the descriptor, too
+        handle.seek(0)
         while chunk := handle.read(_CHUNK):
             digest.update(chunk)
     return digest

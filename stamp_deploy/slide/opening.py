@@ -11,6 +11,7 @@ from .backends import Backend, UnknownFormatError
 from .checks import check_decodes, check_file, check_size
 from .colour import check_stated_light, check_tiff_colour
 from .dicom import slide_in_folder
+from .held import HeldFiles
 from .left_out import find_left_out
 from .mpp import find_mpp
 from .pyramid import levels_of_the_slide
@@ -47,11 +48,16 @@ def open_slide(
     check_route(route)
     path = slide_file(path)
     try:
-        backend = _open_backend(path, route, accept)
+        held = HeldFiles(path)
         try:
-            return _open(path, backend, mpp, route, accept)
+            backend = _open_backend(path, route, accept)
+            try:
+                return _open(path, backend, held, mpp, route, accept)
+            except BaseException:
+                backend.close()
+                raise
         except BaseException:
-            backend.close()
+            held.close()
             raise
     except OSError as error:
         what = error.strerror or "input/output error"
@@ -78,7 +84,9 @@ def slide_file(path: str | Path) -> Path:
     return path
 
 
-def _open(path: Path, backend: Backend, mpp: float | None, route: str | None, accept: Collection[str]) -> Slide:
+def _open(
+    path: Path, backend: Backend, held: HeldFiles, mpp: float | None, route: str | None, accept: Collection[str]
+) -> Slide:
     check_size(path, backend)
     backend, colour_notes = believe_streams(path, backend)
     check_stated_light(backend.properties, path, accept)
@@ -92,6 +100,7 @@ def _open(path: Path, backend: Backend, mpp: float | None, route: str | None, ac
         backend,
         finding,
         choose_route(path, backend, levels, numbers, route),
+        held=held,
         levels=levels,
         level_numbers=numbers,
         notes=(*colour_notes, *notes),

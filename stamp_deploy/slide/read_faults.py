@@ -63,15 +63,13 @@ def read_again(
             fault = fault_of(again, parts) or fault
     if fault is None:
         raise error
-    raise read_error(fault, len(WAITS_S) + 1, path) from error
-
-
-def read_error(fault: str, tries: int, path: Path) -> ReadError:
-    """The error for a fault, in words, that stayed."""
-    memory = "free some memory, or run fewer slides at once"
-    disk = "check the disk or network that holds the slide, then run it again"
-    often = f", {tries} times" if tries > 1 else ""
-    return ReadError(f"cannot be read: {fault}{often}", path=path, remedy=memory if fault == "out of memory" else disk)
+    raise ReadError(
+        f"cannot be read: {fault}, {len(WAITS_S) + 1} times",
+        path=path,
+        remedy="free some memory, or run fewer slides at once"
+        if fault == "out of memory"
+        else "check the disk or network that holds the slide, then run it again",
+    ) from error
 
 
 def fault_of(error: SlideError | MemoryError, parts: Iterable[Path]) -> str | None:

@@ -16,6 +16,7 @@ from ..errors import SlideError
 from ..memory import release_memory
 from .backends import Backend, Level
 from .colour import check_brightfield
+from .held import HeldFiles
 from .identity import slide_files, slide_sha256
 from .left_out import LeftOut
 from .mpp import MppFinding
@@ -68,6 +69,7 @@ class Slide:
         mpp: MppFinding,
         route: Route,
         *,
+        held: HeldFiles,
         levels: tuple[Level, ...],
         level_numbers: tuple[int, ...],
         notes: tuple[str, ...] = (),
@@ -84,6 +86,8 @@ class Slide:
         self.properties = public_properties(backend.properties)
         self.bounds = scanned_bounds(backend.properties)
         self._parts = slide_files(path, backend.vendor)
+        held.add(self._parts)
+        self._held = held
         self.size_bytes = sum(part.stat().st_size for part in self._parts)
         self._backend = backend
         self.level_numbers = level_numbers
@@ -223,14 +227,35 @@ class Slide:
             )
 
     def sha256(self) -> str:
-        """SHA-256 that identifies the slide, hex (see identity.py). Cached, in any thread."""
+        """SHA-256 that identifies the slide, hex (see identity.py). Cached, in any thread, also of a closed slide.
+
+        Raises
+        ------
+        SlideError
+            It cannot be read, or has changed since it was opened: asked for at the end, it vouches for what was read.
+        """
         with self._hashing:
-            if self._sha256 is None:
-                self._sha256 = slide_sha256(self.path, self.vendor)
-            return self._sha256
+            before = self._sha256
+            self._sha256 = None
+            digest = before or self._hash()
+            if not self._held.check():
+                # links or rights have changed, or somebody has set the time of a change back
+                if before is None or self._hash() != before:
+                    raise self._held.changed(self.path)
+                self._held.accept()
+            self._sha256 = digest
+            return digest
+
+    def _hash(self) -> str:
+        return slide_sha256(self.path, self.vendor, self._held)
+
+    def descriptor(self) -> int:
+        """A descriptor of the file that was opened, the caller's to close."""
+        return self._held.duplicate()
 
     def close(self) -> None:
         self._backend.close()
+        self._held.close()
 
     def __enter__(self) -> Slide:
         return self

@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import _tiler
-from ..errors import SlideError
+from ..errors import ReadError, SlideError
 from ..grid import TileSet
 from ..slide import Slide
-from ..slide.read_faults import WAITS_S, read_error
+from ..slide.read_faults import WAITS_S
 from ..slide.tiff import TiffLevel, read_levels
 from .read_plan import ReadPlan, choose_plan
 from .reader import StageTimes, Stop, TileStatus
@@ -52,7 +52,7 @@ class JpegReader:
         chosen = directories[self.plan.level]
         if isinstance(chosen, str):
             raise SlideError(chosen, path=slide.path, remedy="read it by another route")
-        self._path, self._stop, self._grid_tile = slide.path, stop, tileset.grid.tile_px
+        self._path, self._stop = slide.path, stop
         self.failure: SlideError | None = None
         scale, level, tile = self.plan.dct_scale, slide.levels[self.plan.level], tileset.grid.tile_px
         try:
@@ -88,7 +88,7 @@ class JpegReader:
         self._team = Team(self._workers)
         self._fd = -1
         try:
-            self._fd = os.open(slide.path, os.O_RDONLY)
+            self._fd = slide.descriptor()
         except OSError as error:
             self._team.close()
             raise SlideError(
@@ -182,37 +182,45 @@ class JpegReader:
                 path=self._path,
                 remedy="convert it to a tiled pyramidal TIFF with tiles of 256 px",
             ) from error
-        self._job(cells, slots, _tiler.Tiles(self._corners[index], out, status))
-        self._read_again(cells, slots)
+        self._decode(cells, slots, _tiler.Tiles(self._corners[index], out, status))
+        waits_s = iter(WAITS_S)
+        while (fault := self._fault()) is not None:
+            wait_s = next(waits_s, None)
+            if wait_s is None:
+                raise ReadError(
+                    f"cannot be read: {fault}, {len(WAITS_S) + 1} times",
+                    path=self._path,
+                    remedy="check the disk or network that holds the slide, then run it again",
+                )
+            if self._pause(wait_s):
+                break
+            left = self._pool.state[cells] == _tiler.UNREAD
+            self._decode(cells[left], slots[left], _tiler.Tiles(self._corners[:0], out[:0], status[:0]))
         self._pool.give_back_unused(cells, slots)
 
-    def _job(self, cells: NDArray[np.int64], slots: NDArray[np.int32], tiles: _tiler.Tiles) -> None:
-        offsets, sizes = self._offsets[cells], self._sizes[cells]
-        reads = _tiler.Reads(self._fd, offsets, sizes, cells.astype(np.int32), slots, self._absent)
+    def _decode(self, cells: NDArray[np.int64], slots: NDArray[np.int32], tiles: _tiler.Tiles) -> None:
+        reads = _tiler.Reads(
+            self._fd, self._offsets[cells], self._sizes[cells], cells.astype(np.int32), slots, self._absent
+        )
         self._team.run(_tiler.Job(self._pool.decoded, reads, tiles, self._stop))
         if any(worker.out_of_memory for worker in self._workers):
-            raise read_error("out of memory", 1, self._path)
+            raise ReadError(
+                "cannot be read: out of memory", path=self._path, remedy="free some memory, or run fewer slides at once"
+            )
 
-    def _read_again(self, cells: NDArray[np.int64], slots: NDArray[np.int32]) -> None:
-        """Try again what the disk or the network failed to read: it is not damaged, and not to be left out."""
-        nothing, tile = np.empty(0, np.int64), self._grid_tile
-        out, status = np.empty((0, tile, tile, 3), np.uint8), np.empty(0, np.uint8)
-        for wait_s in WAITS_S:
-            if not self._failed_reads():
-                return
-            time.sleep(wait_s)
-            left = self._pool.state[cells] == _tiler.UNREAD
-            self._job(cells[left], slots[left], _tiler.Tiles(self._corners[nothing], out, status))
-        number = self._failed_reads()
-        if number:
-            raise read_error(os.strerror(number).lower(), len(WAITS_S) + 1, self._path)
-
-    def _failed_reads(self) -> int:
-        """The system's number of an error since the last call; 0 for none."""
-        number = max(worker.read_errno for worker in self._workers)
+    def _fault(self) -> str | None:
+        """What the disk or network said where a read failed, in words; asked once."""
+        codes = [worker.read_errno for worker in self._workers if worker.read_errno]
         for worker in self._workers:
             worker.read_errno = 0
-        return number
+        return os.strerror(codes[0]).lower() if codes else None
+
+    def _pause(self, seconds: float) -> bool:
+        """Wait; True where the work is to end first."""
+        until = time.monotonic() + seconds
+        while not self._stop.reached and time.monotonic() < until:
+            time.sleep(min(0.05, seconds))
+        return self._stop.reached
 
     def _forget(self) -> None:
         """Give back the slots of storage tiles that no tile to come touches."""

@@ -14,14 +14,12 @@ import numpy as np
 import pytest
 import tifffile
 from numpy.typing import NDArray
-from support.slide_factory import texture, write_slide
+from support.slide_factory import texture
 
 from stamp_deploy.errors import ReadError, SlideError
 from stamp_deploy.grid import make_grid, select_tiles
 from stamp_deploy.slide import Slide, open_slide, read_faults
 from stamp_deploy.tiles import TileStatus, open_tiles
-from stamp_deploy.tiles.jpeg_reader import JpegReader
-from stamp_deploy.tiles.reader import Stop
 
 MESSAGES = {
     "TIFFReadTile: Input/output error": "input/output error",
@@ -123,44 +121,6 @@ def test_the_system_is_asked(slide_file: Path, monkeypatch: pytest.MonkeyPatch) 
         failing(slide, lambda n: SlideError("Cannot read tile"))
         with pytest.raises(ReadError, match="stale file handle"):
             statuses(slide)
-
-
-class Disk:
-    """A disk under the compiled route that fails until it has been waited for so often."""
-
-    def __init__(self, reader: JpegReader, folder: Path, failures: int) -> None:
-        self.reader, self.good, self.waits, self.failures = reader, reader._fd, 0, failures
-        reader._fd = os.open(folder, os.O_RDONLY)  # reading a folder fails with EISDIR
-
-    def wait(self, seconds: float) -> None:
-        self.waits += 1
-        if self.waits == self.failures:
-            os.close(self.reader._fd)
-            self.reader._fd = self.good
-
-
-@pytest.mark.parametrize("threads", [1, 3])
-def test_the_compiled_route_reads_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
-    with open_slide(write_slide(tmp_path / "slide.svs", texture(1024, 1024))) as slide:
-        tiles = select_tiles(make_grid(slide, target_mpp=0.5, tile_px=128), None, 0.0)
-        found = []
-        for failures in (0, 2, 99):
-            reader = JpegReader(slide, tiles, threads=threads, exact=False, stop=Stop())
-            disk = Disk(reader, tmp_path, failures) if failures else None
-            monkeypatch.setattr("stamp_deploy.tiles.jpeg_reader.time.sleep", disk.wait if disk else lambda s: None)
-            out = np.zeros((len(tiles), 128, 128, 3), np.uint8)
-            try:
-                if disk is not None and failures == 99:
-                    with pytest.raises(ReadError, match=r"slide\.svs: cannot be read: is a directory, 5 times"):
-                        reader.fill(reader.order, out)
-                    os.close(disk.good)
-                else:
-                    assert set(reader.fill(reader.order, out)) == {TileStatus.OK}
-                    found.append(out[np.argsort(reader.order)])
-                    assert disk is None or disk.waits == 2
-            finally:
-                reader.close()
-        assert np.array_equal(found[0], found[1])
 
 
 SHIM = """

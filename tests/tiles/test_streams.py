@@ -15,8 +15,10 @@ from tiles.test_tiles import NATIVE_BOUND, difference, read_all
 
 from stamp_deploy import _tiler
 from stamp_deploy._tiler import Decoded, Job, Reads, Stop, Tiles, Worker
+from stamp_deploy.errors import ReadError
+from stamp_deploy.grid import make_grid, select_tiles
 from stamp_deploy.slide import open_slide
-from stamp_deploy.tiles import TileStatus
+from stamp_deploy.tiles import TileStatus, open_tiles
 
 SHARED = b"\x01" * 64
 DQT_OF_ONES = b"\xff\xdb\x00\x43\x00" + SHARED + b"\xff\xdb\x00\x43\x01" + SHARED
@@ -152,3 +154,46 @@ def test_the_page_is_the_one_that_openslide_takes(tmp_path: Path, aperio: bool) 
         writer.write(picture[::4, ::4], subfiletype=1, description=note or None, **options)
     pixels = {route: read_all(path, route, tile_px=64, target_mpp=1.0)[0] for route in ("jpeg-tiff", "openslide")}
     assert difference(pixels["jpeg-tiff"], pixels["openslide"]).max() <= NATIVE_BOUND
+
+
+def test_a_disk_that_fails_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reads that fail are tried again, and then stop the slide with the system's own words."""
+    from stamp_deploy.tiles import jpeg_reader
+
+    monkeypatch.setattr(jpeg_reader, "WAITS_S", (0.0, 0.01))
+    path = write_slide(tmp_path / "a.svs", texture(300, 300), tile=64)
+    broken = os.open(tmp_path, os.O_RDONLY)  # a folder cannot be read: EISDIR
+    with open_slide(path) as slide:
+        tiles = select_tiles(make_grid(slide, target_mpp=0.5, tile_px=50), None, 0.0)
+        monkeypatch.setattr(slide, "descriptor", lambda: os.dup(broken))
+        for threads in (1, 3):
+            with open_tiles(slide, tiles, batch=8, threads=threads) as source, pytest.raises(ReadError) as caught:
+                list(source)
+            assert "is a directory, 3 times" in str(caught.value)
+    os.close(broken)
+
+
+def test_a_disk_that_answers_again_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from stamp_deploy.tiles import jpeg_reader
+
+    monkeypatch.setattr(jpeg_reader, "WAITS_S", (0.0, 0.01, 0.01))
+    path = write_slide(tmp_path / "a.svs", texture(300, 300), tile=64)
+    want, _, _ = read_all(path, "jpeg-tiff", tile_px=50, target_mpp=0.5)
+    broken = os.open(tmp_path, os.O_RDONLY)
+    good = os.open(path, os.O_RDONLY)
+    with open_slide(path) as slide:
+        tiles = select_tiles(make_grid(slide, target_mpp=0.5, tile_px=50), None, 0.0)
+        monkeypatch.setattr(slide, "descriptor", lambda: os.dup(broken))
+        pause = jpeg_reader.JpegReader._pause
+
+        def mend(reader: jpeg_reader.JpegReader, seconds: float) -> bool:
+            os.dup2(good, reader._fd)
+            return pause(reader, seconds)
+
+        monkeypatch.setattr(jpeg_reader.JpegReader, "_pause", mend)
+        with open_tiles(slide, tiles, batch=8, threads=2) as source:
+            for batch in source:
+                assert (batch.status == TileStatus.OK).all()
+                np.testing.assert_array_equal(batch.pixels, want[batch.index])
+    os.close(broken)
+    os.close(good)

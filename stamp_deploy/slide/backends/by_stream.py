@@ -133,9 +133,13 @@ class StreamReader(_Wrapped):
             return None
         if level not in self._workers:
             self._workers[level] = _tiler.Worker(page.tables, page.photometric, page.tile_width, page.tile_height, 1)
-        with self._path.open("rb") as handle:
-            handle.seek(int(page.offsets[row, column]))
-            status, pixels = self._workers[level].decode(handle.read(size))
+        try:
+            with self._path.open("rb") as handle:
+                handle.seek(int(page.offsets[row, column]))
+                data = handle.read(size)
+        except OSError as error:
+            raise SlideError(f"cannot be read: {error.strerror}", path=self._path, remedy="check the disk") from error
+        status, pixels = self._workers[level].decode(data)
         if status != _tiler.OK:
             raise SlideError(
                 f"cannot be decoded at storage tile ({column}, {row}) of level {level}: {self._workers[level].message}",
