@@ -176,7 +176,7 @@ def train_fold(fold: str, args: argparse.Namespace) -> None:
     """Every run of a fold, the warm-up first; then its rows of the table."""
     import torch
 
-    from stamp_deploy.memory import keep_memory
+    from stamp_deploy.system.memory import keep_memory
 
     keep_memory()
     torch.set_num_threads(1)
@@ -353,7 +353,7 @@ def loader_speed(args: argparse.Namespace) -> dict[str, Any]:
     """Tiles a second of the loader alone and of the training step, on the ladder's own data, interleaved."""
     import torch
 
-    from stamp_deploy.memory import keep_memory
+    from stamp_deploy.system.memory import keep_memory
     from stamp_deploy.training.data import Loader
     from stamp_deploy.training.model import build_model
     from stamp_deploy.training.objective import Alignment

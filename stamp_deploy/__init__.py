@@ -14,7 +14,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .offline import silence
+from .system.offline import silence
 
 __version__ = "0.1.0"
 

@@ -24,10 +24,10 @@ from .engine import Engine
 from .errors import UsageError
 from .grid import TileSet, make_grid, select_tiles
 from .maps import value_map
-from .progress import show_progress
 from .result import Result
 from .slide import Slide
 from .slide import open_slide as _open_slide
+from .system.progress import show_progress
 from .tiles import TileBatch, open_tiles
 from .tissue import TissueMask, TissueRule, find_tissue
 from .writers import check_names, write_all

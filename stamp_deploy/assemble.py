@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from .bundle import Bundle
 from .engine.base import EngineInfo
 from .heads import HeadCall
-from .names import shown_name
 from .prepare import Prepared
 from .provenance import software
 from .result import BundleFacts, Result, SlideFacts, TileCounts
 from .slide import Slide
+from .system.names import shown_name
 from .timing import READER, limiting_stage
 
 

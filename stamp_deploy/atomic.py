@@ -20,11 +20,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from . import isolation
 from .errors import DiskError, StampError, UsageError
 from .hashing import hash_lines
-from .names import NAME_MAX_BYTES, cut_name, printable
-from .quiet import without_quotes
+from .system import isolation
+from .system.names import NAME_MAX_BYTES, cut_name, printable
+from .system.quiet import without_quotes
 
 DONE_MARKER = "DONE"
 _STAGING = ".partial-"

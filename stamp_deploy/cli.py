@@ -16,7 +16,7 @@ import click
 
 from . import __version__
 from .errors import ExitCode, StampError
-from .offline import keep_home_clean
+from .system.offline import keep_home_clean
 
 GROUP = "stamp_deploy.verbs"
 ISOLATED = ("infer", "inspect")
@@ -94,7 +94,7 @@ def cli(log_level: str) -> None:
     stamp-deploy batch FOLDER --bundle DIR -o OUT       folders of slides
     """
     if log_level != "warning":
-        from .log import setup
+        from .system.log import setup
 
         setup(log_level)
 
@@ -105,7 +105,7 @@ def main() -> None:
     A verb that reads a slide runs in a child process (isolation.py), so that a decoder's crash ends in an error that
     names the slide. A program that calls this with threads or streams of its own gets the verb in its own process.
     """
-    from .isolation import can_isolate, run_isolated
+    from .system.isolation import can_isolate, run_isolated
 
     keep_home_clean()
     if _verb() not in ISOLATED or not can_isolate():
@@ -126,8 +126,8 @@ def run(*, alone: bool = False) -> int:
     alone : bool
         The process does nothing else: what its libraries write can be thrown away.
     """
-    from .isolation import STOPPED, install_stop_handlers
-    from .quiet import guard_process
+    from .system.isolation import STOPPED, install_stop_handlers
+    from .system.quiet import guard_process
 
     install_stop_handlers()
     if alone:
@@ -176,7 +176,7 @@ def _verb() -> str:
 
 def _bug(error: BaseException) -> int:
     """Tell an error that nobody foresaw by where it happened; what it says may quote a slide's file."""
-    from .quiet import traceback_text
+    from .system.quiet import traceback_text
 
     click.echo(traceback_text(error), err=True, nl=False)
     click.echo("stamp-deploy: this is a fault of stamp-deploy: please report the lines above", err=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from enum import IntEnum
 from pathlib import Path
 
-from .names import printable, shown_name
+from .system.names import printable, shown_name
 
 COPY_AGAIN = "copy or scan the slide again"
 """The remedy of a damaged slide, and of nothing else."""

@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from . import isolation
 from .assemble import assemble
 from .atomic import check_output, staged_directory
 from .bundle import Bundle
@@ -27,6 +26,7 @@ from .prepare import Prepared, prepare
 from .result import Result
 from .score import Progress, Scores, score
 from .slide import slide_file
+from .system import isolation
 from .timing import add_time
 from .writers import check_names, write_all
 from .writers.formats import FORMATS

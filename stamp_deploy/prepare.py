@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from . import isolation, log
 from .absence import Absence, leave_out
 from .bundle import Bundle
 from .config import InferOptions
 from .errors import SlideError, StampError
 from .grid import TileSet, make_grid, select_tiles
 from .slide import Slide, open_slide
+from .system import isolation, log
 from .tiles import TileSource, open_tiles
 from .tissue import TissueMask, TissueRule, find_tissue
 

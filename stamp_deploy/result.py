@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from .engine.base import EngineInfo
 from .grid import Grid
 from .heads import HeadCall
-from .names import shown_name
 from .provenance import RESEARCH_USE
+from .system.names import shown_name
 
 SCHEMA = "stamp-deploy/result"
 SCHEMA_VERSION = 1

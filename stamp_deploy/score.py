@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from . import isolation, log
 from .engine import Engine, EngineInfo
 from .errors import COPY_AGAIN, SlideError
 from .prepare import Prepared
+from .system import isolation, log
 from .tiles import TileStatus
 
 Progress = Callable[[int, int], None]

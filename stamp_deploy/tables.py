@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
 
 from .errors import StampError, UsageError
-from .files import refuse_special
+from .system.files import refuse_special
 
 SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 MISSING = frozenset(

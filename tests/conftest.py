@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-import stamp_deploy  # noqa: F401 - before any test imports onnxruntime: see stamp_deploy/offline.py
+import stamp_deploy  # noqa: F401 - before any test imports onnxruntime: see stamp_deploy/system/offline.py
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -21,7 +21,7 @@ from support.outside import Watched, best_way, watch, ways
 from support.slide_factory import texture, write_slide
 
 from stamp_deploy.cli import cli
-from stamp_deploy.offline import KNOWN
+from stamp_deploy.system.offline import KNOWN
 from stamp_deploy.writers import load_writer
 from stamp_deploy.writers.formats import FORMATS
 
@@ -348,7 +348,7 @@ def test_a_library_imported_too_early_is_told_of(tmp_path: Path) -> None:
         "with warnings.catch_warnings(record=True) as caught:\n"
         "    warnings.simplefilter('always')\n"
         "    import stamp_deploy\n"
-        "from stamp_deploy.offline import spoke_before\n"
+        "from stamp_deploy.system.offline import spoke_before\n"
         "import json\n"
         "print(json.dumps([spoke_before(), [[str(w.message), w.filename] for w in caught]]))\n"
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from stamp_deploy.offline import BLOCKED, KNOWN, SWITCHES
+from stamp_deploy.system.offline import BLOCKED, KNOWN, SWITCHES
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stamp_deploy.errors import DataError
-from stamp_deploy.files import refuse_special
+from stamp_deploy.system.files import refuse_special
 
 MIN_GENES = 10
 MIN_COVERAGE = 0.2

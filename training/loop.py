@@ -18,7 +18,7 @@ from torch import nn
 
 from stamp_deploy.atomic import disk_errors, write_text_atomic
 from stamp_deploy.errors import DataError, UsageError
-from stamp_deploy.memory import keep_memory
+from stamp_deploy.system.memory import keep_memory
 
 from .autocast import autocast, use_bf16
 from .config import TrainConfig

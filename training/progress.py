@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from stamp_deploy.progress import Lines
+from stamp_deploy.system.progress import Lines
 
 
 class Report:

@@ -12,7 +12,7 @@ import tomli_w
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from stamp_deploy.errors import UsageError
-from stamp_deploy.files import refuse_special
+from stamp_deploy.system.files import refuse_special
 
 Texts = Annotated[tuple[str, ...], BeforeValidator(lambda v: (v,) if isinstance(v, str) else tuple(v) if v else ())]
 """A list of texts; a single text is a list of one."""

@@ -13,8 +13,8 @@ from typing import Any, Protocol, TextIO
 
 from rich.text import Text
 
-from ..log import slide_token
-from ..names import shown_name
+from ..system.log import slide_token
+from ..system.names import shown_name
 from .planning.plan import Finding, Plan, in_bytes
 from .records.ledger import now_utc
 from .states import AttemptState, PlanState

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ..atomic import disk_errors, is_whole, leftovers
-from ..names import shown_name
+from ..system.names import shown_name
 from .options import STATE_FOLDER
 from .records.claims import Claims
 from .records.ledger import Ledger

@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-from .. import isolation
 from ..atomic import DONE_MARKER, write_json_atomic
 from ..errors import BundleError
 from ..hashing import sha256_file
+from ..system import isolation
 from .contents import OnnxBytes, check_listed, read_listed, read_onnx
 from .onnx_scan import Dim, OnnxFacts
 from .rules import REMEDY

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..atomic import write_bytes_atomic
 from ..errors import BundleError, EngineError, UsageError
-from ..files import refuse_special
+from ..system.files import refuse_special
 
 SIGNATURE_SUFFIX = ".sig"
 SIGNATURE_FILE = "bundle.json" + SIGNATURE_SUFFIX

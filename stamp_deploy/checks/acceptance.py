@@ -26,7 +26,7 @@ from ..engine.registry import precisions_of
 from ..engine.tensorrt_plan import check_flavour, default_precision, get_plan
 from ..engine.verdict import accept
 from ..errors import EngineError, ParityError, StampError
-from ..processor import this_processor
+from ..system.processor import this_processor
 
 SCHEMA = "stamp-deploy/acceptance"
 

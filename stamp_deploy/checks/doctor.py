@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from .. import __version__
-from ..offline import BLOCKED, SWITCHES, newer_than_known, spoke_before
-from ..processor import this_processor
+from ..system.offline import BLOCKED, SWITCHES, newer_than_known, spoke_before
+from ..system.processor import this_processor
 
 GPU_QUERY = ("nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader")
 

@@ -11,8 +11,8 @@ import numpy as np
 from ..config import check_stated_mpp
 from ..errors import COPY_AGAIN, MppError, StampError
 from ..grid import TileSet, make_grid, select_tiles
-from ..names import shown_name
 from ..slide import Slide, open_slide
+from ..system.names import shown_name
 from ..tiles import open_tiles
 from ..tissue import TissueRule, find_tissue
 

@@ -15,8 +15,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .. import log
 from ..errors import BundleError, EngineError, ParityError, StampError
+from ..system import log
 from .cache import cache_dir, key_of, read_entry, write_entry
 from .cuda import visible_gpus
 from .golden import time_engine

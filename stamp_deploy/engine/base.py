@@ -16,8 +16,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import log
 from ..errors import BundleError, EngineError
+from ..system import log
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from typing import Any
 
 from ..atomic import disk_errors, write_json_atomic
 from ..errors import DiskError, EngineError
-from ..user_cache import user_cache
+from ..system.user_cache import user_cache
 
 MAX_ENTRY_BYTES = 1 << 20
 

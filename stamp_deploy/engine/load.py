@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from .. import log
 from ..errors import ParityError, StampError
+from ..system import log
 from .auto import choose, open_accepted
 from .base import Engine
 from .registry import DEFAULT, check_batch, precisions_of

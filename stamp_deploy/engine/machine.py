@@ -12,7 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from ..processor import this_processor
+from ..system.processor import this_processor
 from .cuda import Gpu, visible_gpus
 
 _PACKAGES = re.compile(r"(onnx|onnxruntime.*|openvino|tensorrt.*|cuda[-_].*|nvidia[-_].*|numpy|stamp[-_]deploy)", re.I)

@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import log
 from ..atomic import write_json_atomic
 from ..bundle import ENCODER_FILE
 from ..bundle.contents import OnnxBytes, read_onnx
 from ..errors import BundleError, EngineError, ParityError
 from ..hashing import sha256_file
+from ..system import log
 from .cache import cache_dir, key_of, read_entry, staged_folder
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import log
 from ..errors import EngineError, UsageError
+from ..system import log
 from .cache import cache_dir, key_of, read_entry, staged_folder, write_entry
 from .machine import gpu_facts, library_versions, package_versions
 from .mixed_precision import CONVERTER_VERSION, encoder_in

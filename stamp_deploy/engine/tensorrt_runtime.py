@@ -7,9 +7,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from .. import log
 from ..atomic import write_bytes_atomic
 from ..errors import DiskError
+from ..system import log
 from .cache import read_entry, write_entry
 from .tensorrt_plan import is_rtx
 

@@ -12,8 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .. import log
 from ..errors import ParityError, StampError
+from ..system import log
 from .cache import cache_dir, key_of, read_entry, write_entry
 from .golden import time_and_check
 from .machine import machine_facts

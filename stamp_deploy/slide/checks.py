@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..errors import SlideError
-from ..files import refuse_special, special_kind
+from ..system.files import refuse_special, special_kind
 from .backends import Backend, Level
 from .dicom import is_dicom
 from .tiff_pages import tiff_pages

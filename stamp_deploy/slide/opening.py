@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
-from .. import isolation
 from ..errors import SlideError
+from ..system import isolation
 from .backends import Backend, UnknownFormatError
 from .checks import check_decodes, check_file, check_plain_image, check_size
 from .colour import check_stated_light, check_tiff_colour

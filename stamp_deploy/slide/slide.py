@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..errors import SlideError
-from ..memory import release_memory
+from ..system.memory import release_memory
 from .backends import Backend, Level
 from .colour import check_brightfield
 from .held import HeldFiles

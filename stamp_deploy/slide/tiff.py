@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import SlideError
-from ..memory import release_memory
+from ..system.memory import release_memory
 from .backends import Level
 from .jpeg_header import HEADER_BYTES, RGB, YCBCR, stated_colours
 from .tiff_pages import tiff_pages

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import _tiler
-from ..memory import fresh_pages
+from ..system.memory import fresh_pages
 
 ROOM_BYTES = 64 << 20
 """The pool's size at first; what no storage tile has been put into takes no memory."""

@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 
 from ..errors import SlideError
 from ..grid import TileSet
-from ..isolation import LIMIT_GRACE_S
-from ..memory import fresh_pages
 from ..slide import Slide
+from ..system.isolation import LIMIT_GRACE_S
+from ..system.memory import fresh_pages
 from .read_plan import ReadPlan
 from .reader import Reader, StageTimes, Stop, TileBatch, TileStatus
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from ..command import Command, option
-from ..names import printable
+from ..system.names import printable
 
 
 @click.command(cls=Command, examples=("audit results", "audit results --results"))

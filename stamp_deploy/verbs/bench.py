@@ -9,15 +9,7 @@ from typing import Any
 import click
 
 from ..command import Command, option
-from .options import (
-    PATH,
-    engine_options,
-    json_option,
-    model_options,
-    reading_options,
-    take_infer_options,
-    write_option,
-)
+from .options import PATH, engine_options, json_option, model_options, reading_options, take_infer_options, write_option
 
 MEASURING = "Measuring"
 

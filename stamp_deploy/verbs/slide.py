@@ -56,7 +56,7 @@ def infer(slide: Path, bundle: Path, out: Path, as_json: bool, require_signature
     clock = time.perf_counter()
     from ..bundle import load_bundle
     from ..infer import infer_slide
-    from ..progress import show_progress
+    from ..system.progress import show_progress
 
     options = take_infer_options(rest)
     loaded = load_bundle(bundle, require_signature=require_signature)

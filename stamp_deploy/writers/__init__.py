@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
 from ..errors import UsageError
-from ..quiet import quiet_libraries
+from ..system.quiet import quiet_libraries
 from .formats import FORMATS
 
 if TYPE_CHECKING:

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import UsageError
-from ..files import refuse_special
-from ..quiet import is_of_a_library, place
 from ..result import Result
+from ..system.files import refuse_special
+from ..system.quiet import is_of_a_library, place
 
 if TYPE_CHECKING:
     from pydicom import Dataset

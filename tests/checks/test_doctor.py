@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from support.cli_runner import Runner, runner  # noqa: F401 - a fixture
 
-from stamp_deploy import offline
 from stamp_deploy.checks import doctor
 from stamp_deploy.checks.doctor import Check, run_checks
+from stamp_deploy.system import offline
 
 PYPROJECT = Path(__file__).resolve().parents[2] / "pyproject.toml"
 

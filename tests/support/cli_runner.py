@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pytest
 
 from stamp_deploy.cli import main
-from stamp_deploy.isolation import STOP_SIGNALS
+from stamp_deploy.system.isolation import STOP_SIGNALS
 
 
 @dataclass(frozen=True)

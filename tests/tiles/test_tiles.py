@@ -19,8 +19,8 @@ from support.slide_factory import damage, texture, write_slide
 from stamp_deploy import _tiler
 from stamp_deploy.errors import SlideError
 from stamp_deploy.grid import TileSet, make_grid, select_tiles
-from stamp_deploy.memory import fresh_pages
 from stamp_deploy.slide import open_slide
+from stamp_deploy.system.memory import fresh_pages
 from stamp_deploy.tiles import StageTimes, TileSource, TileStatus, open_tiles
 from stamp_deploy.tiles.read_plan import ReadPlan
 

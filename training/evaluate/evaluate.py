@@ -14,7 +14,7 @@ import numpy as np
 
 from stamp_deploy import __version__
 from stamp_deploy.errors import StampError
-from stamp_deploy.memory import keep_memory
+from stamp_deploy.system.memory import keep_memory
 
 from ..cohort import Cohort, Sample
 from ..metrics import SectionResult

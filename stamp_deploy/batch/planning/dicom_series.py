@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from ...files import special_kind
+from ...system.files import special_kind
 
 SeriesOf = Callable[[Path], str]
 """Gives the series of a file: equal for files of one slide, and a text of its own for what is no DICOM."""

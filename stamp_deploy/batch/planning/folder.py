@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ...names import shown_name
 from ...slide.dicom import is_dicom
+from ...system.names import shown_name
 from ..states import FindingKind
 from .dicom_series import SeriesOf, one_per_series, read_series
 

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import DiskError, EngineError, MppError, SlideError, StampError, UsageError
-from ...files import refuse_special
-from ...names import cut_name, shown_name
+from ...system.files import refuse_special
+from ...system.names import cut_name, shown_name
 from ..states import FindingKind, PlanState
 from .changes import Changes
 from .folder import Skipped

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...errors import EngineError, ExitCode
-from ...isolation import LIMIT_GRACE_S
+from ...system.isolation import LIMIT_GRACE_S
 from ..states import OutcomeState
 from .process import ChildProcess, WorkerConfig, rebuild_error
 from .sign_of_life import SILENT_S, WatchedClock

@@ -24,10 +24,10 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import ExitCode, StampError
-from ...isolation import die_with_parent
-from ...memory import release_memory
-from ...offline import keep_home_clean
-from ...quiet import guard_process, place, traceback_text
+from ...system.isolation import die_with_parent
+from ...system.memory import release_memory
+from ...system.offline import keep_home_clean
+from ...system.quiet import guard_process, place, traceback_text
 from .sign_of_life import BEAT_S
 from .steps import InferSteps, Steps
 from .tasks import Task

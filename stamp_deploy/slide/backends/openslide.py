@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import SlideError
-from ...quiet import without_quotes
+from ...system.quiet import without_quotes
 from .base import Level, UnknownFormatError
 from .isolated import ChildReader, holds_jpeg_2000
 from .remedies import remedy_for

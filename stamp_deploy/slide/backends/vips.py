@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import SlideError
-from ...memory import free_bytes
-from ...quiet import without_quotes
+from ...system.memory import free_bytes
+from ...system.quiet import without_quotes
 from ..colour import check_image_colour
 from .base import Level, UnknownFormatError
 from .remedies import remedy_for

@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from ..errors import BundleError
+from ..system.memory import release_memory
 from .components import dilate, drop_small
-from .errors import BundleError
 from .faint import FaintTissue, find_faint
 from .ink import find_ink, ink_hues
-from .memory import release_memory
 
 BAND_ROWS = 128
 WHITE_MIN, WHITE_TINT = 180, 0.10

@@ -10,8 +10,8 @@ import pytest
 
 from stamp_deploy import atomic
 from stamp_deploy.errors import DiskError, SlideError
-from stamp_deploy.log import slide_token
-from stamp_deploy.names import NAME_MAX_BYTES, cut_name, printable, shown_name
+from stamp_deploy.system.log import slide_token
+from stamp_deploy.system.names import NAME_MAX_BYTES, cut_name, printable, shown_name
 
 
 @pytest.mark.parametrize(

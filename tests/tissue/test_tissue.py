@@ -201,7 +201,7 @@ def test_ordinary_slides_are_found_as_before_and_without_a_warning(
 ) -> None:
     with open_slide(data_dir / "slides" / name, mpp=0.5) as slide:
         found = find_tissue(slide, RULE)
-        monkeypatch.setattr("stamp_deploy.faint.MAX_PIECES", 0)
+        monkeypatch.setattr("stamp_deploy.tissue.faint.MAX_PIECES", 0)
         np.testing.assert_array_equal(find_tissue(slide, RULE).mask, found.mask)
     assert found.notes == ()
 

@@ -23,7 +23,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-from .errors import BundleError, ExitCode, SlideError, StampError
+from ..errors import BundleError, ExitCode, SlideError, StampError
 
 STOPPED = 130
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

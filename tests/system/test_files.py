@@ -15,7 +15,7 @@ from support.bundle_factory import make_bundle
 from support.cli_runner import Runner, runner  # noqa: F401
 
 from stamp_deploy.errors import StampError
-from stamp_deploy.files import special_kind
+from stamp_deploy.system.files import special_kind
 
 
 def make_pipe(path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 
-from stamp_deploy.progress import Lines, duration, show_progress
+from stamp_deploy.system.progress import Lines, duration, show_progress
 
 
 def test_a_line_a_minute_where_there_is_no_terminal() -> None:

@@ -6,7 +6,7 @@ import os
 import stat
 from pathlib import Path
 
-from .errors import StampError
+from ..errors import StampError
 
 _KINDS = (
     (stat.S_ISFIFO, "a named pipe"),

@@ -1,0 +1,1 @@
+"""What the operating system gives and must be told: processes, files, memory, messages, the processor."""
