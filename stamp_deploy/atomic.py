@@ -7,6 +7,7 @@ last file in a finished folder, so that a reader never takes half a result for a
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import glob
 import json
@@ -31,6 +32,7 @@ _BARE_MARKER = b"done\n"
 _DIGEST = re.compile(rb"[0-9a-f]{64}")
 _STAGING = ".partial-"
 _TOKEN_BYTES = 4
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of renameat2 (linux/fs.h)
 
 
 def _staging_name(name: str) -> str:
@@ -188,7 +190,7 @@ def staged_directory(
     check_output(final, overwrite=overwrite)
     staging = final.parent / _staging_name(final.name)
     with disk_errors(final):
-        final.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(final.parent.absolute())
         staging.mkdir()
         isolation.note(staging=str(staging.absolute()))
         try:
@@ -234,8 +236,13 @@ def _write_marker(directory: Path, marker: bytes) -> None:
 
 
 def _swap_in(staging: Path, final: Path) -> None:
-    """Rename `staging` to `final`; a folder that is in the way is moved aside first, then removed."""
-    if final.exists():
+    """Rename `staging` to `final`; a folder that is in the way changes places with it, and is removed by the caller.
+
+    Where the file system cannot do that in one step it is moved aside first, then removed.
+    """
+    if not final.exists():
+        os.rename(staging, final)
+    elif not _exchange(staging, final):
         aside = final.parent / _staging_name(f"old-{final.name}")
         os.rename(final, aside)
         try:
@@ -244,9 +251,32 @@ def _swap_in(staging: Path, final: Path) -> None:
             os.rename(aside, final)
             raise
         shutil.rmtree(aside, ignore_errors=True)
-    else:
-        os.rename(staging, final)
     fsync_path(final.parent)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Let two folders change places in one step; False where the system or the file system cannot (NFS, for one)."""
+    try:
+        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError):
+        return False
+    if renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EXDEV):
+        return False
+    raise OSError(code, os.strerror(code), os.fspath(other))
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder and those above it, each lasting: its name is flushed too."""
+    missing = []
+    while not folder.is_dir():
+        missing.append(folder)
+        folder = folder.parent
+    for new in reversed(missing):
+        new.mkdir(exist_ok=True)
+        fsync_path(new.parent)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ FOUND_SHARE, FAINT_SHARE = 0.9, 0.75
 90th percentile) has no more than so much of the saturation that the tissue found has."""
 MIN_CONTRAST = 0.03
 """HSV saturation by which a faint piece exceeds the glass around it, at least; and 3 times that glass's spread."""
-MIN_DIAMETER = 2.0
+MIN_DIAMETER = 1.25
 """Of a faint section, in the rule's smallest objects: what is smaller could be dust."""
 MAX_PIECES = 500
 MARGIN_UM, EDGE_UM = 200.0, 120.0

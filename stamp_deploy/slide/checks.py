@@ -51,6 +51,22 @@ def _check_preview(path: Path) -> None:
         )
 
 
+def check_plain_image(path: Path) -> None:
+    """Refuse to read the .mrxs of a MIRAX slide as the picture that it holds, where OpenSlide finds no slide in it.
+
+    Raises
+    ------
+    SlideError
+        The file is a preview of a slide whose data are not there.
+    """
+    if path.suffix.lower() == ".mrxs":
+        raise SlideError(
+            f"is the preview of a MIRAX slide, whose data in the folder {path.stem} are missing or incomplete",
+            path=path,
+            remedy="copy the .mrxs file and the folder of its name to one place",
+        )
+
+
 def check_size(path: Path, backend: Backend) -> None:
     """Refuse sizes that no slide has, and a small file that unpacks to a huge picture.
 

@@ -33,7 +33,7 @@ _MICRONS = {
 }
 """Microns per unit, by the unit in NFKC and lower case: the micro sign and the Greek mu are one."""
 _DECLARATION = re.compile(r"<\?xml[^>]{0,200}\?>")
-_ROOT = re.compile(r"(<!--.{0,4000}?-->\s*)*<([\w.-]{1,40}:)?OME[\s>]", re.DOTALL)
+_ROOT = re.compile(r"<([\w.-]{1,40}:)?OME[\s>]")
 _REPLACED_MU = re.compile("\ufffd{1,2}m")
 """What decoding leaves of a micro sign in Latin-1 or another encoding: no other unit has a letter beyond ASCII."""
 
@@ -51,6 +51,8 @@ def pixel_size(text: str) -> tuple[float, float] | None:
     body = text.strip("\ufeff \t\r\n")
     if declared := _DECLARATION.match(body):
         body = body[declared.end() :].lstrip()
+    while body.startswith("<!--"):
+        body = body.partition("-->")[2].lstrip()
     if not _ROOT.match(body):
         return None
     if len(body) > MAX_CHARS:

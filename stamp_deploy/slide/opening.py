@@ -8,7 +8,7 @@ from pathlib import Path
 from .. import isolation
 from ..errors import SlideError
 from .backends import Backend, UnknownFormatError
-from .checks import check_decodes, check_file, check_size
+from .checks import check_decodes, check_file, check_plain_image, check_size
 from .colour import check_stated_light, check_tiff_colour
 from .dicom import slide_in_folder
 from .held import HeldFiles
@@ -122,6 +122,7 @@ def _open_backend(path: Path, route: str | None, accept: Collection[str]) -> Bac
         # a scanner's file that is damaged must not be taken for a plain image without resolution
         if route is not None or OpenSlideBackend.detect(path) not in (None, "generic-tiff"):
             raise
+        check_plain_image(path)
         try:
             return VipsBackend(path, accept)
         except UnknownFormatError:

@@ -13,6 +13,7 @@ from PIL import Image
 from support.bundle_factory import make_bundle
 from support.slide_factory import texture, write_slide
 
+from stamp_deploy.batch.workers.steps import InferSteps
 from stamp_deploy.bundle import load_bundle
 from stamp_deploy.config import InferOptions
 from stamp_deploy.errors import BundleError, SlideError
@@ -101,6 +102,7 @@ def test_infer_asks_the_bundle_what_it_was_trained_on(tmp_path: Path) -> None:
     record["pfm"]["trained_on"] = ["grey"]
     (folder / "bundle.json").write_text(json.dumps(record))
     assert infer_slide(path, load_bundle(folder), tmp_path / "out", options).tiles.ok == 64
+    assert InferSteps().probe(path, 0.5)["width"] == 512  # planning a batch leaves it to the bundle, too
     record["pfm"]["trained_on"] = "grey"
     (folder / "bundle.json").write_text(json.dumps(record))
     with pytest.raises(BundleError, match="trained_on"):

@@ -12,7 +12,7 @@ import tifffile
 from PIL import Image
 from support.slide_factory import texture, write_slide
 
-from stamp_deploy.errors import COPY_AGAIN, SlideError
+from stamp_deploy.errors import COPY_AGAIN, SlideError, StampError
 from stamp_deploy.slide import open_slide
 from stamp_deploy.slide.backends import vips
 from stamp_deploy.slide.backends.remedies import remedy_for
@@ -81,8 +81,18 @@ def test_an_error_of_the_disk_is_told_as_one(tmp_path: Path, monkeypatch: pytest
     monkeypatch.undo()
     with open_slide(path) as slide:
         path.unlink()
-        with pytest.raises(SlideError, match="No such file"):
+        with pytest.raises(SlideError, match="removed while it was read"):
             slide.sha256()
+
+
+def test_a_plain_image_that_vanishes_is_told_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.fromarray(RGB).save(tmp_path / "image.png")
+    monkeypatch.setattr("stamp_deploy.slide.read_faults.WAITS_S", (0, 0))
+    with open_slide(tmp_path / "image.png", mpp=0.5) as slide:
+        slide.thumbnail(100)
+        (tmp_path / "image.png").unlink()
+        with pytest.raises(StampError, match="cannot be read"):
+            slide.read_region(0, 0, 0, 8, 8)
 
 
 def png(path: Path, width: int, height: int) -> Path:

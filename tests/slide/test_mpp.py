@@ -162,6 +162,8 @@ def test_ome_xml_as_writers_write_it(text: str) -> None:
         '<OME><Image><Pixels PhysicalSizeX="&a;"/></Image></OME>',
         "<OME><Image><Pixels PhysicalSizeX='0.25</OME>",
         "<OME>" + "<!-- filler -->" * 1_200_000 + "<Pixels PhysicalSizeX='0.25'/></OME>",
+        "<!-- -->" * 100_000 + "<Other/>",
+        "<!-- " * 100_000,
         "a text that speaks of <OME and of PhysicalSizeX='0.25'",
     ],
 )

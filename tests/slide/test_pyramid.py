@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 from support.slide_factory import damage, texture, write_slide
 
 from stamp_deploy.errors import SlideError
@@ -64,6 +65,13 @@ def test_damage_and_real_slides_lose_no_level(data_dir: Path, tmp_path: Path) ->
     for name, count in (("tcga-cr-7395-01a-01-ts1.svs", 2), ("osp_boxes.tiff", 4), ("panimg_valid_tiff.tif", 2)):
         with open_slide(data_dir / "slides" / name, mpp=0.5) as slide:
             assert (len(slide.levels), slide.notes) == (count, ())
+
+
+def test_a_mrxs_without_its_data_is_a_preview(tmp_path: Path) -> None:
+    Image.fromarray(RGB).save(tmp_path / "slide.jpg")
+    path = (tmp_path / "slide.jpg").rename(tmp_path / "slide.mrxs")
+    with pytest.raises(SlideError, match="preview of a MIRAX slide"):
+        open_slide(path, mpp=0.25)
 
 
 @pytest.mark.parametrize("beside", [True, False])

@@ -82,8 +82,9 @@ class InferSteps:
 
     def probe(self, slide: Path, mpp: float | None) -> dict[str, Any]:
         from ...slide import open_slide
+        from ...slide.colour import KINDS
 
-        with open_slide(slide, mpp=mpp) as opened:
+        with open_slide(slide, mpp=mpp, accept=KINDS) as opened:  # which of them the bundle takes, `prepare` knows
             return {
                 "width": opened.width,
                 "height": opened.height,

@@ -103,7 +103,11 @@ class VipsBackend:
         if page:
             options["page"] = page
         # by descriptor: libvips takes brackets in a name for options, and pyvips wants names in UTF-8
-        descriptor = os.open(self._path, os.O_RDONLY)
+        try:
+            descriptor = os.open(self._path, os.O_RDONLY)
+        except OSError as error:
+            what = error.strerror or "input/output error"
+            raise SlideError(f"cannot be read: {what}", path=self._path, remedy="check the disk and rights") from error
         try:
             source = pyvips.Source.new_from_descriptor(descriptor)
             return pyvips.Image.new_from_source(source, "", **options)
