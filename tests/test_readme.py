@@ -14,7 +14,7 @@ from stamp_deploy.cli import cli
 from stamp_deploy.errors import ExitCode
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 COMMAND = re.compile(r"^ {4}(?:\S*/)?(stamp-deploy .+)$|(?<!`)`(stamp-deploy [^`]+)`(?!`)", re.MULTILINE)
 
 

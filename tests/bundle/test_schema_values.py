@@ -62,6 +62,10 @@ VALUES = [
     ({"input_range": {"mpp": [0.5]}}, r"\[low, high\]"),
     ({"input_range": {"mpp": [-1, 0.5]}}, "validated mpp"),
     ({"input_range": {"scores": [0, 10**400]}}, "validated scores"),
+    ({"input_range": {"scores": [0, 1.2e9]}}, "validated scores"),
+    ({"pathways": [f"P{i}" for i in range(65_537)]}, "1 to 65536 of them"),
+    ({"heads": [{}] * 257}, "more than 256 heads"),
+    ({"files": {f"f{i}": {"sha256": "0" * 64, "size": 1} for i in range(4097)}}, "must list 1 to 4096 files"),
     ({"heads": [{}]}, "a head lacks"),
     ({"heads": ["x"]}, "not an object"),
 ]
@@ -91,6 +95,8 @@ HEAD_VALUES = [
     (2, {"thresholds": [1.0, 0.0]}, "ascending"),
     (2, {"thresholds": [0.0, 0.0]}, "ascending"),
     (2, {"thresholds": [0.0], "classes": ["low", "middle", "high"]}, "must be 2 for 3 risk groups"),
+    (1, {"classes": [f"c{i}" for i in range(1025)]}, "0 to 1024 of them"),
+    (2, {"thresholds": [float(i) for i in range(1025)]}, "more than 1024"),
     (2, {"thresholds": [1e300]}, "threshold of head 'survival'"),
 ]
 

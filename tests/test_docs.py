@@ -1,0 +1,100 @@
+"""The documentation runs: the Python guide, the notebook; and the site builds without a warning."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.bundle_factory import make_bundle
+from support.slide_factory import texture, write_slide
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOK = ROOT / "docs" / "notebooks" / "score-a-slide.ipynb"
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder with slide.svs and bundle/, as the documentation has it."""
+    write_slide(tmp_path / "slide.svs", texture(1000, 1000))
+    make_bundle(tmp_path / "bundle", tile_px=64)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_python_guide_runs(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("anndata")
+    text = (ROOT / "README.md").read_text() + (ROOT / "docs" / "guides" / "python.md").read_text()
+    blocks = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    assert len(blocks) >= 7
+    names: dict[str, object] = {}
+    for number, block in enumerate(blocks):
+        if number == 1:  # the README's own block wrote it
+            shutil.rmtree(place / "out")
+        exec(compile(block, f"block {number} of the README and the guide", "exec"), names)
+    assert (place / "out" / "report.html").is_file()
+    assert "0.5 jpeg-tiff" in capsys.readouterr().out
+
+
+def test_the_notebook_runs(place: Path) -> None:
+    nbformat = pytest.importorskip("nbformat")
+    nbclient = pytest.importorskip("nbclient")
+    pytest.importorskip("ipykernel")
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    client = nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(place)}})
+    # Jupyter keeps its files in the home folder unless it is told where else.
+    for name in ("JUPYTER_RUNTIME_DIR", "JUPYTER_DATA_DIR", "IPYTHONDIR"):
+        os.environ[name] = str(place / "jupyter")
+    # The installed kernel may be of another environment: this one is asked for by its own interpreter.
+    client.create_kernel_manager().kernel_spec.argv[0] = sys.executable
+    client.execute()
+    shown = [out for cell in notebook.cells for out in cell.get("outputs", [])]
+    kinds = {kind for out in shown for kind in out.get("data", {})}
+    assert {"text/html", "image/png"} <= kinds
+    assert (place / "out" / "report.html").is_file()
+    assert (place / "out-qupath" / "tiles.geojson").is_file()
+
+
+def test_the_notebook_is_kept_without_outputs() -> None:
+    nbformat = pytest.importorskip("nbformat")
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    nbformat.validate(notebook)
+    assert all(not cell.get("outputs") and not cell.get("execution_count") for cell in notebook.cells)
+
+
+def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
+    pytest.importorskip("mkdocs")
+    pytest.importorskip("material")
+    pytest.importorskip("mkdocstrings")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
+    env = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False, env=env)
+    assert done.returncode == 0, done.stderr
+    api = (tmp_path / "site" / "api.html").read_text()
+    for name in ("infer_slide", "read_result", "SlideResult", "MppError"):
+        assert name in api
+    assert not re.search(r"(src|href)=\"https?://(fonts|cdn|unpkg)", api)
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shells_complete_verbs_and_options(shell: str) -> None:
+    command = shutil.which("stamp-deploy", path=str(Path(sys.executable).parent))
+    if command is None:
+        pytest.skip("the command is not installed beside this interpreter")
+
+    def ask(**env: str) -> str:
+        done = subprocess.run(
+            [command], env={**os.environ, **env}, capture_output=True, text=True, timeout=60, check=True
+        )
+        return done.stdout
+
+    assert "_STAMP_DEPLOY_COMPLETE" in ask(_STAMP_DEPLOY_COMPLETE=f"{shell}_source")
+    if shell == "bash":
+        words = {"COMP_WORDS": "stamp-deploy inf", "COMP_CWORD": "1"}
+        assert "infer" in ask(_STAMP_DEPLOY_COMPLETE="bash_complete", **words)
+        words = {"COMP_WORDS": "stamp-deploy infer --wri", "COMP_CWORD": "2"}
+        assert "--write" in ask(_STAMP_DEPLOY_COMPLETE="bash_complete", **words)
