@@ -48,9 +48,9 @@ $(STAMP)-build: .ci/system-packages
 	$(PIP) --upgrade pip "setuptools>=77" "wheel>=0.45" "cython>=3.1" "numpy>=2.0"
 	touch $@
 
-# torch and torchvision in one go, so that pip takes a pair that fits.
+# torch and torchvision in one go, so that pip takes a pair that fits; without a GPU one without CUDA libraries, if there is one.
 $(STAMP)-torch: $(STAMP)-build
-	$(PIP) torch torchvision
+	$(PIP) $$($(BIN)/python .ci/choose-torch)
 	touch $@
 
 $(STAMP)-demo: $(STAMP)-torch $(SOURCE)

@@ -179,7 +179,7 @@ def test_libraries_are_not_heard(inputs: Path, tmp_path: Path, fault: str) -> No
 
 
 def test_an_unforeseen_error_is_told_without_its_words(inputs: Path, tmp_path: Path) -> None:
-    fault = f"raise ValueError(chr(77) + '{NAME[1:]}') from KeyError('PatientBirthDate 1970')"
+    fault = f"raise ValueError(chr(77) + '{NAME[1:]}') from KeyError('PatientBirthDate 19' + '70')"
     done = infer(inputs, tmp_path, WRITE, fault)
     assert done.returncode == 1
     assert "please report" in done.stderr

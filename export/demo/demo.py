@@ -12,9 +12,9 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import numpy as np
@@ -25,6 +25,9 @@ from stamp_deploy.command import Command
 from stamp_deploy.config import InferOptions
 from stamp_deploy.export.demo import synthetic
 from stamp_deploy.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from .picture import Match
 
 COHORT_SEEDS = (11, 12, 13, 14, 15)
 """Sections of five patients; the last one stops the training."""
@@ -44,16 +47,6 @@ TRAINING = {
 }
 
 
-@dataclass(frozen=True)
-class Match:
-    """How well a map follows the pattern that was drawn: Pearson's r over the tiles of the unseen section."""
-
-    program: str
-    visible: bool
-    r: float
-    tiles: int
-
-
 def run_demo(out: Path, *, fresh: bool = False) -> list[Match]:
     """Make, learn, export, infer, compare, all below `out`; see the module's text."""
     from stamp_deploy.bundle import load_bundle
@@ -62,7 +55,7 @@ def run_demo(out: Path, *, fresh: bool = False) -> list[Match]:
     from stamp_deploy.training.loop import fit
 
     from ..export import export_run
-    from .picture import write_comparison
+    from .picture import Match, write_comparison
 
     _settle(out, fresh)
     raw, cohort, run, bundle = out / "sections", out / "cohort", out / "run", out / "bundle"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,10 +20,18 @@ from stamp_deploy.writers.picture import View, blend, length_label, make_view, r
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from .demo import Match
-
 WIDTH_PX = 360
 """Of one picture."""
+
+
+@dataclass(frozen=True)
+class Match:
+    """How well a map follows the pattern that was drawn: Pearson's r over the tiles of the unseen section."""
+
+    program: str
+    visible: bool
+    r: float
+    tiles: int
 
 
 def write_comparison(path: Path, result: Result, truth: NDArray[np.float32], matches: Sequence[Match]) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..errors import SlideError
-from ..files import refuse_special
+from ..files import refuse_special, special_kind
 from .backends import Backend, Level
+from .dicom import is_dicom
 from .tiff_pages import tiff_pages
 
 MAX_SIDE = 2_000_000
@@ -36,7 +37,20 @@ def check_file(path: Path) -> None:
         raise SlideError(f"cannot be read: {what}", path=path, remedy="check its name, permissions and disk") from error
     if empty:
         raise SlideError("is empty", path=path, remedy="copy it again")
+    _check_neighbours(path)
     _check_preview(path)
+
+
+def _check_neighbours(path: Path) -> None:
+    """Refuse a DICOM slide beside a pipe or a device: OpenSlide looks for the series in every file of the folder."""
+    for other in path.parent.iterdir() if is_dicom(path) else ():
+        kind = special_kind(other)
+        if kind is not None:
+            raise SlideError(
+                f"lies in a folder with {kind}, on which its reader would wait without end",
+                path=path,
+                remedy="move the files of the slide into a folder of their own",
+            )
 
 
 def _check_preview(path: Path) -> None:

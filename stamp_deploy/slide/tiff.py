@@ -215,12 +215,12 @@ def _stated(page) -> frozenset[int]:  # type: ignore[no-untyped-def]
     """What sampled streams of a JPEG page state of their colours; both where one of them contradicts itself."""
     if page.compression != JPEG:
         return frozenset()
-    present = [(o, n) for o, n in zip(page.dataoffsets, page.databytecounts, strict=False) if n > 0]
+    offsets, sizes = page.dataoffsets, page.databytecounts
+    present = np.flatnonzero(np.array(sizes[: len(offsets)], np.int64) > 0)
     found: frozenset[int] = frozenset()
-    for at in sorted({round(i * (len(present) - 1) / (SAMPLES - 1)) for i in range(SAMPLES)} if present else ()):
-        offset, size = present[at]
-        page.parent.filehandle.seek(offset)
-        said = stated_colours(page.parent.filehandle.read(min(size, HEADER_BYTES)))
+    for at in sorted({round(i * (len(present) - 1) / (SAMPLES - 1)) for i in range(SAMPLES)} if present.size else ()):
+        page.parent.filehandle.seek(offsets[present[at]])
+        said = stated_colours(page.parent.filehandle.read(min(sizes[present[at]], HEADER_BYTES)))
         if len(said) > 1:
             return said
         # streams that differ are read each as it says; the tag is wrong for one of them

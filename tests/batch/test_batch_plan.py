@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from support.bundle_factory import make_bundle
 
 from stamp_deploy.batch.planning import inputs
 from stamp_deploy.batch.planning.inputs import Entry, expand_inputs
@@ -158,3 +162,29 @@ def test_equal_samples_with_different_bytes_are_two_slides(tmp_path: Path, monke
     assert [slide.state for slide in plan.slides] == ["run", "run"]
     assert plan.slides[0].fingerprint == plan.slides[1].fingerprint
     assert plan.slides[0].key != plan.slides[1].key
+
+
+PARSERS = ("pydicom", "openslide", "pyvips", "tifffile")
+DRY_RUN = """
+import sys
+from stamp_deploy import cli
+code = cli.run()
+print("parsers:", *(name for name in sys.argv[-1].split(",") if name in sys.modules))
+sys.exit(code)
+"""
+
+
+def test_the_planning_process_loads_no_parser(tmp_path: Path, data_dir: Path) -> None:
+    """What is damaged can end or hang the child alone: the parent has nothing to parse a slide with."""
+    make_bundle(tmp_path / "bundle", tile_px=64)
+    (tmp_path / "in").mkdir()
+    for name in ("osp_boxes_0.dcm", "osp_boxes_1.dcm"):
+        (tmp_path / "in" / name).write_bytes((data_dir / "dicom" / name).read_bytes())
+    (tmp_path / "in" / "broken.dcm").write_bytes(b"\0" * 128 + b"DICM" + b"\xff" * 5000)
+    os.mkfifo(tmp_path / "in" / "pipe.dcm")
+    code = DRY_RUN.replace("sys.argv[-1]", repr(",".join(PARSERS)))
+    words = ["batch", tmp_path / "in", "--bundle", tmp_path / "bundle", "-o", tmp_path / "out", "--dry-run"]
+    done = subprocess.run([sys.executable, "-c", code, *map(str, words)], capture_output=True, text=True, timeout=300)
+    assert done.stdout.splitlines()[-1] == "parsers:", done
+    assert "in a folder with a named pipe" in done.stdout + done.stderr  # and not: hung for 60 s
+    assert "is a named pipe, not a file" in done.stdout + done.stderr

@@ -38,10 +38,20 @@ def test_each_call_that_fails_leaves_the_old_or_the_new(scenario: str, error: st
 
 
 @pytest.mark.parametrize(
-    "formats", [("json", "geojson"), ("hdf5",), ("parquet",), ("anndata",), ("heatmaps", "report")]
+    ("formats", "step"),
+    [
+        (("json", "geojson"), 1),
+        (("hdf5",), 3),
+        (("parquet",), 1),
+        (("anndata",), 9),  # hundreds of small writes, like those of hdf5
+        (("heatmaps", "report"), 1),
+        (("ome-tiff",), 1),
+    ],
 )
-def test_each_call_of_a_writer_that_fails_is_a_disk_error_and_leaves_no_result(formats: tuple[str, ...]) -> None:
-    found = in_child("support.nth_scenarios", "exhaust", "Writers", "ENOSPC", *formats)
+def test_each_call_of_a_writer_that_fails_is_a_disk_error_and_leaves_no_result(
+    formats: tuple[str, ...], step: int
+) -> None:
+    found = in_child("support.nth_scenarios", "exhaust", "Writers", "ENOSPC", step, *formats)
     assert found["wrong"] == []
     assert found["refused"] >= 5
 

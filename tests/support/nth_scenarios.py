@@ -14,6 +14,7 @@ import tempfile
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -249,8 +250,16 @@ class Writers(Scenario):
             yield "something is left beside it"
 
 
-def exhaust(scenario: str, error: str, *formats: str) -> dict[str, Any]:
-    """Run a scenario with each of its calls failing once.
+@cache
+def small_result() -> Any:
+    """A result of few tiles, made once."""
+    from support.result_factory import make_result
+
+    return make_result(16, thumbnail_px=64)
+
+
+def exhaust(scenario: str, error: str, step: int = 1, *formats: str) -> dict[str, Any]:
+    """Run a scenario with each of its calls failing once; with a step, with every so manieth.
 
     Returns
     -------
@@ -259,9 +268,8 @@ def exhaust(scenario: str, error: str, *formats: str) -> dict[str, Any]:
     """
     kind: Callable[[Path], Scenario] = globals()[scenario]
     wrong: list[tuple[int, str]] = []
-    refused, nth = 0, 0
-    while nth < MOST_CALLS:
-        nth += 1
+    refused = 0
+    for nth in range(1, MOST_CALLS, step):
         folder = Path(tempfile.mkdtemp(prefix="nth-"))
         try:
             made = kind(folder)

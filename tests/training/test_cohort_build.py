@@ -244,6 +244,25 @@ def test_images_that_are_no_brightfield_colour_are_refused(tmp_path: Path, pixel
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("ome", [True, False])
+def test_colour_kept_as_three_grey_pages_is_never_taken_for_grey(tmp_path: Path, ome: bool) -> None:
+    """Refused with the cause, or merged into the colours that they are: not the first page alone."""
+    pages = np.ascontiguousarray(np.moveaxis(picture(), -1, 0))
+    name = tmp_path / ("image.ome.tif" if ome else "image.tif")
+    options: dict[str, Any] = {"photometric": "minisblack", "tile": (128, 128)}
+    if ome:
+        tifffile.imwrite(name, pages, ome=True, metadata={"axes": "CYX"}, **options)
+    else:
+        tifffile.imwrite(name, pages, metadata=None, **options)
+    lines = config(tmp_path, sample(tmp_path, image=name.name))
+    try:
+        made = build(lines, tmp_path / "out")
+    except StampError as error:
+        assert "grey" in str(error) and error.remedy and not (tmp_path / "out").exists()
+    else:
+        assert centre_of(made.samples[0].tiles()[0]) == pytest.approx(tuple(centres()[0]), abs=1.5)
+
+
 def test_the_sample_is_named(tmp_path: Path) -> None:
     good, bad = sample(tmp_path, "S1"), sample(tmp_path, "S2", centres=centres() + 400)
     with pytest.raises(DataError, match="sample S2"):

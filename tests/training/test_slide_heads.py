@@ -14,7 +14,7 @@ from click.testing import CliRunner
 torch = pytest.importorskip("torch", reason="training needs the extra [train]")
 pytest.importorskip("sklearn", reason="training needs the extra [train]")
 
-from stamp_deploy.bundle.schema import _validate_head
+from stamp_deploy.bundle.schema import _head as validate_head
 from stamp_deploy.errors import DataError, UsageError
 from stamp_deploy.export.demo.synthetic import PROGRAMS, Section
 from stamp_deploy.training.heads.abmil import GatedABMIL, hazard_loss, risk_score
@@ -101,7 +101,7 @@ def test_attention_finds_the_region_that_makes_the_label(cohort, tmp_path: Path)
             assert float(attention.sum()) == pytest.approx(1, abs=1e-4)
             scores.append(roc_auc_score(regions[slide.bag.name], attention.numpy()))
     assert np.mean(scores) > 0.85
-    _validate_head({**loaded, "file": "heads/immune.onnx"}, {"heads/immune.onnx": {}})
+    validate_head({**loaded, "file": "heads/immune.onnx"}, {"heads/immune.onnx": {}})
     json.dumps(loaded, allow_nan=False)
 
 
@@ -130,7 +130,7 @@ def test_survival_head_orders_the_risks(cohort, tmp_path: Path) -> None:
     assert len(entry["classes"]) == len(entry["thresholds"]) + 1
     logits, _ = module(torch.randn(7, DIM))
     assert logits.shape == (1,)
-    _validate_head({**entry, "file": "f"}, {"f": {}})
+    validate_head({**entry, "file": "f"}, {"f": {}})
 
 
 def _verb():
