@@ -12,6 +12,7 @@ import errno
 import glob
 import json
 import os
+import re
 import secrets
 import shutil
 import time
@@ -27,6 +28,8 @@ from .system.names import NAME_MAX_BYTES, cut_name, printable
 from .system.quiet import without_quotes
 
 DONE_MARKER = "DONE"
+_BARE_MARKER = b"done\n"
+_DIGEST = re.compile(rb"[0-9a-f]{64}")
 _STAGING = ".partial-"
 _TOKEN_BYTES = 4
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of renameat2 (linux/fs.h)
@@ -103,8 +106,8 @@ def is_done(directory: Path) -> bool:
 def why_not_whole(directory: Path) -> str:
     """What is wrong with a result folder whose done-marker is there: "" where nothing is.
 
-    A marker that lists files, as `staged_directory` writes it with hashes, is compared with the files that are there;
-    their bytes are for `stamp-deploy verify` to read.
+    A marker lists files, as `staged_directory` writes it with hashes, and is compared with the files that are there;
+    their bytes are for `stamp-deploy verify` to read. One without hashes says `_BARE_MARKER` and nothing else.
     """
     try:
         marker = (directory / DONE_MARKER).read_bytes()
@@ -112,9 +115,13 @@ def why_not_whole(directory: Path) -> str:
         return f"its {DONE_MARKER} file cannot be read: {error.strerror}"
     if not marker.strip(b"\0 \n"):
         return f"its {DONE_MARKER} file is empty"
+    if marker == _BARE_MARKER:
+        return ""
     for line in marker.splitlines():
-        digest, gap, name = line.partition(b"  ")
-        if gap and len(digest) == 64 and not os.path.isfile(os.path.join(os.fsencode(directory), name)):
+        digest, _, name = line.partition(b"  ")
+        if not _DIGEST.fullmatch(digest) or not name:
+            return f"its {DONE_MARKER} file has been changed"
+        if not os.path.isfile(os.path.join(os.fsencode(directory), name)):
             return f"{printable(os.fsdecode(name))} is missing"
     return ""
 
@@ -165,7 +172,7 @@ def check_output(final: Path, *, overwrite: bool) -> None:
 
 @contextmanager
 def staged_directory(
-    final: Path, *, overwrite: bool = False, marker: bytes = b"done\n", hashes: bool = False
+    final: Path, *, overwrite: bool = False, marker: bytes = _BARE_MARKER, hashes: bool = False
 ) -> Iterator[Path]:
     """Yield a temporary folder beside `final` that becomes `final` when the block succeeds.
 

@@ -126,7 +126,7 @@ def run(*, alone: bool = False) -> int:
     alone : bool
         The process does nothing else: what its libraries write can be thrown away.
     """
-    from .system.isolation import STOPPED, install_stop_handlers
+    from .system.isolation import install_stop_handlers, stop_asked
     from .system.quiet import guard_process
 
     install_stop_handlers()
@@ -138,6 +138,8 @@ def run(*, alone: bool = False) -> int:
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(ExitCode.OK if stop.code is None else ExitCode.BUG)
     except StampError as error:
+        if stop_asked():
+            return _stopped()
         click.echo(f"stamp-deploy: {error}", err=True)
         return int(error.exit_code)
     except click.ClickException as error:
@@ -157,10 +159,7 @@ def run(*, alone: bool = False) -> int:
         click.echo(f"stamp-deploy: `{verb}` needs the Python package {package} - {remedy}", err=True)
         return int(ExitCode.USAGE)
     except BaseException as error:
-        if not _was_stopped(error):
-            return _bug(error)
-        click.echo("stamp-deploy: stopped; nothing was left half-written", err=True)
-        return STOPPED
+        return _stopped() if stop_asked() or _was_stopped(error) else _bug(error)
 
 
 def _verb() -> str:
@@ -172,6 +171,14 @@ def _verb() -> str:
         elif not word.startswith("-"):
             return word
     return ""
+
+
+def _stopped() -> int:
+    """Say that a signal ended the command. What it interrupted may have failed in another way: ctypes hides it."""
+    from .system.isolation import STOPPED
+
+    click.echo("stamp-deploy: stopped; nothing was left half-written", err=True)
+    return STOPPED
 
 
 def _bug(error: BaseException) -> int:

@@ -40,6 +40,7 @@ RUN_TIME: dict[str, str] = {
     "inspect": "inspect {slide}",
     "models": "models",
     "parity": "parity {bundle} -o {new}.json",
+    "render": "render {result} -o {new} --write heatmaps,report,geojson",
     "sign": "sign {own_bundle} --key {key}",
     "triton": "triton {bundle} -o {new} --device cpu",
     "verify": "verify {bundle}",
@@ -78,7 +79,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     subprocess.run(["openssl", "genpkey", "-algorithm", "ed25519", "-out", folder / "key.pem"], check=True)
     names = {"slide": slide, "slides": folder / "slides", "bundle": bundle, "done": folder / "done"}
     batch = [*COMMAND, "batch", slide, "--bundle", bundle, "-o", folder / "done", "--engine", "onnxruntime"]
-    subprocess.run([*map(str, batch), "--write", "json"], check=True, capture_output=True, timeout=120)
+    subprocess.run([*map(str, batch), "--write", "json,hdf5"], check=True, capture_output=True, timeout=120)
+    (names["result"],) = (path.parent for path in (folder / "done").glob("*/DONE"))
     return {**names, "key": folder / "key.pem", "writers": ",".join(name for name in FORMATS if _there(name))}
 
 

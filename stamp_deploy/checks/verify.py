@@ -76,7 +76,7 @@ def _marker(folder: Path) -> dict[str, str]:
     recorded = {}
     if path.is_symlink() or path.stat().st_size > MAX_MARKER_BYTES:
         raise DataError("the DONE file is not one of ours", path=folder, remedy="run the slide again")
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         digest, _, name = line.partition("  ")
         if len(digest) != 64 or not name or name.startswith("/") or ".." in name.split("/"):
             raise DataError(

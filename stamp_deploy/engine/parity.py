@@ -355,7 +355,10 @@ def _check_shapes(reference: Outputs, candidate: Outputs, pathways: tuple[str, .
     if len(reference.embedding) < 2:
         raise ParityError("parity needs at least two tiles")
     if not (np.isfinite(reference.embedding).all() and np.isfinite(reference.pathways).all()):
-        raise ParityError("the reference itself holds values that are not finite")
+        raise ParityError(
+            "the reference itself holds values that are not finite",
+            remedy="export the bundle again; its golden files are damaged",
+        )
     if set(reference.heads) != set(candidate.heads):
         raise ParityError("the two sides have different heads")
 

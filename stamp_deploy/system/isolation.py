@@ -52,6 +52,11 @@ def check_stop() -> None:
         raise KeyboardInterrupt
 
 
+def stop_asked() -> bool:
+    """Whether a signal asked this process to stop, since its handlers were installed."""
+    return _stopped_at is not None
+
+
 def install_stop_handlers() -> None:
     """SIGTERM and SIGHUP stop like Ctrl-C; one signal interrupts once, however many ways it comes."""
     global _stopped_at

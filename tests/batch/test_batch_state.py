@@ -87,7 +87,9 @@ def test_a_folder_in_place_of_the_record_is_said(finished: Path, out: Path) -> N
     assert done.returncode == 6 and "Is a directory" in done.stderr
 
 
-@pytest.mark.parametrize("harm", ["tiles.h5 gone", "DONE emptied", "DONE zeroed", "DONE gone", "a file"])
+@pytest.mark.parametrize(
+    "harm", ["tiles.h5 gone", "DONE emptied", "DONE zeroed", "DONE garbage", "DONE gone", "a file"]
+)
 def test_a_result_that_is_not_whole_is_made_again_and_the_rest_set_aside(finished: Path, out: Path, harm: str) -> None:
     broken, other = results(out)
     kept = other.stat().st_mtime_ns
@@ -97,6 +99,8 @@ def test_a_result_that_is_not_whole_is_made_again_and_the_rest_set_aside(finishe
         (broken / "DONE").write_bytes(b"")
     elif harm == "DONE zeroed":
         (broken / "DONE").write_bytes(bytes((broken / "DONE").stat().st_size))
+    elif harm == "DONE garbage":
+        (broken / "DONE").write_bytes(b"\xff\xfe{")
     elif harm == "DONE gone":
         (broken / "DONE").unlink()
     else:

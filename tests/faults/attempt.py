@@ -81,14 +81,16 @@ class Ran:
 def run(attempt: Attempt, folder: Path) -> Ran:
     """Run the attempt's command as the shell would, in a fork of this process, which has the libraries loaded."""
 
-    def work() -> int:
-        from stamp_deploy.cli import main
+    from stamp_deploy.cli import main
 
+    def work() -> int:
         sys.argv = ["stamp-deploy", *attempt.argv]
         try:
             main()
         except SystemExit as stop:
             return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+        except KeyboardInterrupt:
+            return 130  # as Python itself, before the command had begun to listen
         return 0
 
     return run_forked(work, folder, LIMIT_S, attempt.blow)

@@ -21,7 +21,8 @@ ENGINE = "import stamp_deploy.infer as at; name = 'load_engine'"
 WRITE = "import stamp_deploy.infer as at; name = 'write_all'"
 MISBEHAVING = """
 import os, signal, sys, time
-from stamp_deploy import cli, isolation
+from stamp_deploy import cli
+from stamp_deploy.system import isolation
 {before}
 def run(real=cli.run, **how):
     {where}
@@ -100,6 +101,23 @@ def test_a_swallowed_signal_still_stops(inputs: Path, tmp_path: Path, where: str
         except KeyboardInterrupt:
             pass"""
     done = infer(inputs, tmp_path, where, swallow)
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr.strip() == "stamp-deploy: stopped; nothing was left half-written"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("error", ["TypeError('argument 1')", "SlideError('cannot be opened')"])
+def test_a_signal_that_a_library_turns_into_another_error_still_stops(inputs: Path, tmp_path: Path, error: str) -> None:
+    """As ctypes does when the signal comes while it converts an argument."""
+    hide = f"""
+        from stamp_deploy.errors import SlideError
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+        except KeyboardInterrupt:
+            pass
+        raise {error}"""
+    done = infer(inputs, tmp_path, PREPARE, hide)
     assert (done.returncode, done.stdout) == (130, "")
     assert done.stderr.strip() == "stamp-deploy: stopped; nothing was left half-written"
     assert list(tmp_path.iterdir()) == []

@@ -9,10 +9,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from stamp_deploy import tissue
 from stamp_deploy.errors import BundleError
 from stamp_deploy.slide import open_slide
-from stamp_deploy.tissue import TissueMask, TissueRule, find_tissue, find_tissue_in
+from stamp_deploy.tissue import TissueMask, TissueRule, find_tissue, find_tissue_in, tissue
 
 RULE = TissueRule()
 

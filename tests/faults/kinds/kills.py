@@ -18,7 +18,7 @@ def make(choose: random.Random, folder: Path, world: World) -> Attempt:
     number = choose.choice(SIGNALS)
     coding = choose.choice(list(world.slides))
     slide, out = new_slide(folder, "slide.svs", world.slides[coding]), folder / "out"
-    codes = frozenset({0, 130, *([-number] if number in (signal.SIGKILL, signal.SIGHUP) else [])})
+    codes = frozenset({0, 130, -number})  # -number: it came before the command had begun to listen
     if choose.random() < 0.25:
         what, moment = f"{number.name} to batch", choose.uniform(0.05, 6.0)
         return Attempt(what, options(world, slide, out), codes=codes | {75}, one_line=False, blow=(number, moment))

@@ -113,7 +113,7 @@ def make(choose: random.Random, folder: Path, world: World) -> Attempt:
         options(world, source, out),
         codes=frozenset({0, 2, 3, 4, 6, 75}),  # 3, 4: a slide whose folder holds strange files is left alone
         one_line=False,
-        right=lambda: all_whole(out, 2),
+        right=lambda: all_whole(out, 2, bytes_too=what != "a file of a result"),
     )
 
 
@@ -124,8 +124,12 @@ def finished(world: World) -> Path:
     return world.batch
 
 
-def all_whole(out: Path, count: int) -> str:
-    """Whether a batch's folder holds `count` whole results and nothing half-written."""
+def all_whole(out: Path, count: int, *, bytes_too: bool) -> str:
+    """Whether a batch's folder holds `count` whole results and nothing half-written.
+
+    A batch looks for the files of a finished result, not at their bytes: those are for `verify` and `audit --results`.
+    """
+    from stamp_deploy.atomic import why_not_whole
     from stamp_deploy.checks.verify import verify_path
     from stamp_deploy.errors import StampError
 
@@ -134,7 +138,10 @@ def all_whole(out: Path, count: int) -> str:
         return f"{len(results)} of {count} results are there"
     try:
         for result in results:
-            verify_path(result)
+            if wrong := why_not_whole(result):
+                return wrong
+            if bytes_too:
+                verify_path(result)
     except StampError as error:
         return str(error)
     return ""
