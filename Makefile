@@ -21,6 +21,9 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 EDIT   := PYTHONWARNINGS="ignore:Editable installation" $(PIP) --no-build-isolation -e
 SOURCE := pyproject.toml setup.py $(wildcard csrc/*.c csrc/*.h csrc/*.pyx csrc/*.pxd)
 
+# A test file runs whole in one process; PARALLEL= runs all of them in one.
+PARALLEL ?= -n auto --dist loadfile
+
 # The tests of the compiled tiler, for the checked and sanitized builds.
 TILER_TESTS := $(wildcard tests/tiles/test_*.py)
 
@@ -31,7 +34,7 @@ demo: $(STAMP)-demo
 	$(BIN)/stamp-deploy demo -o demo-out
 
 test: $(STAMP)-test
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q $(PARALLEL)
 
 lint: $(STAMP)-test
 	$(BIN)/ruff check .

@@ -48,7 +48,7 @@ def test_help_imports_nothing_heavy() -> None:
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.splitlines()[-2] == "[]"
-    light = ("cli", "errors", "names", "offline", "user_cache")
+    light = ("cli", "errors", "system", "system.names", "system.offline", "system.user_cache")
     assert set(json.loads(out.splitlines()[-1].replace("'", '"'))) <= {f"stamp_deploy.{name}" for name in light}
     for verb in ("infer", "inspect", "doctor", "batch", "verify"):
         assert f"  {verb} " in out

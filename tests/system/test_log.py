@@ -6,7 +6,10 @@ import json
 import subprocess
 import sys
 
-LOGS = "import logging; from stamp_deploy.system import log; {setup}log.event('engine failed', level=logging.ERROR, engine='x')"
+LOGS = (
+    "import logging; from stamp_deploy.system import log; {setup}"
+    "log.event('engine failed', level=logging.ERROR, engine='x')"
+)
 
 
 def stderr_of(setup: str) -> str:
