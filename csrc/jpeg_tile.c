@@ -237,6 +237,45 @@ static int read_rgb(stamp_decoder *d, uint8_t *slot)
     return STAMP_OK;
 }
 
+/* Whether the coded picture holds a long run of zero bytes, as a lost sector leaves it. Most decoders take it for a
+ * picture. It can be one only where each component codes an empty block in zeros: where the first, all-zero code of its
+ * AC table is "end of block". With other tables such a run would be blocks of coefficients that are all the same.
+ * To be called when the header has been read; looks at every LOST_RUN / 2nd byte. */
+enum { LOST_RUN = 64 };
+
+static int lost_sector(const struct jpeg_decompress_struct *jpeg)
+{
+    if (jpeg->progressive_mode || jpeg->arith_code)
+        return 0;
+    int possible = 1;
+    for (int i = 0; i < jpeg->num_components; i++) {
+        const JHUFF_TBL *table = jpeg->ac_huff_tbl_ptrs[jpeg->comp_info[i].ac_tbl_no];
+        possible = possible && (table == NULL || table->huffval[0] == 0);
+    }
+    if (possible)
+        return 0;
+    const uint8_t *scan = jpeg->src->next_input_byte;
+    size_t size = jpeg->src->bytes_in_buffer;
+    for (size_t i = LOST_RUN / 2; i < size; i += LOST_RUN / 2) {
+        if (scan[i] != 0)
+            continue;
+        size_t first = i, end = i + 1;
+        while (first > 0 && scan[first - 1] == 0)
+            first--;
+        while (end < size && scan[end] == 0)
+            end++;
+        if (end - first >= LOST_RUN) {
+            /* what follows the end of the image is padding, and nobody's loss */
+            for (size_t k = 1; k < first; k++)
+                if (scan[k - 1] == 0xFF && scan[k] == 0xD9)
+                    return 0;
+            return 1;
+        }
+        i = end - 1;
+    }
+    return 0;
+}
+
 static int decode(stamp_decoder *d, const uint8_t *data, size_t size, uint8_t *slot, uint8_t *layout)
 {
     j_decompress_ptr jpeg = &d->jpeg;
@@ -250,6 +289,8 @@ static int decode(stamp_decoder *d, const uint8_t *data, size_t size, uint8_t *s
     if (jpeg->image_width != d->width || jpeg->image_height != d->height || jpeg->num_components != 3 ||
         jpeg->data_precision != 8)
         return fail(d, "the stream's size or kind is not the directory's");
+    if (lost_sector(jpeg))
+        return fail(d, "a part of the stream reads as zeros: a lost sector");
     int colour = stated_colour(jpeg);
     if (colour < 0)
         return fail(d, "the stream states two colour spaces");

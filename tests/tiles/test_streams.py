@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from numpy.typing import NDArray
 from support.slide_factory import encode, replace_tiles, split_tables, texture, write_slide
 from tiles.test_tiles import NATIVE_BOUND, difference, read_all
 
@@ -197,3 +198,48 @@ def test_a_disk_that_answers_again_is_read(tmp_path: Path, monkeypatch: pytest.M
                 np.testing.assert_array_equal(batch.pixels, want[batch.index])
     os.close(broken)
     os.close(good)
+
+
+@pytest.mark.parametrize("coding", ["420", "422", "444"])  # as RGB, libjpeg itself takes none of them
+def test_a_lost_sector_is_damage(tmp_path: Path, coding: str) -> None:
+    """512 bytes of zeros in the coded picture decode without complaint in many streams: they are found all the same.
+
+    Storage tile k of one row loses its sector k + 2; the last storage tile is whole.
+    """
+    count = 24
+    whole = write_slide(tmp_path / "whole.svs", np.tile(texture(256, 256), (1, count, 1)), coding=coding)
+
+    def lose(number: int, stream: bytes) -> bytes:
+        at = 512 * (number + 2)
+        assert at + 1024 < len(stream)
+        return stream if number == count - 1 else stream[:at] + bytes(512) + stream[at + 512 :]
+
+    found = statuses(replace_tiles(whole, tmp_path / "lost.svs", lose)).reshape(4, 4 * count)
+    assert (found[:, :-4] == TileStatus.CORRUPT).all()
+    assert (found[:, -4:] == TileStatus.OK).all()
+
+
+def test_zeros_after_the_end_of_the_image_are_padding(tmp_path: Path) -> None:
+    whole = write_slide(tmp_path / "whole.svs", texture(256, 256))
+    padded = replace_tiles(whole, tmp_path / "padded.svs", lambda number, stream: stream + bytes(600))
+    assert (statuses(padded) == TileStatus.OK).all()
+
+
+def test_an_empty_picture_of_optimised_tables_may_be_zeros(tmp_path: Path) -> None:
+    """Glass, with tables that code an empty block in zeros: a long run of them is the picture itself."""
+    import imagecodecs
+
+    glass = np.full((256, 256, 3), 240, np.uint8)
+    stream = bytes(imagecodecs.jpeg_encode(glass, level=90, optimize=True))
+    assert bytes(64) in stream, "the encoder no longer makes such a stream"
+    whole = write_slide(tmp_path / "whole.svs", glass, coding="420")
+    empty = replace_tiles(whole, tmp_path / "empty.svs", lambda number, old: stream)
+    assert (statuses(empty) == TileStatus.OK).all()
+
+
+def statuses(path: Path) -> NDArray[np.uint8]:
+    """Status of every tile of 64 px of a slide of one strip, in the order of its rows."""
+    with open_slide(path) as slide:
+        tiles = select_tiles(make_grid(slide, target_mpp=0.5, tile_px=64), None, 0)
+        with open_tiles(slide, tiles, batch=8, threads=1) as source:
+            return np.concatenate([batch.status.copy() for batch in source])
