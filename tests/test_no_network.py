@@ -216,10 +216,18 @@ def test_without_a_cache_folder_named_only_our_own_appears(world: dict[str, obje
 
 RAY_NODE = """
 import subprocess, sys, time
+import stamp_deploy
+import ray
 address, *command = sys.argv[1:]
 start = ["start", "--address", address, "--num-cpus", "1", "--object-store-memory", str(80 * 2**20), "--block"]
 node = subprocess.Popen([sys.executable, "-m", "ray.scripts.scripts", *start], stdout=subprocess.DEVNULL)
 try:
+    ray.init(address=address, log_to_driver=False)
+    for _ in range(600):  # until the node has joined
+        if ray.cluster_resources().get("CPU"):
+            break
+        time.sleep(0.1)
+    ray.shutdown()
     code = subprocess.run([sys.executable, "-m", "stamp_deploy.cli", *command, "--address", address]).returncode
 finally:
     node.terminate()

@@ -11,6 +11,7 @@ from pathlib import Path
 import pydicom
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileDataset
+from pydicom.uid import UID
 
 from ..attempt import Attempt
 from ..world import MPP, PLANTED, World, infer, new_slide
@@ -64,7 +65,7 @@ def _removed(image: FileDataset, choose: random.Random) -> None:
 
 
 def _syntax(image: FileDataset, choose: random.Random) -> None:
-    image.file_meta.TransferSyntaxUID = choose.choice(SYNTAXES)
+    image.file_meta.TransferSyntaxUID = UID(choose.choice(SYNTAXES))
 
 
 def _patient(image: FileDataset, choose: random.Random) -> None:
@@ -72,6 +73,7 @@ def _patient(image: FileDataset, choose: random.Random) -> None:
     for keyword in ("PatientBirthDate", "PatientAge", "PatientWeight", "StudyDate", "StudyTime", "SeriesInstanceUID"):
         if choose.random() < 0.5:
             tag = pydicom.datadict.tag_for_keyword(keyword)
+            assert tag is not None
             kind = pydicom.datadict.dictionary_VR(keyword)
             image[tag] = DataElement(tag, kind, PLANTED, validation_mode=0)
 

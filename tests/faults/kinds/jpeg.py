@@ -19,7 +19,7 @@ def _segment(marker: int, body: bytes) -> bytes:
     return bytes([0xFF, marker]) + (len(body) + 2).to_bytes(2, "big") + body
 
 
-def _markers(stream: bytes) -> list[tuple[int, int]]:
+def _markers(stream: bytes | bytearray) -> list[tuple[int, int]]:
     """(offset, marker) of every segment up to the scan."""
     found, at = [], 2
     while at + 4 <= len(stream) and stream[at] == 0xFF:
@@ -30,7 +30,7 @@ def _markers(stream: bytes) -> list[tuple[int, int]]:
     return found
 
 
-def _scan(stream: bytes) -> int:
+def _scan(stream: bytes | bytearray) -> int:
     return next((at for at, marker in _markers(stream) if marker == 0xDA), len(stream) // 2)
 
 
