@@ -11,8 +11,10 @@ from stamp_deploy.errors import DataError, MppError, StampError
 from stamp_deploy.slide import Slide, open_slide
 from stamp_deploy.tissue import TissueMask, TissueRule, find_tissue
 
-from .qc_sheet import THUMBNAIL_PX
 from .readers import RawSample
+
+THUMBNAIL_PX = 1600
+"""Longest side of the picture on the quality sheet."""
 
 MPP_AGREEMENT = 0.05
 """Relative difference up to which two statements of a resolution count as the same."""

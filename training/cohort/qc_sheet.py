@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 
 from stamp_deploy.slide import Slide
 
+from .placement import THUMBNAIL_PX
+
 if TYPE_CHECKING:
     from .sample import Prepared
     from .spot_tiles import CutReport
     from .store import SampleFacts
 
-THUMBNAIL_PX = 1600
 TILES_SHOWN = 8
 _INK, _ACCENT, _FAINT = "#222222", "#2f6f9f", "#c9d6df"
 
