@@ -249,8 +249,10 @@ static int lost_sector(const struct jpeg_decompress_struct *jpeg)
         return 0;
     int possible = 1;
     for (int i = 0; i < jpeg->num_components; i++) {
-        const JHUFF_TBL *table = jpeg->ac_huff_tbl_ptrs[jpeg->comp_info[i].ac_tbl_no];
-        possible = possible && (table == NULL || table->huffval[0] == 0);
+        int number = jpeg->comp_info[i].ac_tbl_no; /* as the stream says: the library checks it only later */
+        if (number < 0 || number >= NUM_HUFF_TBLS || jpeg->ac_huff_tbl_ptrs[number] == NULL)
+            return 0;
+        possible = possible && jpeg->ac_huff_tbl_ptrs[number]->huffval[0] == 0;
     }
     if (possible)
         return 0;
