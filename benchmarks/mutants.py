@@ -33,7 +33,7 @@ SAMPLE, SEED, TIME_LIMIT_S = 60, 0, 120.0
 BAR = 0.85
 
 MODULES: dict[str, tuple[str, str]] = {
-    "grid": ("stamp_deploy/grid.py", "tests/tiles/test_grid.py tests/end_to_end"),
+    "grid": ("stamp_deploy/grid.py", "tests/tiles/test_tiles.py tests/end_to_end"),
     "tissue": ("stamp_deploy/tissue/tissue.py", "tests/tissue/test_tissue.py"),
     "maps": ("stamp_deploy/maps.py", "tests/test_maps.py tests/end_to_end"),
     "heads": ("stamp_deploy/heads.py", "tests/test_heads.py tests/end_to_end"),

@@ -106,7 +106,7 @@ def check_site(
     Parameters
     ----------
     engines : tuple of str
-        Names; by default every engine that is installed. Those named must load; others may be absent.
+        Names; by default, or for "auto", every engine that is installed. Those named must load; others may be absent.
 
     Raises
     ------
@@ -116,6 +116,7 @@ def check_site(
     reports: list[StageReport] = []
     speed: dict[str, float] = {}
     absent: dict[str, str] = {}
+    engines = () if "auto" in engines else engines
     for name in engines or candidates():
         for wanted in (precision,) if precision is not None else precisions_of(bundle, name):
             try:

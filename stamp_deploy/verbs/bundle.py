@@ -35,7 +35,7 @@ def verify(path: Path, require_signature: Path | None) -> None:
     "engines",
     multiple=True,
     group=ENGINE,
-    help="Engine to check, repeatable; all that load here by default.",
+    help="Engine to check, repeatable; by default, or with auto, all that load here.",
 )
 @option("--precision", group=ENGINE, help="Its precision; by default each that `infer` would choose from.")
 @option("--batch", default=32, show_default=True, group=ENGINE, help="Tiles handed over at once, as `infer` will.")

@@ -64,8 +64,9 @@ class TestParity:
         assert record["passed"] is False and record["engines"][0]["failures"]
         assert "NOT ACCEPTED" in out.with_suffix(".txt").read_text()
 
-    def test_every_installed_engine_by_default(self, folder):
-        shown = run(acceptance.parity, folder)
+    @pytest.mark.parametrize("words", [(), ("--engine", "auto")])
+    def test_every_installed_engine_by_default(self, folder, words):
+        shown = run(acceptance.parity, folder, *words)
         assert "golden -> onnxruntime fp32" in shown
         assert ("golden -> openvino" in shown) == (find_spec("openvino") is not None)
 
