@@ -23,7 +23,7 @@ from .config import DEFAULT_WRITERS, InferOptions
 from .engine import Engine
 from .errors import UsageError
 from .grid import TileSet, make_grid, select_tiles
-from .maps import value_map
+from .maps import score_map
 from .result import Result
 from .slide import Slide
 from .slide import open_slide as _open_slide
@@ -98,7 +98,7 @@ class SlideResult(Result):
         >>> read_result("result").map("hypoxia").shape
         (6, 6)
         """
-        return value_map(self, self.pathways[:, find_name(self.pathway_names, pathway)])
+        return score_map(self, self.pathway_names[find_name(self.pathway_names, pathway)])
 
     def plot(self, pathway: str) -> Image:
         """The heat map of one pathway over the slide, with its colour bar and scale bar.

@@ -8,7 +8,7 @@ would have passed. docs/parity.md explains the numbers.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -101,20 +101,8 @@ TOLERANCES: dict[str, Tolerance] = {
         head_max_abs=0.05,
         reason="256 levels a tensor: embeddings drift, so what is read, the order of tiles by pathway, is the gate",
     ),
-    "fp8": Tolerance(
-        cosine_min=0.9,
-        cosine_median=0.98,
-        max_abs=None,
-        pathway_max_abs=None,
-        spearman_min=0.98,
-        pearson_min=0.98,
-        bias_max=0.2,
-        slope_max=0.15,
-        norm_max=0.1,
-        head_max_abs=0.05,
-        reason="4 significant bits (e4m3): held to the bounds of int8",
-    ),
 }
+TOLERANCES["fp8"] = replace(TOLERANCES["int8"], reason="4 significant bits (e4m3): held to the bounds of int8")
 
 
 @dataclass(frozen=True)
