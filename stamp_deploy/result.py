@@ -25,6 +25,8 @@ from .validation import Validation
 
 SCHEMA = "stamp-deploy/result"
 SCHEMA_VERSION = 1
+UNSTATED_UNIT = "predicted score"
+"""Unit of the scores of a bundle that states none."""
 _PERCENTILES = (5, 25, 50, 75, 95)
 
 
@@ -152,7 +154,7 @@ class Result:
     started_utc: str = ""
     warnings: tuple[str, ...] = ()
     research_use: str = RESEARCH_USE
-    score_unit: str = "predicted score"
+    score_unit: str = UNSTATED_UNIT
     source_path: Path | None = None
     """Where the slide lay: DICOM writers read its headers again. Never written to any output."""
     validation: Validation | None = None
@@ -234,7 +236,10 @@ class Result:
                 "unit": self.score_unit,
                 "names": list(self.pathway_names),
                 "summary": self.summary(),
+                "global_scores": self.pathways_global is not None,
             },
+            "validation": None if self.validation is None else self.validation.to_dict(),
+            "trust": None if self.trust is None else self.trust.to_dict(),
             "heads": [head.to_dict() for head in self.heads],
             "bundle": asdict(self.bundle),
             "engine": asdict(self.engine),

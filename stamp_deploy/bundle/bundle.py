@@ -19,11 +19,13 @@ from ..atomic import DONE_MARKER, write_json_atomic
 from ..errors import BundleError
 from ..hashing import sha256_file
 from ..system import isolation
+from ..validation import Validation
 from .contents import OnnxBytes, check_listed, read_listed, read_onnx
 from .onnx_scan import Dim, OnnxFacts
 from .rules import REMEDY
-from .schema import SCHEMA_VERSION, parse_json, validate
+from .schema import FIRST_OUTPUTS, latest, parse_json, validate
 from .signature import SIGNATURE_FILE, check_signature
+from .validation_block import read_validation
 
 BUNDLE_FILE = "bundle.json"
 ENCODER_FILE = "encoder.onnx"
@@ -105,8 +107,24 @@ class Bundle:
     files: dict[str, dict[str, Any]]
     encoder_file: str
     golden_dir: str
+    outputs: tuple[str, ...]
+    """Names of the encoder's outputs; ``pathways_global`` is the last where there is one."""
+    validation: Validation
+    """What was measured of the scores; `Validation.lacks` says what was not."""
+    trust_file: str | None
+    """The reference of what the model knows (trust/reference.py); None where the bundle has none."""
     sha256: str
     """SHA-256 of the bytes of bundle.json: the identity of the bundle."""
+
+    @property
+    def has_global_scores(self) -> bool:
+        """Whether the encoder gives the read-out that is comparable across slides."""
+        return "pathways_global" in self.outputs
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """Values a tile in each of the encoder's outputs."""
+        return {name: self.embedding_dim if name == "embedding" else len(self.pathways) for name in self.outputs}
 
     @property
     def encoder(self) -> Path:
@@ -187,7 +205,8 @@ def write_bundle_json(folder: Path, document: dict[str, Any]) -> Bundle:
     folder : Path
         The finished content of a bundle, without bundle.json.
     document : dict
-        bundle.json without ``schema_version`` and ``files``.
+        bundle.json without ``schema_version`` and ``files``; ``outputs``, ``validation`` and ``trust`` may be missing
+        where the encoder gives two outputs and nothing was measured.
 
     Raises
     ------
@@ -198,7 +217,7 @@ def write_bundle_json(folder: Path, document: dict[str, Any]) -> Bundle:
         name: {"sha256": sha256_file(folder / name), "size": (folder / name).stat().st_size}
         for name in sorted(_walk(folder) - _UNLISTED)
     }
-    complete = validate({"schema_version": SCHEMA_VERSION, **document, "files": files})
+    complete = validate({**latest(document), "files": files})
     write_json_atomic(folder / BUNDLE_FILE, complete)
     return load_bundle(folder)
 
@@ -295,6 +314,9 @@ def _build(folder: Path, document: dict[str, Any], sha256: str) -> Bundle:
         heads=heads,
         encoder_file=document["encoder"],
         golden_dir=document["golden"],
+        outputs=tuple(document.get("outputs", FIRST_OUTPUTS)),
+        validation=read_validation(document),
+        trust_file=document.get("trust"),
         sha256=sha256,
         **{key: document[key] for key in (*same, *more)},
     )
@@ -302,13 +324,11 @@ def _build(folder: Path, document: dict[str, Any], sha256: str) -> Bundle:
 
 def _check_models(bundle: Bundle, facts: dict[str, OnnxFacts]) -> None:
     """Declared inputs and outputs of the encoder and the heads."""
-    tile, dim, count = bundle.tile_px, bundle.embedding_dim, len(bundle.pathways)
+    tile, dim = bundle.tile_px, bundle.embedding_dim
     encoder = facts[bundle.encoder_file]
     _expect(bundle, bundle.encoder_file, encoder, "inputs", {"tiles": ("uint8", ("n", tile, tile, 3))})
-    wanted: dict[str, tuple[str, tuple[Dim, ...]]] = {
-        "embedding": ("float32", ("n", dim)),
-        "pathways": ("float32", ("n", count)),
-    }
+    wanted: dict[str, tuple[str, tuple[Dim, ...]]]
+    wanted = {output: ("float32", ("n", width)) for output, width in bundle.widths.items()}
     _expect(bundle, bundle.encoder_file, encoder, "outputs", wanted)
     for head in bundle.heads:
         classes = 1 if head.kind == "survival" else len(head.classes)

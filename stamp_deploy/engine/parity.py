@@ -7,7 +7,7 @@ would have passed. docs/parity.md explains the numbers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -115,11 +115,23 @@ class Outputs:
     pathways : float32 [N, P]
     heads : dict of str to float32 [C]
         Class probabilities (or the log hazard) of each slide-level head over these N tiles.
+    pathways_global : float32 [N, P] or None
+        The read-out that is comparable across slides, where there is one.
     """
 
     embedding: NDArray[np.float32]
     pathways: NDArray[np.float32]
     heads: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    pathways_global: NDArray[np.float32] | None = None
+
+    @property
+    def readouts(self) -> tuple[NDArray[np.float32], ...]:
+        """The pathway scores: one array [N, P] a read-out."""
+        return (self.pathways,) if self.pathways_global is None else (self.pathways, self.pathways_global)
+
+    def scores(self) -> NDArray[np.float64]:
+        """The scores of all read-outs side by side: [N, P] or [N, 2 P]."""
+        return np.concatenate(self.readouts, axis=1).astype(np.float64)
 
 
 @dataclass(frozen=True)
@@ -229,7 +241,7 @@ def compare(
     failures: list[str] = []
     metrics: dict[str, float | None] = {}
     ref, can = (np.asarray(side.embedding, np.float64) for side in (reference, candidate))
-    for what, values in (("embedding", can), ("pathway", np.asarray(candidate.pathways, np.float64))):
+    for what, values in (("embedding", can), ("pathway", candidate.scores())):
         bad = int((~np.isfinite(values)).any(axis=1).sum())
         if bad:
             failures.append(f"{what} values are not finite in {bad} of {len(values)} tiles")
@@ -237,15 +249,17 @@ def compare(
     metrics["cosine_min"], metrics["cosine_median"] = _number(cosine.min()), _number(np.median(cosine))
     metrics["max_abs"] = _number(_scaled_max_abs(ref, can))
     metrics["norm_max"] = _number(_norm_error(ref, can))
-    ref, can = (np.asarray(side.pathways, np.float64) for side in (reference, candidate))
-    metrics["pathway_max_abs"] = _number(_scaled_max_abs(ref, can))
+    metrics["pathway_max_abs"] = _number(
+        max(_scaled_max_abs(a, b) for a, b in zip(reference.readouts, candidate.readouts, strict=True))
+    )
+    ref, can = reference.scores(), candidate.scores()
+    columns = (*pathways, *(f"{name} (global)" for name in pathways))[: ref.shape[1]]
     rho = {
-        name: _least(_number(spearman(ref[rows, i], can[rows, i])) for rows in passes)
-        for i, name in enumerate(pathways)
+        name: _least(_number(spearman(ref[rows, i], can[rows, i])) for rows in passes) for i, name in enumerate(columns)
     }
     metrics["spearman_min"] = _least(rho.values())
     metrics["pearson_min"] = _least(
-        _number(pearson(ref[rows, i], can[rows, i])) for i in range(len(pathways)) for rows in passes
+        _number(pearson(ref[rows, i], can[rows, i])) for i in range(len(columns)) for rows in passes
     )
     shifts = [_bias_and_slope(ref[rows], can[rows]) for rows in passes]
     metrics["bias_max"] = _number(max(bias for bias, _ in shifts))
@@ -338,17 +352,22 @@ def to_table(stages: list[StageReport]) -> str:
 def _check_shapes(reference: Outputs, candidate: Outputs, pathways: tuple[str, ...]) -> None:
     if reference.embedding.shape != candidate.embedding.shape:
         raise ParityError(f"embeddings are {candidate.embedding.shape}, not {reference.embedding.shape}")
-    if reference.pathways.shape != candidate.pathways.shape or reference.pathways.shape[1] != len(pathways):
-        raise ParityError(f"pathway scores are {candidate.pathways.shape}, not {reference.pathways.shape}")
+    shapes = [[scores.shape for scores in side.readouts] for side in (reference, candidate)]
+    if shapes[0] != shapes[1] or any(shape[1] != len(pathways) for shape in shapes[0]):
+        raise ParityError(f"pathway scores are {_list(shapes[1])}, not {_list(shapes[0])}")
     if len(reference.embedding) < 2:
         raise ParityError("parity needs at least two tiles")
-    if not (np.isfinite(reference.embedding).all() and np.isfinite(reference.pathways).all()):
+    if not all(np.isfinite(values).all() for values in (reference.embedding, *reference.readouts)):
         raise ParityError(
             "the reference itself holds values that are not finite",
             remedy="export the bundle again; its golden files are damaged",
         )
     if set(reference.heads) != set(candidate.heads):
         raise ParityError("the two sides have different heads")
+
+
+def _list(shapes: Iterable[tuple[int, ...]]) -> str:
+    return " and ".join(map(str, shapes))
 
 
 def _bias_and_slope(reference: Float, candidate: Float) -> tuple[float, float]:
@@ -371,15 +390,15 @@ def _norm_error(reference: Float, candidate: Float) -> float:
     return abs(float(np.median(other[kept] / length[kept])) - 1) if kept.any() else 0.0
 
 
-def _scaled_max_abs(reference: Float, candidate: Float) -> float:
-    scale = max(1.0, float(np.abs(reference).max()))
-    return float(np.abs(reference - candidate).max()) / scale
+def _scaled_max_abs(reference: ArrayLike, candidate: ArrayLike) -> float:
+    a, b = np.asarray(reference, np.float64), np.asarray(candidate, np.float64)
+    return float(np.abs(a - b).max()) / max(1.0, float(np.abs(a).max()))
 
 
 def _head_difference(a: Mapping[str, NDArray[np.float32]], b: Mapping[str, NDArray[np.float32]]) -> float | None:
     if not a:
         return None
-    return _number(max(_scaled_max_abs(np.asarray(a[name], np.float64), np.asarray(b[name], np.float64)) for name in a))
+    return _number(max(_scaled_max_abs(a[name], b[name]) for name in a))
 
 
 def _ranks(values: Float) -> Float:
