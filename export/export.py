@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import platform
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,7 @@ def export_model(
     document = {
         **document,
         "precision": precision,
+        "outputs": list(encoder.outputs),
         "encoder": ENCODER_FILE,
         "golden": GOLDEN_DIR,
         "embedding_dim": int(merged.embedding.shape[1]),
@@ -136,7 +138,7 @@ def export_model(
 
         check("merged -> ONNX", ("the merged model", "its ONNX file in ONNX Runtime"), expected, compiled(full))
         facts = lower(precision, full, pixels, expected, compiled, stages, pathways)
-        write_golden(staging / GOLDEN_DIR, judged, adapted.embedding, adapted.pathways)
+        write_golden(staging / GOLDEN_DIR, judged, adapted)
         document["parity"] = {
             "passed": True,
             "tiles": len(judged),
@@ -153,14 +155,11 @@ def _with_heads(
     found: Outputs, logits: dict[str, NDArray[np.float32]], heads: list[tuple[str, dict[str, Any], nn.Module]]
 ) -> Outputs:
     """Logits as probabilities, at each head's temperature."""
-    return Outputs(
-        found.embedding,
-        found.pathways,
-        {
-            name: to_probabilities(entry["kind"], logits[name], entry["temperature"]).astype(np.float32)
-            for name, entry, _ in heads
-        },
-    )
+    probabilities = {
+        name: to_probabilities(entry["kind"], logits[name], entry["temperature"]).astype(np.float32)
+        for name, entry, _ in heads
+    }
+    return replace(found, heads=probabilities)
 
 
 def describe(bundle: Bundle) -> str:

@@ -12,8 +12,14 @@ from typing import Any, NamedTuple
 MIN_VALIDATED_R = 0.2
 """Least held-out Pearson r at which a pathway counts as validated. Our own choice: below it a score explains less than
 4 % (r squared) of what was measured, and its map is mostly noise."""
+GLOBAL_UNIT = "z over the spots of all training sections"
+"""Unit of the read-out that is comparable across slides, as training fits it."""
 QUANTILES = ("min", "p01", "p05", "p25", "p50", "p75", "p95", "p99", "max")
 """Names of the quantiles of predictions and targets, in ascending order."""
+
+
+SCALES = ("scale", "scale_global")
+"""Fields of `PathwayValidation` that hold a scale."""
 
 
 class Scale(NamedTuple):
@@ -98,7 +104,7 @@ class Validation:
             "min_validated_r": MIN_VALIDATED_R,
             "lacks": self.lacks,
             "pathways": [
-                {**asdict(p), "scale": None if p.scale is None else p.scale._asdict(), "validated": p.validated}
+                {**asdict(p), **{key: _plain(getattr(p, key)) for key in SCALES}, "validated": p.validated}
                 for p in self.pathways
             ],
         }
@@ -109,5 +115,9 @@ class Validation:
         names = {f.name for f in fields(PathwayValidation)}
         entries = [{k: v for k, v in entry.items() if k in names} for entry in value["pathways"]]
         for entry in entries:
-            entry["scale"] = None if entry["scale"] is None else Scale(**entry["scale"])
+            entry |= {key: None if entry[key] is None else Scale(**entry[key]) for key in SCALES}
         return cls(value["unit"], tuple(PathwayValidation(**entry) for entry in entries), value["lacks"])
+
+
+def _plain(scale: Scale | None) -> dict[str, float] | None:
+    return None if scale is None else scale._asdict()

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..validation import QUANTILES, PathwayValidation, Scale, Validation
+from ..validation import QUANTILES, SCALES, PathwayValidation, Scale, Validation
 from .rules import fail, known_keys, number, text, whole
 
 MAX_SCORE = 1e9
+MIN_SPREAD = 1e-9
 MAX_COUNT = 1_000_000_000
 MAX_NOTES = 64
 _CORRELATIONS = ("r", "r_low", "r_high", "frozen_r", "random_sets_r", "features_r", "depth_r", "global_r")
 _COUNTS = ("sections", "patients")
 _QUANTILES = ("predictions", "targets", "global_predictions")
-_KEYS = {"name", "scale", *_CORRELATIONS, *_COUNTS, *_QUANTILES}
+_KEYS = {"name", *SCALES, *_CORRELATIONS, *_COUNTS, *_QUANTILES}
 LACKS_ALL = (
     "the bundle says nothing of how its scores were validated: no held-out correlation, no controls, no range of scores"
 )
@@ -72,12 +73,17 @@ def _pathway(entry: Any, name: str) -> None:
         fail(f"the interval of r of {name!r} is upside down")
     for key in _QUANTILES:
         _quantiles(entry[key], f"{key} of {name!r}")
-    scale = entry["scale"]
-    if scale is not None:
-        if not isinstance(scale, dict) or set(scale) != {"centre", "spread"}:
-            fail(f"the scale of {name!r} must hold centre and spread")
-        number(scale["centre"], f"centre of {name!r}", -MAX_SCORE, MAX_SCORE)
-        number(scale["spread"], f"spread of {name!r}", 1e-9, MAX_SCORE)
+    for key in SCALES:
+        _scale(entry[key], f"{key} of {name!r}")
+
+
+def _scale(value: Any, what: str) -> None:
+    if value is None:
+        return
+    if not isinstance(value, dict) or set(value) != {"centre", "spread"}:
+        fail(f"the {what} must hold centre and spread")
+    number(value["centre"], f"centre in the {what}", -MAX_SCORE, MAX_SCORE)
+    number(value["spread"], f"spread in the {what}", MIN_SPREAD, MAX_SCORE)
 
 
 def _quantiles(value: Any, what: str) -> None:
@@ -106,9 +112,10 @@ def read_validation(document: dict[str, Any]) -> Validation:
 
 
 def _read_pathway(entry: dict[str, Any]) -> PathwayValidation:
-    scale = entry["scale"]
     values: dict[str, Any] = {key: None if entry[key] is None else float(entry[key]) for key in _CORRELATIONS}
     values |= {key: int(entry[key]) for key in _COUNTS}
     values |= {key: {name: float(v) for name, v in (entry[key] or {}).items()} for key in _QUANTILES}
-    values["scale"] = None if scale is None else Scale(float(scale["centre"]), float(scale["spread"]))
+    for key in SCALES:
+        scale = entry[key]
+        values[key] = None if scale is None else Scale(float(scale["centre"]), float(scale["spread"]))
     return PathwayValidation(name=entry["name"], **values)

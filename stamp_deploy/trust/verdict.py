@@ -71,6 +71,12 @@ class SlideTrust:
     judged_tiles: int = 0
     rule: str = ""
 
+    def columns(self) -> dict[str, NDArray[Any]]:
+        """What a table of tiles says: `tile_distance`, `tile_flags`, `left_out`; nothing where nothing was judged."""
+        if self.verdict == "not judged":
+            return {}
+        return {"trust_distance": self.tile_distance, "trust_flags": self.tile_flags, "left_out": self.left_out}
+
     def to_dict(self) -> dict[str, Any]:
         """JSON values; what is per tile stays in tiles.h5 and tiles.parquet."""
         flags = self.tile_flags
