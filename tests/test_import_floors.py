@@ -22,10 +22,10 @@ FLOORS: dict[str, int] = {
     name: floor
     for floor, names in enumerate(
         (
-            "command errors hashing system units",
+            "command errors hashing system units validation",
             "atomic bundle config provenance tables",
             "_tiler slide",
-            "absence engine grid tiles tissue",
+            "absence engine grid tiles tissue trust",
             "assemble heads maps prepare result result_files score timing",
             "writers",
             "api batch checks infer",
