@@ -41,6 +41,7 @@ def export_run(
     precision: str = "fp32",
     tiles: str | Path | NDArray[np.uint8] | None = None,
     heads: str | Path | None = None,
+    evaluation: str | Path | None = None,
     name: str | None = None,
     overwrite: bool = False,
 ) -> Bundle:
@@ -58,6 +59,9 @@ def export_run(
         Tissue tiles for parity: 500 or more are wanted. By default they are drawn from the run's cohort.
     heads : path, optional
         The folder that ``stamp-deploy train-head`` wrote; by default the run's own, which may hold none.
+    evaluation : path, optional
+        The folder that ``stamp-deploy evaluate`` wrote; by default the run's own, where it has one. What it does not
+        say stays unsaid in the bundle.
     name : str, optional
         The bundle's name; by default the output folder's.
     overwrite : bool
@@ -75,7 +79,8 @@ def export_run(
     UsageError
         The run or the tiles cannot be used.
     """
-    source = read_run(Path(run), name or Path(out).name, Path(heads) if heads is not None else None)
+    folders = (None if folder is None else Path(folder) for folder in (heads, evaluation))
+    source = read_run(Path(run), name or Path(out).name, *folders)
     if tiles is None:
         tiles = run_tiles(Path(run), source.document["tile_px"], source.document["mpp"], wanted_tiles(precision))
     elif isinstance(tiles, str):
