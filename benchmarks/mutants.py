@@ -41,7 +41,7 @@ MODULES: dict[str, tuple[str, str]] = {
     "backends": ("stamp_deploy/slide/backends/*.py", "tests/slide tests/tiles/test_routes.py"),
     "tiles": ("stamp_deploy/tiles/*.py", "tests/tiles"),
     "grid": ("stamp_deploy/grid.py stamp_deploy/maps.py", "tests/test_grid.py tests/test_maps.py"),
-    "tissue": ("stamp_deploy/tissue/*.py stamp_deploy/absence.py", "tests/tissue tests/tiles/test_left_out.py"),
+    "tissue": ("stamp_deploy/tissue/*.py stamp_deploy/absence.py", "tests/tissue tests/test_absence.py"),
     "heads": ("stamp_deploy/heads.py", "tests/test_heads.py tests/end_to_end"),
     "result": (
         "stamp_deploy/result.py stamp_deploy/assemble.py stamp_deploy/result_files.py",
