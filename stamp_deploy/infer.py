@@ -26,6 +26,7 @@ from .prepare import Prepared, prepare
 from .result import Result
 from .score import Progress, Scores, score
 from .slide import slide_file
+from .summarise import add_summaries
 from .system import isolation
 from .timing import add_time
 from .writers import check_names, write_all
@@ -113,7 +114,7 @@ def conclude(prepared: Prepared, scores: Scores) -> Result:
     clock = time.perf_counter()
     calls = call_heads(prepared.bundle, embedding, threads=prepared.options.threads)
     prepared.seconds["heads"] = time.perf_counter() - clock
-    return assemble(
+    result = assemble(
         prepared,
         scores.engine,
         scores.index[order],
@@ -123,6 +124,9 @@ def conclude(prepared: Prepared, scores: Scores) -> Result:
         _warnings(prepared),
         pathways_global=shared,
     )
+    clock = time.perf_counter()
+    result = add_summaries(result)
+    return add_time(result, "summaries", time.perf_counter() - clock)
 
 
 def write(result: Result, out: Path, options: InferOptions) -> Result:

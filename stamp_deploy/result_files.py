@@ -14,7 +14,8 @@ from .engine.base import EngineInfo
 from .errors import DataError, UsageError
 from .grid import Grid
 from .heads import HeadCall
-from .result import SCHEMA, SCHEMA_VERSION, BundleFacts, Result, SlideFacts, TileCounts
+from .result import READABLE_VERSIONS, SCHEMA, SCHEMA_VERSION, BundleFacts, Result, SlideFacts, TileCounts
+from .summaries import RegionSummary
 from .trust import SlideTrust
 from .validation import Validation
 
@@ -76,7 +77,7 @@ def _record(path: Path) -> dict[str, Any]:
         known = record["schema"], record["schema_version"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"the record is damaged: {error}", path=path, remedy=_AGAIN) from error
-    if known != (SCHEMA, SCHEMA_VERSION):
+    if known not in [(SCHEMA, version) for version in READABLE_VERSIONS]:
         raise DataError(
             f"the record is {known[0]} version {known[1]}, not {SCHEMA} version {SCHEMA_VERSION}",
             path=path,
@@ -145,6 +146,7 @@ def _result(record: dict[str, Any], arrays: dict[str, Any]) -> Result:
         validation=None if (said := record.get("validation")) is None else Validation.from_dict(said),
         trust=_trust(record.get("trust"), arrays),
         pathways_global=arrays["pathways_global"] if record["pathways"].get("global_scores") else None,
+        summaries=tuple(map(RegionSummary.from_dict, record.get("summaries", ()))),
     )
 
 
