@@ -118,7 +118,7 @@ def check_site(
     absent: dict[str, str] = {}
     engines = () if "auto" in engines else engines
     for name in engines or candidates():
-        for wanted in (precision,) if precision is not None else precisions_of(bundle, name):
+        for wanted in precisions_of(bundle, name, precision):
             try:
                 engine = open_engine(bundle, name, batch=batch, precision=wanted, device=device)
             except StampError as error:
