@@ -146,7 +146,7 @@ def _style(index: int, name: str, scores: NDArray[np.floating], unit: str, facts
 
 
 def evidence(facts: PathwayValidation) -> str:
-    """ "r 0.62 (95 %: 0.51 to 0.71), 24 sections of 8 patients"."""
+    """ "r 0.62 (95 %: 0.51 to 0.71), 24 sections of 8 unseen patients"."""
     if facts.r is None:
         return "r not measured"
     text = f"r {signed(facts.r, 2)}"
@@ -156,7 +156,7 @@ def evidence(facts: PathwayValidation) -> str:
         text += " (no interval)"
     if facts.sections:
         text += f", {_count(facts.sections, 'section')}"
-        text += f" of {_count(facts.patients, 'patient')}" if facts.patients else ""
+        text += f" of {_count(facts.patients, 'unseen patient')}" if facts.patients else ", of no unseen patient"
     return text
 
 

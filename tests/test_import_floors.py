@@ -45,7 +45,7 @@ _NETWORK = (
 )
 NEVER_AT_RUN_TIME = frozenset(f"{_LEARNING} {_UNPICKLING} {_NETWORK}".split())
 LOCAL_SOCKETS = {
-    "batch.records.claims": {"gethostname"},
+    "batch.records.holder": {"gethostname"},
     "batch.workers.process": {"socketpair"},
     "batch.workers.worker": {"socket"},
     "batch.workers.ray": {"gethostname"},

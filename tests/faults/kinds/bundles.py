@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 import sys
@@ -39,7 +40,7 @@ def _a_value(folder: Path, choose: random.Random) -> None:
         if choose.random() < 0.15:
             del place[last]
         else:
-            place[last] = choose.choice(VALUES)
+            place[last] = copy.deepcopy(choose.choice(VALUES))  # a list that is written into stays out of the next one
     # 10**400 is more than json reads back by default limits of int: that is the point
     (folder / "bundle.json").write_text(json.dumps(document), encoding="utf-8", errors="surrogatepass")
 
@@ -87,7 +88,9 @@ def make(choose: random.Random, folder: Path, world: World) -> Attempt:
         _manifest_bytes(bundle, choose)
     codes = frozenset({0, 2, 4, 5})
     if choose.random() < 0.3:
-        return Attempt(what, ("verify", str(bundle)), codes=frozenset({0, 5}))
+        # without bundle.json the folder is no bundle: a usage error
+        codes = frozenset({0, 5} if (bundle / "bundle.json").exists() else {2})
+        return Attempt(what, ("verify", str(bundle)), codes=codes)
     out = folder / "out"
     return Attempt(what, infer(slide, bundle, out), out=out, codes=codes, right=lambda: _finite(out))
 
