@@ -40,8 +40,8 @@ class MapStyle:
     name, label : str
         As the bundle calls it, and for people.
     status : str
-        "validated": held-out r reaches `MIN_VALIDATED_R` and its interval lies above 0; "not validated": r was measured
-        and does not, or has no interval; "not measured": the bundle gives no r.
+        "validated": held-out r reaches `MIN_VALIDATED_R` and its interval lies above 0; "not validated": it does not,
+        has no interval, or was not measured while others were; "not measured": no pathway of the bundle has an r.
     r : float or None
         Held-out Pearson r.
     evidence : str
@@ -121,20 +121,21 @@ def map_styles(
         What the bundle says of them.
     """
     known = {facts.name: facts for facts in validation.pathways} if validation is not None else {}
-    styles = [
-        _style(i, name, scores[:, i], unit, known.get(name, PathwayValidation(name))) for i, name in enumerate(names)
-    ]
+    every = [known.get(name, PathwayValidation(name)) for name in names]
+    measured = any(facts.r is not None for facts in every)
+    styles = [_style(i, facts, measured, scores[:, i], unit) for i, facts in enumerate(every)]
     return tuple(sorted(styles, key=lambda style: style.pale))
 
 
-def _style(index: int, name: str, scores: NDArray[np.floating], unit: str, facts: PathwayValidation) -> MapStyle:
+def _style(index: int, facts: PathwayValidation, measured: bool, scores: NDArray[np.floating], unit: str) -> MapStyle:
     scale = facts.scale if facts.scale is not None and facts.scale.spread > 0 else None
     low, high = COMMON_RANGE if scale is not None else colour_range(scores)
+    status: Status = "validated" if facts.validated else "not validated" if measured else "not measured"
     return MapStyle(
         index=index,
-        name=name,
-        label=display_name(name),
-        status="not measured" if facts.r is None else "validated" if facts.validated else "not validated",
+        name=facts.name,
+        label=display_name(facts.name),
+        status=status,
         r=facts.r,
         evidence=evidence(facts),
         scale=scale,

@@ -31,7 +31,8 @@ def smooth_field(rows: int, columns: int, seed: int, knots: int = 6) -> NDArray[
     """A smooth random field of mean about 0, sd 1: float64 [rows, columns]."""
     coarse = np.random.default_rng(seed).normal(size=(knots, knots)).astype(np.float32)
     field = np.asarray(Image.fromarray(coarse).resize((columns, rows), Image.Resampling.BICUBIC), np.float64)
-    return (field - field.mean()) / max(field.std(), 1e-9)
+    scaled: NDArray[np.float64] = (field - field.mean()) / max(field.std(), 1e-9)
+    return scaled
 
 
 def tissue_thumbnail(cover: NDArray[np.bool_], width: int, height: int, seed: int) -> NDArray[np.uint8]:
@@ -81,9 +82,8 @@ def make_validation(names: Sequence[str], not_validated: int = 0, unmeasured: in
 
 def _facts(name: str, r: float, low: float, high: float) -> PathwayValidation:
     steps = dict(zip(QUANTILES, (-2.4, -1.6, -1.1, -0.4, 0.1, 0.6, 1.3, 1.8, 2.6), strict=True))
-    controls = {"frozen_r": r - 0.04, "random_sets_r": r / 2, "features_r": r / 3, "depth_r": 0.1}
     return PathwayValidation(
-        name, r, low, high, 24, 8, **controls, predictions=steps, targets=steps, scale=Scale(0.1, 0.8)
+        name, r, low, high, 24, 8, r - 0.04, r / 2, r / 3, 0.1, predictions=steps, targets=steps, scale=Scale(0.1, 0.8)
     )
 
 
