@@ -113,14 +113,17 @@ def mutations(modules: list[Path]) -> list[Any]:
 
 
 def mutant(mutation: Any) -> dict[str, Any] | None:
-    """What mutant_trials.py needs of one mutation; None where nothing that runs has changed."""
+    """What mutant_trials.py needs of one mutation; None where nothing that runs has changed, or nothing runs."""
     from cosmic_ray import plugins
     from cosmic_ray.mutating import mutate_code
 
     path = Path(mutation.module_path)
     source = path.read_text()
     code = mutate_code(source, plugins.get_operator(mutation.operator_name)(), mutation.occurrence)
-    if code is None or ast.dump(ast.parse(source)) == ast.dump(ast.parse(code)):
+    try:
+        if code is None or ast.dump(ast.parse(source)) == ast.dump(ast.parse(code)):
+            return None
+    except SyntaxError:
         return None
     changed = list(difflib.ndiff(source.splitlines(), code.splitlines()))
     return {
