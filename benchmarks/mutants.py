@@ -41,8 +41,8 @@ MODULES: dict[str, tuple[str, str]] = {
     "backends": ("stamp_deploy/slide/backends/*.py", "tests/slide tests/tiles/test_routes.py"),
     "tiles": (
         "stamp_deploy/tiles/*.py",
-        "tests/tiles/test_tiles.py tests/tiles/test_schedule.py tests/tiles/test_slot_pool.py tests/tiles/test_region_reader.py "
-        "tests/tiles/test_read_plan.py tests/tiles/test_streams.py",
+        "tests/tiles/test_schedule.py tests/tiles/test_slot_pool.py tests/tiles/test_region_reader.py "
+        "tests/tiles/test_read_plan.py tests/tiles/test_tiles.py tests/tiles/test_streams.py",
     ),
     "grid": ("stamp_deploy/grid.py stamp_deploy/maps.py", "tests/test_grid.py tests/test_maps.py"),
     "tissue": ("stamp_deploy/tissue/*.py stamp_deploy/absence.py", "tests/tissue tests/test_absence.py"),
