@@ -20,6 +20,8 @@ from .grid import Grid
 from .heads import HeadCall
 from .provenance import RESEARCH_USE
 from .system.names import shown_name
+from .trust import SlideTrust
+from .validation import Validation
 
 SCHEMA = "stamp-deploy/result"
 SCHEMA_VERSION = 1
@@ -109,6 +111,12 @@ class Result:
         Pathway scores, in the order of `pathway_names`; the unit is the bundle's (`score_unit`).
     tissue_fraction : float32 [N]
         Share of the tile that is tissue, 0 to 1.
+    pathways_global : float32 [N, P] or None
+        Scores of the read-out that is comparable across slides; None where the bundle has none.
+    validation : Validation or None
+        What the bundle says of its scores.
+    trust : SlideTrust or None
+        Whether the slide looks like what the model knows; its arrays are per tile, in the order of `coords`.
     thumbnail : uint8 [h, w, 3]
         RGB overview of the whole level 0.
     timing : dict of float
@@ -147,6 +155,9 @@ class Result:
     score_unit: str = "predicted score"
     source_path: Path | None = None
     """Where the slide lay: DICOM writers read its headers again. Never written to any output."""
+    validation: Validation | None = None
+    trust: SlideTrust | None = None
+    pathways_global: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         n, p = len(self.coords), len(self.pathway_names)
@@ -156,12 +167,18 @@ class Result:
             "pathways": (self.pathways.shape, (n, p)),
             "tissue_fraction": (self.tissue_fraction.shape, (n,)),
         }
+        if self.pathways_global is not None:
+            shapes["pathways_global"] = (self.pathways_global.shape, (n, p))
+        if self.trust is not None:
+            shapes["trust.tile_distance"] = (self.trust.tile_distance.shape, (n,))
+            shapes["trust.tile_flags"] = (self.trust.tile_flags.shape, (n,))
         wrong = [f"{name} {got}, expected {want}" for name, (got, want) in shapes.items() if got != want]
         if wrong:
             raise ValueError("result arrays disagree: " + "; ".join(wrong))
         if self.tiles.ok != n:
             raise ValueError(f"{n} tiles have scores but {self.tiles.ok} were counted as readable")
-        if not (np.isfinite(self.embedding).all() and np.isfinite(self.pathways).all()):
+        scores = (self.embedding, self.pathways, *(() if self.pathways_global is None else (self.pathways_global,)))
+        if not all(np.isfinite(values).all() for values in scores):
             raise ValueError("embeddings or pathway scores are not finite")
 
     @property
