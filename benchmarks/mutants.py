@@ -31,8 +31,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from stamp_deploy.provenance import revision
-
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 SAMPLE, SEED = 60, 0
@@ -42,8 +40,8 @@ MODULES: dict[str, tuple[str, str]] = {
     "slide": ("stamp_deploy/slide/*.py", "tests/slide tests/tiles/test_streams.py"),
     "backends": ("stamp_deploy/slide/backends/*.py", "tests/slide tests/tiles/test_routes.py"),
     "tiles": ("stamp_deploy/tiles/*.py", "tests/tiles"),
-    "grid": ("stamp_deploy/grid.py stamp_deploy/maps.py", "tests/tiles/test_tiles.py tests/test_maps.py"),
-    "tissue": ("stamp_deploy/tissue/*.py stamp_deploy/absence.py", "tests/tissue tests/tiles/test_left_out.py"),
+    "grid": ("stamp_deploy/grid.py stamp_deploy/maps.py", "tests/test_grid.py tests/test_maps.py"),
+    "tissue": ("stamp_deploy/tissue/*.py stamp_deploy/absence.py", "tests/tissue tests/test_absence.py"),
     "heads": ("stamp_deploy/heads.py", "tests/test_heads.py tests/end_to_end"),
     "result": (
         "stamp_deploy/result.py stamp_deploy/assemble.py stamp_deploy/result_files.py",
@@ -66,6 +64,13 @@ MODULES: dict[str, tuple[str, str]] = {
     "calibration": ("training/heads/calibration.py", "tests/training/test_slide_heads.py"),
 }
 """Short name -> the files that are mutated (patterns), and the tests that must notice their mutants."""
+
+
+def revision() -> str:
+    """The commit that is checked out, with "+" where files differ from it."""
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    changed = subprocess.run(["git", "status", "--porcelain", "-uno"], cwd=ROOT, capture_output=True, check=True).stdout
+    return head.strip()[:9] + ("+" if changed else "")
 
 
 def copy_checkout(place: Path) -> None:
@@ -222,7 +227,7 @@ def write_table() -> None:
         interval = f"{low:.0%} to {high:.0%}" if row["tried"] < row["mutants"] else "all were tried"
         text.append(
             f"| {name} | {row['files']} | {row['mutants']} | {row['tried']} | {equivalent} | {row['noticed']} "
-            f"| {row['out_of_time']} | {row['noticed'] / counted:.0%} | {interval} | {row['revision'][:9]} |"
+            f"| {row['out_of_time']} | {row['noticed'] / counted:.0%} | {interval} | {row['revision']} |"
         )
     for name, row in rows.items():
         if row["survivors"]:
