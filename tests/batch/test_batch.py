@@ -7,7 +7,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -197,3 +199,39 @@ def test_watch_scores_what_arrives_and_resumes(tmp_path: Path, bundle: Path) -> 
     assert [name for name, state in states if state == "done"] == ["b.tif", "a.tif"]
     again = run(*arguments, verb="watch")
     assert [line["name"] for line in lines(again) if line["event"] == "slide"] == ["bad.svs"]
+
+
+def test_a_running_watch_scores_a_slide_again_when_its_bytes_change(tmp_path: Path, bundle: Path) -> None:
+    inbox, out = tmp_path / "in", tmp_path / "out"
+    inbox.mkdir()
+    slide = make_slide(inbox / "a.tif", 1)
+    hashes = [sha256(slide.read_bytes()).hexdigest()]
+    options = ["--bundle", bundle, "-o", out, "--settle", 0.5, "--poll", 0.2, "--names", "--engine", "onnxruntime"]
+    watching = subprocess.Popen(
+        [*COMMAND, "watch", str(inbox), *map(str, options), "--write", "json"],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+    )
+    assert watching.stdout is not None
+    guard = threading.Timer(240, watching.kill)
+    guard.start()
+    done = 0
+    try:
+        for line in watching.stdout:  # ends with the process
+            event = json.loads(line)
+            if event["event"] != "slide":
+                continue
+            assert event["state"] == "done", event
+            done += 1
+            if done == 2:
+                break
+            os.replace(make_slide(tmp_path / "other.tif", 2), slide)
+            hashes.append(sha256(slide.read_bytes()).hexdigest())
+    finally:
+        guard.cancel()
+        watching.terminate()
+        watching.communicate(timeout=60)
+    results = {json.loads(path.read_text())["slide"]["sha256"]: path.parent for path in out.glob("*/result.json")}
+    assert set(results) == set(hashes)  # the result of the old bytes stays
+    assert all(is_done(folder) for folder in results.values())

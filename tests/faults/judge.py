@@ -71,7 +71,7 @@ def _words(attempt: Attempt, ran: Ran) -> list[str]:
         if PLANTED.encode() in said:
             problems.append(f"the planted name on {name}")
         text = said.decode("utf-8", "replace")
-        if "\N{REPLACEMENT CHARACTER}" in text:
+        if text.encode() != said:
             problems.append(f"{name} is not UTF-8")
         if odd := {c for c in text if unicodedata.category(c) in ("Cc", "Cs") and c not in "\n\t"}:
             problems.append(f"control characters on {name}: {sorted(map(ascii, odd))}")

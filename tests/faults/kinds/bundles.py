@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..attempt import Attempt
-from ..world import PLANTED, World, infer, new_slide
+from ..world import World, infer, new_slide
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "bundle" / "attacks"))
 
@@ -19,7 +20,7 @@ SHARE = 0.15
 VALUES: tuple[Any, ...] = (
     *(None, True, 0, -1, 1, 2**31, 2**63, 2**64, 10**400, -(10**400), 0.0, -0.0, 1e-320, 1e308),
     *(float("nan"), float("inf"), "", " ", "0", "nan", "../x", "/etc/passwd", "a\0b", "\ud800", "\x1b[31mred", "\n"),
-    *("a" * 100_000, "\U0001f600" * 200, [], [[]], {}, [None], {"": ""}, [0] * 100_000, PLANTED),
+    *("a" * 100_000, "\U0001f600" * 200, [], [[]], {}, [None], {"": ""}, [0] * 100_000),
 )
 
 
@@ -39,7 +40,7 @@ def _a_value(folder: Path, choose: random.Random) -> None:
         if choose.random() < 0.15:
             del place[last]
         else:
-            place[last] = choose.choice(VALUES)
+            place[last] = copy.deepcopy(choose.choice(VALUES))  # a list that is written into stays out of the next one
     # 10**400 is more than json reads back by default limits of int: that is the point
     (folder / "bundle.json").write_text(json.dumps(document), encoding="utf-8", errors="surrogatepass")
 
@@ -87,7 +88,9 @@ def make(choose: random.Random, folder: Path, world: World) -> Attempt:
         _manifest_bytes(bundle, choose)
     codes = frozenset({0, 2, 4, 5})
     if choose.random() < 0.3:
-        return Attempt(what, ("verify", str(bundle)), codes=frozenset({0, 5}))
+        # without bundle.json the folder is no bundle: a usage error
+        codes = frozenset({0, 5} if (bundle / "bundle.json").exists() else {2})
+        return Attempt(what, ("verify", str(bundle)), codes=codes)
     out = folder / "out"
     return Attempt(what, infer(slide, bundle, out), out=out, codes=codes, right=lambda: _finite(out))
 

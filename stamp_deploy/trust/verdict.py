@@ -1,0 +1,77 @@
+"""`SlideTrust`: whether a slide looks like what the model was trained on, tile by tile and as a whole."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntFlag
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Verdict = Literal["inside", "doubtful", "outside", "not judged"]
+VERDICTS: tuple[Verdict, ...] = ("inside", "doubtful", "outside", "not judged")
+
+
+class TileFlag(IntFlag):
+    """What was seen on a tile."""
+
+    BLURRED = 1
+    INK = 2
+    DARK_OR_FOLD = 4
+    OVER_STAINED = 8
+    NOT_HE = 16
+    FOREIGN = 32
+
+    @property
+    def label(self) -> str:
+        """The flag in words; several are joined by commas."""
+        return ", ".join(_LABELS[flag] for flag in TileFlag if flag in self)
+
+
+_LABELS = {
+    TileFlag.BLURRED: "blurred",
+    TileFlag.INK: "ink",
+    TileFlag.DARK_OR_FOLD: "dark or folded",
+    TileFlag.OVER_STAINED: "over-stained",
+    TileFlag.NOT_HE: "not H&E",
+    TileFlag.FOREIGN: "unlike the training tiles",
+}
+LEFT_OUT_FLAGS = TileFlag.BLURRED | TileFlag.INK | TileFlag.DARK_OR_FOLD | TileFlag.NOT_HE | TileFlag.FOREIGN
+"""Tiles with one of these are left out of summaries. Over-staining alone shifts scores and keeps their order."""
+
+
+@dataclass(frozen=True, eq=False)
+class SlideTrust:
+    """How far a slide is from the tiles that the bundle's reference was fitted on.
+
+    Attributes
+    ----------
+    verdict : str
+        "inside", "doubtful", "outside" or "not judged".
+    reasons : tuple of str
+        What was seen, in words, and no more; for "not judged" why.
+    distance : float or None
+        The slide's median distance over the largest median of a reference section that was left out.
+    tile_distance : float32 [N]
+        The same a tile; NaN where the tile was not in the sample.
+    tile_flags : uint16 [N]
+        Bit mask of `TileFlag`.
+    judged_tiles : int
+        How many tiles were in the sample.
+    rule : str
+        Which tiles are left out of summaries, in words.
+    """
+
+    verdict: Verdict
+    reasons: tuple[str, ...] = ()
+    distance: float | None = None
+    tile_distance: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32))
+    tile_flags: NDArray[np.uint16] = field(default_factory=lambda: np.empty(0, np.uint16))
+    judged_tiles: int = 0
+    rule: str = ""
+
+    @property
+    def left_out(self) -> NDArray[np.bool_]:
+        """Which tiles summaries leave out: bool [N]."""
+        return np.asarray((self.tile_flags & np.uint16(LEFT_OUT_FLAGS)) != 0)

@@ -1,0 +1,35 @@
+"""The records of trust: flags in words, and which tiles are left out."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from support.result_factory import make_result
+
+from stamp_deploy.trust import SlideTrust, TileFlag
+from stamp_deploy.validation import MIN_VALIDATED_R, PathwayValidation
+
+
+def test_flags_have_words_and_over_staining_alone_leaves_nothing_out() -> None:
+    assert (TileFlag.INK | TileFlag.BLURRED).label == "blurred, ink"
+    assert TileFlag(0).label == ""
+    flags = np.array([0, *TileFlag, TileFlag.INK | TileFlag.OVER_STAINED], np.uint16)
+    trust = SlideTrust("doubtful", tile_flags=flags)
+    assert trust.left_out.tolist() == [False, True, True, True, False, True, True, True]
+
+
+def test_trust_must_fit_the_tiles() -> None:
+    with pytest.raises(ValueError, match="tile_flags"):
+        make_result(n_tiles=4, trust=SlideTrust("not judged", tile_distance=np.full(4, np.nan, np.float32)))
+    with pytest.raises(ValueError, match="pathways_global"):
+        make_result(n_tiles=4, pathways=2, pathways_global=np.zeros((4, 3), np.float32))
+    with pytest.raises(ValueError, match="finite"):
+        make_result(n_tiles=4, pathways=2, pathways_global=np.full((4, 2), np.nan, np.float32))
+
+
+@pytest.mark.parametrize(
+    ("r", "low", "validated"),
+    [(None, None, False), (MIN_VALIDATED_R, 0.01, True), (0.19, 0.1, False), (0.5, 0.0, False), (0.5, None, False)],
+)
+def test_a_pathway_is_validated_by_r_and_by_its_interval(r: float | None, low: float | None, validated: bool) -> None:
+    assert PathwayValidation("A", r=r, r_low=low).validated is validated
