@@ -108,14 +108,14 @@ def conclude(prepared: Prepared, scores: Scores) -> Result:
         A head cannot be run.
     """
     order = np.argsort(scores.index, kind="stable")
-    embedding, pathways = scores.embedding[order], scores.pathways[order]
+    index, embedding, pathways = scores.index[order], scores.embedding[order], scores.pathways[order]
     _check_finite(prepared, embedding, pathways)
     clock = time.perf_counter()
     calls = call_heads(prepared.bundle, embedding, threads=prepared.options.threads)
     prepared.seconds["heads"] = time.perf_counter() - clock
-    result = assemble(prepared, scores.engine, scores.index[order], embedding, pathways, calls, _warnings(prepared))
+    result = assemble(prepared, scores.engine, index, embedding, pathways, calls, _warnings(prepared))
     clock = time.perf_counter()
-    result = add_summaries(result)
+    result = add_summaries(result, {name: share[index] for name, share in prepared.where.classes.items()})
     return add_time(result, "summaries", time.perf_counter() - clock)
 
 
@@ -136,8 +136,9 @@ def write(result: Result, out: Path, options: InferOptions) -> Result:
 def _warnings(prepared: Prepared) -> list[str]:
     """What a reader of the result should know of the slide."""
     conflict = prepared.slide.mpp.conflict
-    tissue = prepared.tissue.notes if prepared.tissue is not None else ()
-    return [*([conflict] if conflict else []), *prepared.slide.notes, *prepared.absence.notes, *tissue]
+    where = prepared.where
+    tissue = where.tissue.notes if where.tissue is not None else ()
+    return [*([conflict] if conflict else []), *prepared.slide.notes, *where.absence.notes, *tissue, *where.notes]
 
 
 def _check_finite(prepared: Prepared, embedding: NDArray[np.float32], scores: NDArray[np.float32]) -> None:
