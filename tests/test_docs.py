@@ -1,4 +1,4 @@
-"""The documentation runs: the Python guide, the notebook; the site builds without a warning; its numbers are the code's."""
+"""The documentation runs: the guide, the notebook; the site builds without a warning; numbers are the code's."""
 
 from __future__ import annotations
 
