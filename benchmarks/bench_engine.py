@@ -42,7 +42,8 @@ from stamp_deploy.bundle import Bundle
 from stamp_deploy.checks.acceptance import machine
 from stamp_deploy.engine import load_engine, open_engine
 from stamp_deploy.engine.golden import GOLDEN_TILES, check_engine
-from stamp_deploy.engine.parity import TOLERANCES, Outputs
+from stamp_deploy.engine.parity import Outputs
+from stamp_deploy.engine.tolerances import TOLERANCES
 from stamp_deploy.errors import ParityError, StampError
 from stamp_deploy.export import quantise
 from stamp_deploy.export.graph.to_onnx import Encoder

@@ -1,17 +1,23 @@
-"""Which planted faults do the tests notice? Mutation testing of one module, by cosmic-ray.
+"""Which planted faults do the tests notice? Mutation testing of one module, with cosmic-ray's mutants.
 
-    make mutants MODULE=grid                       a sample of 60 mutants, drawn with a fixed seed
-    python benchmarks/mutants.py grid --sample 0   all of them
+    make mutants MODULE=tissue                        a sample of 60 mutants, drawn with a fixed seed
+    python benchmarks/mutants.py tissue --sample 0    all of them
+    python benchmarks/mutants.py tissue --survivors   only those that survived last time, after tests were added
+    python benchmarks/mutants.py table                only write mutation.md again
 
-Works on a copy of the checkout. Mutants inside type annotations are left out: they change nothing that runs. Results
-are kept in benchmarks/results/mutation.json, from which mutation.md is written: the share of mutants that a test failed
-on, with Wilson's 95 % interval where only a sample was tried, and every survivor.
+Works on a copy of the checkout (mutant_trials.py tries them). Mutants inside type annotations are left out: they
+change nothing that runs. Results are kept in benchmarks/results/mutation/MODULE.json; mutation.md is written from all
+of them: the share of mutants that a test failed on, with Wilson's 95 % interval where only a sample was tried, and
+every survivor. A survivor's "reason", and "equivalent" where no test can notice it, are filled in there by hand and
+kept by later runs; equivalent mutants do not count.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
+import difflib
+import hashlib
 import json
 import math
 import os
@@ -25,40 +31,46 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from stamp_deploy.provenance import revision
-
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-SAMPLE, SEED, TIME_LIMIT_S = 60, 0, 120.0
+SAMPLE, SEED = 60, 0
 BAR = 0.85
 
 MODULES: dict[str, tuple[str, str]] = {
-    "grid": ("stamp_deploy/grid.py", "tests/tiles/test_tiles.py tests/end_to_end"),
-    "tissue": ("stamp_deploy/tissue/tissue.py", "tests/tissue/test_tissue.py"),
-    "maps": ("stamp_deploy/maps.py", "tests/test_maps.py tests/end_to_end"),
+    "slide": ("stamp_deploy/slide/*.py", "tests/slide tests/tiles/test_streams.py"),
+    "backends": ("stamp_deploy/slide/backends/*.py", "tests/slide tests/tiles/test_routes.py"),
+    "tiles": ("stamp_deploy/tiles/*.py", "tests/tiles"),
+    "grid": ("stamp_deploy/grid.py stamp_deploy/maps.py", "tests/test_grid.py tests/test_maps.py"),
+    "tissue": ("stamp_deploy/tissue/*.py stamp_deploy/absence.py", "tests/tissue tests/test_absence.py"),
     "heads": ("stamp_deploy/heads.py", "tests/test_heads.py tests/end_to_end"),
-    "result": ("stamp_deploy/result.py", "tests/test_result.py tests/end_to_end"),
+    "result": (
+        "stamp_deploy/result.py stamp_deploy/assemble.py stamp_deploy/result_files.py",
+        "tests/test_result.py tests/end_to_end",
+    ),
     "score": ("stamp_deploy/score.py", "tests/end_to_end"),
-    "assemble": ("stamp_deploy/assemble.py", "tests/end_to_end tests/test_result.py"),
-    "mpp": ("stamp_deploy/slide/mpp.py", "tests/slide/test_mpp.py"),
-    "read-plan": ("stamp_deploy/tiles/read_plan.py", "tests/tiles"),
-    "schedule": ("stamp_deploy/tiles/schedule.py", "tests/tiles"),
-    "schema": ("stamp_deploy/bundle/schema.py", "tests/bundle"),
-    "onnx-scan": ("stamp_deploy/bundle/onnx_scan.py", "tests/bundle"),
+    "writers": ("stamp_deploy/writers/*.py", "tests/writers tests/end_to_end"),
+    "bundle": ("stamp_deploy/bundle/*.py", "tests/bundle"),
     "parity": ("stamp_deploy/engine/parity.py", "tests/engine/test_parity.py"),
+    "agreement": ("stamp_deploy/engine/agreement.py", "tests/engine/test_parity.py"),
+    "tolerances": ("stamp_deploy/engine/tolerances.py", "tests/engine/test_parity.py"),
     "atomic": ("stamp_deploy/atomic.py", "tests/test_atomic.py"),
     "claims": ("stamp_deploy/batch/records/claims.py", "tests/batch"),
+    "claim-file": ("stamp_deploy/batch/records/claim_file.py", "tests/batch"),
     "ledger": ("stamp_deploy/batch/records/ledger.py", "tests/batch/test_ledger.py"),
     "losses": ("training/losses.py", "tests/training/test_train_parts.py"),
     "split": ("training/split.py", "tests/training"),
     "metrics": ("training/metrics.py", "tests/training/test_evaluate.py"),
     "head-metrics": ("training/heads/metrics.py", "tests/training/test_slide_heads.py"),
     "calibration": ("training/heads/calibration.py", "tests/training/test_slide_heads.py"),
-    "geojson": ("stamp_deploy/writers/geojson.py", "tests/writers/test_writers_core.py tests/end_to_end"),
-    "hdf5": ("stamp_deploy/writers/hdf5.py", "tests/writers/test_writers_core.py tests/end_to_end"),
-    "ome-tiff": ("stamp_deploy/writers/ome_tiff.py", "tests/writers/test_writers_formats.py tests/end_to_end"),
 }
-"""Short name -> the module, and the tests that must notice its mutants."""
+"""Short name -> the files that are mutated (patterns), and the tests that must notice their mutants."""
+
+
+def revision() -> str:
+    """The commit that is checked out, with "+" where files differ from it."""
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    changed = subprocess.run(["git", "status", "--porcelain", "-uno"], cwd=ROOT, capture_output=True, check=True).stdout
+    return head.strip()[:9] + ("+" if changed else "")
 
 
 def copy_checkout(place: Path) -> None:
@@ -83,67 +95,109 @@ def annotated_lines(source: str) -> Iterator[tuple[tuple[int, int], tuple[int, i
                 yield (part.lineno, part.col_offset), (part.end_lineno or 0, part.end_col_offset or 0)
 
 
-def run(name: str, sample: int) -> dict[str, Any]:
-    """Mutate one module; returns its row of the results."""
+def mutations(modules: list[Path]) -> list[Any]:
+    """cosmic-ray's mutations of these files outside type annotations, in the order of the source."""
+    from cosmic_ray.commands import init
     from cosmic_ray.work_db import use_db
-    from cosmic_ray.work_item import TestOutcome, WorkerOutcome, WorkResult
 
-    module, tests = MODULES[name]
+    with tempfile.TemporaryDirectory() as folder, use_db(Path(folder) / "session.sqlite") as work:
+        init(modules, work, {})
+        found = [item.mutations[0] for item in work.work_items]
+    annotations = {module: list(annotated_lines(module.read_text())) for module in modules}
+    real = [
+        mutation
+        for mutation in found
+        if not any(start <= tuple(mutation.start_pos) < end for start, end in annotations[Path(mutation.module_path)])
+    ]
+    return sorted(real, key=lambda one: (str(one.module_path), *one.start_pos, one.operator_name, one.occurrence))
+
+
+def mutant(mutation: Any) -> dict[str, Any] | None:
+    """What mutant_trials.py needs of one mutation; None where nothing that runs has changed."""
+    from cosmic_ray import plugins
+    from cosmic_ray.mutating import mutate_code
+
+    path = Path(mutation.module_path)
+    source = path.read_text()
+    code = mutate_code(source, plugins.get_operator(mutation.operator_name)(), mutation.occurrence)
+    if code is None or ast.dump(ast.parse(source)) == ast.dump(ast.parse(code)):
+        return None
+    changed = list(difflib.ndiff(source.splitlines(), code.splitlines()))
+    return {
+        "module": str(path.relative_to(ROOT)),
+        "line": mutation.start_pos[0],
+        "was": " ".join(text[2:].strip() for text in changed if text.startswith("- ")),
+        "became": " ".join(text[2:].strip() for text in changed if text.startswith("+ ")),
+        "code": code,
+    }
+
+
+def try_all(modules: list[str], tests: str, mutants: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Try mutants in a copy of the checkout; each comes back with its outcome."""
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "checkout"
         place.mkdir()
         copy_checkout(place)
         existing = [test for test in tests.split() if (place / test).exists()]
-        python = f"{sys.executable} -m pytest -q -x -p no:cacheprovider -p no:randomly"
-        (place / "mutants.toml").write_text(
-            f'[cosmic-ray]\nmodule-path = "{module}"\ntimeout = {TIME_LIMIT_S}\nexcluded-modules = []\n'
-            f'test-command = "{python} {" ".join(existing)}"\n[cosmic-ray.distributor]\nname = "local"\n'
-        )
+        job = place / "job.json"
+        job.write_text(json.dumps({"modules": modules, "tests": existing, "mutants": mutants}))
         data = os.environ.get("STAMP_TEST_DATA", str(ROOT.parent / "shared" / "data"))
         environment = {**os.environ, "PYTHONPATH": str(place), "OMP_NUM_THREADS": "1", "STAMP_TEST_DATA": data}
+        subprocess.run([sys.executable, "benchmarks/mutant_trials.py", job], cwd=place, env=environment, check=True)
+        return list(json.loads(job.read_text())["mutants"])
 
-        def cosmic_ray(*words: str) -> None:
-            command = [sys.executable, "-m", "cosmic_ray.cli", *words]
-            subprocess.run(command, cwd=place, env=environment, check=True)
 
-        cosmic_ray("init", "mutants.toml", "session.sqlite")
-        cosmic_ray("baseline", "mutants.toml")
-        source = (place / module).read_text()
-        annotations = list(annotated_lines(source))
-        lines = source.splitlines()
-        with use_db(place / "session.sqlite") as work:
-            real = {
-                item.job_id: item.mutations[0]
-                for item in work.work_items
-                if not any(start <= tuple(item.mutations[0].start_pos) < end for start, end in annotations)
-            }
-            # job ids are drawn anew in each run; the order of the source is the same in all
-            chosen = sorted(real, key=lambda job: (*real[job].start_pos, real[job].operator_name, real[job].occurrence))
-            if sample and len(chosen) > sample:
-                chosen = random.Random(SEED).sample(chosen, sample)
-            skipped = WorkResult(worker_outcome=WorkerOutcome.SKIPPED)
-            for item in list(work.work_items):
-                if item.job_id not in chosen:
-                    work.set_result(item.job_id, skipped)
-        cosmic_ray("exec", "mutants.toml", "session.sqlite")
-        survivors = []
-        with use_db(place / "session.sqlite") as work:
-            for job, result in work.results:
-                if job in chosen and result.test_outcome == TestOutcome.SURVIVED:
-                    line = real[job].start_pos[0]
-                    changed = [text for text in (result.diff or "").splitlines() if text.startswith("+ ")]
-                    survivors.append(
-                        {"line": line, "was": lines[line - 1].strip(), "became": "".join(changed)[1:].strip()}
-                    )
+def key(one: dict[str, Any]) -> tuple[str, str, str]:
+    return one["module"], one["was"], one["became"]
+
+
+def run(name: str, sample: int, last: dict[str, Any] | None, only_survivors: bool) -> dict[str, Any]:
+    """Mutate the files of one short name; returns its results."""
+    patterns, tests = MODULES[name]
+    modules = sorted(path for pattern in patterns.split() for path in ROOT.glob(pattern))
+    digest = hashlib.sha256(b"\0".join(path.read_bytes() for path in modules)).hexdigest()
+    found = mutations(modules)
+    mutants = [one for one in map(mutant, found if not sample else sampled(found, sample)) if one]
+    tried = len(mutants)
+    out_of_time = 0
+    if only_survivors:
+        if last is None or last["source_sha256"] != digest or last["tried"] != tried:
+            raise SystemExit(f"{name}: the last run was of other code or another sample; run it whole")
+        surviving = {key(one) for one in last["survivors"]}
+        mutants = [one for one in mutants if key(one) in surviving]
+        out_of_time = last["out_of_time"]
+    done = try_all([str(path.relative_to(ROOT)) for path in modules], tests, mutants)
+    known = {key(one): one for one in (last or {"survivors": []})["survivors"]}
+    survivors = [
+        {**{field: one[field] for field in ("module", "line", "was", "became")}, **explained(known.get(key(one)))}
+        for one in done
+        if one["outcome"] == "survived"
+    ]
     return {
-        "module": module,
-        "mutants": len(real),
-        "tried": len(chosen),
-        "killed": len(chosen) - len(survivors),
-        "survivors": sorted(survivors, key=lambda row: row["line"]),
+        "files": patterns,
+        "tests": tests,
+        "mutants": len(found),
+        "tried": tried,
+        "noticed": tried - len(survivors),
+        "out_of_time": out_of_time + sum(one["outcome"] == "out of time" for one in done),
+        "survivors": survivors,
+        "seed": SEED,
         "revision": revision(),
+        "source_sha256": digest,
         "date": datetime.now(UTC).date().isoformat(),
     }
+
+
+def sampled(found: list[Any], sample: int) -> list[Any]:
+    """A sample with a fixed seed, in the order of the source."""
+    if len(found) <= sample:
+        return found
+    return [found[at] for at in sorted(random.Random(SEED).sample(range(len(found)), sample))]
+
+
+def explained(known: dict[str, Any] | None) -> dict[str, Any]:
+    """What was filled in by hand about a survivor."""
+    return {field: known[field] for field in ("reason", "equivalent") if known and field in known}
 
 
 def wilson(hits: int, tried: int) -> tuple[float, float]:
@@ -151,46 +205,54 @@ def wilson(hits: int, tried: int) -> tuple[float, float]:
     z, share = 1.96, hits / tried
     middle = (share + z * z / (2 * tried)) / (1 + z * z / tried)
     half = z * math.sqrt(share * (1 - share) / tried + z * z / (4 * tried * tried)) / (1 + z * z / tried)
-    return middle - half, middle + half
+    return max(0.0, middle - half), min(1.0, middle + half)
 
 
-def write_table(rows: dict[str, dict[str, Any]]) -> None:
-    """mutation.md out of mutation.json."""
+def write_table() -> None:
+    """mutation.md out of mutation/*.json."""
+    rows = {path.stem: json.loads(path.read_text()) for path in sorted((RESULTS / "mutation").glob("*.json"))}
     text = [
         "# Mutation testing\n",
         "Faults planted by cosmic-ray, one at a time (`make mutants MODULE=...`), and the share that a test failed on. "
-        f"The bar is {BAR:.0%}. Mutants inside type annotations are left out.\n",
-        "| module | mutants | tried | noticed | share | 95 % interval | revision |",
-        "|---|---|---|---|---|---|---|",
+        f"The bar is {BAR:.0%}. Mutants inside type annotations are left out; equivalent mutants (nothing that a test "
+        "could see has changed) do not count. A trial without end is stopped by its processor time and counts as "
+        f"noticed. Samples are drawn with seed {SEED}.\n",
+        "| module | files | mutants | tried | equivalent | noticed | without end | share | 95 % interval | revision |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for row in rows.values():
-        share = row["killed"] / row["tried"]
-        low, high = wilson(row["killed"], row["tried"])
+    for name, row in rows.items():
+        equivalent = sum(bool(one.get("equivalent")) for one in row["survivors"])
+        counted = row["tried"] - equivalent
+        low, high = wilson(row["noticed"], counted)
         interval = f"{low:.0%} to {high:.0%}" if row["tried"] < row["mutants"] else "all were tried"
         text.append(
-            f"| {row['module']} | {row['mutants']} | {row['tried']} | {row['killed']} | {share:.0%} | {interval} "
-            f"| {row['revision'][:9]} |"
+            f"| {name} | {row['files']} | {row['mutants']} | {row['tried']} | {equivalent} | {row['noticed']} "
+            f"| {row['out_of_time']} | {row['noticed'] / counted:.0%} | {interval} | {row['revision']} |"
         )
-    for row in rows.values():
+    for name, row in rows.items():
         if row["survivors"]:
-            text.append(f"\n## Survivors in {row['module']}\n")
-            text += [f"- line {one['line']}: `{one['was']}` became `{one['became']}`" for one in row["survivors"]]
+            text.append(f"\n## Survivors in {name}\n")
+        for one in row["survivors"]:
+            note = ("equivalent: " if one.get("equivalent") else "") + one.get("reason", "not explained")
+            text.append(f"- {one['module']}:{one['line']}: `{one['was']}` became `{one['became']}`: {note}")
     (RESULTS / "mutation.md").write_text("\n".join(text) + "\n", encoding="utf-8")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("modules", nargs="+", choices=[*MODULES, "all"])
+    parser.add_argument("modules", nargs="+", choices=[*MODULES, "all", "table"])
     parser.add_argument("--sample", type=int, default=SAMPLE, help="mutants per module; 0 tries all")
+    parser.add_argument("--survivors", action="store_true", help="only those that survived the last run")
     arguments = parser.parse_args()
-    path = RESULTS / "mutation.json"
+    (RESULTS / "mutation").mkdir(parents=True, exist_ok=True)
     for name in MODULES if "all" in arguments.modules else arguments.modules:
-        row = run(name, arguments.sample)
-        rows = json.loads(path.read_text()) if path.exists() else {}
-        rows[name] = row
-        path.write_text(json.dumps(dict(sorted(rows.items())), indent=1) + "\n", encoding="utf-8")
-        write_table(dict(sorted(rows.items())))
-        print(f"{row['module']}: {row['killed']} of {row['tried']} mutants were noticed", flush=True)
+        if name != "table":
+            path = RESULTS / "mutation" / f"{name}.json"
+            last = json.loads(path.read_text()) if path.exists() else None
+            row = run(name, arguments.sample, last, arguments.survivors)
+            path.write_text(json.dumps(row, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            print(f"{name}: {row['noticed']} of {row['tried']} mutants were noticed", flush=True)
+        write_table()
 
 
 if __name__ == "__main__":

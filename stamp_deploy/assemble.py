@@ -62,7 +62,7 @@ def assemble(
         notes.append(f"{counts.unreadable} of {seen} tissue tiles could not be read and have no score")
     timing, limiting = _timing(prepared)
     mask = prepared.tissue
-    tissue: dict[str, Any] = {"rule": dict(bundle.tissue)}
+    tissue: dict[str, Any] = {"rule": dict(bundle.tissue), "min_fraction": prepared.min_fraction}
     if mask is not None:
         tissue.update(threshold=float(mask.threshold), fraction=float(mask.fraction))
         tissue.update(faint_sections=mask.faint_sections, left_fraction=mask.left_fraction)

@@ -26,6 +26,7 @@ from .prepare import Prepared, prepare
 from .result import Result
 from .score import Progress, Scores, score
 from .slide import slide_file
+from .summarise import add_summaries
 from .system import isolation
 from .timing import add_time
 from .writers import check_names, write_all
@@ -112,7 +113,10 @@ def conclude(prepared: Prepared, scores: Scores) -> Result:
     clock = time.perf_counter()
     calls = call_heads(prepared.bundle, embedding, threads=prepared.options.threads)
     prepared.seconds["heads"] = time.perf_counter() - clock
-    return assemble(prepared, scores.engine, scores.index[order], embedding, pathways, calls, _warnings(prepared))
+    result = assemble(prepared, scores.engine, scores.index[order], embedding, pathways, calls, _warnings(prepared))
+    clock = time.perf_counter()
+    result = add_summaries(result)
+    return add_time(result, "summaries", time.perf_counter() - clock)
 
 
 def write(result: Result, out: Path, options: InferOptions) -> Result:

@@ -14,7 +14,8 @@ from .engine.base import EngineInfo
 from .errors import DataError, UsageError
 from .grid import Grid
 from .heads import HeadCall
-from .result import SCHEMA, SCHEMA_VERSION, BundleFacts, Result, SlideFacts, TileCounts
+from .result import READABLE_VERSIONS, SCHEMA, SCHEMA_VERSION, BundleFacts, Result, SlideFacts, TileCounts
+from .summaries import RegionSummary
 
 RECORD, TILES = "result.json", "tiles.h5"
 MAX_RECORD_BYTES = 64 << 20
@@ -73,7 +74,7 @@ def _record(path: Path) -> dict[str, Any]:
         known = record["schema"], record["schema_version"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"the record is damaged: {error}", path=path, remedy=_AGAIN) from error
-    if known != (SCHEMA, SCHEMA_VERSION):
+    if known not in [(SCHEMA, version) for version in READABLE_VERSIONS]:
         raise DataError(
             f"the record is {known[0]} version {known[1]}, not {SCHEMA} version {SCHEMA_VERSION}",
             path=path,
@@ -139,6 +140,7 @@ def _result(record: dict[str, Any], arrays: dict[str, Any]) -> Result:
         warnings=tuple(record["warnings"]),
         research_use=record["research_use"],
         score_unit=record["pathways"]["unit"],
+        summaries=tuple(map(RegionSummary.from_dict, record.get("summaries", ()))),
     )
 
 

@@ -42,7 +42,9 @@ class PathwayValidation:
     predictions, targets : dict of float
         Quantiles (`QUANTILES`) of predicted and of measured scores on those sections; empty where not measured.
     scale : Scale or None
-        Puts a score on the scale that all slides share.
+        Puts a score of `pathways` on the scale that all slides share.
+    scale_global : Scale or None
+        The same for a score of `pathways_global`; None where the bundle has no such read-out.
     """
 
     name: str
@@ -58,6 +60,7 @@ class PathwayValidation:
     predictions: dict[str, float] = field(default_factory=dict)
     targets: dict[str, float] = field(default_factory=dict)
     scale: Scale | None = None
+    scale_global: Scale | None = None
 
     @property
     def validated(self) -> bool:

@@ -23,6 +23,7 @@ from support.slide_factory import texture, write_slide
 
 import stamp_deploy as sd
 from stamp_deploy import api
+from stamp_deploy.api import functions, slide_result, slide_tiles
 from stamp_deploy.atomic import staged_directory
 from stamp_deploy.errors import DataError, SlideError, UsageError
 from stamp_deploy.result import Result
@@ -88,8 +89,10 @@ def test_the_examples_in_docstrings_run(module: Any, place: Path, monkeypatch: p
     monkeypatch.chdir(place)
     shutil.rmtree(place / "again", ignore_errors=True)
     names = {name: getattr(api, name) for name in vars(api)}
+    finder = doctest.DocTestFinder(exclude_empty=True)
+    owners = [module] if module is sd else [functions, slide_result, slide_tiles]
     tried = 0
-    for example in doctest.DocTestFinder(exclude_empty=True).find(module, module.__name__, globs=names):
+    for example in (found for owner in owners for found in finder.find(owner, owner.__name__, globs=names)):
         said = io.StringIO()
         outcome = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE).run(example, out=said.write)
         assert outcome.failed == 0, said.getvalue()

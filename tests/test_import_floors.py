@@ -25,8 +25,8 @@ FLOORS: dict[str, int] = {
             "command errors hashing system units validation",
             "atomic bundle config provenance tables",
             "_tiler slide",
-            "absence engine grid tiles tissue trust",
-            "assemble heads maps prepare result result_files score timing",
+            "absence engine grid summaries tiles tissue trust",
+            "assemble heads maps prepare result result_files score summarise timing",
             "writers",
             "api batch checks infer",
             "verbs",
@@ -45,7 +45,7 @@ _NETWORK = (
 )
 NEVER_AT_RUN_TIME = frozenset(f"{_LEARNING} {_UNPICKLING} {_NETWORK}".split())
 LOCAL_SOCKETS = {
-    "batch.records.claims": {"gethostname"},
+    "batch.records.holder": {"gethostname"},
     "batch.workers.process": {"socketpair"},
     "batch.workers.worker": {"socket"},
     "batch.workers.ray": {"gethostname"},

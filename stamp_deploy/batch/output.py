@@ -16,7 +16,7 @@ from ..errors import DiskError, UsageError
 from .options import BatchOptions
 from .planning.plan import Finding
 from .records.audit import read_audit
-from .records.claims import create_json_once
+from .records.claim_file import create_json_once
 from .states import FindingKind
 
 CONFIG_FILE = "config.json"

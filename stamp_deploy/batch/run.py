@@ -22,7 +22,8 @@ from .output import open_output, system_errors
 from .planning.changes import Changes
 from .planning.folder import Skipped
 from .planning.inputs import expand_inputs
-from .planning.plan import Finding, Plan, PlannedSlide, plan_batch
+from .planning.plan import Finding, Plan, PlannedSlide
+from .planning.planner import plan_batch
 from .planning.probe import SafeProbe
 from .progress import Unfailing, View
 from .records.audit import AuditLog

@@ -24,7 +24,8 @@ from .output import open_output, system_errors
 from .planning.dicom_series import SeriesOf, read_series
 from .planning.folder import find_slides
 from .planning.inputs import Entry
-from .planning.plan import PlannedSlide, plan_batch
+from .planning.plan import PlannedSlide
+from .planning.planner import plan_batch
 from .planning.probe import SafeProbe
 from .planning.slide_parts import slide_parts
 from .progress import Unfailing, View

@@ -1,6 +1,7 @@
 """The bundle: a folder that holds everything a slide needs, checked before anything in it is used."""
 
-from .bundle import BUNDLE_FILE, ENCODER_FILE, GOLDEN_DIR, Bundle, HeadSpec, load_bundle, write_bundle_json
+from .bundle import ENCODER_FILE, GOLDEN_DIR, Bundle, HeadSpec
+from .load import BUNDLE_FILE, load_bundle, write_bundle_json
 
 __all__ = [
     "BUNDLE_FILE",

@@ -8,101 +8,15 @@ would have passed. docs/parity.md explains the numbers.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from ..errors import ParityError
-
-Float = NDArray[np.float64]
-ONE_SIDED_99 = 2.326
-"""Standard errors below which one value in a hundred lies."""
-
-
-@dataclass(frozen=True)
-class Tolerance:
-    """What a precision may cost.
-
-    ``max_abs`` is in units of the reference's largest value where that is above 1, and plain otherwise, so
-    that an encoder with large activations is held to the same relative rounding; so is ``head_max_abs``, for log
-    hazards. None means not judged.
-    ``spearman_min`` and ``pearson_min`` hold for the tiles that a site will see: `correlation_floor` is what some
-    tiles must show. ``bias_max`` is the mean difference of a pathway's scores in standard deviations of the reference's
-    scores, ``slope_max`` how far the slope of candidate on reference may be from 1, ``norm_max`` how far the median
-    ratio of the embeddings' lengths may be from 1: what a cosine and a correlation cannot see.
-    """
-
-    cosine_min: float
-    cosine_median: float
-    max_abs: float | None
-    pathway_max_abs: float | None
-    spearman_min: float
-    pearson_min: float
-    bias_max: float
-    slope_max: float
-    norm_max: float
-    head_max_abs: float
-    reason: str
-
-
-TOLERANCES: dict[str, Tolerance] = {
-    "fp32": Tolerance(
-        cosine_min=0.99999,
-        cosine_median=0.999999,
-        max_abs=1e-5,
-        pathway_max_abs=1e-4,
-        spearman_min=0.9999,
-        pearson_min=0.99999,
-        bias_max=0.001,
-        slope_max=0.001,
-        norm_max=0.0001,
-        head_max_abs=1e-4,
-        reason="the same arithmetic in another order: rounding of 2**-24 grows a hundredfold or so over blocks, and "
-        "tenfold more in a linear head on correlated dimensions; scores are in standard deviations",
-    ),
-    "fp16": Tolerance(
-        cosine_min=0.999,
-        cosine_median=0.9999,
-        max_abs=None,
-        pathway_max_abs=None,
-        spearman_min=0.995,
-        pearson_min=0.999,
-        bias_max=0.01,
-        slope_max=0.01,
-        norm_max=0.002,
-        head_max_abs=0.01,
-        reason="11 significant bits in the matrix products, sums in fp32; a wrong cast or overflow falls far below",
-    ),
-    "bf16": Tolerance(
-        cosine_min=0.99,
-        cosine_median=0.999,
-        max_abs=None,
-        pathway_max_abs=None,
-        spearman_min=0.99,
-        pearson_min=0.99,
-        bias_max=0.05,
-        slope_max=0.03,
-        norm_max=0.01,
-        head_max_abs=0.03,
-        reason="8 significant bits, sums in fp32: single elements move by a percent, the order of tiles must not",
-    ),
-    "int8": Tolerance(
-        cosine_min=0.9,
-        cosine_median=0.98,
-        max_abs=None,
-        pathway_max_abs=None,
-        spearman_min=0.98,
-        pearson_min=0.98,
-        bias_max=0.2,
-        slope_max=0.15,
-        norm_max=0.1,
-        head_max_abs=0.05,
-        reason="256 levels a tensor: embeddings drift, so what is read, the order of tiles by pathway, is the gate",
-    ),
-}
-TOLERANCES["fp8"] = replace(TOLERANCES["int8"], reason="4 significant bits (e4m3): held to the bounds of int8")
+from .agreement import bias_and_slope, norm_error, pearson, row_cosine, scaled_max_abs, spearman
+from .tolerances import TOLERANCES, Tolerance, correlation_floor
 
 
 @dataclass(frozen=True)
@@ -235,10 +149,10 @@ def compare(
             failures.append(f"{what} values are not finite in {bad} of {len(values)} tiles")
     cosine = row_cosine(ref, can)
     metrics["cosine_min"], metrics["cosine_median"] = _number(cosine.min()), _number(np.median(cosine))
-    metrics["max_abs"] = _number(_scaled_max_abs(ref, can))
-    metrics["norm_max"] = _number(_norm_error(ref, can))
+    metrics["max_abs"] = _number(scaled_max_abs(ref, can))
+    metrics["norm_max"] = _number(norm_error(ref, can))
     ref, can = (np.asarray(side.pathways, np.float64) for side in (reference, candidate))
-    metrics["pathway_max_abs"] = _number(_scaled_max_abs(ref, can))
+    metrics["pathway_max_abs"] = _number(scaled_max_abs(ref, can))
     rho = {
         name: _least(_number(spearman(ref[rows, i], can[rows, i])) for rows in passes)
         for i, name in enumerate(pathways)
@@ -247,7 +161,7 @@ def compare(
     metrics["pearson_min"] = _least(
         _number(pearson(ref[rows, i], can[rows, i])) for i in range(len(pathways)) for rows in passes
     )
-    shifts = [_bias_and_slope(ref[rows], can[rows]) for rows in passes]
+    shifts = [bias_and_slope(ref[rows], can[rows]) for rows in passes]
     metrics["bias_max"] = _number(max(bias for bias, _ in shifts))
     metrics["slope_max"] = _number(max(slope for _, slope in shifts))
     metrics["head_max_abs"] = _head_difference(reference.heads, candidate.heads)
@@ -274,52 +188,6 @@ def compare(
         limits,
         details or {},
     )
-
-
-def correlation_floor(limit: float, tiles: int) -> float:
-    """What a correlation over some tiles must reach when `limit` holds for all tiles.
-
-    A correlation over few tiles scatters. The floor is the lower end of its one-sided 99 % interval about the limit, by
-    Fisher's z with the variance of Bonett and Wright (2000), (1 + r^2 / 2) / (n - 3), which serves Spearman's
-    coefficient and is wide enough for Pearson's. So a candidate fails when the tiles contradict the limit, and an
-    engine that keeps it is not accepted on some tiles and refused on others.
-    """
-    if limit >= 1:
-        return limit
-    error = np.sqrt((1 + limit**2 / 2) / max(tiles - 3, 1))
-    return float(np.tanh(np.arctanh(limit) - ONE_SIDED_99 * error))
-
-
-def row_cosine(a: Float, b: Float) -> Float:
-    """Cosine of each row of [N, D] with its partner; two zero rows agree, one zero row does not."""
-    norm_a, norm_b = np.linalg.norm(a, axis=1), np.linalg.norm(b, axis=1)
-    product = norm_a * norm_b
-    both_zero = (norm_a == 0) & (norm_b == 0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        cosine = np.where(product > 0, (a * b).sum(axis=1) / product, np.where(both_zero, 1.0, 0.0))
-    return np.where(np.isfinite(product), cosine, np.nan)
-
-
-def pearson(a: ArrayLike, b: ArrayLike) -> float:
-    """Pearson correlation of two vectors; NaN where either is not finite or only one is constant."""
-    x, y = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    if not (np.isfinite(x).all() and np.isfinite(y).all()):
-        return float("nan")
-    x, y = x - x.mean(), y - y.mean()
-    size_x, size_y = float(np.sqrt(x @ x)), float(np.sqrt(y @ y))
-    if size_x == 0 and size_y == 0:
-        return 1.0
-    if size_x == 0 or size_y == 0:
-        return float("nan")
-    return float(np.clip((x @ y) / (size_x * size_y), -1.0, 1.0))
-
-
-def spearman(a: ArrayLike, b: ArrayLike) -> float:
-    """Spearman correlation: Pearson of the mean ranks (ties share theirs)."""
-    x, y = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    if not (np.isfinite(x).all() and np.isfinite(y).all()):
-        return float("nan")
-    return pearson(_ranks(x), _ranks(y))
 
 
 def to_table(stages: list[StageReport]) -> str:
@@ -351,42 +219,10 @@ def _check_shapes(reference: Outputs, candidate: Outputs, pathways: tuple[str, .
         raise ParityError("the two sides have different heads")
 
 
-def _bias_and_slope(reference: Float, candidate: Float) -> tuple[float, float]:
-    """Worst |mean difference| in standard deviations of the reference, and worst |slope - 1|, over the pathways.
-
-    A pathway whose reference is constant has no slope; its bias is taken as it is.
-    """
-    centred = reference - reference.mean(axis=0)
-    variance = (centred**2).mean(axis=0)
-    varies = variance > 0
-    bias = np.abs((candidate - reference).mean(axis=0)) / np.sqrt(np.where(varies, variance, 1.0))
-    slope = (centred * candidate).mean(axis=0) / np.where(varies, variance, 1.0)
-    return float(bias.max()), float(np.where(varies, np.abs(slope - 1), 0.0).max())
-
-
-def _norm_error(reference: Float, candidate: Float) -> float:
-    """How far the median ratio of row lengths is from 1; rows of length 0 in the reference are left out."""
-    length, other = np.linalg.norm(reference, axis=1), np.linalg.norm(candidate, axis=1)
-    kept = length > 0
-    return abs(float(np.median(other[kept] / length[kept])) - 1) if kept.any() else 0.0
-
-
-def _scaled_max_abs(reference: Float, candidate: Float) -> float:
-    scale = max(1.0, float(np.abs(reference).max()))
-    return float(np.abs(reference - candidate).max()) / scale
-
-
 def _head_difference(a: Mapping[str, NDArray[np.float32]], b: Mapping[str, NDArray[np.float32]]) -> float | None:
     if not a:
         return None
-    return _number(max(_scaled_max_abs(np.asarray(a[name], np.float64), np.asarray(b[name], np.float64)) for name in a))
-
-
-def _ranks(values: Float) -> Float:
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    mean_rank = last - (counts - 1) / 2.0
-    return np.asarray(mean_rank[inverse.reshape(-1)], np.float64)
+    return _number(max(scaled_max_abs(np.asarray(a[name], np.float64), np.asarray(b[name], np.float64)) for name in a))
 
 
 def _number(value: float) -> float | None:

@@ -17,7 +17,8 @@ from ..system import log
 from .cache import cache_dir, key_of, read_entry, write_entry
 from .golden import time_and_check
 from .machine import machine_facts
-from .parity import TOLERANCES, StageReport
+from .parity import StageReport
+from .tolerances import TOLERANCES
 
 if TYPE_CHECKING:
     from ..bundle import Bundle

@@ -74,7 +74,8 @@ def _another_picture(backend: Backend, level: Level, finer: Level) -> bool:
             fine = backend.read(finer.index, x0, y0, max(1, round(side / step_x)), max(1, round(side / step_y)))
         except SlideError:
             continue  # damage is for the budget of unreadable tiles
-        one, two = _blocks(coarse), _blocks(fine)
+        rows, columns = (min(SPOT_PX // BLOCK_PX, a, b) for a, b in zip(coarse.shape[:2], fine.shape[:2], strict=True))
+        one, two = (_blocks(picture, rows, columns) for picture in (coarse, fine))
         distance = np.abs(one - two).mean()
         contrast = max(picture.std(axis=(0, 1)).max() for picture in (one, two))
         seen += bool(distance > MAX_DIFFERENCE or contrast > MAX_DIFFERENCE / 4)
@@ -84,9 +85,7 @@ def _another_picture(backend: Backend, level: Level, finer: Level) -> bool:
     return differ * 4 > seen
 
 
-def _blocks(rgb: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Means of SPOT_PX / BLOCK_PX squared blocks of a spot, float64 [n, n, 3]."""
-    count = SPOT_PX // BLOCK_PX
-    rows = np.array_split(rgb.astype(np.float64), min(count, rgb.shape[0]), axis=0)
-    columns = min(count, rgb.shape[1])
-    return np.array([[cell.mean(axis=(0, 1)) for cell in np.array_split(row, columns, axis=1)] for row in rows])
+def _blocks(rgb: NDArray[np.uint8], rows: int, columns: int) -> NDArray[np.float64]:
+    """Means of `rows` x `columns` blocks of a spot, float64 [rows, columns, 3]."""
+    bands = np.array_split(rgb.astype(np.float64), rows, axis=0)
+    return np.array([[cell.mean(axis=(0, 1)) for cell in np.array_split(band, columns, axis=1)] for band in bands])

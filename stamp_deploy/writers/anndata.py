@@ -15,6 +15,7 @@ import numpy as np
 
 from ..result import Result
 from .hdf5_file import hdf5_file
+from .summary_table import column_names, summary_rows
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -76,5 +77,12 @@ def to_anndata(result: Result) -> AnnData:
     data.uns["stamp_deploy"] = {
         "result_json": json.dumps(result.to_json_dict()),
         "score_unit": result.score_unit,
+        "summaries": pd.DataFrame(summary_rows(result.summaries), columns=column_names()).astype(_kinds()),
     }
     return data
+
+
+def _kinds() -> dict[str, str]:
+    """Types of the summaries' columns: a column without any value would have none that HDF5 knows."""
+    text = {"region": "str", "scores": "str", "pathway": "str", "threshold_is": "str"}
+    return {name: text.get(name, "float64") for name in column_names()}

@@ -12,7 +12,8 @@ from support.bundle_factory import make_bundle
 
 from stamp_deploy.batch.planning import inputs
 from stamp_deploy.batch.planning.inputs import Entry, expand_inputs
-from stamp_deploy.batch.planning.plan import Plan, SlideFacts, parse_shard, plan_batch
+from stamp_deploy.batch.planning.plan import Plan, SlideFacts, parse_shard
+from stamp_deploy.batch.planning.planner import plan_batch
 from stamp_deploy.errors import EngineError, MppError, SlideError, UsageError
 
 
@@ -153,7 +154,7 @@ def test_too_little_disk_is_fatal(tmp_path: Path) -> None:
 
 
 def test_equal_samples_with_different_bytes_are_two_slides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stamp_deploy.batch.planning.plan.SAMPLE_BYTES", 2)
+    monkeypatch.setattr("stamp_deploy.batch.planning.identity.SAMPLE_BYTES", 2)
     (tmp_path / "x").mkdir()
     (tmp_path / "y").mkdir()
     (tmp_path / "x" / "a.svs").write_text("ab1234567890cdxx12345678yz")

@@ -19,6 +19,7 @@ from stamp_deploy.batch.records.ledger import Ledger
 from stamp_deploy.batch.work_queue import Board
 from stamp_deploy.batch.workers.local import LocalExecutor, worker_setups
 from stamp_deploy.batch.workers.process import ChildProcess, WorkerConfig, rebuild_error
+from stamp_deploy.batch.workers.supervisor import Supervisor
 from stamp_deploy.batch.workers.tasks import Outcome, Task
 from stamp_deploy.errors import EngineError, MppError, SlideError, StampError
 
@@ -140,6 +141,26 @@ def test_worker_that_dies_at_its_start_is_an_engine_error(tmp_path: Path) -> Non
     bench.slide("a")
     with pytest.raises(EngineError, match="exited with code 7 while loading the engine"):
         bench.run()
+
+
+def test_a_batch_stopped_while_its_worker_loads_ends_quietly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(tmp_path)
+    task = bench.slide("a")
+    supervisor = Supervisor(WorkerConfig({}, tmp_path / "out" / ".stamp" / "log", command=FAKE))
+    listen = ChildProcess.next_event
+
+    def stopped_meanwhile(child: ChildProcess, timeout_s: float) -> dict[str, Any] | None:
+        if not supervisor._stopped:
+            supervisor.stop()
+            return None
+        while "key" in (event := listen(child, 60.0) or {}):
+            pass
+        return event  # "ready"
+
+    monkeypatch.setattr(ChildProcess, "next_event", stopped_meanwhile)
+    supervisor.run(bench.board, bench)
+    bench.claims.close()
+    assert [(outcome.key, outcome.state) for outcome in bench.heard] == [(task.key, "interrupted")]
 
 
 def test_first_slide_is_prepared_while_the_engine_loads(tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from stamp_deploy.atomic import staged_directory
 from stamp_deploy.batch.planning.changes import Changes
 from stamp_deploy.batch.planning.dicom_series import read_series
 from stamp_deploy.batch.planning.inputs import Entry
-from stamp_deploy.batch.planning.plan import Plan, PlannedSlide, SlideFacts, plan_batch
+from stamp_deploy.batch.planning.plan import Plan, PlannedSlide, SlideFacts
+from stamp_deploy.batch.planning.planner import plan_batch
 from stamp_deploy.batch.records.slide_states import SlideStates, file_state
 
 SIZE = 8 << 20

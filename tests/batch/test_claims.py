@@ -12,7 +12,10 @@ from types import SimpleNamespace
 import pytest
 
 from stamp_deploy.batch.records import claims as claims_module
-from stamp_deploy.batch.records.claims import Claims, create_json_once, host_name
+from stamp_deploy.batch.records import holder
+from stamp_deploy.batch.records.claim_file import create_json_once
+from stamp_deploy.batch.records.claims import Claims
+from stamp_deploy.batch.records.holder import host_name
 from stamp_deploy.errors import DiskError
 
 
@@ -49,11 +52,11 @@ def test_a_start_time_is_that_of_the_process_whatever_its_name() -> None:
     code = "import ctypes; ctypes.CDLL(None).prctl(15, b'a) b (c', 0, 0, 0); print(1, flush=True); input()"
     process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None and process.stdout.readline()
-    started = claims_module._process_started(process.pid)
+    started = holder.process_started(process.pid)
     fields = Path(f"/proc/{process.pid}/stat").read_text().rsplit(")", 1)[1].split()
     assert started == fields[19] and int(started) > 0
     process.communicate("")
-    assert claims_module._process_started(process.pid) == ""
+    assert holder.process_started(process.pid) == ""
 
 
 @pytest.mark.parametrize(("age_s", "taken"), [(599, False), (601, True)])
@@ -89,7 +92,7 @@ def test_containers_of_one_host_do_not_judge_each_other(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(os, "stat", fake)
     names = {}
-    for who, inode in (("outside", claims_module._FIRST_PID_NAMESPACE), ("one", 4026532001), ("two", 4026532002)):
+    for who, inode in (("outside", holder._FIRST_PID_NAMESPACE), ("one", 4026532001), ("two", 4026532002)):
         found.st_ino = inode
         names[who] = host_name()
     monkeypatch.undo()

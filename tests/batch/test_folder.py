@@ -10,7 +10,8 @@ import pytest
 
 from stamp_deploy.batch.planning.folder import Skipped, find_slides
 from stamp_deploy.batch.planning.inputs import expand_inputs
-from stamp_deploy.batch.planning.plan import SlideFacts, plan_batch
+from stamp_deploy.batch.planning.plan import SlideFacts
+from stamp_deploy.batch.planning.planner import plan_batch
 
 
 def _touch(*paths: Path) -> None:

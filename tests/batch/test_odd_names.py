@@ -13,7 +13,7 @@ from support.bundle_factory import make_bundle
 from test_batch import lines, make_slide, run
 
 from stamp_deploy.atomic import is_done
-from stamp_deploy.batch.planning.plan import slide_key
+from stamp_deploy.batch.planning.identity import slide_key
 
 NAMES = {
     b"M\xfcller.tif": r"M\xfcller.tif",

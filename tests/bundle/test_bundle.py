@@ -154,7 +154,7 @@ def test_the_signature_is_checked_before_anything_is_parsed(tmp_path, keys, monk
     sign_bundle(folder, private)
     if content is not None:
         (folder / "bundle.json").write_bytes(content)
-    from stamp_deploy.bundle import bundle as module
+    from stamp_deploy.bundle import load as module
 
     monkeypatch.setattr(module, "parse_json", lambda raw: pytest.fail("bundle.json was parsed before its signature"))
     monkeypatch.setattr(module, "check_listed", lambda *args: pytest.fail("a file was read before the signature"))

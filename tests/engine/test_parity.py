@@ -9,18 +9,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from stamp_deploy.engine.agreement import pearson, row_cosine, spearman
 from stamp_deploy.engine.head_model import to_probabilities
-from stamp_deploy.engine.parity import (
-    TOLERANCES,
-    Outputs,
-    Tolerance,
-    compare,
-    correlation_floor,
-    pearson,
-    row_cosine,
-    spearman,
-    to_table,
-)
+from stamp_deploy.engine.parity import Outputs, compare, to_table
+from stamp_deploy.engine.tolerances import TOLERANCES, Tolerance, correlation_floor
 from stamp_deploy.errors import ExitCode, ParityError
 
 NAMES = ("A", "B", "C")

@@ -173,7 +173,7 @@ def test_lower_precisions_are_judged_and_written(tmp_path, tiles, precision, wri
 
 
 def test_int8_that_changes_the_order_is_refused_with_its_numbers(tmp_path, tiles, monkeypatch, written_once):
-    from stamp_deploy.engine.parity import TOLERANCES
+    from stamp_deploy.engine.tolerances import TOLERANCES
 
     ex = module("export")
     model = TinyModel().eval()

@@ -57,6 +57,13 @@ def test_a_thumbnail_among_the_levels_is_left_out_and_told(tmp_path: Path, odd: 
         assert np.abs(slide.thumbnail(384).astype(int) - RGB[::4, ::4]).mean() < 1
 
 
+@pytest.mark.parametrize("size", [(2, 400), (600, 2), (2, 3), (1, 1)])
+def test_levels_of_a_few_pixels_are_compared_or_left_out(tmp_path: Path, size: tuple[int, int]) -> None:
+    level = np.asarray(Image.fromarray(RGB).resize(size[::-1]))
+    with open_slide(pyramid(tmp_path / "slide.tif", RGB[::2, ::2], level)) as slide:
+        assert [level.width for level in slide.levels][:2] == [1536, 768]
+
+
 def test_damage_and_real_slides_lose_no_level(data_dir: Path, tmp_path: Path) -> None:
     path = write_slide(tmp_path / "slide.svs", texture(1280, 1280), levels=(4,))
     damage(path, 12, "garbage")

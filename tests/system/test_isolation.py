@@ -84,7 +84,7 @@ def test_a_crash_is_an_error(inputs: Path, tmp_path: Path, where: str, stage: st
 
 
 def test_a_crash_with_a_bundle_in_hand_is_the_bundles(inputs: Path, tmp_path: Path) -> None:
-    done = infer(inputs, tmp_path, "import stamp_deploy.bundle.bundle as at; name = '_check_models'", "os.abort()")
+    done = infer(inputs, tmp_path, "import stamp_deploy.bundle.load as at; name = '_check_models'", "os.abort()")
     assert done.returncode == 5
     assert done.stderr.startswith("stamp-deploy: bundle: the process was ended by SIGABRT while loading the bundle")
 

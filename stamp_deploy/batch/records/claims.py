@@ -16,67 +16,20 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from ...atomic import sweep
 from ...errors import DiskError
 from ..options import LEASE_S
 from ..states import AttemptState
+from .claim_file import UNREADABLE, ClaimRecord, claim_errors, link_exclusively, parse_claim
+from .holder import host_name, process_started
 
 HEARTBEAT_S = 30.0
-UNREADABLE = "claim file unreadable"
-
-
-@dataclass(frozen=True)
-class ClaimRecord:
-    """What the claim file of one attempt says.
-
-    ``state`` is RUNNING while held, and how the attempt ended when released.
-    """
-
-    key: str
-    attempt: int
-    token: str
-    host: str
-    pid: int
-    pid_started: str
-    state: AttemptState
-    reason: str = ""
-
-
-def _process_started(pid: int) -> str:
-    """The kernel's start time of a process, so that a reused pid is not mistaken for the holder."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return ""
-    return stat.rpartition(")")[2].split()[19]
-
-
-_FIRST_PID_NAMESPACE = 0xEFFFFFFC
-"""The kernel's fixed inode number of the PID namespace outside all containers (include/linux/proc_ns.h)."""
-
-
-def host_name() -> str:
-    """A name for the processes that can see each other: host, boot, and container where there is one.
-
-    Whether a holder is alive is asked of /proc, which shows one PID namespace only; containers that share
-    a host name (as with host networking) must not judge each other's claims so, but by their age.
-    """
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()[:8]
-        namespace = os.stat("/proc/self/ns/pid").st_ino
-    except OSError:
-        boot, namespace = "unknown", _FIRST_PID_NAMESPACE
-    container = "" if namespace == _FIRST_PID_NAMESPACE else f".{namespace:x}"
-    return f"{socket.gethostname()}.{boot}{container}"
 
 
 class Claims:
@@ -144,7 +97,7 @@ class Claims:
                 return None
         number = 1 if latest is None else latest.attempt + 1
         record = ClaimRecord(
-            key, number, uuid.uuid4().hex, self.host, os.getpid(), _process_started(os.getpid()), AttemptState.RUNNING
+            key, number, uuid.uuid4().hex, self.host, os.getpid(), process_started(os.getpid()), AttemptState.RUNNING
         )
         # The content is complete before the name exists: link(2) fails with EEXIST like O_EXCL does, and
         # unlike O_EXCL followed by write it never shows a reader half a claim.
@@ -164,7 +117,7 @@ class Claims:
     def is_stale(self, record: ClaimRecord) -> bool:
         """Whether the holder of a running claim is gone."""
         if record.host == self.host:
-            return _process_started(record.pid) != record.pid_started
+            return process_started(record.pid) != record.pid_started
         try:
             touched = self._path(record.key, record.attempt).stat().st_mtime
         except OSError:
@@ -212,7 +165,7 @@ class Claims:
     def _read(self, key: str, attempt: int) -> ClaimRecord | None:
         path = self._path(key, attempt)
         try:
-            return _parse(json.loads(path.read_text(encoding="utf-8")), key, attempt)
+            return parse_claim(json.loads(path.read_text(encoding="utf-8")), key, attempt)
         except FileNotFoundError:
             return None
         except (IsADirectoryError, ValueError, TypeError, KeyError, RecursionError):
@@ -237,84 +190,19 @@ class Claims:
 
     def _create(self, record: ClaimRecord) -> bool:
         path = self._path(record.key, record.attempt)
-        with _claim_errors(path):
+        with claim_errors(path):
             aside = self._write_aside(record)
             try:
-                return _link_exclusively(aside, path)
+                return link_exclusively(aside, path)
             finally:
                 aside.unlink(missing_ok=True)
 
     def _replace(self, record: ClaimRecord) -> None:
         path = self._path(record.key, record.attempt)
-        with _claim_errors(path):
+        with claim_errors(path):
             aside = self._write_aside(record)
             try:
                 os.replace(aside, path)
             except OSError:
                 aside.unlink(missing_ok=True)
                 raise
-
-
-@contextlib.contextmanager
-def _claim_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise DiskError(
-            f"cannot write a claim: {error.strerror}", remedy="free some space and run again", path=path
-        ) from error
-
-
-def _parse(value: Any, key: str, attempt: int) -> ClaimRecord:
-    """The record in a claim file; ValueError, TypeError or KeyError where it holds something else."""
-    record = ClaimRecord(**{**value, "state": AttemptState(value["state"])})
-    texts = (record.token, record.host, record.pid_started, record.reason)
-    if (record.key, record.attempt) != (key, attempt) or not all(isinstance(text, str) for text in texts):
-        raise ValueError("the claim of another slide, or of another kind")
-    running = record.state == AttemptState.RUNNING
-    if running and not (type(record.pid) is int and record.pid > 0 and record.host and record.pid_started):
-        raise ValueError("the claim names no holder")
-    return record
-
-
-def create_json_once(path: Path, value: object) -> bool:
-    """Write a JSON file that nobody has written yet; False, and nothing changed, where it exists.
-
-    Raises
-    ------
-    OSError
-        When it cannot be written.
-    """
-    aside = path.with_name(f".{uuid.uuid4().hex}")
-    try:
-        with open(aside, "w", encoding="utf-8") as file:
-            json.dump(value, file, indent=2)
-            file.flush()
-            os.fsync(file.fileno())
-        return _link_exclusively(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
-
-
-def _link_exclusively(source: Path, target: Path) -> bool:
-    """Give a complete file its name, unless the name exists; True when this call did it."""
-    try:
-        os.link(source, target)
-        return True
-    except FileExistsError:
-        return False
-    except OSError:
-        # No hard links (exFAT, some object-store mounts): O_EXCL is the next best thing.
-        try:
-            handle = os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
-        except FileExistsError:
-            return False
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(source.read_bytes())
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError:
-            target.unlink(missing_ok=True)
-            raise
-        return True

@@ -151,8 +151,8 @@ class Supervisor:
             self._check_stall(listener)
 
     def _take(self, event: dict[str, Any], listener: Listener) -> None:
-        """One event of a slide."""
-        name, work = event["event"], self._work.get(event["key"])
+        """One event of a slide. A worker that was being loaded when the batch was stopped may say "ready" still."""
+        name, work = event["event"], self._work.get(event.get("key", ""))
         if work is None:
             return
         work.stage_since = self._clock.now()

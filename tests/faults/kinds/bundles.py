@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..attempt import Attempt
-from ..world import PLANTED, World, infer, new_slide
+from ..world import World, infer, new_slide
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "bundle" / "attacks"))
 
@@ -20,7 +20,7 @@ SHARE = 0.15
 VALUES: tuple[Any, ...] = (
     *(None, True, 0, -1, 1, 2**31, 2**63, 2**64, 10**400, -(10**400), 0.0, -0.0, 1e-320, 1e308),
     *(float("nan"), float("inf"), "", " ", "0", "nan", "../x", "/etc/passwd", "a\0b", "\ud800", "\x1b[31mred", "\n"),
-    *("a" * 100_000, "\U0001f600" * 200, [], [[]], {}, [None], {"": ""}, [0] * 100_000, PLANTED),
+    *("a" * 100_000, "\U0001f600" * 200, [], [[]], {}, [None], {"": ""}, [0] * 100_000),
 )
 
 
