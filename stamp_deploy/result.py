@@ -36,6 +36,8 @@ SCHEMA = "stamp-deploy/result"
 SCHEMA_VERSION = 2
 READABLE_VERSIONS = (1, 2)
 """In version 1 `pathways.summary` was not weighted by tissue, and there were no `summaries`."""
+UNSTATED_UNIT = "predicted score"
+"""Unit of the scores of a bundle that states none."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +166,7 @@ class Result:
     started_utc: str = ""
     warnings: tuple[str, ...] = ()
     research_use: str = RESEARCH_USE
-    score_unit: str = "predicted score"
+    score_unit: str = UNSTATED_UNIT
     source_path: Path | None = None
     """Where the slide lay: DICOM writers read its headers again. Never written to any output."""
     validation: Validation | None = None
@@ -278,8 +280,11 @@ class Result:
                 "names": list(self.pathway_names),
                 "summary": self.summary(),
                 "summarised": self.summarised,
+                "global_scores": self.pathways_global is not None,
             },
             "summaries": [region.to_dict() for region in self.summaries],
+            "validation": None if self.validation is None else self.validation.to_dict(),
+            "trust": None if self.trust is None else self.trust.to_dict(),
             "heads": [head.to_dict() for head in self.heads],
             "bundle": asdict(self.bundle),
             "engine": asdict(self.engine),

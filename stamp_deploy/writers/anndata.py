@@ -2,7 +2,8 @@
 
 `X` float32 [N, P] holds the scores, `obsm["spatial"]` the tiles' centres in level-0 pixels (squidpy's
 convention, with `uns["spatial"]` holding the thumbnail and its scale), `obsm["X_embedding"]` the
-embeddings.
+embeddings. `layers["pathways_global"]` holds the read-out that is comparable across slides, and `obs` says of each tile
+how far it is from what the model knows, where the bundle can tell.
 """
 
 from __future__ import annotations
@@ -52,7 +53,13 @@ def to_anndata(result: Result) -> AnnData:
             "array_row": cells[:, 1],
             "array_col": cells[:, 0],
             "tissue_fraction": result.tissue_fraction,
-            **{f"attention_{head.name}": head.attention for head in result.heads if head.attention is not None},
+            **(result.trust.columns() if result.trust is not None else {}),
+            # "/" would make a group in the file
+            **{
+                "attention_" + head.name.replace("/", "_"): head.attention
+                for head in result.heads
+                if head.attention is not None
+            },
         },
         index=index,
     )
@@ -61,6 +68,8 @@ def to_anndata(result: Result) -> AnnData:
         obs=obs,
         var=pd.DataFrame(index=pd.Index(result.pathway_names, name="pathway")),
     )
+    if result.pathways_global is not None:
+        data.layers["pathways_global"] = result.pathways_global.astype(np.float32)
     data.obsm["spatial"] = result.coords + np.array([grid.span_x, grid.span_y]) / 2
     data.obsm["X_embedding"] = result.embedding
     wide = result.thumbnail.shape[1]
