@@ -31,8 +31,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from stamp_deploy.provenance import revision
-
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 SAMPLE, SEED = 60, 0
@@ -41,9 +39,13 @@ BAR = 0.85
 MODULES: dict[str, tuple[str, str]] = {
     "slide": ("stamp_deploy/slide/*.py", "tests/slide tests/tiles/test_streams.py"),
     "backends": ("stamp_deploy/slide/backends/*.py", "tests/slide tests/tiles/test_routes.py"),
-    "tiles": ("stamp_deploy/tiles/*.py", "tests/tiles"),
-    "grid": ("stamp_deploy/grid.py stamp_deploy/maps.py", "tests/tiles/test_tiles.py tests/test_maps.py"),
-    "tissue": ("stamp_deploy/tissue/*.py stamp_deploy/absence.py", "tests/tissue tests/tiles/test_left_out.py"),
+    "tiles": (
+        "stamp_deploy/tiles/*.py",
+        "tests/tiles/test_schedule.py tests/tiles/test_slot_pool.py tests/tiles/test_region_reader.py "
+        "tests/tiles/test_read_plan.py tests/tiles/test_tiles.py tests/tiles/test_streams.py",
+    ),
+    "grid": ("stamp_deploy/grid.py stamp_deploy/maps.py", "tests/test_grid.py tests/test_maps.py"),
+    "tissue": ("stamp_deploy/tissue/*.py stamp_deploy/absence.py", "tests/tissue tests/test_absence.py"),
     "heads": ("stamp_deploy/heads.py", "tests/test_heads.py tests/end_to_end"),
     "result": (
         "stamp_deploy/result.py stamp_deploy/assemble.py stamp_deploy/result_files.py",
@@ -66,6 +68,13 @@ MODULES: dict[str, tuple[str, str]] = {
     "calibration": ("training/heads/calibration.py", "tests/training/test_slide_heads.py"),
 }
 """Short name -> the files that are mutated (patterns), and the tests that must notice their mutants."""
+
+
+def revision() -> str:
+    """The commit that is checked out, with "+" where files differ from it."""
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    changed = subprocess.run(["git", "status", "--porcelain", "-uno"], cwd=ROOT, capture_output=True, check=True).stdout
+    return head.strip()[:9] + ("+" if changed else "")
 
 
 def copy_checkout(place: Path) -> None:
@@ -108,14 +117,17 @@ def mutations(modules: list[Path]) -> list[Any]:
 
 
 def mutant(mutation: Any) -> dict[str, Any] | None:
-    """What mutant_trials.py needs of one mutation; None where nothing that runs has changed."""
+    """What mutant_trials.py needs of one mutation; None where nothing that runs has changed, or nothing runs."""
     from cosmic_ray import plugins
     from cosmic_ray.mutating import mutate_code
 
     path = Path(mutation.module_path)
     source = path.read_text()
     code = mutate_code(source, plugins.get_operator(mutation.operator_name)(), mutation.occurrence)
-    if code is None or ast.dump(ast.parse(source)) == ast.dump(ast.parse(code)):
+    try:
+        if code is None or ast.dump(ast.parse(source)) == ast.dump(ast.parse(code)):
+            return None
+    except SyntaxError:
         return None
     changed = list(difflib.ndiff(source.splitlines(), code.splitlines()))
     return {
@@ -222,7 +234,7 @@ def write_table() -> None:
         interval = f"{low:.0%} to {high:.0%}" if row["tried"] < row["mutants"] else "all were tried"
         text.append(
             f"| {name} | {row['files']} | {row['mutants']} | {row['tried']} | {equivalent} | {row['noticed']} "
-            f"| {row['out_of_time']} | {row['noticed'] / counted:.0%} | {interval} | {row['revision'][:9]} |"
+            f"| {row['out_of_time']} | {row['noticed'] / counted:.0%} | {interval} | {row['revision']} |"
         )
     for name, row in rows.items():
         if row["survivors"]:

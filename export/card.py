@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from stamp_deploy.bundle.schema import SCHEMA_VERSION
+from stamp_deploy.bundle.validation_block import read_validation
 from stamp_deploy.engine.parity import StageReport, to_table
+from stamp_deploy.validation import PathwayValidation
 
 STATEMENT = (
     "For research use only. Not a medical device; not for diagnosis. Slides from another scanner, stain or tissue "
@@ -42,6 +45,9 @@ def write_card(document: dict[str, Any], stages: list[StageReport]) -> str:
         "## Validated input range",
         "",
         *_block(document["input_range"]),
+        "## What the scores are worth",
+        "",
+        *_validation(document),
         "## Parity",
         "",
         "```text",
@@ -50,6 +56,36 @@ def write_card(document: dict[str, Any], stages: list[StageReport]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _validation(document: dict[str, Any]) -> list[str]:
+    """A table of the pathways, and what was not measured."""
+    block = document.get("validation")
+    found = read_validation({"schema_version": SCHEMA_VERSION, **document})
+    lines = []
+    if block is not None:
+        lines = [
+            f"Unit: {found.unit}. r: Pearson correlation within sections that training never read, mean over sections, "
+            "with its 95 % interval. Controls: r of the same sections from the frozen model, random gene sets, and 29 "
+            "stain and texture features. A dash was not measured.",
+            "",
+            "| pathway | r | 95 % | sections | patients | frozen | random sets | 29 features | validated |",
+            "|---|---|---|---|---|---|---|---|---|",
+            *(_row(entry) for entry in found.pathways),
+            "",
+        ]
+    return lines + [f"- Not known: {sentence}." for sentence in filter(None, found.lacks.split("; "))] + [""]
+
+
+def _row(entry: PathwayValidation) -> str:
+    interval = f"{_r(entry.r_low)} to {_r(entry.r_high)}" if entry.r_low is not None else "-"
+    cells = (entry.name, _r(entry.r), interval, entry.sections, entry.patients, _r(entry.frozen_r))
+    more = (_r(entry.random_sets_r), _r(entry.features_r), "yes" if entry.validated else "no")
+    return "| " + " | ".join(map(str, (*cells, *more))) + " |"
+
+
+def _r(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
 
 
 def _block(value: dict[str, Any]) -> list[str]:

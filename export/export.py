@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import platform
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ def export_run(
     precision: str = "fp32",
     tiles: str | Path | NDArray[np.uint8] | None = None,
     heads: str | Path | None = None,
+    evaluation: str | Path | None = None,
     name: str | None = None,
     overwrite: bool = False,
 ) -> Bundle:
@@ -57,6 +59,9 @@ def export_run(
         Tissue tiles for parity: 500 or more are wanted. By default they are drawn from the run's cohort.
     heads : path, optional
         The folder that ``stamp-deploy train-head`` wrote; by default the run's own, which may hold none.
+    evaluation : path, optional
+        The folder that ``stamp-deploy evaluate`` wrote; by default the run's own, where it has one. What it does not
+        say stays unsaid in the bundle.
     name : str, optional
         The bundle's name; by default the output folder's.
     overwrite : bool
@@ -74,7 +79,8 @@ def export_run(
     UsageError
         The run or the tiles cannot be used.
     """
-    source = read_run(Path(run), name or Path(out).name, Path(heads) if heads is not None else None)
+    folders = (None if folder is None else Path(folder) for folder in (heads, evaluation))
+    source = read_run(Path(run), name or Path(out).name, *folders)
     if tiles is None:
         tiles = run_tiles(Path(run), source.document["tile_px"], source.document["mpp"], wanted_tiles(precision))
     elif isinstance(tiles, str):
@@ -112,6 +118,7 @@ def export_model(
     document = {
         **document,
         "precision": precision,
+        "outputs": list(encoder.outputs),
         "encoder": ENCODER_FILE,
         "golden": GOLDEN_DIR,
         "embedding_dim": int(merged.embedding.shape[1]),
@@ -136,7 +143,7 @@ def export_model(
 
         check("merged -> ONNX", ("the merged model", "its ONNX file in ONNX Runtime"), expected, compiled(full))
         facts = lower(precision, full, pixels, expected, compiled, stages, pathways)
-        write_golden(staging / GOLDEN_DIR, judged, adapted.embedding, adapted.pathways)
+        write_golden(staging / GOLDEN_DIR, judged, adapted)
         document["parity"] = {
             "passed": True,
             "tiles": len(judged),
@@ -153,14 +160,11 @@ def _with_heads(
     found: Outputs, logits: dict[str, NDArray[np.float32]], heads: list[tuple[str, dict[str, Any], nn.Module]]
 ) -> Outputs:
     """Logits as probabilities, at each head's temperature."""
-    return Outputs(
-        found.embedding,
-        found.pathways,
-        {
-            name: to_probabilities(entry["kind"], logits[name], entry["temperature"]).astype(np.float32)
-            for name, entry, _ in heads
-        },
-    )
+    probabilities = {
+        name: to_probabilities(entry["kind"], logits[name], entry["temperature"]).astype(np.float32)
+        for name, entry, _ in heads
+    }
+    return replace(found, heads=probabilities)
 
 
 def describe(bundle: Bundle) -> str:

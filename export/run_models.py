@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from stamp_deploy.engine.base import OUTPUTS
 from stamp_deploy.engine.parity import Outputs
 
 BATCH = 16
-OUTPUTS = ("embedding", "pathways")
 
 
 @torch.no_grad()
@@ -21,8 +21,7 @@ def run_torch(module: nn.Module, tiles: NDArray[np.uint8]) -> Outputs:
     """The torch side, in fp32, batch by batch."""
     module = module.eval()
     parts = [module(torch.from_numpy(tiles[i : i + BATCH])) for i in range(0, len(tiles), BATCH)]
-    embedding, pathways = (torch.cat([part[side] for part in parts]).numpy() for side in (0, 1))
-    return Outputs(embedding, pathways)
+    return _outputs([torch.cat(side).numpy() for side in zip(*parts, strict=True)])
 
 
 @torch.no_grad()
@@ -35,9 +34,15 @@ def run_torch_head(head: nn.Module, embedding: NDArray[np.float32]) -> NDArray[n
 def run_onnx(path: Path, tiles: NDArray[np.uint8]) -> Outputs:
     """The ONNX side, in ONNX Runtime on the CPU."""
     session = open_cpu(path)
-    parts = [session.run(OUTPUTS, {"tiles": tiles[i : i + BATCH]}) for i in range(0, len(tiles), BATCH)]
-    embedding, pathways = (np.concatenate([part[side] for part in parts]) for side in (0, 1))
-    return Outputs(embedding, pathways)
+    have = {output.name for output in session.get_outputs()}
+    names = [name for name in OUTPUTS if name in have]
+    parts = [session.run(names, {"tiles": tiles[i : i + BATCH]}) for i in range(0, len(tiles), BATCH)]
+    return _outputs([np.concatenate(side) for side in zip(*parts, strict=True)])
+
+
+def _outputs(arrays: list[NDArray[np.float32]]) -> Outputs:
+    """Arrays in the order of `OUTPUTS`; the last may be missing."""
+    return Outputs(arrays[0], arrays[1], pathways_global=arrays[2] if len(arrays) > 2 else None)
 
 
 def run_onnx_head(path: Path, embedding: NDArray[np.float32]) -> NDArray[np.float32]:

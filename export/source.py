@@ -17,6 +17,8 @@ from stamp_deploy.engine.golden import spread
 from stamp_deploy.errors import UsageError
 from stamp_deploy.hashing import sha256_file
 
+from .validation_facts import read_validation
+
 
 @dataclass
 class Source:
@@ -40,13 +42,15 @@ class Source:
     heads: list[tuple[nn.Module, dict[str, Any]]] = field(default_factory=list)
 
 
-def read_run(run: Path, name: str, heads: Path | None = None) -> Source:
+def read_run(run: Path, name: str, heads: Path | None = None, evaluation: Path | None = None) -> Source:
     """Load and merge a run, with the slide-level heads of `heads` (by default those in the run's folder).
+
+    What its scores are worth is read from `evaluation` (by default the run's own, where it has one).
 
     Raises
     ------
     UsageError
-        The folder is not a finished training run.
+        The folder is not a finished training run, or the evaluation is of another.
     """
     from stamp_deploy.training.model import load_run, merge_lora
 
@@ -54,6 +58,7 @@ def read_run(run: Path, name: str, heads: Path | None = None) -> Source:
     model, _ = load_run(run)
     merged = merge_lora(model)  # a copy: large models are in memory twice, not more
     document = document_of(run, facts, name)
+    document["validation"] = read_validation(run, tuple(document["pathways"]), evaluation)
     found = read_heads(heads or run, int(facts["embedding_dim"]))
     return Source(model.float().eval(), merged, document, found)
 

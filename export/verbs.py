@@ -29,6 +29,11 @@ from stamp_deploy.command import Command
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Folder that train-head wrote; the run's own by default.",
 )
+@click.option(
+    "--evaluation",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder that evaluate wrote; the run's own by default.",
+)
 @click.option("--triton", type=click.Path(path_type=Path), help="Write a Triton model repository there, too.")
 @click.option("--name", help="Name of the bundle; the output folder's by default.")
 @click.option("--overwrite", is_flag=True, help="Replace a finished bundle.")
@@ -38,6 +43,7 @@ def export(
     precision: str,
     tiles: Path | None,
     heads: Path | None,
+    evaluation: Path | None,
     triton: Path | None,
     name: str | None,
     overwrite: bool,
@@ -45,8 +51,19 @@ def export(
     """Merge a RUN's adapter and compile it into a bundle, or leave nothing behind."""
     from .export import describe, export_run
 
-    bundle = export_run(run, out, precision=precision, tiles=tiles, heads=heads, name=name, overwrite=overwrite)
+    bundle = export_run(
+        run,
+        out,
+        precision=precision,
+        tiles=tiles,
+        heads=heads,
+        evaluation=evaluation,
+        name=name,
+        overwrite=overwrite,
+    )
     click.echo(describe(bundle))
+    for sentence in bundle.lacks:
+        click.echo(f"not known: {sentence}")
     if triton is not None:
         from stamp_deploy.bundle.triton import write_repository
 

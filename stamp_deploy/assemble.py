@@ -13,10 +13,11 @@ from .engine.base import EngineInfo
 from .heads import HeadCall
 from .prepare import Prepared
 from .provenance import software
-from .result import BundleFacts, Result, SlideFacts, TileCounts
+from .result import UNSTATED_UNIT, BundleFacts, Result, SlideFacts, TileCounts
 from .slide import Slide
 from .system.names import shown_name
 from .timing import READER, limiting_stage
+from .trust import SlideTrust
 
 
 def assemble(
@@ -27,6 +28,9 @@ def assemble(
     pathways: NDArray[np.float32],
     heads: Sequence[HeadCall] = (),
     warnings: Sequence[str] = (),
+    *,
+    pathways_global: NDArray[np.float32] | None = None,
+    trust: SlideTrust | None = None,
 ) -> Result:
     """Bring the parts of one run together.
 
@@ -44,6 +48,10 @@ def assemble(
         Slide-level calls.
     warnings : sequence of str
         What a reader of the result should know.
+    pathways_global : float32 [N, P], optional
+        The read-out that is comparable across slides.
+    trust : SlideTrust, optional
+        Whether the slide looks like what the model knows.
     """
     source, tiles, bundle = prepared.source, prepared.tiles, prepared.bundle
     seen = len(tiles.coords)
@@ -62,7 +70,7 @@ def assemble(
         notes.append(f"{counts.unreadable} of {seen} tissue tiles could not be read and have no score")
     timing, limiting = _timing(prepared)
     mask = prepared.tissue
-    tissue: dict[str, Any] = {"rule": dict(bundle.tissue)}
+    tissue: dict[str, Any] = {"rule": dict(bundle.tissue), "min_fraction": prepared.min_fraction}
     if mask is not None:
         tissue.update(threshold=float(mask.threshold), fraction=float(mask.fraction))
         tissue.update(faint_sections=mask.faint_sections, left_fraction=mask.left_fraction)
@@ -88,7 +96,11 @@ def assemble(
         tissue=tissue,
         started_utc=prepared.started.isoformat(timespec="seconds"),
         warnings=tuple(notes),
+        score_unit=bundle.validation.unit or UNSTATED_UNIT,
         source_path=prepared.slide.path,
+        validation=bundle.validation,
+        trust=trust,
+        pathways_global=pathways_global,
     )
 
 

@@ -12,6 +12,8 @@ from .errors import UsageError
 from .units import MAX_MPP, MIN_MPP, believable_mpp
 
 DEFAULT_WRITERS = ("json", "hdf5", "parquet", "heatmaps", "report")
+LATER = ("min_fraction",)
+"""Options that can change a score and that the first versions did not have."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,8 @@ class InferOptions:
         Decode at full scale instead of the reduced JPEG scales.
     all_tiles : bool
         Score every tile of the grid, glass included.
+    min_fraction : float, optional
+        Share of a tile that must be tissue for the tile to be scored, above 0 to 1; None takes the bundle's.
     writers : tuple of str
         Output formats, by name.
     max_unreadable : float
@@ -56,6 +60,7 @@ class InferOptions:
     precision: str | None = None
     exact: bool = False
     all_tiles: bool = False
+    min_fraction: float | None = None
     writers: tuple[str, ...] = DEFAULT_WRITERS
     max_unreadable: float = 0.01
     time_limit_s: float | None = None
@@ -70,20 +75,35 @@ class InferOptions:
             raise UsageError(f"--threads {self.threads} is not possible", remedy="use 1 to 512, or 0 for every core")
         if not 0 <= self.max_unreadable <= 1:
             raise UsageError(f"--max-unreadable {self.max_unreadable} is not a fraction", remedy="use 0 to 1")
+        if self.min_fraction is not None:
+            if not 0 < self.min_fraction <= 1:
+                raise UsageError(
+                    f"--min-fraction {self.min_fraction} is not possible", remedy="use above 0 to 1, as 0.5"
+                )
+            if self.all_tiles:
+                raise UsageError("--all-tiles scores every tile, --min-fraction does not", remedy="use one of the two")
         if self.time_limit_s is not None and not (math.isfinite(self.time_limit_s) and self.time_limit_s > 0):
             raise UsageError(f"--time-limit {self.time_limit_s} is not possible", remedy="use seconds above 0")
         if not self.writers:
             raise UsageError("no output format was asked for", remedy=f"use --write {','.join(DEFAULT_WRITERS)}")
+
+    def min_tissue(self, of_bundle: float) -> float:
+        """Share of a tile that must be tissue: what was asked for, else what the bundle says."""
+        return of_bundle if self.min_fraction is None else self.min_fraction
 
     def to_dict(self) -> dict[str, Any]:
         """The options as JSON values."""
         return {**asdict(self), "writers": list(self.writers)}
 
     def scoring_dict(self) -> dict[str, Any]:
-        """The options that can change a score: those that the config hash covers."""
+        """The options that can change a score: those that the config hash covers.
+
+        Those of `LATER` stand in it only where they are asked for: a folder that an earlier version began goes on.
+        """
         kept = ("mpp", "engine", "precision", "exact", "all_tiles", "max_unreadable")
         values = self.to_dict()
-        return {name: values[name] for name in kept}
+        later = {name: values[name] for name in LATER if values[name] is not None}
+        return {**{name: values[name] for name in kept}, **later}
 
     def sha256(self) -> str:
         """Hash of `scoring_dict`, in canonical JSON."""

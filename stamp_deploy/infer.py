@@ -26,6 +26,7 @@ from .prepare import Prepared, prepare
 from .result import Result
 from .score import Progress, Scores, score
 from .slide import slide_file
+from .summarise import add_summaries
 from .system import isolation
 from .timing import add_time
 from .writers import check_names, write_all
@@ -108,11 +109,24 @@ def conclude(prepared: Prepared, scores: Scores) -> Result:
     """
     order = np.argsort(scores.index, kind="stable")
     embedding, pathways = scores.embedding[order], scores.pathways[order]
-    _check_finite(prepared, embedding, pathways)
+    shared = None if scores.pathways_global is None else scores.pathways_global[order]
+    _check_finite(prepared, embedding, pathways, *(() if shared is None else (shared,)))
     clock = time.perf_counter()
     calls = call_heads(prepared.bundle, embedding, threads=prepared.options.threads)
     prepared.seconds["heads"] = time.perf_counter() - clock
-    return assemble(prepared, scores.engine, scores.index[order], embedding, pathways, calls, _warnings(prepared))
+    result = assemble(
+        prepared,
+        scores.engine,
+        scores.index[order],
+        embedding,
+        pathways,
+        calls,
+        _warnings(prepared),
+        pathways_global=shared,
+    )
+    clock = time.perf_counter()
+    result = add_summaries(result)
+    return add_time(result, "summaries", time.perf_counter() - clock)
 
 
 def write(result: Result, out: Path, options: InferOptions) -> Result:
@@ -136,8 +150,8 @@ def _warnings(prepared: Prepared) -> list[str]:
     return [*([conflict] if conflict else []), *prepared.slide.notes, *prepared.absence.notes, *tissue]
 
 
-def _check_finite(prepared: Prepared, embedding: NDArray[np.float32], scores: NDArray[np.float32]) -> None:
-    if not (np.isfinite(embedding).all() and np.isfinite(scores).all()):
+def _check_finite(prepared: Prepared, *answers: NDArray[np.float32]) -> None:
+    if not all(np.isfinite(values).all() for values in answers):
         raise SlideError(
             "the engine answered with values that are not finite",
             path=prepared.slide.path,

@@ -44,6 +44,13 @@ class Prepared:
     absence: Absence = field(default_factory=Absence)
     seconds: dict[str, float] = field(default_factory=dict)
 
+    @property
+    def min_fraction(self) -> float | None:
+        """Share of a tile that had to be tissue; None where every tile was taken."""
+        if self.options.all_tiles:
+            return None
+        return self.options.min_tissue(TissueRule.from_dict(self.bundle.tissue).min_fraction)
+
     def close(self) -> None:
         self.source.close()
         if not self.source.hung:
@@ -70,7 +77,7 @@ def prepare(path: Path, bundle: Bundle, options: InferOptions) -> Prepared:
         thumbnail = slide.thumbnail(_picture_px(slide))
         tissue = None if options.all_tiles else find_tissue(slide, rule)
         tissue, absence = leave_out(slide, grid, tissue)
-        tiles = select_tiles(grid, tissue, rule.min_fraction)
+        tiles = select_tiles(grid, tissue, options.min_tissue(rule.min_fraction))
         if len(tiles.coords) == 0:
             raise SlideError(
                 f"no tissue was found in {tiles.total} tiles of {bundle.tile_px} px at {bundle.mpp:g} um/px",

@@ -19,13 +19,25 @@ from .engine.base import EngineInfo
 from .grid import Grid
 from .heads import HeadCall
 from .provenance import RESEARCH_USE
+from .summaries import (
+    PERCENTILES,
+    RegionSummary,
+    TileScores,
+    usable_weights,
+    weighted_mean,
+    weighted_percentiles,
+    weighted_sd,
+)
 from .system.names import shown_name
 from .trust import SlideTrust
 from .validation import Validation
 
 SCHEMA = "stamp-deploy/result"
-SCHEMA_VERSION = 1
-_PERCENTILES = (5, 25, 50, 75, 95)
+SCHEMA_VERSION = 2
+READABLE_VERSIONS = (1, 2)
+"""In version 1 `pathways.summary` was not weighted by tissue, and there were no `summaries`."""
+UNSTATED_UNIT = "predicted score"
+"""Unit of the scores of a bundle that states none."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +129,8 @@ class Result:
         What the bundle says of its scores.
     trust : SlideTrust or None
         Whether the slide looks like what the model knows; its arrays are per tile, in the order of `coords`.
+    summaries : tuple of RegionSummary
+        The slide in figures, whole first, then by class of annotation; empty in results of schema version 1.
     thumbnail : uint8 [h, w, 3]
         RGB overview of the whole level 0.
     timing : dict of float
@@ -152,12 +166,13 @@ class Result:
     started_utc: str = ""
     warnings: tuple[str, ...] = ()
     research_use: str = RESEARCH_USE
-    score_unit: str = "predicted score"
+    score_unit: str = UNSTATED_UNIT
     source_path: Path | None = None
     """Where the slide lay: DICOM writers read its headers again. Never written to any output."""
     validation: Validation | None = None
     trust: SlideTrust | None = None
     pathways_global: NDArray[np.float32] | None = None
+    summaries: tuple[RegionSummary, ...] = ()
 
     def __post_init__(self) -> None:
         n, p = len(self.coords), len(self.pathway_names)
@@ -188,18 +203,48 @@ class Result:
         cells: NDArray[np.int64] = np.rint(self.coords / step).astype(np.int64)
         return cells
 
-    def summary(self) -> dict[str, dict[str, float]]:
-        """Per pathway, over the readable tiles: mean, sd (n - 1), min, p05, p25, p50, p75, p95, max.
+    @property
+    def counted(self) -> NDArray[np.bool_]:
+        """Which tiles summaries count: bool [N], all but those that `trust` leaves out."""
+        return np.ones(len(self.coords), bool) if self.trust is None else ~self.trust.left_out
 
-        Empty when no tile was readable; sd is 0 for a single tile.
+    @property
+    def summarised(self) -> str:
+        """The read-out that summaries rest on: "pathways_global" where there is one, else "pathways"."""
+        return "pathways" if self.pathways_global is None else "pathways_global"
+
+    def tile_scores(self) -> TileScores:
+        """The scores that summaries rest on, of all readable tiles, with the tissue under each."""
+        by_name = {item.name: item for item in self.validation.pathways} if self.validation is not None else {}
+        known = [by_name.get(name) for name in self.pathway_names]
+        if self.pathways_global is None:
+            scales = tuple(None if item is None else item.scale for item in known)
+            values = self.pathways
+        else:
+            scales = tuple(None if item is None else item.scale_global for item in known)
+            values = self.pathways_global
+        return TileScores(
+            self.pathway_names,
+            values.astype(np.float64),
+            self.tissue_fraction.astype(np.float64),
+            self.tile_cells,
+            self.grid,
+            scales,
+        )
+
+    def summary(self) -> dict[str, dict[str, float]]:
+        """Per pathway of the `summarised` read-out: mean, sd (n - 1), min, p05, p25, p50, p75, p95, max.
+
+        Over the `counted` tiles, each weighted by its tissue fraction. Empty when no tile counts; sd is 0 for a single
+        tile.
         """
-        n = len(self.pathways)
-        if n == 0:
+        tiles = self.tile_scores().of(self.counted)
+        if len(tiles) == 0:
             return {}
-        scores = self.pathways.astype(np.float64)
-        columns = {"mean": scores.mean(axis=0), "sd": scores.std(axis=0, ddof=1) if n > 1 else scores[0] * 0}
+        scores, weights = tiles.values, usable_weights(tiles.weights)
+        columns = {"mean": weighted_mean(scores, weights), "sd": weighted_sd(scores, weights)}
         columns["min"] = scores.min(axis=0)
-        for percent, row in zip(_PERCENTILES, np.percentile(scores, _PERCENTILES, axis=0), strict=True):
+        for percent, row in zip(PERCENTILES, weighted_percentiles(scores, weights), strict=True):
             columns[f"p{percent:02d}"] = row
         columns["max"] = scores.max(axis=0)
         return {
@@ -234,7 +279,12 @@ class Result:
                 "unit": self.score_unit,
                 "names": list(self.pathway_names),
                 "summary": self.summary(),
+                "summarised": self.summarised,
+                "global_scores": self.pathways_global is not None,
             },
+            "summaries": [region.to_dict() for region in self.summaries],
+            "validation": None if self.validation is None else self.validation.to_dict(),
+            "trust": None if self.trust is None else self.trust.to_dict(),
             "heads": [head.to_dict() for head in self.heads],
             "bundle": asdict(self.bundle),
             "engine": asdict(self.engine),

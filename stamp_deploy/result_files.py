@@ -14,12 +14,16 @@ from .engine.base import EngineInfo
 from .errors import DataError, UsageError
 from .grid import Grid
 from .heads import HeadCall
-from .result import SCHEMA, SCHEMA_VERSION, BundleFacts, Result, SlideFacts, TileCounts
+from .result import READABLE_VERSIONS, SCHEMA, SCHEMA_VERSION, BundleFacts, Result, SlideFacts, TileCounts
+from .summaries import RegionSummary
+from .trust import SlideTrust
+from .validation import Validation
 
 RECORD, TILES = "result.json", "tiles.h5"
 MAX_RECORD_BYTES = 64 << 20
 MAX_THUMBNAIL_PX = 1 << 26
 ARRAYS = ("coords", "features", "pathways", "pathway_names", "tissue_fraction", "thumbnail")
+OPTIONAL_ARRAYS = ("pathways_global", "trust/distance", "trust/flags")
 _AGAIN = "score the slide again"
 Record = TypeVar("Record")
 
@@ -73,7 +77,7 @@ def _record(path: Path) -> dict[str, Any]:
         known = record["schema"], record["schema_version"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"the record is damaged: {error}", path=path, remedy=_AGAIN) from error
-    if known != (SCHEMA, SCHEMA_VERSION):
+    if known not in [(SCHEMA, version) for version in READABLE_VERSIONS]:
         raise DataError(
             f"the record is {known[0]} version {known[1]}, not {SCHEMA} version {SCHEMA_VERSION}",
             path=path,
@@ -97,7 +101,7 @@ def _arrays(path: Path, record: dict[str, Any]) -> dict[str, Any]:
         if int(np.prod(file["thumbnail"].shape, dtype=np.int64)) > 3 * MAX_THUMBNAIL_PX:
             raise ValueError("its thumbnail is larger than any that is written")
         wanted = [attention_name(head["name"]) for head in record["heads"]]
-        arrays = {name: file[name][()] for name in (*ARRAYS, *wanted) if name in file}
+        arrays = {name: file[name][()] for name in (*ARRAYS, *OPTIONAL_ARRAYS, *wanted) if name in file}
     names = tuple(name.decode() if isinstance(name, bytes) else str(name) for name in arrays["pathway_names"])
     if names != tuple(record["pathways"]["names"]):
         raise ValueError(f"{RECORD} and {TILES} name different pathways")
@@ -139,7 +143,18 @@ def _result(record: dict[str, Any], arrays: dict[str, Any]) -> Result:
         warnings=tuple(record["warnings"]),
         research_use=record["research_use"],
         score_unit=record["pathways"]["unit"],
+        validation=None if (said := record.get("validation")) is None else Validation.from_dict(said),
+        trust=_trust(record.get("trust"), arrays),
+        pathways_global=arrays["pathways_global"] if record["pathways"].get("global_scores") else None,
+        summaries=tuple(map(RegionSummary.from_dict, record.get("summaries", ()))),
     )
+
+
+def _trust(value: dict[str, Any] | None, arrays: dict[str, Any]) -> SlideTrust | None:
+    if value is None:
+        return None
+    distance, flags = arrays["trust/distance"], arrays["trust/flags"]
+    return SlideTrust.from_dict(value, distance.astype(np.float32), flags.astype(np.uint16))
 
 
 def _head(values: dict[str, Any], attention: Any) -> HeadCall:

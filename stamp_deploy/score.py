@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .engine import Engine, EngineInfo
+from .engine import Engine, EngineInfo, EngineOutput
 from .errors import COPY_AGAIN, SlideError
 from .prepare import Prepared
 from .system import isolation, log
@@ -30,12 +30,15 @@ class Scores:
     index : int64 [N]
         Positions in the tile set.
     embedding, pathways : float32 [N, D], [N, P]
+    pathways_global : float32 [N, P] or None
+        None where the bundle has no such read-out.
     """
 
     engine: EngineInfo
     index: NDArray[np.int64]
     embedding: NDArray[np.float32]
     pathways: NDArray[np.float32]
+    pathways_global: NDArray[np.float32] | None = None
 
 
 def score(prepared: Prepared, engine: Engine, *, progress: Progress | None = None) -> Scores:
@@ -47,8 +50,7 @@ def score(prepared: Prepared, engine: Engine, *, progress: Progress | None = Non
         More tiles are unreadable than `InferOptions.max_unreadable` allows.
     """
     kept: list[NDArray[np.int64]] = []
-    embeddings: list[NDArray[np.float32]] = []
-    pathways: list[NDArray[np.float32]] = []
+    outputs: list[EngineOutput] = []
     total = len(prepared.tiles.coords)
     waited = 0.0
     seen = 0
@@ -73,15 +75,15 @@ def score(prepared: Prepared, engine: Engine, *, progress: Progress | None = Non
     clock = time.perf_counter()
     for output in engine.stream(readable()):
         isolation.check_stop()
-        embeddings.append(output.embedding)
-        pathways.append(output.pathways)
+        outputs.append(output)
     streamed = time.perf_counter() - clock
     _check_budget(prepared, seen)
 
     prepared.seconds.update(wait_for_tiles=waited, engine=streamed - waited, stream=streamed)
     token = log.slide_token(prepared.slide.path)
     log.event("scored", slide=token, tiles=prepared.source.ok, seconds=round(streamed, 3))
-    return Scores(engine.info, np.concatenate(kept), np.concatenate(embeddings), np.concatenate(pathways))
+    found = EngineOutput.join(outputs)
+    return Scores(engine.info, np.concatenate(kept), found.embedding, found.pathways, found.pathways_global)
 
 
 def _check_budget(prepared: Prepared, seen: int) -> None:

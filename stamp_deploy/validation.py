@@ -6,14 +6,20 @@ and stays so: nothing is filled in.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, NamedTuple
 
 MIN_VALIDATED_R = 0.2
 """Least held-out Pearson r at which a pathway counts as validated. Our own choice: below it a score explains less than
 4 % (r squared) of what was measured, and its map is mostly noise."""
+GLOBAL_UNIT = "z over the spots of all training sections"
+"""Unit of the read-out that is comparable across slides, as training fits it."""
 QUANTILES = ("min", "p01", "p05", "p25", "p50", "p75", "p95", "p99", "max")
 """Names of the quantiles of predictions and targets, in ascending order."""
+
+
+SCALES = ("scale", "scale_global")
+"""Fields of `PathwayValidation` that hold a scale."""
 
 
 class Scale(NamedTuple):
@@ -33,14 +39,17 @@ class PathwayValidation:
         Pearson r within sections that training never read, mean over sections, and its 95 % interval; None where it
         was not measured or no interval exists.
     sections, patients : int
-        How many r was measured on.
+        How many r was measured on. `patients` counts those of whom no section was trained on.
     frozen_r, random_sets_r, features_r : float or None
-        r of the controls on the same sections: ridge regression on the frozen model's embeddings, the median of random
-        gene sets of the same sizes, ridge regression on 29 stain and texture features.
+        r of the controls on the same sections: ridge regression on the frozen model's embeddings, on those of a model
+        that was taught random gene sets of the same sizes, and on 29 stain and texture features.
     depth_r : float or None
-        r of the score with the spots' number of counts.
-    predictions, targets : dict of float
-        Quantiles (`QUANTILES`) of predicted and of measured scores on those sections; empty where not measured.
+        r of the predicted score with the log of the number of counts a spot.
+    global_r : float or None
+        r of the read-out that is comparable across slides, over the spots of all those sections together.
+    predictions, targets, global_predictions : dict of float
+        Quantiles (`QUANTILES`) of predicted and of measured scores, and of the read-out that is comparable across
+        slides, on those sections; empty where not measured.
     scale : Scale or None
         Puts a score of `pathways` on the scale that all slides share.
     scale_global : Scale or None
@@ -57,8 +66,10 @@ class PathwayValidation:
     random_sets_r: float | None = None
     features_r: float | None = None
     depth_r: float | None = None
+    global_r: float | None = None
     predictions: dict[str, float] = field(default_factory=dict)
     targets: dict[str, float] = field(default_factory=dict)
+    global_predictions: dict[str, float] = field(default_factory=dict)
     scale: Scale | None = None
     scale_global: Scale | None = None
 
@@ -85,3 +96,28 @@ class Validation:
     unit: str
     pathways: tuple[PathwayValidation, ...] = ()
     lacks: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values; what was not measured is None."""
+        return {
+            "unit": self.unit,
+            "min_validated_r": MIN_VALIDATED_R,
+            "lacks": self.lacks,
+            "pathways": [
+                {**asdict(p), **{key: _plain(getattr(p, key)) for key in SCALES}, "validated": p.validated}
+                for p in self.pathways
+            ],
+        }
+
+    @classmethod
+    def from_dict(cls, value: dict[str, Any]) -> Validation:
+        """The inverse of `to_dict`."""
+        names = {f.name for f in fields(PathwayValidation)}
+        entries = [{k: v for k, v in entry.items() if k in names} for entry in value["pathways"]]
+        for entry in entries:
+            entry |= {key: None if entry[key] is None else Scale(**entry[key]) for key in SCALES}
+        return cls(value["unit"], tuple(PathwayValidation(**entry) for entry in entries), value["lacks"])
+
+
+def _plain(scale: Scale | None) -> dict[str, float] | None:
+    return None if scale is None else scale._asdict()

@@ -21,6 +21,10 @@ from stamp_deploy.errors import UsageError
         {"time_limit_s": 0.0},
         {"time_limit_s": float("inf")},
         {"writers": ()},
+        {"min_fraction": 0.0},
+        {"min_fraction": 1.01},
+        {"min_fraction": float("nan")},
+        {"min_fraction": 0.5, "all_tiles": True},
     ],
 )
 def test_impossible_values_are_refused(values: dict) -> None:  # type: ignore[type-arg]
@@ -35,6 +39,7 @@ SCORING = {
     "exact": True,
     "all_tiles": True,
     "max_unreadable": 0.5,
+    "min_fraction": 0.5,
 }
 """An option that can change a score, or whether there is one -> another value of it."""
 NOT_SCORING = {"batch": 3, "threads": 2, "writers": ("json",), "time_limit_s": 9.0, "overwrite": True}
@@ -52,3 +57,7 @@ def test_the_hash_leaves_out_what_changes_no_score(name: str) -> None:
 
 def test_every_option_is_of_one_kind_or_the_other() -> None:
     assert {field.name for field in dataclasses.fields(InferOptions)} == {*SCORING, *NOT_SCORING}
+
+
+def test_options_of_later_versions_leave_the_hash_of_a_default_run_as_it_was() -> None:
+    assert set(InferOptions().scoring_dict()) == {"mpp", "engine", "precision", "exact", "all_tiles", "max_unreadable"}

@@ -135,6 +135,43 @@ def bootstrap(sections: Sequence[SectionResult], *, draws: int = 2000, seed: int
     return Interval(None, None, "patients", "no interval exists for one section of one patient")
 
 
+@dataclass(frozen=True, eq=False)
+class PathwayIntervals:
+    """95 % intervals of the mean r a pathway, float64 [P], NaN where none exists; `unit` as in `Interval`, or None."""
+
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+    unit: str | None
+
+
+def pathway_intervals(sections: Sequence[SectionResult], *, draws: int = 2000, seed: int = 0) -> PathwayIntervals:
+    """95 % percentile interval of each pathway's mean r over sections, by drawing whole patients with replacement.
+
+    With one patient its sections are drawn, as in `bootstrap`. A pathway that fewer than two of what is drawn measure
+    has no interval.
+    """
+    r = np.array([s.r for s in sections])
+    patients = [s.patient for s in sections]
+    unit = "patients" if len(set(patients)) > 1 else "sections"
+    _, group = np.unique(patients if unit == "patients" else np.arange(len(sections)), return_inverse=True)
+    count = int(group.max()) + 1
+    low, high = np.full((2, r.shape[1]), np.nan)
+    if count < 2:
+        return PathwayIntervals(low, high, None)
+    known = np.isfinite(r)
+    sums, counts = np.zeros((count, r.shape[1])), np.zeros((count, r.shape[1]))
+    np.add.at(sums, group, np.where(known, r, 0))
+    np.add.at(counts, group, known)
+    picks = np.random.default_rng(seed).integers(0, count, (draws, count))
+    weight = np.array([np.bincount(row, minlength=count) for row in picks], np.float64)
+    total = weight @ counts
+    means = np.divide(weight @ sums, total, out=np.full(total.shape, np.nan), where=total > 0)
+    enough = (counts > 0).sum(axis=0) > 1
+    if enough.any():
+        low[enough], high[enough] = np.nanpercentile(means[:, enough], [2.5, 97.5], axis=0)
+    return PathwayIntervals(low, high, unit if enough.any() else None)
+
+
 def _percentiles(groups: list[list[float]], draws: int, seed: int) -> tuple[float, float]:
     sums = np.array([np.sum(g) for g in groups])
     counts = np.array([len(g) for g in groups])

@@ -14,6 +14,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from stamp_deploy.engine.base import OUTPUTS
 from stamp_deploy.errors import ParityError
 
 from .attention import plain_attention
@@ -25,7 +26,10 @@ INLINE_LIMIT_BYTES = 1_500_000_000
 
 
 class Encoder(nn.Module):
-    """uint8 tiles [N, T, T, 3] -> embedding float32 [N, D], pathways float32 [N, P]."""
+    """uint8 tiles [N, T, T, 3] -> embedding float32 [N, D], pathways float32 [N, P], pathways_global float32 [N, P].
+
+    The last is there where the model has a read-out of that kind (`pathway_global`, D -> P).
+    """
 
     mean: Tensor
     std: Tensor
@@ -36,10 +40,17 @@ class Encoder(nn.Module):
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).reshape(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).reshape(1, 3, 1, 1), persistent=False)
 
-    def forward(self, tiles: Tensor) -> tuple[Tensor, Tensor]:
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of what `forward` gives."""
+        return OUTPUTS if isinstance(getattr(self.model, "pathway_global", None), nn.Module) else OUTPUTS[:2]
+
+    def forward(self, tiles: Tensor) -> tuple[Tensor, ...]:
         pixels = tiles.to(torch.float32).permute(0, 3, 1, 2)  # [N, 3, T, T]
         embedding, pathways = self.model((pixels / 255 - self.mean) / self.std)
-        return embedding.float(), pathways.float()
+        if len(self.outputs) == 2:
+            return embedding.float(), pathways.float()
+        return embedding.float(), pathways.float(), self.model.get_submodule("pathway_global")(embedding).float()
 
 
 class SlideHead(nn.Module):
@@ -65,7 +76,7 @@ def write_encoder(encoder: Encoder, path: Path, tile_px: int) -> None:
     example = torch.zeros(2, tile_px, tile_px, 3, dtype=torch.uint8)
     size = sum(p.numel() * p.element_size() for p in encoder.parameters())
     batch = torch.export.Dim("batch", min=1, max=65_536)
-    _export(encoder, example, path, "tiles", ("embedding", "pathways"), batch, external=size > INLINE_LIMIT_BYTES)
+    _export(encoder, example, path, "tiles", encoder.outputs, batch, external=size > INLINE_LIMIT_BYTES)
 
 
 def write_head(head: nn.Module, path: Path, embedding_dim: int) -> None:

@@ -119,8 +119,8 @@ def infer_slide(
     progress : bool
         Show a bar, or a line a minute where there is no place for one.
     **options
-        Further fields of `InferOptions`: mpp, batch, threads, precision, exact, all_tiles, max_unreadable,
-        time_limit_s, overwrite.
+        Further fields of `InferOptions`: mpp, batch, threads, precision, exact, all_tiles, min_fraction,
+        max_unreadable, time_limit_s, overwrite.
 
     Raises
     ------

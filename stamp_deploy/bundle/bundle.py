@@ -6,7 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..validation import Validation
 from .contents import OnnxBytes, read_listed, read_onnx
+from .schema import FIRST_OUTPUTS
+from .validation_block import read_validation
 
 ENCODER_FILE = "encoder.onnx"
 GOLDEN_DIR = "golden"
@@ -84,8 +87,29 @@ class Bundle:
     files: dict[str, dict[str, Any]]
     encoder_file: str
     golden_dir: str
+    outputs: tuple[str, ...]
+    """Names of the encoder's outputs; ``pathways_global`` is the last where there is one."""
+    validation: Validation
+    """What was measured of the scores; `Validation.lacks` says what was not."""
+    trust_file: str | None
+    """The reference of what the model knows (trust/reference.py); None where the bundle has none."""
     sha256: str
     """SHA-256 of the bytes of bundle.json: the identity of the bundle."""
+
+    @property
+    def lacks(self) -> tuple[str, ...]:
+        """What a reader of its scores would want to know and the bundle does not say, in sentences."""
+        return tuple(filter(None, self.validation.lacks.split("; ")))
+
+    @property
+    def has_global_scores(self) -> bool:
+        """Whether the encoder gives the read-out that is comparable across slides."""
+        return "pathways_global" in self.outputs
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """Values a tile in each of the encoder's outputs."""
+        return {name: self.embedding_dim if name == "embedding" else len(self.pathways) for name in self.outputs}
 
     @property
     def encoder(self) -> Path:
@@ -153,6 +177,9 @@ def build_bundle(folder: Path, document: dict[str, Any], sha256: str) -> Bundle:
         heads=heads,
         encoder_file=document["encoder"],
         golden_dir=document["golden"],
+        outputs=tuple(document.get("outputs", FIRST_OUTPUTS)),
+        validation=read_validation(document),
+        trust_file=document.get("trust"),
         sha256=sha256,
         **{key: document[key] for key in (*same, *more)},
     )

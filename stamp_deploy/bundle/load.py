@@ -22,7 +22,7 @@ from .bundle import Bundle, build_bundle
 from .contents import check_listed, read_onnx
 from .onnx_scan import Dim, OnnxFacts
 from .rules import REMEDY
-from .schema import SCHEMA_VERSION, parse_json, validate
+from .schema import latest, parse_json, validate
 from .signature import SIGNATURE_FILE, check_signature
 
 BUNDLE_FILE = "bundle.json"
@@ -72,7 +72,8 @@ def write_bundle_json(folder: Path, document: dict[str, Any]) -> Bundle:
     folder : Path
         The finished content of a bundle, without bundle.json.
     document : dict
-        bundle.json without ``schema_version`` and ``files``.
+        bundle.json without ``schema_version`` and ``files``; ``outputs``, ``validation`` and ``trust`` may be missing
+        where the encoder gives two outputs and nothing was measured.
 
     Raises
     ------
@@ -83,7 +84,7 @@ def write_bundle_json(folder: Path, document: dict[str, Any]) -> Bundle:
         name: {"sha256": sha256_file(folder / name), "size": (folder / name).stat().st_size}
         for name in sorted(_walk(folder) - _UNLISTED)
     }
-    complete = validate({"schema_version": SCHEMA_VERSION, **document, "files": files})
+    complete = validate({**latest(document), "files": files})
     write_json_atomic(folder / BUNDLE_FILE, complete)
     return load_bundle(folder)
 
@@ -154,13 +155,11 @@ def _check_files(folder: Path, files: dict[str, dict[str, Any]], models: set[str
 
 def _check_models(bundle: Bundle, facts: dict[str, OnnxFacts]) -> None:
     """Declared inputs and outputs of the encoder and the heads."""
-    tile, dim, count = bundle.tile_px, bundle.embedding_dim, len(bundle.pathways)
+    tile, dim = bundle.tile_px, bundle.embedding_dim
     encoder = facts[bundle.encoder_file]
     _expect(bundle, bundle.encoder_file, encoder, "inputs", {"tiles": ("uint8", ("n", tile, tile, 3))})
-    wanted: dict[str, tuple[str, tuple[Dim, ...]]] = {
-        "embedding": ("float32", ("n", dim)),
-        "pathways": ("float32", ("n", count)),
-    }
+    wanted: dict[str, tuple[str, tuple[Dim, ...]]]
+    wanted = {output: ("float32", ("n", width)) for output, width in bundle.widths.items()}
     _expect(bundle, bundle.encoder_file, encoder, "outputs", wanted)
     for head in bundle.heads:
         classes = 1 if head.kind == "survival" else len(head.classes)

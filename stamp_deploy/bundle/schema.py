@@ -28,8 +28,10 @@ from .rules import (
     triple,
     whole,
 )
+from .validation_block import check_validation
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+READ_VERSIONS = (1, 2)
 MAX_JSON_BYTES = 16 * 2**20
 MAX_FILES = 4096
 MAX_FILE_BYTES = 64 * 2**30
@@ -81,6 +83,10 @@ _REQUIRED: dict[str, type | tuple[type, ...]] = {
     "software": dict,
     "files": dict,
 }
+FIRST_OUTPUTS = ("embedding", "pathways")
+ALL_OUTPUTS = (*FIRST_OUTPUTS, "pathways_global")
+_SECOND: dict[str, Any] = {"outputs": list(FIRST_OUTPUTS), "validation": None, "trust": None}
+"""What schema version 2 asks for beside the keys of version 1, and what stands for "not measured"."""
 _HEAD: dict[str, type | tuple[type, ...]] = {
     "name": str,
     "file": str,
@@ -121,7 +127,7 @@ def parse_json(data: bytes) -> dict[str, Any]:
 
 
 def validate(document: dict[str, Any]) -> dict[str, Any]:
-    """Check every rule of schema version 1 and return the document unchanged.
+    """Check every rule of schema versions 1 and 2 and return the document unchanged.
 
     Raises
     ------
@@ -129,10 +135,14 @@ def validate(document: dict[str, Any]) -> dict[str, Any]:
         Naming the first rule that is broken.
     """
     version = document.get("schema_version")
-    if version != SCHEMA_VERSION or isinstance(version, bool):
-        fail(f"schema version {repr(version)[:40]} is unknown; this release reads version {SCHEMA_VERSION}")
+    if version not in READ_VERSIONS or isinstance(version, bool):
+        known = " and ".join(map(str, READ_VERSIONS))
+        fail(f"schema version {repr(version)[:40]} is unknown; this release reads versions {known}")
     _types(document, _REQUIRED, "bundle.json")
-    known_keys(document, set(_REQUIRED), "bundle.json")
+    known_keys(document, {*_REQUIRED, *(_SECOND if version == SCHEMA_VERSION else ())}, "bundle.json")
+    for key in _SECOND if version == SCHEMA_VERSION else ():
+        if key not in document:
+            fail(f"bundle.json lacks {key!r}")
     if not NAME.fullmatch(document["name"]):
         fail("'name' may hold only letters, digits, dot, dash and underscore")
     if document["precision"] not in PRECISIONS:
@@ -161,12 +171,23 @@ def validate(document: dict[str, Any]) -> dict[str, Any]:
         fail("the encoder is not among 'files'")
     if not any(name.startswith(document["golden"] + "/") for name in files):
         fail("the golden folder is not among 'files'")
+    if version == SCHEMA_VERSION:
+        if document["outputs"] not in (list(FIRST_OUTPUTS), list(ALL_OUTPUTS)):
+            fail(f"'outputs' must be {', '.join(FIRST_OUTPUTS)} and may end with {ALL_OUTPUTS[-1]}")
+        if document["trust"] is not None and document["trust"] not in files:
+            fail("the reference of 'trust' is not among 'files'")
+        check_validation(document["validation"], document["pathways"])
     if len(document["heads"]) > MAX_HEADS:
         fail(f"more than {MAX_HEADS} heads")
     heads = [_head(head, files) for head in document["heads"]]
     if len({name.lower() for name in heads}) != len(heads):
         fail("two heads share a name")
     return document
+
+
+def latest(document: dict[str, Any]) -> dict[str, Any]:
+    """A document without its version as one of the latest version: what it does not say is not measured."""
+    return {"schema_version": SCHEMA_VERSION, **_SECOND, **document}
 
 
 def _types(value: dict[str, Any], wanted: dict[str, type | tuple[type, ...]], what: str) -> None:

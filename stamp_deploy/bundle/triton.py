@@ -73,9 +73,7 @@ def encoder_config(bundle: Bundle, max_batch: int, instances: int, device: str) 
             f'  {{ name: "tiles" data_type: TYPE_UINT8 dims: [ {side}, {side}, 3 ] }}',
             "]",
             "output [",
-            f'  {{ name: "embedding" data_type: TYPE_FP32 dims: [ {bundle.embedding_dim} ] }},',
-            f'  {{ name: "pathways" data_type: TYPE_FP32 dims: [ {len(bundle.pathways)} ] '
-            f'label_filename: "{_labels(False)}" }}',
+            ",\n".join(_output(name, width) for name, width in bundle.widths.items()),
             "]",
             f"dynamic_batching {{ preferred_batch_size: [ {max_batch} ] {queue} }}",
             f"instance_group [ {{ count: {instances} kind: KIND_{device.upper()} }} ]",
@@ -132,6 +130,11 @@ def _header(bundle: Bundle, name: str, file: str, max_batch: int, head: HeadSpec
         *(f"parameters {{ key: {_text(k)} value: {{ string_value: {_text(v)} }} }}" for k, v in facts.items()),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _output(name: str, width: int) -> str:
+    labels = "" if name == "embedding" else f' label_filename: "{_labels(False)}"'
+    return f'  {{ name: "{name}" data_type: TYPE_FP32 dims: [ {width} ]{labels} }}'
 
 
 def _labels(of_head: bool) -> str:

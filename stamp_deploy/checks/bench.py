@@ -118,7 +118,8 @@ def run_bench(
 def _tiles_of(slide: Slide, bundle: Bundle, options: InferOptions, most: int) -> TileSet:
     grid = make_grid(slide, target_mpp=bundle.mpp, tile_px=bundle.tile_px)
     rule = TissueRule.from_dict(bundle.tissue)
-    whole = select_tiles(grid, None if options.all_tiles else find_tissue(slide, rule), rule.min_fraction)
+    mask = None if options.all_tiles else find_tissue(slide, rule)
+    whole = select_tiles(grid, mask, options.min_tissue(rule.min_fraction))
     if len(whole) == 0:
         raise SlideError("no tissue was found", remedy="use --all-tiles, or another slide", path=slide.path)
     first = max(0, (len(whole) - most) // 2)

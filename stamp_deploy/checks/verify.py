@@ -16,7 +16,7 @@ MAX_MARKER_BYTES = 16 << 20
 
 
 def verify_path(path: Path, public_key: Path | None = None) -> str:
-    """Check a bundle, a result folder, or a signed record; returns one sentence.
+    """Check a bundle, a result folder, or a signed record; returns one sentence, and what a bundle does not know.
 
     Raises
     ------
@@ -32,7 +32,8 @@ def verify_path(path: Path, public_key: Path | None = None) -> str:
     if (path / BUNDLE_FILE).exists() or (path / BUNDLE_FILE).is_symlink():
         bundle = load_bundle(path, require_signature=public_key)
         signed = f"signed by {public_key.name}" if public_key else "signature not asked for"
-        return f"{bundle.name}: {len(bundle.files)} files are as recorded; {signed}; bundle {bundle.sha256[:12]}"
+        said = f"{bundle.name}: {len(bundle.files)} files are as recorded; {signed}; bundle {bundle.sha256[:12]}"
+        return "\n".join([said, *(f"not known: {what}" for what in bundle.lacks)])
     if (path / RESULT_FILE).exists():
         if public_key is not None:
             raise UsageError("results are not signed", path=path, remedy="leave --require-signature out")

@@ -60,9 +60,10 @@ def norm_error(reference: Float, candidate: Float) -> float:
     return abs(float(np.median(other[kept] / length[kept])) - 1) if kept.any() else 0.0
 
 
-def scaled_max_abs(reference: Float, candidate: Float) -> float:
-    scale = max(1.0, float(np.abs(reference).max()))
-    return float(np.abs(reference - candidate).max()) / scale
+def scaled_max_abs(reference: ArrayLike, candidate: ArrayLike) -> float:
+    """Largest difference, over the largest reference value where that is more than 1."""
+    a, b = np.asarray(reference, np.float64), np.asarray(candidate, np.float64)
+    return float(np.abs(a - b).max()) / max(1.0, float(np.abs(a).max()))
 
 
 def _ranks(values: Float) -> Float:

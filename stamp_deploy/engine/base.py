@@ -8,16 +8,21 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BundleError, EngineError
 from ..system import log
+
+if TYPE_CHECKING:
+    from ..bundle import Bundle
+OUTPUTS = ("embedding", "pathways", "pathways_global")
+"""What an encoder gives, in this order; older bundles lack the last."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +35,25 @@ class EngineOutput:
         Tile embeddings.
     pathways : float32 [N, P]
         Pathway scores, in the order of the bundle's ``pathways``.
+    pathways_global : float32 [N, P] or None
+        The read-out that is comparable across slides; None where the bundle has none.
     """
 
     embedding: NDArray[np.float32]
     pathways: NDArray[np.float32]
+    pathways_global: NDArray[np.float32] | None = None
+
+    @classmethod
+    def join(cls, parts: Sequence[EngineOutput]) -> EngineOutput:
+        """The answers for several batches, one after the other."""
+        if len(parts) == 1:
+            return parts[0]
+        shared = [part.pathways_global for part in parts if part.pathways_global is not None]
+        return cls(
+            np.concatenate([part.embedding for part in parts]),
+            np.concatenate([part.pathways for part in parts]),
+            np.concatenate(shared) if shared else None,
+        )
 
 
 @dataclass(frozen=True)
@@ -100,9 +120,21 @@ class BatchedEngine(ABC):
     gate: Callable[[BatchedEngine], object] | None = None
     """Called when the engine had to be compiled anew while it scores; raises where the outcome fails parity."""
 
-    def __init__(self, info: EngineInfo, *, tile_px: int, embedding_dim: int, pathways: int, batch: int) -> None:
+    def __init__(
+        self,
+        info: EngineInfo,
+        *,
+        tile_px: int,
+        embedding_dim: int,
+        pathways: int,
+        batch: int,
+        global_scores: bool = False,
+    ) -> None:
         self._info = replace(info, details={**info.details, "batch": str(batch)})
-        self._tile_px, self._dim, self._count = tile_px, embedding_dim, pathways
+        self._tile_px = tile_px
+        self._widths = {"embedding": embedding_dim, "pathways": pathways}
+        if global_scores:
+            self._widths["pathways_global"] = pathways
         self._max_batch = self._chunk = batch
         self._closed = False
 
@@ -193,7 +225,7 @@ class BatchedEngine(ABC):
                 log.event("device not released", level=logging.WARNING, engine=self._info.name, cause=str(error)[:200])
 
     def _finish(self, queue: deque[list[Ticket]]) -> EngineOutput:
-        return _join([self._answer(*ticket) for ticket in queue.popleft()])
+        return EngineOutput.join([self._answer(*ticket) for ticket in queue.popleft()])
 
     def _answer(self, ticket: Any, count: int) -> EngineOutput:
         """Collect a piece of `count` tiles, and check that the encoder answered for each of them.
@@ -204,11 +236,13 @@ class BatchedEngine(ABC):
             The encoder gives other shapes than it declares: rows would be taken for those of other tiles.
         """
         output = self._collect(ticket)
-        found = (output.embedding.shape, output.pathways.shape)
-        if found != ((count, self._dim), (count, self._count)):
+        arrays = {name: getattr(output, name) for name in OUTPUTS}
+        found = {name: values.shape for name, values in arrays.items() if values is not None}
+        wanted = {name: (count, width) for name, width in self._widths.items()}
+        if found != wanted:
             raise BundleError(
-                f"the encoder answers {count} tiles with embeddings {found[0]} and pathways {found[1]} in "
-                f"{self._info.name}, and should with {(count, self._dim)} and {(count, self._count)}",
+                f"the encoder answers {count} tiles with {_shown(found)} in {self._info.name}, and should with "
+                f"{_shown(wanted)}",
                 remedy="export the bundle again",
             )
         return output
@@ -223,7 +257,8 @@ class BatchedEngine(ABC):
     def _one_by_one(self, tiles: NDArray[np.uint8]) -> EngineOutput:
         while True:
             try:
-                return _join([self._answer(self._submit(piece), len(piece)) for piece in self._pieces(tiles)])
+                parts = [self._answer(self._submit(piece), len(piece)) for piece in self._pieces(tiles)]
+                return EngineOutput.join(parts)
             except OutOfMemory as error:
                 self._shrink(error)
 
@@ -284,9 +319,18 @@ class BatchedEngine(ABC):
         """Give everything back."""
 
 
-def _join(outputs: list[EngineOutput]) -> EngineOutput:
-    if len(outputs) == 1:
-        return outputs[0]
-    return EngineOutput(
-        np.concatenate([output.embedding for output in outputs]), np.concatenate([o.pathways for o in outputs])
-    )
+def _shown(shapes: Mapping[str, tuple[int, ...]]) -> str:
+    return ", ".join(f"{_MANY.get(name, name)} {shape}" for name, shape in shapes.items())
+
+
+_MANY = {"embedding": "embeddings", "pathways_global": "global pathways"}
+
+
+def shapes_of(bundle: Bundle) -> dict[str, Any]:
+    """What `BatchedEngine` wants to know of a bundle."""
+    return {
+        "tile_px": bundle.tile_px,
+        "embedding_dim": bundle.embedding_dim,
+        "pathways": len(bundle.pathways),
+        "global_scores": bundle.has_global_scores,
+    }

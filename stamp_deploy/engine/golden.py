@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BundleError
+from .base import OUTPUTS, EngineOutput
 from .head_model import head_probabilities
 from .parity import Outputs, StageReport, compare
 
@@ -22,21 +23,19 @@ if TYPE_CHECKING:
 
 GOLDEN_TILES = 64
 """Tiles kept in the bundle: 9.6 MB at 224 px, and ranks of 64 tiles are enough to see a broken engine."""
-ARRAYS = ("tiles", "embedding", "pathways")
 BATCHES_A_LANE = 2
 """Full batches that the check sends through each lane of an engine, at least."""
 REST_TILES = 3
 """Tiles of the last batch, which is not full."""
 
 
-def write_golden(
-    folder: Path, tiles: NDArray[np.uint8], embedding: NDArray[np.float32], pathways: NDArray[np.float32]
-) -> None:
-    """Write tiles.npy, embedding.npy and pathways.npy: no pickle, any numpy reads them."""
+def write_golden(folder: Path, tiles: NDArray[np.uint8], expected: Outputs) -> None:
+    """Write tiles.npy, and embedding.npy, pathways.npy and pathways_global.npy: no pickle, any numpy reads them."""
     folder.mkdir()
     keep = spread(len(tiles), GOLDEN_TILES)
-    for name, values in (("tiles", tiles), ("embedding", embedding), ("pathways", pathways)):
-        np.save(folder / f"{name}.npy", values[keep], allow_pickle=False)
+    for name, values in {"tiles": tiles, **{name: getattr(expected, name) for name in OUTPUTS}}.items():
+        if values is not None:
+            np.save(folder / f"{name}.npy", values[keep], allow_pickle=False)
 
 
 def spread(total: int, count: int) -> NDArray[np.int64]:
@@ -52,20 +51,19 @@ def load_golden(bundle: Bundle) -> tuple[NDArray[np.uint8], Outputs]:
     BundleError
         A file has been changed, is no array, or the arrays do not fit the bundle or each other.
     """
-    arrays = {name: _read_array(bundle, name) for name in ARRAYS}
-    tiles, embedding, pathways = (arrays[name] for name in ARRAYS)
+    tiles = _read_array(bundle, "tiles")
+    arrays = {name: _read_array(bundle, name) for name in bundle.outputs}
     total, side = len(tiles) if tiles.ndim else 0, bundle.tile_px
     if (
         tiles.dtype != np.uint8
         or tiles.shape != (total, side, side, 3)
-        or embedding.shape != (total, bundle.embedding_dim)
-        or pathways.shape != (total, len(bundle.pathways))
-        or embedding.dtype.kind != "f"
-        or pathways.dtype.kind != "f"
+        or any(arrays[name].shape != (total, width) for name, width in bundle.widths.items())
+        or any(values.dtype.kind != "f" for values in arrays.values())
         or total < 2
     ):
         raise BundleError("the golden arrays do not fit the bundle", path=bundle.path, remedy="export the bundle again")
-    reference = Outputs(embedding.astype(np.float32), pathways.astype(np.float32))
+    answers: dict[str, Any] = {name: values.astype(np.float32) for name, values in arrays.items()}
+    reference = Outputs(**answers)
     return np.ascontiguousarray(tiles), with_heads(bundle, reference)
 
 
@@ -97,15 +95,13 @@ def time_and_check(bundle: Bundle, engine: Engine) -> tuple[StageReport, float, 
     seconds = time.perf_counter() - start
     if full < len(index):
         rest = _run(engine, tiles, index[full:])
-        found = Outputs(
-            np.concatenate([found.embedding, rest.embedding]), np.concatenate([found.pathways, rest.pathways])
-        )
+        found = EngineOutput.join([found, rest])
     heads = with_heads(bundle, Outputs(found.embedding[:count], found.pathways[:count])).heads
-    expected = Outputs(reference.embedding[index], reference.pathways[index], reference.heads)
+    expected = {name: getattr(reference, name)[index] for name in bundle.outputs}
     info = engine.info
     report = compare(
-        expected,
-        replace(found, heads=heads),
+        Outputs(**expected, heads=reference.heads),
+        Outputs(**{name: getattr(found, name) for name in OUTPUTS}, heads=heads),
         stage=f"golden -> {info.name} {info.precision}",
         names=("the golden outputs", f"{info.name} {info.version} {info.precision} on {info.device}"),
         precision=info.precision,
@@ -138,15 +134,14 @@ def turned(count: int, rows: int) -> NDArray[np.int64]:
     return np.asarray((row + row // count) % count)
 
 
-def _run(engine: Engine, tiles: NDArray[np.uint8], index: NDArray[np.int64]) -> Outputs:
+def _run(engine: Engine, tiles: NDArray[np.uint8], index: NDArray[np.int64]) -> EngineOutput:
     step = engine.max_batch
 
     def batches() -> Iterator[NDArray[np.uint8]]:
         for start in range(0, len(index), step):
             yield tiles[index[start : start + step]]
 
-    found = list(engine.stream(batches()))
-    return Outputs(np.concatenate([o.embedding for o in found]), np.concatenate([o.pathways for o in found]))
+    return EngineOutput.join(list(engine.stream(batches())))
 
 
 def _read_array(bundle: Bundle, name: str) -> NDArray[Any]:

@@ -15,13 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import EngineError
-from .base import BatchedEngine, EngineInfo, EngineOutput, OutOfMemory
+from .base import BatchedEngine, EngineInfo, EngineOutput, OutOfMemory, shapes_of
 
 if TYPE_CHECKING:
     from ..bundle import Bundle
     from ..bundle.contents import OnnxBytes
-
-OUTPUTS = ("embedding", "pathways")
 
 
 def open_session(model: OnnxBytes, threads: int, providers: list[Any], what: str, batch: int | None = None) -> Any:
@@ -77,14 +75,14 @@ class OnnxRuntimeEngine(BatchedEngine):
         info = EngineInfo(
             self.name, onnxruntime.__version__, "cpu", bundle.precision, details={"threads": str(threads)}
         )
-        super().__init__(info, **shapes(bundle), batch=batch)
+        super().__init__(info, **shapes_of(bundle), batch=batch)
         what = f"ONNX Runtime {onnxruntime.__version__} on the CPU"
         self._session = open_session(bundle.read_encoder(), threads, ["CPUExecutionProvider"], what)
 
     def _submit(self, piece: NDArray[np.uint8]) -> EngineOutput:
         with memory_errors():
-            embedding, pathways = self._session.run(OUTPUTS, {"tiles": np.ascontiguousarray(piece)})
-        return EngineOutput(embedding, pathways)
+            found = self._session.run(list(self._widths), {"tiles": np.ascontiguousarray(piece)})
+        return EngineOutput(*found)
 
     def _collect(self, ticket: EngineOutput) -> EngineOutput:
         return ticket
@@ -138,9 +136,10 @@ class OnnxRuntimeCudaEngine(BatchedEngine):
             wanted,
             details={"cuda_graphs": "yes" if self._graphs else "no", "io_binding": "yes"},
         )
-        super().__init__(info, **shapes(bundle), batch=batch)
+        super().__init__(info, **shapes_of(bundle), batch=batch)
         self._what = f"ONNX Runtime {onnxruntime.__version__} on {info.device}"
         self._threads = threads or 1
+        self._outputs: dict[str, Any] = {}
         self._session: Any = None
         try:
             self._allocate()
@@ -193,12 +192,13 @@ class OnnxRuntimeCudaEngine(BatchedEngine):
             value = onnxruntime.OrtValue.ortvalue_from_shape_and_type
             self._staging = np.zeros((self._chunk, self._tile_px, self._tile_px, 3), np.uint8)
             self._tiles = onnxruntime.OrtValue.ortvalue_from_numpy(self._staging, *place)
-            self._embedding = value([self._chunk, self._dim], np.float32, *place)
-            self._pathways = value([self._chunk, self._count], np.float32, *place)
+            self._outputs = {
+                name: value([self._chunk, width], np.float32, *place) for name, width in self._widths.items()
+            }
             self._binding = self._session.io_binding()
             self._binding.bind_ortvalue_input("tiles", self._tiles)
-            self._binding.bind_ortvalue_output("embedding", self._embedding)
-            self._binding.bind_ortvalue_output("pathways", self._pathways)
+            for name, output in self._outputs.items():
+                self._binding.bind_ortvalue_output(name, output)
         self._first_run()
 
     def _first_run(self) -> None:
@@ -224,14 +224,15 @@ class OnnxRuntimeCudaEngine(BatchedEngine):
             self._binding.synchronize_inputs()
             self._session.run_with_iobinding(self._binding)
             self._binding.synchronize_outputs()
-            embedding, pathways = self._embedding.numpy(), self._pathways.numpy()
-        return EngineOutput(embedding[:count].copy(), pathways[:count].copy())
+            found = [output.numpy() for output in self._outputs.values()]
+        return EngineOutput(*(values[:count].copy() for values in found))
 
     def _collect(self, ticket: EngineOutput) -> EngineOutput:
         return ticket
 
     def _release(self) -> None:
-        self._session = self._binding = self._tiles = self._embedding = self._pathways = None
+        self._session = self._binding = self._tiles = None
+        self._outputs = {}
 
 
 class memory_errors:
@@ -253,11 +254,6 @@ class memory_errors:
 
 
 MEMORY_SIGNS = ("out of memory", "failed to allocate memory", "bad_alloc", "cuda failure 2:", "bfcarena")
-
-
-def shapes(bundle: Bundle) -> dict[str, int]:
-    """What `BatchedEngine` wants to know of a bundle."""
-    return {"tile_px": bundle.tile_px, "embedding_dim": bundle.embedding_dim, "pathways": len(bundle.pathways)}
 
 
 def _first_line(error: BaseException) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import EngineError
-from .base import BatchedEngine, EngineInfo, EngineOutput
+from .base import BatchedEngine, EngineInfo, EngineOutput, shapes_of
 
 if TYPE_CHECKING:
     from ..bundle import Bundle
@@ -65,15 +65,9 @@ class OpenVinoEngine(BatchedEngine):
             wanted,
             details={"threads": str(threads), "processor": str(chip)},
         )
-        super().__init__(
-            info,
-            tile_px=bundle.tile_px,
-            embedding_dim=bundle.embedding_dim,
-            pathways=len(bundle.pathways),
-            batch=batch,
-        )
+        super().__init__(info, **shapes_of(bundle), batch=batch)
         self._request: Any = compiled.create_infer_request()
-        self._outputs = [compiled.output(name) for name in ("embedding", "pathways")]
+        self._outputs = [compiled.output(name) for name in self._widths]
 
     def _submit(self, piece: NDArray[np.uint8]) -> EngineOutput:
         try:
@@ -82,8 +76,7 @@ class OpenVinoEngine(BatchedEngine):
             raise EngineError(
                 f"OpenVINO fails: {str(error).strip().splitlines()[-1][:300]}", remedy="use --engine onnxruntime"
             ) from error
-        embedding, pathways = (np.array(found[output], np.float32) for output in self._outputs)
-        return EngineOutput(embedding, pathways)
+        return EngineOutput(*(np.array(found[output], np.float32) for output in self._outputs))
 
     def _collect(self, ticket: EngineOutput) -> EngineOutput:
         return ticket

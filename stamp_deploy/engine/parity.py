@@ -29,11 +29,23 @@ class Outputs:
     pathways : float32 [N, P]
     heads : dict of str to float32 [C]
         Class probabilities (or the log hazard) of each slide-level head over these N tiles.
+    pathways_global : float32 [N, P] or None
+        The read-out that is comparable across slides, where there is one.
     """
 
     embedding: NDArray[np.float32]
     pathways: NDArray[np.float32]
     heads: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    pathways_global: NDArray[np.float32] | None = None
+
+    @property
+    def readouts(self) -> tuple[NDArray[np.float32], ...]:
+        """The pathway scores: one array [N, P] a read-out."""
+        return (self.pathways,) if self.pathways_global is None else (self.pathways, self.pathways_global)
+
+    def scores(self) -> NDArray[np.float64]:
+        """The scores of all read-outs side by side: [N, P] or [N, 2 P]."""
+        return np.concatenate(self.readouts, axis=1).astype(np.float64)
 
 
 @dataclass(frozen=True)
@@ -143,7 +155,7 @@ def compare(
     failures: list[str] = []
     metrics: dict[str, float | None] = {}
     ref, can = (np.asarray(side.embedding, np.float64) for side in (reference, candidate))
-    for what, values in (("embedding", can), ("pathway", np.asarray(candidate.pathways, np.float64))):
+    for what, values in (("embedding", can), ("pathway", candidate.scores())):
         bad = int((~np.isfinite(values)).any(axis=1).sum())
         if bad:
             failures.append(f"{what} values are not finite in {bad} of {len(values)} tiles")
@@ -151,15 +163,17 @@ def compare(
     metrics["cosine_min"], metrics["cosine_median"] = _number(cosine.min()), _number(np.median(cosine))
     metrics["max_abs"] = _number(scaled_max_abs(ref, can))
     metrics["norm_max"] = _number(norm_error(ref, can))
-    ref, can = (np.asarray(side.pathways, np.float64) for side in (reference, candidate))
-    metrics["pathway_max_abs"] = _number(scaled_max_abs(ref, can))
+    metrics["pathway_max_abs"] = _number(
+        max(scaled_max_abs(a, b) for a, b in zip(reference.readouts, candidate.readouts, strict=True))
+    )
+    ref, can = reference.scores(), candidate.scores()
+    columns = (*pathways, *(f"{name} (global)" for name in pathways))[: ref.shape[1]]
     rho = {
-        name: _least(_number(spearman(ref[rows, i], can[rows, i])) for rows in passes)
-        for i, name in enumerate(pathways)
+        name: _least(_number(spearman(ref[rows, i], can[rows, i])) for rows in passes) for i, name in enumerate(columns)
     }
     metrics["spearman_min"] = _least(rho.values())
     metrics["pearson_min"] = _least(
-        _number(pearson(ref[rows, i], can[rows, i])) for i in range(len(pathways)) for rows in passes
+        _number(pearson(ref[rows, i], can[rows, i])) for i in range(len(columns)) for rows in passes
     )
     shifts = [bias_and_slope(ref[rows], can[rows]) for rows in passes]
     metrics["bias_max"] = _number(max(bias for bias, _ in shifts))
@@ -206,11 +220,13 @@ def to_table(stages: list[StageReport]) -> str:
 def _check_shapes(reference: Outputs, candidate: Outputs, pathways: tuple[str, ...]) -> None:
     if reference.embedding.shape != candidate.embedding.shape:
         raise ParityError(f"embeddings are {candidate.embedding.shape}, not {reference.embedding.shape}")
-    if reference.pathways.shape != candidate.pathways.shape or reference.pathways.shape[1] != len(pathways):
-        raise ParityError(f"pathway scores are {candidate.pathways.shape}, not {reference.pathways.shape}")
+    shapes = [[scores.shape for scores in side.readouts] for side in (reference, candidate)]
+    if shapes[0] != shapes[1] or any(shape[1] != len(pathways) for shape in shapes[0]):
+        found, wanted = (" and ".join(map(str, side)) for side in reversed(shapes))
+        raise ParityError(f"pathway scores are {found}, not {wanted}")
     if len(reference.embedding) < 2:
         raise ParityError("parity needs at least two tiles")
-    if not (np.isfinite(reference.embedding).all() and np.isfinite(reference.pathways).all()):
+    if not all(np.isfinite(values).all() for values in (reference.embedding, *reference.readouts)):
         raise ParityError(
             "the reference itself holds values that are not finite",
             remedy="export the bundle again; its golden files are damaged",
@@ -222,7 +238,7 @@ def _check_shapes(reference: Outputs, candidate: Outputs, pathways: tuple[str, .
 def _head_difference(a: Mapping[str, NDArray[np.float32]], b: Mapping[str, NDArray[np.float32]]) -> float | None:
     if not a:
         return None
-    return _number(max(scaled_max_abs(np.asarray(a[name], np.float64), np.asarray(b[name], np.float64)) for name in a))
+    return _number(max(scaled_max_abs(a[name], b[name]) for name in a))
 
 
 def _number(value: float) -> float | None:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BundleError, EngineError
-from .base import BatchedEngine, EngineInfo, EngineOutput, OutOfMemory
+from .base import BatchedEngine, EngineInfo, EngineOutput, OutOfMemory, shapes_of
 from .cuda import Cuda
 from .tensorrt_plan import (
     Plan,
@@ -76,13 +76,7 @@ class TensorRTEngine(BatchedEngine):
             wanted,
             details={"driver_cuda": self._gpu.driver, "capability": self._gpu.capability, "streams": str(LANES)},
         )
-        super().__init__(
-            info,
-            tile_px=bundle.tile_px,
-            embedding_dim=bundle.embedding_dim,
-            pathways=len(bundle.pathways),
-            batch=batch,
-        )
+        super().__init__(info, **shapes_of(bundle), batch=batch)
         self.name = flavour
         self._lanes: list[_Lane] = []
         self._engine: Any = None
@@ -148,8 +142,7 @@ class TensorRTEngine(BatchedEngine):
     def _shapes(self) -> dict[str, tuple[tuple[int, ...], Any]]:
         return {
             "tiles": ((self._chunk, self._tile_px, self._tile_px, 3), np.uint8),
-            "embedding": ((self._chunk, self._dim), np.float32),
-            "pathways": ((self._chunk, self._count), np.float32),
+            **{name: ((self._chunk, width), np.float32) for name, width in self._widths.items()},
         }
 
     def _submit(self, piece: NDArray[np.uint8]) -> tuple[_Lane, int]:
@@ -163,7 +156,7 @@ class TensorRTEngine(BatchedEngine):
         lane, count = ticket
         self._cuda.use()
         self._cuda.wait(lane.stream)
-        return EngineOutput(lane.host["embedding"][:count].copy(), lane.host["pathways"][:count].copy())
+        return EngineOutput(*(lane.host[name][:count].copy() for name in self._widths))
 
     def _release(self) -> None:
         """Free every lane, whatever one of them says; the first fault is raised when all is done."""
@@ -230,7 +223,7 @@ class _Lane:
         self.cuda.to_device(self._device[tiles], self._pinned[tiles], self.host[tiles].nbytes, self.stream)
         if not self.context.execute_async_v3(int(self.stream)):
             raise EngineError("TensorRT refuses to run the plan", remedy="use --engine onnxruntime")
-        for name in ("embedding", "pathways"):
+        for name in (name for name in self._device if name != tiles):
             self.cuda.to_host(self._pinned[name], self._device[name], self.host[name].nbytes, self.stream)
 
     def _capturable(self) -> bool:

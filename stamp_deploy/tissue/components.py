@@ -27,9 +27,9 @@ def drop_small(mask: NDArray[np.bool_], min_area: float) -> NDArray[np.bool_]:
     labels, count = ndimage.label(mask)
     if count == 0:
         return mask
-    sizes = areas(labels, count)
-    sizes[0] = 0
-    keep: NDArray[np.bool_] = (sizes >= min_area)[labels]
+    large = areas(labels, count) >= min_area
+    large[0] = False
+    keep: NDArray[np.bool_] = large[labels]
     return keep
 
 

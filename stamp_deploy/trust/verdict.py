@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import IntFlag
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,6 +70,48 @@ class SlideTrust:
     tile_flags: NDArray[np.uint16] = field(default_factory=lambda: np.empty(0, np.uint16))
     judged_tiles: int = 0
     rule: str = ""
+
+    def columns(self) -> dict[str, NDArray[Any]]:
+        """What a table of tiles says: `tile_distance`, `tile_flags`, `left_out`; nothing where nothing was judged."""
+        if self.verdict == "not judged":
+            return {}
+        return {"trust_distance": self.tile_distance, "trust_flags": self.tile_flags, "left_out": self.left_out}
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values; what is per tile stays in tiles.h5 and tiles.parquet."""
+        flags = self.tile_flags
+        return {
+            "verdict": self.verdict,
+            "reasons": list(self.reasons),
+            "distance": self.distance,
+            "judged_tiles": self.judged_tiles,
+            "left_out_tiles": int(self.left_out.sum()),
+            "flags": {flag.label: int((flags & np.uint16(flag) != 0).sum()) for flag in TileFlag},
+            "rule": self.rule,
+        }
+
+    @classmethod
+    def from_dict(
+        cls, value: dict[str, Any], tile_distance: NDArray[np.float32], tile_flags: NDArray[np.uint16]
+    ) -> SlideTrust:
+        """The inverse of `to_dict`, with the arrays.
+
+        Raises
+        ------
+        ValueError
+            The verdict is unknown.
+        """
+        if value["verdict"] not in VERDICTS:
+            raise ValueError(f"the verdict {value['verdict']!r} is unknown")
+        return cls(
+            value["verdict"],
+            tuple(value["reasons"]),
+            value["distance"],
+            tile_distance,
+            tile_flags,
+            value["judged_tiles"],
+            value["rule"],
+        )
 
     @property
     def left_out(self) -> NDArray[np.bool_]:

@@ -61,6 +61,13 @@ def reading_options(mpp: str, *, budgets: bool = True) -> Decorate:
         option("--mpp", type=float, group=READING, help=mpp),
         option("--exact", is_flag=True, group=READING, help="Decode at full scale: no reduced JPEG scales (slower)."),
         option("--all-tiles", is_flag=True, group=READING, help="Score glass too: no tissue mask."),
+        option(
+            "--min-fraction",
+            type=float,
+            group=READING,
+            show_default="the bundle's",
+            help="Score tiles of which at least this share is tissue, as 0.5.",
+        ),
         *(limits if budgets else ()),
     )
 

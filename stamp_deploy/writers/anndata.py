@@ -2,7 +2,8 @@
 
 `X` float32 [N, P] holds the scores, `obsm["spatial"]` the tiles' centres in level-0 pixels (squidpy's
 convention, with `uns["spatial"]` holding the thumbnail and its scale), `obsm["X_embedding"]` the
-embeddings.
+embeddings. `layers["pathways_global"]` holds the read-out that is comparable across slides, and `obs` says of each tile
+how far it is from what the model knows, where the bundle can tell.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 
 from ..result import Result
 from .hdf5_file import hdf5_file
+from .summary_table import column_names, summary_rows
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -51,7 +53,13 @@ def to_anndata(result: Result) -> AnnData:
             "array_row": cells[:, 1],
             "array_col": cells[:, 0],
             "tissue_fraction": result.tissue_fraction,
-            **{f"attention_{head.name}": head.attention for head in result.heads if head.attention is not None},
+            **(result.trust.columns() if result.trust is not None else {}),
+            # "/" would make a group in the file
+            **{
+                "attention_" + head.name.replace("/", "_"): head.attention
+                for head in result.heads
+                if head.attention is not None
+            },
         },
         index=index,
     )
@@ -60,6 +68,8 @@ def to_anndata(result: Result) -> AnnData:
         obs=obs,
         var=pd.DataFrame(index=pd.Index(result.pathway_names, name="pathway")),
     )
+    if result.pathways_global is not None:
+        data.layers["pathways_global"] = result.pathways_global.astype(np.float32)
     data.obsm["spatial"] = result.coords + np.array([grid.span_x, grid.span_y]) / 2
     data.obsm["X_embedding"] = result.embedding
     wide = result.thumbnail.shape[1]
@@ -76,5 +86,12 @@ def to_anndata(result: Result) -> AnnData:
     data.uns["stamp_deploy"] = {
         "result_json": json.dumps(result.to_json_dict()),
         "score_unit": result.score_unit,
+        "summaries": pd.DataFrame(summary_rows(result.summaries), columns=column_names()).astype(_kinds()),
     }
     return data
+
+
+def _kinds() -> dict[str, str]:
+    """Types of the summaries' columns: a column without any value would have none that HDF5 knows."""
+    text = {"region": "str", "scores": "str", "pathway": "str", "threshold_is": "str"}
+    return {name: text.get(name, "float64") for name in column_names()}

@@ -39,6 +39,7 @@ FORMATS: dict[str, Format] = {
     "parquet": Format("parquet", "tiles.parquet", "pandas, polars, DuckDB, R arrow"),
     "heatmaps": Format("heatmaps", "maps/<pathway>.png, overview.png", "any picture viewer"),
     "report": Format("report_html", "report.html", "any browser, offline", tells_time=True),
+    "summaries": Format("summary_table", "summaries.csv", "Excel, R, pandas"),
     "geojson": Format("geojson", "tiles.geojson[.gz]", "QuPath, GIS tools"),
     "ome-tiff": Format("ome_tiff", "maps.ome.tiff", "QuPath, Fiji, tifffile", "formats"),
     "anndata": Format("anndata", "tiles.h5ad", "scanpy, squidpy", "formats"),

@@ -15,6 +15,8 @@ import numpy as np
 
 from ..result import Result
 from ..result_files import attention_name
+from ..trust import TileFlag
+from ..validation import GLOBAL_UNIT
 from .hdf5_file import hdf5_file
 
 NAME = "hdf5"
@@ -53,6 +55,13 @@ def write(result: Result, directory: Path) -> list[Path]:
         )
         pathways = file.create_dataset("pathways", data=result.pathways.astype(np.float32, copy=False))
         pathways.attrs["unit"] = result.score_unit
+        if result.pathways_global is not None:
+            shared = file.create_dataset("pathways_global", data=result.pathways_global.astype(np.float32, copy=False))
+            shared.attrs["unit"] = GLOBAL_UNIT
+        if result.trust is not None:
+            file.create_dataset("trust/distance", data=result.trust.tile_distance)
+            flags = file.create_dataset("trust/flags", data=result.trust.tile_flags)
+            flags.attrs.update({flag.name or "": int(flag) for flag in TileFlag})
         # A dataset, not an attribute: attributes are limited to 64 KiB, less than a thousand long names.
         file.create_dataset("pathway_names", data=list(result.pathway_names), dtype=h5py.string_dtype())
         file.create_dataset("tissue_fraction", data=result.tissue_fraction.astype(np.float32, copy=False))

@@ -15,13 +15,14 @@ if TYPE_CHECKING:
 NAME = "parquet"
 FILES = ("tiles.parquet",)
 NEEDS = ("pyarrow",)
-_FIXED = ("x", "y", "column", "row", "tissue_fraction")
+_FIXED = ("x", "y", "column", "row", "tissue_fraction", "trust_distance", "trust_flags", "left_out")
+_PREFIXES = ("attention.", "global.")
 
 
 def column_names(result: Result) -> list[str]:
     """The pathway columns' names: "pathway." is put in front of one that would shadow another column."""
     return [
-        f"pathway.{name}" if name in _FIXED or name.startswith("attention.") else name for name in result.pathway_names
+        f"pathway.{name}" if name in _FIXED or name.startswith(_PREFIXES) else name for name in result.pathway_names
     ]
 
 
@@ -38,8 +39,10 @@ def to_table(result: Result) -> Table:
     """One row a tile, as a `pyarrow.Table`.
 
     Columns: x, y (int64, level-0 pixels of the tile's top-left corner), column, row (int32, grid position),
-    tissue_fraction (float32), a float32 column a pathway, and attention.<head> for each slide-level head. The
-    embeddings stand in tiles.h5. The schema's metadata names slide, bundle, grid and unit.
+    tissue_fraction (float32), a float32 column a pathway, global.<pathway> where the bundle has a read-out that is
+    comparable across slides, attention.<head> for each slide-level head, and trust_distance (float32, NaN where the
+    tile was not judged), trust_flags (uint16) and left_out (bool) where the slide was judged. The embeddings stand in
+    tiles.h5. The schema's metadata names slide, bundle, grid and unit.
     """
     import pyarrow as pa
 
@@ -53,6 +56,10 @@ def to_table(result: Result) -> Table:
     }
     columns.update({name: result.pathways[:, i] for i, name in enumerate(column_names(result))})
     columns.update({f"attention.{head.name}": head.attention for head in result.heads if head.attention is not None})
+    if result.pathways_global is not None:
+        columns |= {f"global.{name}": result.pathways_global[:, i] for i, name in enumerate(result.pathway_names)}
+    if result.trust is not None:
+        columns |= result.trust.columns()
     metadata = {
         "slide_sha256": result.slide.sha256,
         "bundle_sha256": result.bundle.sha256,

@@ -40,7 +40,7 @@ def test_a_missing_folder_says_what_to_do(tmp_path):
 
 
 RULES = [
-    ({"schema_version": 2}, "schema version 2 is unknown"),
+    ({"schema_version": 3}, "schema version 3 is unknown"),
     ({"schema_version": True}, "schema version True"),
     ({"schema_version": "1"}, "schema version '1'"),
     ({"name": "../up"}, "'name' may hold"),

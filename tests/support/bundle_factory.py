@@ -19,6 +19,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 POOL = 4
 """The encoder averages the tile over a POOL x POOL grid of cells."""
 DIM = 16
+GLOBAL_FACTOR = 0.5
 
 
 def make_bundle(
@@ -31,11 +32,14 @@ def make_bundle(
     golden_tiles: int = 8,
     weights: dict[str, np.ndarray] | None = None,
     min_fraction: float = 0.25,
+    global_scores: bool = False,
+    facts: dict[str, object] | None = None,
 ) -> Path:
     """Write a bundle whose encoder is cell means of the normalised tile, a linear map to D=16, and another to P.
 
     With `heads` it has a binary, a three-class and a survival attention head. `tile_px` must be a multiple of 4.
-    `weights` replace the random ones: "project" float32 [48, 16] and "score" float32 [16, P].
+    `weights` replace the random ones: "project" float32 [48, 16] and "score" float32 [16, P]. With `global_scores` the
+    encoder has a third output, `GLOBAL_FACTOR` times the scores. `facts` replace keys of bundle.json.
     """
     path.mkdir(parents=True)
     (path / "heads").mkdir()
@@ -46,7 +50,7 @@ def make_bundle(
         "score": (rng.normal(size=(DIM, len(pathways))) / 4).astype(np.float32),
     }
     weights = weights or random
-    _save(encoder_model(tile_px, weights, len(pathways)), path / "encoder.onnx")
+    _save(encoder_model(tile_px, weights, len(pathways), global_scores), path / "encoder.onnx")
     specs = []
     if heads:
         kinds = (
@@ -72,6 +76,8 @@ def make_bundle(
     np.save(path / "golden" / "tiles.npy", tiles)
     np.save(path / "golden" / "embedding.npy", embedding)
     np.save(path / "golden" / "pathways.npy", scores)
+    if global_scores:
+        np.save(path / "golden" / "pathways_global.npy", scores * np.float32(GLOBAL_FACTOR))
     (path / "parity.json").write_text(json.dumps({"passed": True, "stages": []}))
     (path / "card.md").write_text("# A bundle for tests\n\nRandom weights. For research use only.\n")
     document = {
@@ -95,6 +101,8 @@ def make_bundle(
         "golden": "golden",
         "created_utc": "2026-01-01T00:00:00Z",
         "software": {"stamp_deploy": "test"},
+        "outputs": ["embedding", "pathways", *(["pathways_global"] if global_scores else [])],
+        **(facts or {}),
     }
     write_bundle_json(path, document)
     return path
@@ -117,7 +125,9 @@ def reference(tiles: np.ndarray, weights: dict[str, np.ndarray]) -> tuple[np.nda
     return embedding, (embedding @ weights["score"]).astype(np.float32)
 
 
-def encoder_model(tile_px: int, weights: dict[str, np.ndarray], count: int) -> onnx.ModelProto:
+def encoder_model(
+    tile_px: int, weights: dict[str, np.ndarray], count: int, global_scores: bool = False
+) -> onnx.ModelProto:
     """uint8 [N, T, T, 3] -> Cast -> Transpose -> normalise -> AveragePool -> linear -> linear."""
     side = tile_px // POOL
     constants = {
@@ -136,14 +146,18 @@ def encoder_model(tile_px: int, weights: dict[str, np.ndarray], count: int) -> o
         helper.make_node("Flatten", ["cells"], ["flat"], axis=1),
         helper.make_node("MatMul", ["flat", "project"], ["embedding"]),
         helper.make_node("MatMul", ["embedding", "score"], ["pathways"]),
+        *([helper.make_node("Mul", ["pathways", "factor"], ["pathways_global"])] if global_scores else []),
     ]
+    if global_scores:
+        constants["factor"] = np.float32(GLOBAL_FACTOR)
+    names = ("pathways", "pathways_global") if global_scores else ("pathways",)
     graph = helper.make_graph(
         nodes,
         "encoder",
         [helper.make_tensor_value_info("tiles", TensorProto.UINT8, ["batch", tile_px, tile_px, 3])],
         [
             helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["batch", DIM]),
-            helper.make_tensor_value_info("pathways", TensorProto.FLOAT, ["batch", count]),
+            *(helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", count]) for name in names),
         ],
         [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
     )

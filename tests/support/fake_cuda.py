@@ -176,7 +176,7 @@ class Context:
 
     def set_tensor_address(self, name: str, address: int) -> bool:
         self.address[name] = address
-        return name in ("tiles", "embedding", "pathways")
+        return name in ("tiles", *(output.name for output in self.session.get_outputs()))
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
         self.shape = shape
@@ -198,7 +198,8 @@ class Context:
     def compute(self, number: int) -> None:
         size = int(np.prod(self.shape))
         tiles = np.frombuffer(ctypes.string_at(self.address["tiles"], size), np.uint8).reshape(self.shape)
-        for name, values in zip(("embedding", "pathways"), self.session.run(None, {"tiles": tiles}), strict=True):
+        names = [output.name for output in self.session.get_outputs()]
+        for name, values in zip(names, self.session.run(None, {"tiles": tiles}), strict=True):
             wrong = values + self.error * np.random.default_rng(0).normal(size=values.shape)
             if number in _MODULE.wrong_streams:
                 wrong[_MODULE.wrong_rows] *= -1

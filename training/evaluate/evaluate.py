@@ -14,6 +14,7 @@ import numpy as np
 
 from stamp_deploy import __version__
 from stamp_deploy.errors import StampError
+from stamp_deploy.hashing import sha256_file
 from stamp_deploy.system.memory import keep_memory
 
 from ..cohort import Cohort, Sample
@@ -21,6 +22,7 @@ from ..metrics import SectionResult
 from ..sections import platform_statistics
 from ..stain_features import features29
 from .inputs import EvaluateOptions, gene_sets_of, runs_of, test_samples_of, training_cohort_of
+from .pathway_facts import pathway_facts
 from .rows import Row
 from .runs import Progress, Run, Section, check_fits, open_run, score_sections, training_samples
 from .single_genes import Fold, gene_targets, hest_r, patient_folds
@@ -85,13 +87,19 @@ def evaluate(options: EvaluateOptions, progress: Progress | None = None) -> Eval
     evaluation.document = {
         "schema": SCHEMA,
         "software": f"stamp-deploy {__version__}",
-        "run": {"pfm": run.info.pfm_id, "adapt": run.info.adapt, "row": runs[0][1].key},
+        "run": {
+            "pfm": run.info.pfm_id,
+            "adapt": run.info.adapt,
+            "row": runs[0][1].key,
+            "sha256": sha256_file(options.run / "run.json"),
+        },
         "gene_sets": {"sets": len(sets), "sha256": sets.sha256, "method": method},
         "trained_on": {"sections": [s.id for s in train_samples], "patients": len(set(seen))},
         "tested_on": [
             {"id": s.sample.id, "spots": s.sample.n_spots, "patient_seen_in_training": s.seen_patient} for s in test
         ],
         "rows": [row.to_dict() for row in table.rows],
+        "validation": pathway_facts(run, test, table.sections, sets.names, seed=options.seed),
         "guard": _guard(run, test),
         "tier1": _tier1(run, train_samples, tests) if options.tier1 else None,
         "warnings": _warnings(test, train_cohort),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,9 @@ from ..gene_sets import GeneSets
 from ..model import RunInfo, StampModel, load_run
 from ..model.embed import embed_tiles
 from ..scoring import GeneStatistics, score
+
+if TYPE_CHECKING:
+    from torch.nn import Linear
 
 Progress = Callable[[str, int, int], None]
 BLOCK = 256
@@ -79,11 +83,17 @@ class Run:
 
     def head(self, sample: Sample) -> NDArray[np.float32]:
         """Pathway scores of the run's own head: float32 [N, P]."""
+        return self._read_out(self.model.pathway, sample)
+
+    def global_head(self, sample: Sample) -> NDArray[np.float32]:
+        """Scores of the read-out that is comparable across slides: float32 [N, P]."""
+        return self._read_out(self.model.pathway_global, sample)
+
+    def _read_out(self, head: Linear, sample: Sample) -> NDArray[np.float32]:
         import torch
 
-        device = self.model.pathway.weight.device
         with torch.inference_mode():
-            scores = self.model.pathway(torch.from_numpy(self.embedding(sample)).to(device))
+            scores = head(torch.from_numpy(self.embedding(sample)).to(head.weight.device))
         return np.asarray(scores.float().cpu().numpy())
 
     def _embed(self, sample: Sample, frozen: bool) -> NDArray[np.float32]:

@@ -1,0 +1,132 @@
+"""What a bundle says of each pathway: evaluation.json's ``validation``, from the run's own head on sections left out.
+
+Nothing is filled in: what was not measured is None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stamp_deploy.validation import QUANTILES
+
+from ..metrics import SectionResult, pathway_intervals, pearson
+from ..scoring import as_counts, robust_z
+from .runs import Run, Section
+
+CONTROLS = {
+    "frozen_r": "frozen_ridge_cv/baseline",
+    "random_sets_r": "random_sets/probe",
+    "features_r": "features_29/baseline",
+}
+"""Which row of the table each control is."""
+_PERCENT = {"min": 0.0, "max": 100.0, **{name: float(name[1:]) for name in QUANTILES if name[0] == "p"}}
+
+
+def pathway_facts(
+    run: Run, test: Sequence[Section], rows: dict[str, list[SectionResult]], names: Sequence[str], *, seed: int = 0
+) -> dict[str, Any] | None:
+    """The block, or None where the run's own head does not predict these pathways.
+
+    Parameters
+    ----------
+    test : sequence of Section
+        The sections that were tested, in the order of the rows.
+    rows : dict of list of SectionResult
+        "lora/head" and so on -> truth and prediction a section.
+    """
+    from .rows import kind_of
+
+    own = rows.get(f"{kind_of(run.config).key}/head")
+    if own is None:
+        return None
+    r = mean_r(own)
+    interval = pathway_intervals(own, seed=seed)
+    controls = {key: mean_r(rows[row]) if row in rows else np.full(len(names), np.nan) for key, row in CONTROLS.items()}
+    depth = np.array([pearson(np.repeat(_depth(s)[:, None], len(names), 1), o.predicted) for s, o in _pairs(test, own)])
+    depth_r = _mean([np.where(s.mask, row, np.nan) for s, row in zip(test, depth, strict=True)])
+    shared = [run.global_head(s.sample) for s in test]
+    new = {s.sample.patient for s in test if not s.seen_patient}
+    pathways = []
+    for i, name in enumerate(names):
+        use = [k for k, s in enumerate(test) if s.mask[i]]
+        measured = [k for k in use if np.isfinite(own[k].r[i])]
+        predicted = _together([own[k].predicted[:, i] for k in use])
+        everywhere = _together([shared[k][:, i] for k in use])
+        truth = _together([test[k].truth[:, i] for k in use])
+        pathways.append(
+            {
+                "name": name,
+                "r": _number(r[i]),
+                "r_low": _number(interval.low[i]),
+                "r_high": _number(interval.high[i]),
+                "sections": len(measured),
+                "patients": len({test[k].sample.patient for k in measured} & new),
+                **{key: _number(values[i]) for key, values in controls.items()},
+                "depth_r": _number(depth_r[i]),
+                "global_r": _number(pearson(truth[:, None], everywhere[:, None])[0]) if len(truth) > 2 else None,
+                "predictions": quantiles(predicted),
+                "targets": quantiles(_together([robust_z(test[k].truth[:, [i]])[:, 0] for k in use])),
+                "global_predictions": quantiles(everywhere),
+                "scale": scale(predicted),
+                "scale_global": scale(everywhere),
+            }
+        )
+    return {
+        "unit": f"z within section ({run.info.score_method})",
+        "interval_over": interval.unit,
+        "pathways": pathways,
+    }
+
+
+def mean_r(sections: Sequence[SectionResult]) -> NDArray[np.float64]:
+    """Mean over sections of Pearson r a pathway, float64 [P]; NaN where no section has one."""
+    return _mean([s.r for s in sections])
+
+
+def quantiles(values: NDArray[np.floating]) -> dict[str, float] | None:
+    """`QUANTILES` of some values; None where there are none."""
+    if not len(values):
+        return None
+    found = np.percentile(values.astype(np.float64), [_PERCENT[name] for name in QUANTILES])
+    ordered = np.maximum.accumulate(np.round(found, 6))
+    return {name: float(value) for name, value in zip(QUANTILES, ordered, strict=True)}
+
+
+def scale(values: NDArray[np.floating]) -> dict[str, float] | None:
+    """Mean and standard deviation of predictions, for z = (score - centre) / spread; None where they do not vary."""
+    if len(values) < 2 or float(values.std()) < 1e-6:
+        return None
+    return {
+        "centre": round(float(values.mean(dtype=np.float64)), 6),
+        "spread": round(float(values.std(dtype=np.float64, ddof=1)), 6),
+    }
+
+
+def _pairs(test: Sequence[Section], own: Sequence[SectionResult]) -> list[tuple[Section, SectionResult]]:
+    return list(zip(test, own, strict=True))
+
+
+def _depth(section: Section) -> NDArray[np.float64]:
+    """log1p of the number of counts of each spot."""
+    data = section.sample.expression()
+    return np.log1p(np.asarray(as_counts(data.X, data.n_vars).sum(axis=1), np.float64).ravel())
+
+
+def _mean(rows: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    values = np.array(rows)
+    known = np.isfinite(values)
+    count = known.sum(axis=0)
+    total = np.where(known, values, 0).sum(axis=0)
+    return np.asarray(np.divide(total, count, out=np.full(count.shape, np.nan), where=count > 0))
+
+
+def _together(parts: Sequence[NDArray[np.floating]]) -> NDArray[np.float64]:
+    return np.concatenate(parts).astype(np.float64) if parts else np.empty(0)
+
+
+def _number(value: float) -> float | None:
+    return round(float(value), 6) if np.isfinite(value) else None
