@@ -22,8 +22,8 @@ FLOORS: dict[str, int] = {
     name: floor
     for floor, names in enumerate(
         (
-            "command errors hashing system units validation",
-            "atomic bundle config provenance tables",
+            "command errors hashing pathway_names system units validation",
+            "atomic bundle config map_style provenance tables",
             "_tiler slide",
             "absence engine grid summaries tiles tissue trust",
             "assemble heads maps prepare result result_files score summarise timing",
