@@ -35,9 +35,7 @@ def open_engine(
     return engine
 
 
-def _open(
-    bundle: Bundle, name: str, batch: int, threads: int, precision: str | None, device: int
-) -> BatchedEngine:
+def _open(bundle: Bundle, name: str, batch: int, threads: int, precision: str | None, device: int) -> BatchedEngine:
     if name == DEFAULT:
         from .onnxruntime import OnnxRuntimeEngine
 
