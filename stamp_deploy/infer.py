@@ -18,17 +18,21 @@ from numpy.typing import NDArray
 from .assemble import assemble
 from .atomic import check_output, staged_directory
 from .bundle import Bundle
+from .bundle.reference import NO_REFERENCE
 from .config import InferOptions
 from .engine import Engine, load_engine
-from .errors import SlideError
-from .heads import call_heads
+from .errors import OutsideError, SlideError
+from .heads import OUTSIDE_NO_CALL, call_heads
 from .prepare import Prepared, prepare
 from .result import Result
 from .score import Progress, Scores, score
 from .slide import slide_file
 from .summarise import add_summaries
-from .system import isolation
+from .system import isolation, log
 from .timing import add_time
+from .trust import SlideTrust
+from .trust.judge import judge, not_judged
+from .trust.sample import TileSample
 from .writers import check_names, write_all
 from .writers.formats import FORMATS
 
@@ -103,7 +107,7 @@ def conclude(prepared: Prepared, scores: Scores) -> Result:
     Raises
     ------
     SlideError
-        A score is not finite.
+        A score is not finite; `OutsideError` where `InferOptions.strict` refuses the slide.
     BundleError
         A head cannot be run.
     """
@@ -111,18 +115,22 @@ def conclude(prepared: Prepared, scores: Scores) -> Result:
     embedding, pathways = scores.embedding[order], scores.pathways[order]
     shared = None if scores.pathways_global is None else scores.pathways_global[order]
     _check_finite(prepared, embedding, pathways, *(() if shared is None else (shared,)))
+    index = scores.index[order]
+    trust = judge_slide(prepared, index, scores.measured, embedding)
     clock = time.perf_counter()
-    calls = call_heads(prepared.bundle, embedding, threads=prepared.options.threads)
+    refusal = OUTSIDE_NO_CALL if trust.verdict == "outside" else ""
+    calls = call_heads(prepared.bundle, embedding, threads=prepared.options.threads, refusal=refusal)
     prepared.seconds["heads"] = time.perf_counter() - clock
     result = assemble(
         prepared,
         scores.engine,
-        scores.index[order],
+        index,
         embedding,
         pathways,
         calls,
-        _warnings(prepared),
+        _warnings(prepared, trust),
         pathways_global=shared,
+        trust=trust,
     )
     clock = time.perf_counter()
     result = add_summaries(result)
@@ -143,11 +151,59 @@ def write(result: Result, out: Path, options: InferOptions) -> Result:
     return result
 
 
-def _warnings(prepared: Prepared) -> list[str]:
+def judge_slide(
+    prepared: Prepared, index: NDArray[np.int64], sample: TileSample | None, embedding: NDArray[np.float32]
+) -> SlideTrust:
+    """Whether the slide looks like what the model knows.
+
+    Parameters
+    ----------
+    index : int64 [N]
+        Positions in the tile set of the tiles that have a score, ascending.
+    sample : TileSample or None
+        What was measured on the way.
+    embedding : float32 [N, D]
+        Of the tiles that have a score.
+
+    Raises
+    ------
+    OutsideError
+        The slide is outside or was not judged, and `InferOptions.strict` asks for a verdict.
+    """
+    clock = time.perf_counter()
+    reference = prepared.bundle.read_trust() if sample is not None else None
+    if reference is None or sample is None:
+        why = NO_REFERENCE if prepared.bundle.trust_file is None else "the model's tiles are too small to be measured"
+        trust = not_judged(len(index), why)
+    else:
+        trust = judge(reference, len(index), np.searchsorted(index, sample.index), sample.measures, embedding)
+        prepared.seconds["trust"] = sample.seconds + time.perf_counter() - clock
+    token = log.slide_token(prepared.slide.path)
+    log.event("judged", slide=token, verdict=trust.verdict, distance=trust.distance, tiles=trust.judged_tiles)
+    if prepared.options.strict and trust.verdict in ("outside", "not judged"):
+        raise OutsideError(
+            f"the slide is {trust.verdict}: {'; '.join(trust.reasons)}",
+            path=prepared.slide.path,
+            remedy="look at the slide and its microns per pixel; without --strict it is scored, with this as a warning",
+        )
+    return trust
+
+
+def _warnings(prepared: Prepared, trust: SlideTrust) -> list[str]:
     """What a reader of the result should know of the slide."""
     conflict = prepared.slide.mpp.conflict
     tissue = prepared.tissue.notes if prepared.tissue is not None else ()
-    return [*([conflict] if conflict else []), *prepared.slide.notes, *prepared.absence.notes, *tissue]
+    return [*([conflict] if conflict else []), *prepared.slide.notes, *prepared.absence.notes, *tissue, *_doubts(trust)]
+
+
+def _doubts(trust: SlideTrust) -> list[str]:
+    """The verdict in words where it is not "inside"."""
+    heads = {
+        "doubtful": "the slide is only partly like what the model knows",
+        "outside": "the slide is outside what the model knows",
+        "not judged": "whether the slide is like what the model knows was not judged",
+    }
+    return [f"{heads[trust.verdict]}: {'; '.join(trust.reasons)}"] if trust.verdict in heads else []
 
 
 def _check_finite(prepared: Prepared, *answers: NDArray[np.float32]) -> None:

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from .absence import Absence, leave_out
 from .bundle import Bundle
+from .bundle.reference import NO_REFERENCE
 from .config import InferOptions
-from .errors import SlideError, StampError
+from .errors import SlideError, StampError, UsageError
 from .grid import TileSet, make_grid, select_tiles
 from .slide import Slide, open_slide
 from .system import isolation, log
@@ -64,7 +65,15 @@ def prepare(path: Path, bundle: Bundle, options: InferOptions) -> Prepared:
     ------
     SlideError
         The slide cannot be read, states no mpp, is smaller than a tile, or shows no tissue.
+    UsageError
+        A verdict is demanded (`InferOptions.strict`) and the bundle cannot give one.
     """
+    if options.strict and bundle.trust_file is None:
+        raise UsageError(
+            f"--strict cannot be kept: {bundle.name} {NO_REFERENCE.removeprefix('it ')}",
+            path=bundle.path,
+            remedy="export the bundle again from its run and cohort, or leave --strict out",
+        )
     started, clock = datetime.now(UTC), time.perf_counter()
     limit_s = math.inf if options.time_limit_s is None else options.time_limit_s
     deadline = time.monotonic() + limit_s

@@ -22,7 +22,7 @@ FLOORS: dict[str, int] = {
     name: floor
     for floor, names in enumerate(
         (
-            "command errors hashing system units validation",
+            "command errors hashing spread system units validation",
             "atomic bundle config provenance tables",
             "_tiler slide",
             "absence engine grid summaries tiles tissue trust",
