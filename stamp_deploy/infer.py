@@ -112,10 +112,9 @@ def conclude(prepared: Prepared, scores: Scores) -> Result:
         A head cannot be run.
     """
     order = np.argsort(scores.index, kind="stable")
-    embedding, pathways = scores.embedding[order], scores.pathways[order]
+    index, embedding, pathways = scores.index[order], scores.embedding[order], scores.pathways[order]
     shared = None if scores.pathways_global is None else scores.pathways_global[order]
     _check_finite(prepared, embedding, pathways, *(() if shared is None else (shared,)))
-    index = scores.index[order]
     trust = judge_slide(prepared, index, scores.measured, embedding)
     clock = time.perf_counter()
     refusal = OUTSIDE_NO_CALL if trust.verdict == "outside" else ""
@@ -133,7 +132,7 @@ def conclude(prepared: Prepared, scores: Scores) -> Result:
         trust=trust,
     )
     clock = time.perf_counter()
-    result = add_summaries(result)
+    result = add_summaries(result, {name: share[index] for name, share in prepared.where.classes.items()})
     return add_time(result, "summaries", time.perf_counter() - clock)
 
 
@@ -192,6 +191,7 @@ def judge_slide(
 def _warnings(prepared: Prepared, trust: SlideTrust) -> list[str]:
     """What a reader of the result should know of the slide."""
     conflict = prepared.slide.mpp.conflict
+<<<<<<< HEAD
     tissue = prepared.tissue.notes if prepared.tissue is not None else ()
     return [*([conflict] if conflict else []), *prepared.slide.notes, *prepared.absence.notes, *tissue, *_doubts(trust)]
 
@@ -204,6 +204,11 @@ def _doubts(trust: SlideTrust) -> list[str]:
         "not judged": "whether the slide is like what the model knows was not judged",
     }
     return [f"{heads[trust.verdict]}: {'; '.join(trust.reasons)}"] if trust.verdict in heads else []
+=======
+    where = prepared.where
+    tissue = where.tissue.notes if where.tissue is not None else ()
+    return [*([conflict] if conflict else []), *prepared.slide.notes, *where.absence.notes, *tissue, *where.notes]
+>>>>>>> main
 
 
 def _check_finite(prepared: Prepared, *answers: NDArray[np.float32]) -> None:

@@ -54,7 +54,12 @@ def to_anndata(result: Result) -> AnnData:
             "array_col": cells[:, 0],
             "tissue_fraction": result.tissue_fraction,
             **(result.trust.columns() if result.trust is not None else {}),
-            **{f"attention_{head.name}": head.attention for head in result.heads if head.attention is not None},
+            # "/" would make a group in the file
+            **{
+                "attention_" + head.name.replace("/", "_"): head.attention
+                for head in result.heads
+                if head.attention is not None
+            },
         },
         index=index,
     )
