@@ -18,21 +18,19 @@ from numpy.typing import NDArray
 from .assemble import assemble
 from .atomic import check_output, staged_directory
 from .bundle import Bundle
-from .bundle.reference import NO_REFERENCE
 from .config import InferOptions
 from .engine import Engine, load_engine
-from .errors import OutsideError, SlideError
+from .errors import SlideError
 from .heads import OUTSIDE_NO_CALL, call_heads
+from .judge_slide import doubts, judge_slide
 from .prepare import Prepared, prepare
 from .result import Result
 from .score import Progress, Scores, score
 from .slide import slide_file
 from .summarise import add_summaries
-from .system import isolation, log
+from .system import isolation
 from .timing import add_time
 from .trust import SlideTrust
-from .trust.judge import judge, not_judged
-from .trust.sample import TileSample
 from .writers import check_names, write_all
 from .writers.formats import FORMATS
 
@@ -150,65 +148,19 @@ def write(result: Result, out: Path, options: InferOptions) -> Result:
     return result
 
 
-def judge_slide(
-    prepared: Prepared, index: NDArray[np.int64], sample: TileSample | None, embedding: NDArray[np.float32]
-) -> SlideTrust:
-    """Whether the slide looks like what the model knows.
-
-    Parameters
-    ----------
-    index : int64 [N]
-        Positions in the tile set of the tiles that have a score, ascending.
-    sample : TileSample or None
-        What was measured on the way.
-    embedding : float32 [N, D]
-        Of the tiles that have a score.
-
-    Raises
-    ------
-    OutsideError
-        The slide is outside or was not judged, and `InferOptions.strict` asks for a verdict.
-    """
-    clock = time.perf_counter()
-    reference = prepared.bundle.read_trust() if sample is not None else None
-    if reference is None or sample is None:
-        why = NO_REFERENCE if prepared.bundle.trust_file is None else "the model's tiles are too small to be measured"
-        trust = not_judged(len(index), why)
-    else:
-        trust = judge(reference, len(index), np.searchsorted(index, sample.index), sample.measures, embedding)
-        prepared.seconds["trust"] = sample.seconds + time.perf_counter() - clock
-    token = log.slide_token(prepared.slide.path)
-    log.event("judged", slide=token, verdict=trust.verdict, distance=trust.distance, tiles=trust.judged_tiles)
-    if prepared.options.strict and trust.verdict in ("outside", "not judged"):
-        raise OutsideError(
-            f"the slide is {trust.verdict}: {'; '.join(trust.reasons)}",
-            path=prepared.slide.path,
-            remedy="look at the slide and its microns per pixel; without --strict it is scored, with this as a warning",
-        )
-    return trust
-
-
 def _warnings(prepared: Prepared, trust: SlideTrust) -> list[str]:
     """What a reader of the result should know of the slide."""
     conflict = prepared.slide.mpp.conflict
-<<<<<<< HEAD
-    tissue = prepared.tissue.notes if prepared.tissue is not None else ()
-    return [*([conflict] if conflict else []), *prepared.slide.notes, *prepared.absence.notes, *tissue, *_doubts(trust)]
-
-
-def _doubts(trust: SlideTrust) -> list[str]:
-    """The verdict in words where it is not "inside"."""
-    heads = {
-        "doubtful": "the slide is only partly like what the model knows",
-        "outside": "the slide is outside what the model knows",
-        "not judged": "whether the slide is like what the model knows was not judged",
-    }
-    return [f"{heads[trust.verdict]}: {'; '.join(trust.reasons)}"] if trust.verdict in heads else []
-=======
     where = prepared.where
     tissue = where.tissue.notes if where.tissue is not None else ()
-    return [*([conflict] if conflict else []), *prepared.slide.notes, *where.absence.notes, *tissue, *where.notes]
->>>>>>> main
+    return [
+        *([conflict] if conflict else []),
+        *prepared.slide.notes,
+        *where.absence.notes,
+        *tissue,
+        *where.notes,
+        *doubts(trust),
+    ]
 
 
 def _check_finite(prepared: Prepared, *answers: NDArray[np.float32]) -> None:

@@ -16,13 +16,8 @@ from numpy.typing import NDArray
 from .bundle import Bundle
 from .bundle.reference import NO_REFERENCE
 from .config import InferOptions
-<<<<<<< HEAD
-from .errors import SlideError, StampError, UsageError
-from .grid import TileSet, make_grid, select_tiles
-=======
-from .errors import StampError
+from .errors import StampError, UsageError
 from .grid import TileSet, make_grid
->>>>>>> main
 from .slide import Slide, open_slide
 from .system import isolation, log
 from .tiles import TileSource, open_tiles

@@ -24,11 +24,7 @@ MAX_RECORD_BYTES = 64 << 20
 MAX_THUMBNAIL_PX = 1 << 26
 MASK = "tissue_mask"
 ARRAYS = ("coords", "features", "pathways", "pathway_names", "tissue_fraction", "thumbnail")
-<<<<<<< HEAD
-OPTIONAL_ARRAYS = ("pathways_global", "trust/distance", "trust/flags", "trust/percentile")
-=======
-OPTIONAL_ARRAYS = (MASK, "pathways_global", "trust/distance", "trust/flags")
->>>>>>> main
+OPTIONAL_ARRAYS = (MASK, "pathways_global", "trust/distance", "trust/flags", "trust/percentile")
 _AGAIN = "score the slide again"
 Record = TypeVar("Record")
 

@@ -26,7 +26,7 @@ FLOORS: dict[str, int] = {
             "atomic bundle config map_style provenance tables",
             "_tiler slide",
             "absence annotations engine grid summaries tiles tissue trust",
-            "assemble heads maps prepare result result_files score summarise timing where",
+            "assemble heads judge_slide maps prepare result result_files score summarise timing where",
             "writers",
             "api batch checks infer",
             "verbs",
