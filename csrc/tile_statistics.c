@@ -26,7 +26,7 @@ static inline int is_ink(int r, int g, int b, float saturation)
 
 static void colour(const uint8_t *tile, int side, const float *density, const float *unmix, double *out)
 {
-    int step = side / STAMP_STATISTICS_SIDE > 1 ? side / STAMP_STATISTICS_SIDE : 1;
+    int step = (side + STAMP_LATTICE_SIDE - 1) / STAMP_LATTICE_SIDE;
     int count = 0, ink = 0, black = 0, coloured = 0, green_least = 0;
     double sum[3] = {0}, square[3] = {0}, saturations = 0, brightest = 0;
     for (int y = step / 2; y < side; y += step) {
@@ -72,36 +72,38 @@ static void colour(const uint8_t *tile, int side, const float *density, const fl
     out[STAMP_HE_HUE] = coloured ? (double)green_least / coloured : 1.0;
 }
 
-/* Grey levels times 256, of `length` pixels. */
+/* Grey levels times 16, of `length` pixels: fine enough for a blurred tile, and squares of them fit 32 bits. */
 static void grey_row(const uint8_t *p, int length, int32_t *grey)
 {
     for (int x = 0; x < length; x++)
-        grey[x] = 77 * p[3 * x] + 150 * p[3 * x + 1] + 29 * p[3 * x + 2];
+        grey[x] = (77 * p[3 * x] + 150 * p[3 * x + 1] + 29 * p[3 * x + 2] + 8) >> 4;
 }
 
 static void focus(const uint8_t *tile, int side, double *out)
 {
-    int length = side < STAMP_STATISTICS_SIDE + 2 ? side : STAMP_STATISTICS_SIDE + 2, first = (side - length) / 2;
-    int32_t buffer[3][STAMP_STATISTICS_SIDE + 2], *above = buffer[0], *here = buffer[1], *below = buffer[2];
+    int length = side < STAMP_FOCUS_SIDE + 2 ? side : STAMP_FOCUS_SIDE + 2, first = (side - length) / 2;
+    int32_t buffer[3][STAMP_FOCUS_SIDE + 2], *above = buffer[0], *here = buffer[1], *below = buffer[2];
     int64_t sum = 0, square = 0, energy = 0;
     const uint8_t *start = tile + 3 * ((size_t)first * side + first);
     grey_row(start, length, above);
     grey_row(start + 3 * (size_t)side, length, here);
     for (int y = 1; y < length - 1; y++) {
         grey_row(start + 3 * (size_t)side * (y + 1), length, below);
+        int32_t row_sum = 0;
         for (int x = 1; x < length - 1; x++) {
-            int64_t laplacian = above[x] + below[x] + here[x - 1] + here[x + 1] - 4 * here[x];
-            int64_t across = here[x + 1] - here[x - 1], down = below[x] - above[x];
-            sum += laplacian;
-            square += laplacian * laplacian;
-            energy += across * across + down * down;
+            int32_t laplacian = above[x] + below[x] + here[x - 1] + here[x + 1] - 4 * here[x];
+            int32_t across = here[x + 1] - here[x - 1], down = below[x] - above[x];
+            row_sum += laplacian;
+            square += (uint32_t)(laplacian * laplacian);
+            energy += (uint32_t)(across * across + down * down);
         }
+        sum += row_sum;
         int32_t *old = above;
         above = here, here = below, below = old;
     }
     double count = (double)(length - 2) * (length - 2), mean = (double)sum / count;
-    out[STAMP_LAPLACIAN] = ((double)square / count - mean * mean) / 65536.0;
-    out[STAMP_GRADIENT] = (double)energy / count / 4.0 / 65536.0;
+    out[STAMP_LAPLACIAN] = ((double)square / count - mean * mean) / 256.0;
+    out[STAMP_GRADIENT] = (double)energy / count / 4.0 / 256.0;
 }
 
 void stamp_tile_statistics(const uint8_t *tile, int side, const float *density, const float *unmix, double *out)

@@ -4,8 +4,9 @@
 
 #include <stdint.h>
 
-/* Stains and saturation are sampled on a lattice of about this many pixels a side; focus on a square of as many. */
-#define STAMP_STATISTICS_SIDE 112
+/* Colours are taken on a lattice of at most so many pixels a side, focus on a square of so many in the middle. */
+#define STAMP_LATTICE_SIDE 80
+#define STAMP_FOCUS_SIDE 112
 
 #define STAMP_COLOUR_LEVELS 16
 

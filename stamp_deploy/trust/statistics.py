@@ -42,7 +42,7 @@ _FAINT = 1e-3
 def measure_tiles(tiles: NDArray[np.uint8]) -> NDArray[np.float64]:
     """`MEASURES` of each tile: float64 [N, 14] for RGB tiles uint8 [N, T, T, 3].
 
-    Stain is measured on a lattice of about 112 x 112 pixels over the whole tile, focus on the 112 x 112 in its middle.
+    Colour is measured on a lattice of at most 80 x 80 pixels over the whole tile, focus on the 112 x 112 in its middle.
     """
     found = _tiler.tile_statistics(np.ascontiguousarray(tiles), DENSITY, UNMIX)
     laplacian, gradient = found[:, 6] + _FAINT, found[:, 7] + _FAINT

@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 from stamp_deploy import _tiler
 from stamp_deploy.trust.statistics import DENSITY, MEASURES, UNMIX, measure_tiles
 
-SIDE = 112
+LATTICE, FOCUS = 80, 112
 
 
 def plain(tile: NDArray[np.uint8]) -> NDArray[np.float64]:
     """`MEASURES` of one tile uint8 [T, T, 3], pixel by pixel as the rules are written."""
     side = len(tile)
-    step = max(1, side // SIDE)
+    step = -(-side // LATTICE)
     lattice = tile[step // 2 :: step, step // 2 :: step].astype(np.int64)
     stains = DENSITY.astype(np.float64)[lattice] @ UNMIX.astype(np.float64)
     red, green, blue = np.moveaxis(lattice, -1, 0)
@@ -25,10 +25,10 @@ def plain(tile: NDArray[np.uint8]) -> NDArray[np.float64]:
     cool = (green > red + 16) & ((green > blue - 25) | (blue > red + 25)) & (saturation > 0.25)
     warm = (saturation > 0.45) & (red > 110) & (span > 0.4 * red) & (lean < 0.12 * span)
     coloured = top - low >= 16
-    length = min(side, SIDE + 2)
+    length = min(side, FOCUS + 2)
     first = (side - length) // 2
     square = tile[first : first + length, first : first + length].astype(np.float64)
-    grey = square @ np.array([77, 150, 29]) / 256
+    grey = (square @ np.array([77, 150, 29]) + 8) // 16 / 16
     laplacian = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:] - 4 * grey[1:-1, 1:-1]
     across, down = grey[1:-1, 2:] - grey[1:-1, :-2], grey[2:, 1:-1] - grey[:-2, 1:-1]
     variance, gradient = laplacian.var() + 1e-3, ((across**2 + down**2) / 4).mean() + 1e-3
@@ -59,10 +59,10 @@ def test_flat_tiles_have_finite_measures(value: int) -> None:
 
 
 def test_only_the_chosen_pixels_count() -> None:
-    """At 224 px colour is measured at every second pixel, focus in the 112 in the middle."""
+    """At 224 px colour is measured at every third pixel, focus in the 112 in the middle."""
     tile = np.full((1, 224, 224, 3), 200, np.uint8)
     odd = tile.copy()
-    odd[:, ::2, ::2] = 0  # beside the lattice, which starts at 1; but within reach of the Laplacian
+    odd[:, ::3, ::3] = 0  # beside the lattice, which starts at 1; but within reach of the Laplacian
     a, b = measure_tiles(tile)[0], measure_tiles(odd)[0]
     colour = [i for i, name in enumerate(MEASURES) if not name.startswith("sharp")]
     np.testing.assert_array_equal(a[colour], b[colour])
