@@ -31,6 +31,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from mutant_trials import TESTS_S
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 SAMPLE, SEED = 60, 0
@@ -222,7 +224,8 @@ def write_table() -> None:
         "# Mutation testing\n",
         "Faults planted by cosmic-ray, one at a time (`make mutants MODULE=...`), and the share that a test failed on. "
         f"The bar is {BAR:.0%}. Mutants inside type annotations are left out; equivalent mutants (nothing that a test "
-        "could see has changed) do not count. A trial without end is stopped by its processor time and counts as "
+        "could see has changed) do not count. A mutant is tried with the tests that ran its line, the quickest "
+        f"first, up to {TESTS_S:g} s of processor time; one without end is stopped by that and counts as "
         f"noticed. Samples are drawn with seed {SEED}.\n",
         "| module | files | mutants | tried | equivalent | noticed | without end | share | 95 % interval | revision |",
         "|---|---|---|---|---|---|---|---|---|---|",
