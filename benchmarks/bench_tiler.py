@@ -41,7 +41,6 @@ from stamp_deploy import _tiler
 from stamp_deploy.checks import acceptance
 from stamp_deploy.grid import TileSet, make_grid, select_tiles
 from stamp_deploy.slide import open_slide
-from stamp_deploy.slide.tiff import TiffLevel, read_levels
 from stamp_deploy.tiles import TileStatus, open_tiles
 from stamp_deploy.tiles.schedule import Serving, Storage
 from stamp_deploy.tissue import TissueRule, find_tissue
@@ -139,9 +138,11 @@ class Ceiling:
         with open_slide(one.slide, mpp=one.mpp, route="jpeg-tiff") as slide:
             with open_tiles(slide, part(one.tiles, slice(1)), batch=1) as source:
                 plan = source.plan
-            level = read_levels(one.slide, slide.levels)[plan.level]
+            assert slide.storage is not None
+            grids = slide.storage.levels[plan.level]
             shrink = slide.levels[plan.level].downsample_x * plan.dct_scale
-        assert isinstance(level, TiffLevel)
+        assert not isinstance(grids, str)
+        (level,) = grids
         scale = plan.dct_scale
         rows, columns = level.offsets.shape
         storage = Storage(rows, columns, level.tile_width // scale, level.tile_height // scale, 1 << 17)

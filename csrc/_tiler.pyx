@@ -18,7 +18,7 @@ cdef extern from "planes.h" nogil:
 cdef extern from "jpeg_tile.h" nogil:
     ctypedef struct stamp_decoder:
         pass
-    int STAMP_RGB, STAMP_YCBCR
+    int STAMP_RGB, STAMP_YCBCR, STAMP_BARE, STAMP_DICOM_ITEMS
     unsigned STAMP_MAX_TILE_SIDE
     stamp_decoder *stamp_decoder_new(const uint8_t *tables, size_t size, int colour, unsigned width, unsigned height,
                                      unsigned denominator, int *status)
@@ -26,7 +26,7 @@ cdef extern from "jpeg_tile.h" nogil:
     int stamp_decode(stamp_decoder *d, const uint8_t *data, size_t size, uint8_t *slot, uint8_t *layout)
     stamp_geometry stamp_decoder_geometry(const stamp_decoder *d)
     const char *stamp_decoder_message(const stamp_decoder *d)
-    const uint8_t *stamp_decoder_read(stamp_decoder *d, int fd, uint64_t offset, size_t size, int *status,
+    const uint8_t *stamp_decoder_read(stamp_decoder *d, int fd, uint64_t offset, size_t *size, int framing, int *status,
                                       int *error)
 
 cdef extern from "kernels.h" nogil:
@@ -72,6 +72,8 @@ MISSING = STAMP_MISSING
 CORRUPT = STAMP_CORRUPT
 UNREAD = STAMP_UNREAD
 BACKGROUND = STAMP_BACKGROUND
+BARE = STAMP_BARE
+DICOM_ITEMS = STAMP_DICOM_ITEMS
 MAX_TILE_SIDE = STAMP_MAX_TILE_SIDE
 
 
@@ -161,37 +163,42 @@ cdef class Reads:
 
     Parameters
     ----------
-    fd : int
-        Open file.
+    fds : int32 [n]
+        The open file that each lies in.
     offsets, sizes : int64 [n]
-        Where each storage tile lies, bytes; size 0 is a tile that the file leaves out.
+        Where each storage tile lies in it, bytes; size 0 is a tile that the file leaves out.
     cells, slots : int32 [n]
         Its place in the level (flat), and the slot of the pool that it goes to.
     absent : int
         What becomes of a tile that is left out: MISSING, or BACKGROUND where the format may leave out glass.
+    framing : int
+        BARE, or DICOM_ITEMS where offset and size are those of a run of fragments, headers included.
 
     Raises
     ------
     ValueError
-        Lengths differ, or an offset, a size or `absent` is out of range.
+        Lengths differ, or an offset, a size, `absent` or `framing` is out of range.
     """
 
-    cdef int fd, absent
+    cdef int absent, framing
     cdef const int64_t[::1] offsets, sizes
-    cdef const int32_t[::1] cells, slots
+    cdef const int32_t[::1] fds, cells, slots
 
-    def __cinit__(self, int fd, const int64_t[::1] offsets, const int64_t[::1] sizes, const int32_t[::1] cells,
-                  const int32_t[::1] slots, int absent=STAMP_MISSING):
+    def __cinit__(self, const int32_t[::1] fds, const int64_t[::1] offsets, const int64_t[::1] sizes,
+                  const int32_t[::1] cells, const int32_t[::1] slots, int absent=STAMP_MISSING,
+                  int framing=STAMP_BARE):
         cdef Py_ssize_t n = offsets.shape[0], i
-        if sizes.shape[0] != n or cells.shape[0] != n or slots.shape[0] != n:
-            raise ValueError("offsets, sizes, cells and slots differ in length")
+        if fds.shape[0] != n or sizes.shape[0] != n or cells.shape[0] != n or slots.shape[0] != n:
+            raise ValueError("fds, offsets, sizes, cells and slots differ in length")
         for i in range(n):
             if offsets[i] < 0 or sizes[i] < 0:
                 raise ValueError("an offset or size is out of range")
         if absent not in (STAMP_MISSING, STAMP_BACKGROUND):
             raise ValueError(f"{absent} is no status of a tile that is left out")
-        self.absent = absent
-        self.fd, self.offsets, self.sizes, self.cells, self.slots = fd, offsets, sizes, cells, slots
+        if framing not in (STAMP_BARE, STAMP_DICOM_ITEMS):
+            raise ValueError(f"{framing} is no framing of a stream")
+        self.absent, self.framing = absent, framing
+        self.fds, self.offsets, self.sizes, self.cells, self.slots = fds, offsets, sizes, cells, slots
 
 
 cdef class Tiles:
@@ -364,6 +371,7 @@ cdef class Worker:
         cdef const uint8_t *data
         cdef int64_t i
         cdef int32_t cell
+        cdef size_t size
         cdef int status = STAMP_OK, error = 0
         while not stamp_load(&job.stop.is_set) and clock < job.stop.deadline:
             i = stamp_take(&job.next_decode)
@@ -373,13 +381,14 @@ cdef class Worker:
             if reads.sizes[i] == 0:
                 (&decoded.state[0, 0])[cell] = <uint8_t>reads.absent
                 continue
-            data = stamp_decoder_read(self.decoder, reads.fd, <uint64_t>reads.offsets[i], <size_t>reads.sizes[i],
+            size = <size_t>reads.sizes[i]
+            data = stamp_decoder_read(self.decoder, reads.fds[i], <uint64_t>reads.offsets[i], &size, reads.framing,
                                       &status, &error)
             after = _now()
             self.read_s += after - clock
             if status == STAMP_OK:
                 self.bytes_read += reads.sizes[i]
-                status = stamp_decode(self.decoder, data, <size_t>reads.sizes[i], &decoded.pool[reads.slots[i], 0],
+                status = stamp_decode(self.decoder, data, size, &decoded.pool[reads.slots[i], 0],
                                       &decoded.layout[0, 0] + cell)
             self.tiles += 1
             clock = _now()
@@ -417,6 +426,18 @@ cdef class Worker:
                 self.out_of_memory = True
             tiles.status[i] = <uint8_t>status
         self.assemble_s += _now() - clock
+
+    def decode_at(self, int fd, uint64_t offset, size_t size, int framing=STAMP_BARE):
+        """As `decode`, of a stream in a file; where the system fails, `read_errno` is set."""
+        cdef int status = STAMP_OK, error = 0
+        cdef const uint8_t *data
+        with nogil:
+            data = stamp_decoder_read(self.decoder, fd, offset, &size, framing, &status, &error)
+        if status == STAMP_READ_ERROR:
+            self.read_errno = error
+        if status != STAMP_OK:
+            return status, np.zeros((self.geometry.height, self.geometry.width, 3), np.uint8)
+        return self.decode(data[:size])
 
     def decode(self, bytes data):
         """One stream to (status, uint8 [h, w, 3]); the pixels are zero where the status is not OK."""

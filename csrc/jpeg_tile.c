@@ -329,9 +329,36 @@ int stamp_decode(stamp_decoder *d, const uint8_t *data, size_t size, uint8_t *sl
     return status;
 }
 
-const uint8_t *stamp_decoder_read(stamp_decoder *d, int fd, uint64_t offset, size_t size, int *status,
+static uint32_t little_endian(const uint8_t *p)
+{
+    return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
+}
+
+int stamp_join_items(uint8_t *data, size_t *size)
+{
+    enum { HEADER = 8 };
+    const uint32_t item = 0xe000fffe, delimiter = 0xe0ddfffe; /* group, then element, each little-endian */
+    size_t from = 0, to = 0;
+    while (from < *size) {
+        if (*size - from < HEADER)
+            return STAMP_CORRUPT;
+        uint32_t tag = little_endian(data + from), length = little_endian(data + from + 4);
+        if (tag == delimiter && from > 0)
+            break;
+        if (tag != item || length > *size - from - HEADER)
+            return STAMP_CORRUPT;
+        memmove(data + to, data + from + HEADER, length);
+        from += HEADER + length;
+        to += length;
+    }
+    *size = to;
+    return STAMP_OK;
+}
+
+const uint8_t *stamp_decoder_read(stamp_decoder *d, int fd, uint64_t offset, size_t *bytes, int framing, int *status,
                                   int *error)
 {
+    size_t size = *bytes;
     if (size > STAMP_MAX_TILE_BYTES) {
         snprintf(d->errors.message, sizeof d->errors.message, "a storage tile of %zu bytes", size);
         *status = STAMP_CORRUPT;
@@ -362,6 +389,8 @@ const uint8_t *stamp_decoder_read(stamp_decoder *d, int fd, uint64_t offset, siz
             return NULL;
         }
     }
-    *status = STAMP_OK;
-    return d->file_bytes;
+    *status = framing == STAMP_DICOM_ITEMS ? stamp_join_items(d->file_bytes, bytes) : STAMP_OK;
+    if (*status != STAMP_OK)
+        fail(d, "the frame is no run of DICOM items");
+    return *status == STAMP_OK ? d->file_bytes : NULL;
 }

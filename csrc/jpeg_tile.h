@@ -1,4 +1,4 @@
-/* Decoding of one storage tile: a JPEG stream of a tiled TIFF, at full or reduced scale. */
+/* Decoding of one storage tile: a JPEG stream of a tiled TIFF or of a DICOM frame, at full or reduced scale. */
 #ifndef STAMP_JPEG_TILE_H
 #define STAMP_JPEG_TILE_H
 
@@ -36,11 +36,22 @@ stamp_geometry stamp_decoder_geometry(const stamp_decoder *d);
 /* The library's message of the last failure on this decoder. */
 const char *stamp_decoder_message(const stamp_decoder *d);
 
+/* How a stream lies in its file: as it is, or as a run of DICOM items (fragments), each with a header of 8 bytes. */
+enum stamp_framing { STAMP_BARE = 0, STAMP_DICOM_ITEMS = 1 };
+
 /*
- * Read size bytes at offset into the decoder's own buffer, grown as needed; NULL with *status set on failure. Where the
- * disk or network failed that is STAMP_READ_ERROR, which says nothing of the file, with *error the system's errno.
+ * Join the fragments of a run of DICOM items to one stream, in place; *size is the run's, then the stream's. A sequence
+ * delimiter ends the run. STAMP_CORRUPT where a header is no item's, or an item reaches beyond the run.
  */
-const uint8_t *stamp_decoder_read(stamp_decoder *d, int fd, uint64_t offset, size_t size, int *status, int *error);
+int stamp_join_items(uint8_t *data, size_t *size);
+
+/*
+ * Read *size bytes at offset into the decoder's own buffer, grown as needed, and take the stream out of its framing: *size
+ * is then the stream's. NULL with *status set on failure. Where the disk or network failed that is STAMP_READ_ERROR, which
+ * says nothing of the file, with *error the system's errno.
+ */
+const uint8_t *stamp_decoder_read(stamp_decoder *d, int fd, uint64_t offset, size_t *size, int framing, int *status,
+                                  int *error);
 
 /* Caps against hostile files. */
 #define STAMP_MAX_TILE_SIDE 16384u

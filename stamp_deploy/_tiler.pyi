@@ -8,6 +8,8 @@ MISSING: int
 CORRUPT: int
 UNREAD: int
 BACKGROUND: int
+BARE: int
+DICOM_ITEMS: int
 MAX_TILE_SIDE: int
 
 def build_info() -> str: ...
@@ -34,12 +36,13 @@ class Decoded:
 class Reads:
     def __init__(
         self,
-        fd: int,
+        fds: NDArray[np.int32],
         offsets: NDArray[np.int64],
         sizes: NDArray[np.int64],
         cells: NDArray[np.int32],
         slots: NDArray[np.int32],
         absent: int = ...,
+        framing: int = ...,
     ) -> None: ...
 
 class Tiles:
@@ -74,6 +77,7 @@ class Worker:
     @property
     def slot_bytes(self) -> int: ...
     def run(self, job: Job) -> None: ...
+    def decode_at(self, fd: int, offset: int, size: int, framing: int = ...) -> tuple[int, NDArray[np.uint8]]: ...
     def decode(self, data: bytes) -> tuple[int, NDArray[np.uint8]]: ...
 
 class Resampler:

@@ -7,7 +7,7 @@ whole number: positions are rounded from the exact product, so that errors never
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -151,6 +151,16 @@ class TileSet:
 
     def __len__(self) -> int:
         return len(self.coords)
+
+    def part(self, which: NDArray[np.int64]) -> TileSet:
+        """Some of the tiles, by their positions, int64 [M]; total and skipped_background are still the whole's."""
+        return replace(
+            self,
+            columns=self.columns[which],
+            rows=self.rows[which],
+            coords=self.coords[which],
+            tissue_fraction=self.tissue_fraction[which],
+        )
 
 
 def make_grid(slide: HasSize, *, target_mpp: float, tile_px: int, overlap_px: int = 0) -> Grid:

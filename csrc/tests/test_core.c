@@ -210,6 +210,53 @@ static void foreign_tables(stream s, int colour)
     stamp_decoder_free(shared);
 }
 
+static size_t put_item(uint8_t *at, uint32_t tag, const uint8_t *data, uint32_t length)
+{
+    for (int i = 0; i < 4; i++) {
+        at[i] = (uint8_t)(tag >> 8 * i);
+        at[4 + i] = (uint8_t)(length >> 8 * i);
+    }
+    if (data != NULL)
+        memcpy(at + 8, data, length);
+    return 8 + (data != NULL ? length : 0);
+}
+
+/* A frame in one fragment or in several is the same stream; a header that lies is damage, never a read beyond the run. */
+static void fragments(stream s)
+{
+    const uint32_t item = 0xe000fffe, delimiter = 0xe0ddfffe;
+    for (size_t pieces = 1; pieces <= 7; pieces += 3) {
+        size_t step = s.size / pieces, size = 0;
+        uint8_t *run = malloc(s.size + 8 * pieces + 8);
+        for (size_t i = 0; i < pieces; i++)
+            size += put_item(run + size, item, s.data + i * step, (uint32_t)(i + 1 < pieces ? step : s.size - i * step));
+        size_t with_end = size + put_item(run + size, delimiter, NULL, 0);
+        for (size_t cut = 0; cut < 3; cut++) { /* each in a buffer of its own size, for the sanitizer */
+            size_t length = cut == 0 ? size : cut == 1 ? with_end : size - 1;
+            uint8_t *exact = malloc(length);
+            memcpy(exact, run, length);
+            int status = stamp_join_items(exact, &length);
+            CHECK(status == (cut < 2 ? STAMP_OK : STAMP_CORRUPT));
+            CHECK(cut == 2 || (length == s.size && memcmp(exact, s.data, s.size) == 0));
+            free(exact);
+        }
+        for (uint32_t lie = 1; lie != 0; lie <<= 1) { /* every bit of the first header */
+            for (int at = 0; at < 2; at++) {
+                size_t length = size;
+                uint8_t *exact = malloc(length);
+                memcpy(exact, run, length);
+                put_item(exact, at ? item : item ^ lie, NULL, (at ? lie : 0) ^ (uint32_t)(pieces > 1 ? step : s.size));
+                CHECK(stamp_join_items(exact, &length) == STAMP_CORRUPT);
+                free(exact);
+            }
+        }
+        free(run);
+    }
+    uint8_t end[8];
+    size_t length = put_item(end, delimiter, NULL, 0);
+    CHECK(stamp_join_items(end, &length) == STAMP_CORRUPT);
+}
+
 int main(void)
 {
     static const struct {
@@ -228,6 +275,7 @@ int main(void)
         if (!codings[i].progressive) {
             spoilt(s, colour);
             foreign_tables(s, colour);
+            fragments(s);
         }
         free(s.data);
     }

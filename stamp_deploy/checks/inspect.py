@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -168,13 +168,7 @@ def _reading(slide: Slide, target_mpp: float, tile_px: int) -> dict[str, Any]:
 def _some_of(tiles: TileSet) -> TileSet:
     """Up to TRIED_TILES of the tiles, spread over all of them."""
     pick = np.unique(np.linspace(0, max(0, len(tiles) - 1), TRIED_TILES).astype(np.int64))[: len(tiles)]
-    return replace(
-        tiles,
-        columns=tiles.columns[pick],
-        rows=tiles.rows[pick],
-        coords=tiles.coords[pick],
-        tissue_fraction=tiles.tissue_fraction[pick],
-    )
+    return tiles.part(pick)
 
 
 def human_size(size_bytes: int) -> str:

@@ -34,20 +34,22 @@ class HeldFiles:
             if part not in self._seen:
                 self._seen[part] = part.stat()
 
-    def duplicate(self) -> int:
-        """Another descriptor of the file that was opened, also where its name stands for another file by now.
+    def duplicate(self, part: Path | None = None) -> int:
+        """Another descriptor of the file that was opened, also where its name stands for another file by now; or one
+        of a further file, `part`.
 
         Raises
         ------
         SlideError
-            The slide is closed, and its name stands for another file.
+            It is a further file, or the slide is closed, and the name stands for another file.
         """
-        if self._descriptor >= 0:
+        part = part or self.path
+        if part == self.path and self._descriptor >= 0:
             return os.dup(self._descriptor)
-        descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-        if _content(os.fstat(descriptor)) != _content(self._seen[self.path]):
+        descriptor = os.open(part, os.O_RDONLY | os.O_CLOEXEC)
+        if _content(os.fstat(descriptor)) != _content(self._seen[part]):
             os.close(descriptor)
-            raise self.changed(self.path)
+            raise self.changed(part)
         return descriptor
 
     def check(self) -> bool:

@@ -17,6 +17,8 @@ from .mpp import find_mpp
 from .pyramid import levels_of_the_slide
 from .route import check_route, choose_route
 from .slide import Slide
+from .storage.index import StorageIndex
+from .storage.providers import find_storage
 from .stream_colour import believe_streams
 
 
@@ -32,7 +34,7 @@ def open_slide(
     mpp : float, optional
         Microns per level-0 pixel that outrank what the file states.
     route : str, optional
-        Force "jpeg-tiff", "openslide" or "pyvips".
+        Force one of `route.ROUTES`: "jpeg-tiff", "openslide", "pyvips" and so on.
     accept : collection of str
         What beside 8-bit RGB of a brightfield scanner is read, of `colour.KINDS`: what the bundle was trained on.
 
@@ -95,16 +97,18 @@ def _open(
     check_decodes(backend, backend.levels[-1])
     levels, numbers, notes = levels_of_the_slide(backend)
     left_out, missing = find_left_out(path, backend.vendor, levels, numbers)
+    provider, storage = find_storage(path, backend, levels, numbers)
     return Slide(
         path,
         backend,
         finding,
-        choose_route(path, backend, levels, numbers, route),
+        choose_route(path, backend, provider, storage, route),
         held=held,
         levels=levels,
         level_numbers=numbers,
         notes=(*colour_notes, *notes),
         accept=frozenset(accept),
+        storage=storage if isinstance(storage, StorageIndex) else None,
         left_out=left_out,
         missing=missing,
     )

@@ -6,17 +6,26 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import UsageError
-from .backends import Backend, Level
+from .backends import Backend
+from .storage.index import StorageIndex
+from .storage.providers import PROVIDERS, Provider
 
-ROUTES = ("jpeg-tiff", "openslide", "pyvips")
+READERS = ("openslide", "pyvips")
+ROUTES = (*(provider.name for provider in PROVIDERS), *READERS)
 
 
 @dataclass(frozen=True)
 class Route:
-    """How a slide's tiles are read, and why: "jpeg-tiff" is the compiled tiler."""
+    """How a slide's tiles are read, and why: by the compiled tiler, under the name of the index's provider, or by
+    the reader of that name."""
 
     name: str
     reason: str
+
+    @property
+    def compiled(self) -> bool:
+        """Whether the compiled tiler reads the tiles."""
+        return self.name not in READERS
 
 
 def check_route(route: str | None) -> None:
@@ -32,33 +41,33 @@ def check_route(route: str | None) -> None:
 
 
 def choose_route(
-    path: Path, backend: Backend, levels: tuple[Level, ...], numbers: tuple[int, ...], forced: str | None
+    path: Path, backend: Backend, provider: Provider | None, storage: StorageIndex | str, forced: str | None
 ) -> Route:
     """The compiled tiler where it reads the file, otherwise the reader that opened it.
+
+    Parameters
+    ----------
+    path : Path
+    backend : Backend
+    provider, storage
+        See `find_storage`.
+    forced : str, optional
+        The route that was asked for.
 
     Raises
     ------
     UsageError
         The compiled tiler is asked for and cannot read the file.
     """
-    if forced in ("openslide", "pyvips"):
+    if forced in READERS:
         return Route(forced, "asked for")
-    reason = _why_not_jpeg_tiff(path, backend, levels, numbers)
-    if reason is None:
-        return Route("jpeg-tiff", "tiled JPEG TIFF: decoded by the compiled tiler")
-    if forced == "jpeg-tiff":
+    if provider is not None and isinstance(storage, StorageIndex):
+        if forced in (None, provider.name):
+            return Route(provider.name, f"{provider.what}: decoded by the compiled tiler")
+        storage = f"it is a slide for route {provider.name}"
+    reason = str(storage)
+    if forced is not None:
         raise UsageError(
             f"the compiled tiler cannot read this slide: {reason}", path=path, remedy="leave the route out"
         )
     return Route(backend.name, reason)
-
-
-def _why_not_jpeg_tiff(path: Path, backend: Backend, levels: tuple[Level, ...], numbers: tuple[int, ...]) -> str | None:
-    """Why the compiled tiler does not read this slide; None where it does."""
-    if backend.name != "openslide" or backend.vendor not in ("aperio", "generic-tiff"):
-        return f"format {backend.vendor} is read by {backend.name}"
-    try:
-        from .tiff import why_not_tiler
-    except ImportError:
-        return "the compiled tiler is not installed"
-    return why_not_tiler(path, levels, numbers)

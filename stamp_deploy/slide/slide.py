@@ -23,6 +23,7 @@ from .mpp import MppFinding
 from .properties import public_properties, scanned_bounds
 from .read_faults import read_again
 from .route import Route
+from .storage.index import StorageIndex
 
 STRIP_ROWS, STRIP_BYTES = 256, 8_000_000
 """Rows and bytes of a thumbnail's source that are held at once, at most."""
@@ -56,6 +57,8 @@ class Slide:
         Moment of time.monotonic() at which a thumbnail that is being read is given up.
     damage : list of (x, y, w, h)
         Blocks that the last thumbnail could not show, level-0 pixels.
+    storage : StorageIndex, optional
+        Where the storage tiles lie, one entry for each of `levels`; None where the compiled tiler cannot read the file.
     left_out : LeftOut, optional
         What the file leaves out, which its format may: background.
     missing : LeftOut, optional
@@ -74,6 +77,7 @@ class Slide:
         level_numbers: tuple[int, ...],
         notes: tuple[str, ...] = (),
         accept: frozenset[str] = frozenset(),
+        storage: StorageIndex | None = None,
         left_out: LeftOut | None = None,
         missing: LeftOut | None = None,
     ) -> None:
@@ -92,6 +96,7 @@ class Slide:
         self._backend = backend
         self.level_numbers = level_numbers
         self._accept = accept
+        self.storage = storage
         self.left_out, self.missing = left_out, missing
         self.deadline = math.inf
         self._sha256: str | None = None
@@ -249,9 +254,17 @@ class Slide:
     def _hash(self) -> str:
         return slide_sha256(self.path, self.vendor, self._held)
 
-    def descriptor(self) -> int:
-        """A descriptor of the file that was opened, the caller's to close."""
-        return self._held.duplicate()
+    def descriptor(self, part: Path | None = None) -> int:
+        """A descriptor of the file that was opened, or of another one of the slide's, the caller's to close.
+
+        Raises
+        ------
+        SlideError
+            It is another file by now.
+        OSError
+            It cannot be opened.
+        """
+        return self._held.duplicate(part)
 
     def close(self) -> None:
         self._backend.close()

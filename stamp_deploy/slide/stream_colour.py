@@ -16,7 +16,8 @@ from .backends import Backend
 from .backends.by_stream import Recoloured, StreamReader
 from .dicom import first_stream, is_dicom, volume_instances
 from .jpeg_header import NAMES, RGB, YCBCR, stated_colours
-from .tiff import TiffLevel, jpeg_colours, read_pages
+from .storage.index import StorageGrid
+from .tiff import jpeg_colours, read_pages
 
 _TILED = ("aperio", "generic-tiff", "philips", "leica", "ventana", "trestle", "huron")
 _COMPILED = ("aperio", "generic-tiff")
@@ -55,7 +56,7 @@ def believe_streams(path: Path, backend: Backend) -> tuple[Backend, tuple[str, .
     note = f"its colour tag says {tag} and its JPEG streams say {stream}: read as the streams say"
     if backend.name == "openslide" and backend.vendor in _COMPILED:
         coded = [page.coded for page in read_pages(path)]
-        levels = [page for page in coded if isinstance(page, TiffLevel)]
+        levels = [page for page in coded if isinstance(page, StorageGrid)]
         if len(levels) == len(coded) == len(backend.levels):
             return StreamReader(path, backend, levels), (note,)
     if all(picture.tag == RGB for picture in wrong):

@@ -1,4 +1,4 @@
-"""What the compiled tiler needs to know of a TIFF file: where each level's storage tiles lie.
+"""The pages of a TIFF file that are pyramid levels, and where their storage tiles lie.
 
 tifffile walks the directories, in Python: no C code of ours parses a file's structure.
 """
@@ -18,48 +18,16 @@ from ..errors import SlideError
 from ..system.memory import release_memory
 from .backends import Level
 from .jpeg_header import HEADER_BYTES, RGB, YCBCR, stated_colours
+from .storage.index import MAX_TILE_SIDE, MIN_TILE_SIDE, StorageGrid
 from .tiff_pages import tiff_pages
 
 JPEG = 7
 SAMPLES = 3
 """Storage tiles of a page whose headers are looked at: the first, the middle and the last."""
 IMAGE_DESCRIPTION = 270
-DCT_SCALES = (1, 2, 4, 8)
-MAX_TILE_SIDE = 16384
 
 
-@dataclass(frozen=True, eq=False)
-class TiffLevel:
-    """One directory of JPEG storage tiles.
-
-    Attributes
-    ----------
-    width, height : int
-        The image, pixels.
-    tile_width, tile_height : int
-        A storage tile, pixels.
-    photometric : int
-        2 (RGB) or 6 (YCbCr): how the streams code colour.
-    tables : bytes
-        JPEG tables shared by all streams; empty where each has its own.
-    offsets, sizes : int64 [rows, columns]
-        Where each storage tile lies in the file, bytes; size 0 is a tile that is left out.
-    scales : tuple of int
-        Denominators of the decoding scales that divide a storage tile.
-    """
-
-    width: int
-    height: int
-    tile_width: int
-    tile_height: int
-    photometric: int
-    tables: bytes
-    offsets: NDArray[np.int64]
-    sizes: NDArray[np.int64]
-    scales: tuple[int, ...]
-
-
-def read_levels(path: Path, levels: Sequence[Level], numbers: Sequence[int] | None = None) -> list[TiffLevel | str]:
+def read_levels(path: Path, levels: Sequence[Level], numbers: Sequence[int] | None = None) -> list[StorageGrid | str]:
     """The directory of each pyramid level, or why the compiled tiler cannot read that level.
 
     Parameters
@@ -75,7 +43,7 @@ def read_levels(path: Path, levels: Sequence[Level], numbers: Sequence[int] | No
         The file is not a TIFF, or its directories are damaged.
     """
     pages = read_pages(path)
-    found: list[TiffLevel | str] = []
+    found: list[StorageGrid | str] = []
     for number, level in zip(numbers or range(len(levels)), levels, strict=True):
         page = pages[number] if number < len(pages) else None
         if page is None or (page.width, page.height) != (level.width, level.height):
@@ -98,7 +66,7 @@ class StoredPage:
     absent : bool [rows, columns]
         Storage tiles that the page leaves out: length 0. Of an Aperio slide also those that OpenSlide takes from the
         next finer level because that level leaves out a part of them ("sometimes corrupt", it says).
-    coded : TiffLevel or str
+    coded : StorageGrid or str
         For the compiled tiler, or why it cannot read the page.
     photometric : int
         Its colour tag.
@@ -110,7 +78,7 @@ class StoredPage:
     height: int
     tile_px: tuple[int, int]
     absent: NDArray[np.bool_]
-    coded: TiffLevel | str
+    coded: StorageGrid | str
     photometric: int
     stated: frozenset[int]
 
@@ -144,7 +112,7 @@ def _read_pages(path: Path, vendor: str | None, key: tuple[int, ...]) -> tuple[S
             pages = list(tiff_pages(tiff))
             note = pages[0].tags.valueof(IMAGE_DESCRIPTION, "") if pages else ""  # bytes where it is no UTF-8
             aperio = isinstance(note, str | bytes) and note[:6] in ("Aperio", b"Aperio")
-            found = [_read_page(page) for page in _pyramid(pages, every=aperio or vendor is not None)]
+            found = [_read_page(page, not aperio) for page in _pyramid(pages, every=aperio or vendor is not None)]
         del tiff, pages
         gc.collect(1)  # the pages refer to each other, and hold every offset as an object
         release_memory()
@@ -172,15 +140,6 @@ def jpeg_colours(path: Path) -> list[tuple[int, frozenset[int]]]:
         return []  # no TIFF, or a damaged one: the reader that opened it says what is wrong
 
 
-def why_not_tiler(path: Path, levels: Sequence[Level], numbers: Sequence[int]) -> str | None:
-    """Why the compiled tiler does not read this file; None where it does (it needs level 0 at least)."""
-    try:
-        first = read_levels(path, levels, numbers)[0]
-    except SlideError as error:
-        return error.cause
-    return first if isinstance(first, str) else None
-
-
 def _pyramid(pages: list, *, every: bool) -> list:  # type: ignore[type-arg]
     """The pages that are pyramid levels, finest first, by OpenSlide's own rules: size alone can name the wrong page.
 
@@ -193,7 +152,7 @@ def _pyramid(pages: list, *, every: bool) -> list:  # type: ignore[type-arg]
     return sorted((page for page in tiled if page is pages[0] or page.is_reduced), key=lambda page: -page.imagewidth)
 
 
-def _read_page(page) -> StoredPage:  # type: ignore[no-untyped-def]
+def _read_page(page, absent_is_glass: bool) -> StoredPage:  # type: ignore[no-untyped-def]
     reason = _why_not(page)
     tile_px = max(1, page.tilewidth), max(1, page.tilelength)
     shape = -(-page.imagelength // tile_px[1]), -(-page.imagewidth // tile_px[0])
@@ -205,7 +164,7 @@ def _read_page(page) -> StoredPage:  # type: ignore[no-untyped-def]
         page.imagelength,
         tile_px,
         np.asarray((sizes <= 0).reshape(planes, *shape).any(0)) if whole else np.zeros((1, 1), bool),
-        reason if reason is not None else _describe(page),
+        reason if reason is not None else _describe(page, absent_is_glass),
         int(page.photometric),
         _stated(page),
     )
@@ -241,7 +200,7 @@ def _propagate(pages: list[StoredPage]) -> list[StoredPage]:
         inside = (rows < absent.shape[0]) & (columns < absent.shape[1])
         absent[rows[inside], columns[inside]] = True
         coded = page.coded
-        if isinstance(coded, TiffLevel):
+        if isinstance(coded, StorageGrid):
             coded = replace(coded, sizes=np.where(absent, 0, coded.sizes))
         marked.append(replace(page, absent=absent, coded=coded))
     return marked
@@ -254,7 +213,7 @@ def _why_not(page) -> str | None:  # type: ignore[no-untyped-def]
         return "its pixels are not 8-bit RGB"
     if page.photometric not in (RGB, YCBCR):
         return f"its photometric tag is {page.photometric}, neither RGB nor YCbCr"
-    if not (8 <= page.tilewidth <= MAX_TILE_SIDE and 8 <= page.tilelength <= MAX_TILE_SIDE):
+    if not (MIN_TILE_SIDE <= page.tilewidth <= MAX_TILE_SIDE and MIN_TILE_SIDE <= page.tilelength <= MAX_TILE_SIDE):
         return f"its tiles are {page.tilewidth} x {page.tilelength} px"
     columns, rows = -(-page.imagewidth // page.tilewidth), -(-page.imagelength // page.tilelength)
     if not len(page.dataoffsets) == len(page.databytecounts) == columns * rows:
@@ -262,13 +221,12 @@ def _why_not(page) -> str | None:  # type: ignore[no-untyped-def]
     return None
 
 
-def _describe(page) -> TiffLevel:  # type: ignore[no-untyped-def]
+def _describe(page, absent_is_glass: bool) -> StorageGrid:  # type: ignore[no-untyped-def]
     width, height, tile_w, tile_h = page.imagewidth, page.imagelength, page.tilewidth, page.tilelength
     shape = (-(-height // tile_h), -(-width // tile_w))
     offsets = np.array(page.dataoffsets, np.int64).reshape(shape)
     sizes = np.array(page.databytecounts, np.int64).reshape(shape)
-    scales = tuple(s for s in DCT_SCALES if tile_w % s == 0 and tile_h % s == 0)
-    return TiffLevel(
+    return StorageGrid(
         width=width,
         height=height,
         tile_width=tile_w,
@@ -277,5 +235,5 @@ def _describe(page) -> TiffLevel:  # type: ignore[no-untyped-def]
         tables=bytes(page.jpegtables or b""),
         offsets=np.maximum(offsets, 0),
         sizes=np.maximum(sizes, 0),
-        scales=scales,
+        absent_is_glass=absent_is_glass,
     )

@@ -1,4 +1,4 @@
-"""The compiled route: JPEG storage tiles of a TIFF, each decoded once, at the scale that the model needs.
+"""The compiled route: the JPEG storage tiles of one grid, each decoded once, at the scale that the model needs.
 
 The threads share jobs. A job assembles the tiles of one batch and decodes, in file order, the storage tiles of
 the next, so that nothing in it waits for anything else in it.
@@ -19,8 +19,8 @@ from ..errors import ReadError, SlideError
 from ..grid import TileSet
 from ..slide import Slide
 from ..slide.read_faults import WAITS_S
-from ..slide.tiff import TiffLevel, read_levels
-from .read_plan import ReadPlan, choose_plan
+from ..slide.storage import StorageGrid
+from .read_plan import ReadPlan
 from .reader import StageTimes, Stop, TileStatus
 from .region_reader import RegionReader
 from .schedule import Serving, Storage, Strip
@@ -34,24 +34,41 @@ ALONE, SHARE = 4, 8
 
 
 class JpegReader:
-    """Fills tiles from a tiled JPEG TIFF (see Reader).
+    """Fills tiles from one grid of JPEG storage tiles (see Reader and areas_reader.py); beyond the grid is white.
+
+    Parameters
+    ----------
+    slide : Slide
+        One that has an index of storage tiles.
+    tileset : TileSet
+    grid : StorageGrid
+        Of the level that `plan` chose.
+    plan : ReadPlan
+    threads : int
+    exact : bool
+        Convert to RGB before averaging.
+    stop : Stop
 
     Raises
     ------
     SlideError
-        The file's directories or its shared JPEG tables are damaged, or its storage tiles are too large.
+        The shared JPEG tables are damaged, or the storage tiles are too large.
     """
 
-    plan: ReadPlan
     order: NDArray[np.int64]
 
-    def __init__(self, slide: Slide, tileset: TileSet, *, threads: int, exact: bool, stop: Stop) -> None:
-        directories = read_levels(slide.path, slide.levels, slide.level_numbers)
-        scales = [d.scales if isinstance(d, TiffLevel) else () for d in directories]
-        self.plan = choose_plan(slide.levels, tileset.grid, route="jpeg-tiff", scales=scales, exact=exact)
-        chosen = directories[self.plan.level]
-        if isinstance(chosen, str):
-            raise SlideError(chosen, path=slide.path, remedy="read it by another route")
+    def __init__(
+        self,
+        slide: Slide,
+        tileset: TileSet,
+        grid: StorageGrid,
+        plan: ReadPlan,
+        *,
+        threads: int,
+        exact: bool,
+        stop: Stop,
+    ) -> None:
+        self.plan, chosen = plan, grid
         self._path, self._stop = slide.path, stop
         self.failure: SlideError | None = None
         scale, level, tile = self.plan.dct_scale, slide.levels[self.plan.level], tileset.grid.tile_px
@@ -69,12 +86,14 @@ class JpegReader:
         storage = Storage(
             rows, columns, chosen.tile_width // scale, chosen.tile_height // scale, self._workers[0].slot_bytes
         )
-        self._corners = tileset.coords / (level.downsample_x * scale, level.downsample_y * scale)
+        origin = chosen.origin_x / scale, chosen.origin_y / scale
+        self._corners = tileset.coords / (level.downsample_x * scale, level.downsample_y * scale) - origin
         image = -(-chosen.width // scale), -(-chosen.height // scale)
         self._offsets, self._sizes = chosen.offsets.reshape(-1), chosen.sizes.reshape(-1)
+        self._files, self._framing = chosen.files.reshape(-1), int(chosen.framing)
         # what a format may leave out is background; what Aperio lacks OpenSlide takes from the next finer level
-        self._absent = _tiler.MISSING if slide.vendor == "aperio" else _tiler.BACKGROUND
-        holes = slide.vendor == "aperio" and self.plan.level > 0 and (chosen.sizes == 0).any()
+        self._absent = _tiler.BACKGROUND if chosen.absent_is_glass else _tiler.MISSING
+        holes = not chosen.absent_is_glass and self.plan.level > 0 and chosen.absent.any()
         self._regions = RegionReader(slide, tileset, stop) if holes else None
         self._pool = SlotPool(rows, columns, storage.slot_bytes, *image)
         span_x, span_y = self.plan.residual_x * tile, self.plan.residual_y * tile
@@ -86,11 +105,15 @@ class JpegReader:
         self._owner = np.full(self._sizes.shape, -1, np.int32)
         self._decoded_to = self._served = 0
         self._team = Team(self._workers)
-        self._fd = -1
+        assert slide.storage is not None
+        self._fds = np.full(len(slide.storage.files), -1, np.int32)
         try:
-            self._fd = slide.descriptor()
-        except OSError as error:
-            self._team.close()
+            for number in np.unique(self._files):
+                self._fds[number] = slide.descriptor(slide.storage.files[number])
+        except BaseException as error:
+            self.close()
+            if not isinstance(error, OSError):
+                raise
             raise SlideError(
                 f"cannot be opened: {error.strerror}", path=slide.path, remedy="check the file's permissions"
             ) from error
@@ -147,11 +170,11 @@ class JpegReader:
         return max(least, int(LIVE_BYTES / (touched * storage.slot_bytes)))
 
     def close(self) -> None:
-        """End the threads and close the file."""
+        """End the threads and close the files."""
         self._team.close()
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        for number in np.flatnonzero(self._fds >= 0):
+            os.close(int(self._fds[number]))
+            self._fds[number] = -1
 
     def _next_cells(self, position: int) -> NDArray[np.int64]:
         """Storage tiles, not decoded yet, that the tiles before `position` need; at most to the end of the strip."""
@@ -167,7 +190,7 @@ class JpegReader:
         cells: NDArray[np.int64] = current.strip.by_first_use[current.taken : until]
         current.taken, self._decoded_to = until, position
         cells = cells[self._pool.state[cells] == _tiler.UNREAD]
-        in_file_order: NDArray[np.int64] = cells[np.argsort(self._offsets[cells], kind="stable")]
+        in_file_order: NDArray[np.int64] = cells[np.lexsort((self._offsets[cells], self._files[cells]))]
         return in_file_order
 
     def _run(
@@ -200,8 +223,9 @@ class JpegReader:
 
     def _decode(self, cells: NDArray[np.int64], slots: NDArray[np.int32], tiles: _tiler.Tiles) -> None:
         reads = _tiler.Reads(
-            self._fd, self._offsets[cells], self._sizes[cells], cells.astype(np.int32), slots, self._absent
-        )
+            self._fds[self._files[cells]], self._offsets[cells], self._sizes[cells], cells.astype(np.int32), slots,
+            self._absent, self._framing,
+        )  # fmt: skip
         self._team.run(_tiler.Job(self._pool.decoded, reads, tiles, self._stop))
         if any(worker.out_of_memory for worker in self._workers):
             raise ReadError(

@@ -229,12 +229,10 @@ def open_tiles(
 
 
 def _open_reader(slide: Slide, tileset: TileSet, *, threads: int, exact: bool, stop: Stop) -> Reader:
-    if slide.route.name == "jpeg-tiff":
-        from .jpeg_reader import JpegReader
+    if slide.route.compiled:
+        from .areas_reader import open_storage
 
-        return JpegReader(slide, tileset, threads=threads, exact=exact, stop=stop)
-    if slide.route.name in ("openslide", "pyvips"):
-        from .region_reader import RegionReader
+        return open_storage(slide, tileset, threads=threads, exact=exact, stop=stop)
+    from .region_reader import RegionReader
 
-        return RegionReader(slide, tileset, stop)
-    raise SlideError(f"route {slide.route.name} is unknown", path=slide.path)
+    return RegionReader(slide, tileset, stop)

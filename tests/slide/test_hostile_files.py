@@ -16,7 +16,8 @@ from stamp_deploy.errors import COPY_AGAIN, SlideError, StampError
 from stamp_deploy.slide import open_slide
 from stamp_deploy.slide.backends import vips
 from stamp_deploy.slide.backends.remedies import remedy_for
-from stamp_deploy.slide.tiff import TiffLevel, read_levels
+from stamp_deploy.slide.storage import StorageGrid
+from stamp_deploy.slide.tiff import read_levels
 
 RGB = texture(256, 384)
 
@@ -35,7 +36,7 @@ def test_description_keys_that_are_not_utf8(tmp_path: Path) -> None:
     with open_slide(path) as slide:
         assert slide.mpp_xy == (0.5, 0.5)
         assert "Doe" not in str(slide.properties)
-        assert [isinstance(level, TiffLevel) for level in read_levels(path, slide.levels, slide.level_numbers)] == [
+        assert [isinstance(level, StorageGrid) for level in read_levels(path, slide.levels, slide.level_numbers)] == [
             True,
             True,
         ]

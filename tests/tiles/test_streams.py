@@ -64,9 +64,9 @@ def test_odd_sides_of_storage_tiles_do_not_split_chroma_samples(coding: str, til
         out, status = np.zeros((len(corners), 9, 9, 3), np.uint8), np.zeros(len(corners), np.uint8)
         cells = np.arange(4, dtype=np.int32)
         with memory_file(data) as fd:
-            reads = Reads(fd, offsets, sizes, cells, cells)
+            reads = Reads(np.full(4, fd, np.int32), offsets, sizes, cells, cells)
             worker.run(Job(decoded, reads, Tiles(corners[:0], out[:0], status[:0]), Stop()))
-        none = Reads(-1, offsets[:0], sizes[:0], cells[:0], cells[:0])
+        none = Reads(cells[:0], offsets[:0], sizes[:0], cells[:0], cells[:0])
         worker.run(Job(decoded, none, Tiles(corners, out, status), Stop()))
         # what touches the first storage tile is missing, and nothing else
         touches = (corners < (width, height)).all(1)

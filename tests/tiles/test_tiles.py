@@ -219,7 +219,8 @@ def job(**changes: object) -> _tiler.Job:
     given: dict[str, object] = {
         "pool": np.zeros((2, 1000), np.uint8), "slot": np.full((1, 1), -1, np.int32),
         "state": np.zeros((1, 1), np.uint8), "layout": np.zeros((1, 1), np.uint8), "image_w": 64, "image_h": 64,
-        "fd": 0, "offsets": one, "sizes": one, "cells": np.zeros(1, np.int32), "slots": np.zeros(1, np.int32),
+        "fds": np.zeros(1, np.int32), "offsets": one, "sizes": one, "cells": np.zeros(1, np.int32),
+        "slots": np.zeros(1, np.int32),
         "corners": np.zeros((1, 2)), "out": np.zeros((1, 8, 8, 3), np.uint8), "status": np.zeros(1, np.uint8),
     }  # fmt: skip
     values = list({**given, **changes}.values())
@@ -234,6 +235,7 @@ def job(**changes: object) -> _tiler.Job:
         {"slots": np.array([-1], np.int32)},
         {"slots": np.zeros(2, np.int32)},
         {"cells": np.array([1], np.int32)},
+        {"fds": np.zeros(2, np.int32)},
         {"offsets": np.array([-1])},
         {"sizes": np.array([-1])},
         {"sizes": np.ones(2, np.int64)},

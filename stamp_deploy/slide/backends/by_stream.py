@@ -19,7 +19,7 @@ from ...errors import SlideError
 from .base import Backend
 
 if TYPE_CHECKING:
-    from ..tiff import TiffLevel
+    from ..storage.index import StorageGrid
 
 CACHED_TILES = 256
 
@@ -89,11 +89,11 @@ class StreamReader(_Wrapped):
     path : Path
     inner : Backend
         Gives levels and properties.
-    pages : sequence of TiffLevel
+    pages : sequence of StorageGrid
         One for each level.
     """
 
-    def __init__(self, path: Path, inner: Backend, pages: Sequence[TiffLevel]) -> None:
+    def __init__(self, path: Path, inner: Backend, pages: Sequence[StorageGrid]) -> None:
         super().__init__(inner)
         self._path, self._pages = path, pages
         self._workers: dict[int, _tiler.Worker] = {}

@@ -1,0 +1,107 @@
+"""The index of storage tiles: what the compiled tiler needs to know of a slide, whatever its format.
+
+A provider (see providers.py) makes one out of a file's structure. The tiler reads offsets and sizes as they stand here,
+so a provider promises that they are not negative; that they lie inside the file is checked when they are read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+MAX_TILE_SIDE = 16384
+MIN_TILE_SIDE = 8
+DCT_SCALES = (1, 2, 4, 8)
+
+
+class Framing(IntEnum):
+    """How a stream lies in its file, as the C core numbers it."""
+
+    BARE = 0
+    DICOM_ITEMS = 1
+    """A run of fragments, each with a header of 8 bytes; offset and size are the run's."""
+
+
+@dataclass(frozen=True, eq=False)
+class StorageGrid:
+    """A regular grid of JPEG storage tiles: a level of the pyramid, or one scanned area of it.
+
+    Attributes
+    ----------
+    width, height : int
+        The picture, pixels of the level; what storage tiles hold beyond it is padding.
+    tile_width, tile_height : int
+        A storage tile, pixels.
+    photometric : int
+        2 (RGB) or 6 (YCbCr), as TIFF numbers them: how the file says that its streams code colour. A stream that says
+        so itself counts more.
+    tables : bytes
+        JPEG tables shared by all streams; empty where each has its own.
+    offsets, sizes : int64 [rows, columns]
+        Where each storage tile lies in its file, bytes; size 0 is a tile that is left out.
+    files : int32 [rows, columns]
+        The file that it lies in: a number in `StorageIndex.files`.
+    origin_x, origin_y : int
+        Where the picture begins in its level, pixels of the level.
+    framing : Framing
+    absent_is_glass : bool
+        What a storage tile of size 0 is: background that the format may leave out, and so white; or pixels that are
+        missing, which is damage.
+    """
+
+    width: int
+    height: int
+    tile_width: int
+    tile_height: int
+    photometric: int
+    tables: bytes
+    offsets: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+    absent_is_glass: bool
+    framing: Framing = Framing.BARE
+    origin_x: int = 0
+    origin_y: int = 0
+    files: NDArray[np.int32] = field(default_factory=lambda: np.zeros((1, 1), np.int32))
+
+    def __post_init__(self) -> None:
+        shape = -(-self.height // self.tile_height), -(-self.width // self.tile_width)
+        if self.offsets.shape != shape or self.sizes.shape != shape:
+            raise ValueError(f"{self.width} x {self.height} px need {shape} storage tiles, not {self.offsets.shape}")
+        object.__setattr__(self, "files", np.ascontiguousarray(np.broadcast_to(self.files, shape)))
+
+    @property
+    def scales(self) -> tuple[int, ...]:
+        """Denominators of the decoding scales that divide a storage tile."""
+        return tuple(s for s in DCT_SCALES if self.tile_width % s == 0 and self.tile_height % s == 0)
+
+    @property
+    def absent(self) -> NDArray[np.bool_]:
+        """Storage tiles that are left out, bool [rows, columns]."""
+        return np.asarray(self.sizes == 0)
+
+
+@dataclass(frozen=True, eq=False)
+class StorageIndex:
+    """The storage tiles of a slide.
+
+    Attributes
+    ----------
+    files : tuple of Path
+        The files that they lie in.
+    levels : tuple of (tuple of StorageGrid) or str
+        Of each level its grids, which do not overlap; or why the compiled tiler cannot read that level.
+    """
+
+    files: tuple[Path, ...]
+    levels: tuple[tuple[StorageGrid, ...] | str, ...]
+
+    def scales(self, level: int) -> tuple[int, ...]:
+        """The decoding scales at which a level can be read; none where it cannot."""
+        grids = self.levels[level]
+        if isinstance(grids, str):
+            return ()
+        return tuple(scale for scale in DCT_SCALES if all(scale in grid.scales for grid in grids))
