@@ -51,10 +51,20 @@ MODULES: dict[str, tuple[str, str]] = {
     "heads": ("stamp_deploy/heads.py", "tests/test_heads.py tests/end_to_end"),
     "result": (
         "stamp_deploy/result.py stamp_deploy/assemble.py stamp_deploy/result_files.py",
-        "tests/test_result.py tests/end_to_end",
+        "tests/test_result.py tests/test_result_numbers.py",
     ),
     "score": ("stamp_deploy/score.py", "tests/end_to_end"),
-    "writers": ("stamp_deploy/writers/*.py", "tests/writers tests/end_to_end"),
+    "writers": (
+        "stamp_deploy/writers/dicom_*.py stamp_deploy/writers/hdf5*.py stamp_deploy/writers/[agnps]*.py "
+        "stamp_deploy/writers/ome_tiff.py",
+        "tests/writers/test_writers_numbers.py tests/writers/test_dicom_numbers.py tests/writers/test_writers_dicom.py "
+        "tests/writers/test_full_disk.py tests/writers/test_summary_table.py",
+    ),
+    "pictures": (
+        "stamp_deploy/writers/c*.py stamp_deploy/writers/heatmaps.py stamp_deploy/writers/overview.py "
+        "stamp_deploy/writers/report_html.py",
+        "tests/writers/test_writers_core.py tests/writers/test_canvas.py tests/writers/test_report.py",
+    ),
     "bundle": ("stamp_deploy/bundle/*.py", "tests/bundle"),
     "parity": ("stamp_deploy/engine/parity.py", "tests/engine/test_parity.py"),
     "agreement": ("stamp_deploy/engine/agreement.py", "tests/engine/test_parity.py"),
