@@ -8,6 +8,7 @@ from typing import Any
 
 from ..validation import Validation
 from .contents import OnnxBytes, read_listed, read_onnx
+from .reference import NO_REFERENCE, TrustReference, read_reference
 from .schema import FIRST_OUTPUTS
 from .twins import Twin, read_twins
 from .validation_block import read_validation
@@ -93,7 +94,7 @@ class Bundle:
     validation: Validation
     """What was measured of the scores; `Validation.lacks` says what was not."""
     trust_file: str | None
-    """The reference of what the model knows (trust/reference.py); None where the bundle has none."""
+    """The reference of what the model knows (`reference.py`); None where the bundle has none."""
     twins: tuple[Twin, ...]
     """The encoder in other precisions, for some engines."""
     sha256: str
@@ -102,7 +103,8 @@ class Bundle:
     @property
     def lacks(self) -> tuple[str, ...]:
         """What a reader of its scores would want to know and the bundle does not say, in sentences."""
-        return tuple(filter(None, self.validation.lacks.split("; ")))
+        unknown = () if self.trust_file is not None else (NO_REFERENCE,)
+        return (*filter(None, self.validation.lacks.split("; ")), *unknown)
 
     @property
     def has_global_scores(self) -> bool:
@@ -149,8 +151,9 @@ class Bundle:
 
     def for_engine(self, engine: str, precision: str | None) -> Bundle:
         """This bundle, with the encoder that an engine runs in a precision: a twin where there is one for them."""
+        wanted = precision or self.precision
         for twin in self.twins:
-            if twin.precision == precision and engine in twin.engines:
+            if twin.precision == wanted and engine in twin.engines:
                 return replace(self, precision=twin.precision, encoder_file=twin.file)
         return self
 
@@ -158,6 +161,13 @@ class Bundle:
         """Precisions of the twins for an engine; `by_default` leaves out those that must be asked for."""
         twins = [twin for twin in self.twins if engine in twin.engines]
         return tuple(twin.precision for twin in twins if twin.by_default or not by_default)
+
+    def read_trust(self) -> TrustReference | None:
+        """The reference of what the model knows; None where the bundle has none."""
+        if self.trust_file is None:
+            return None
+        data = self.read(self.trust_file)
+        return read_reference(data, mpp=self.mpp, tile_px=self.tile_px, embedding_dim=self.embedding_dim)
 
     def read_head(self, head: HeadSpec) -> OnnxBytes:
         """A head as bytes; see `read`."""
