@@ -26,6 +26,7 @@ SUMMARIES = {
     "batch": "Score folders of slides; resumes by itself.",
     "bench": "Measure throughput by stage and name the limiting one.",
     "build": "Build an engine for this machine from a bundle.",
+    "compare": "Agreement of two results of one slide: another bundle, engine or scan.",
     "cohort": "Turn spatial transcriptomics samples into a training cohort.",
     "doctor": "Versions, libraries, engines and GPU of this machine, with a self-test.",
     "demo": "Make a slide and a cohort, train, export, infer, compare.",
@@ -46,7 +47,7 @@ SUMMARIES = {
     "watch": "Score slides as they arrive in a folder.",
 }
 SECTIONS = {
-    "Score slides": ("infer", "batch", "watch", "render", "summary", "inspect", "formats"),
+    "Score slides": ("infer", "batch", "watch", "render", "summary", "compare", "inspect", "formats"),
     "Trust the machine and the model": ("doctor", "verify", "sign", "parity", "build", "bench", "audit"),
     "Train and export": ("demo", "models", "cohort", "train", "train-head", "evaluate", "export", "triton"),
 }

@@ -27,7 +27,7 @@ FLOORS: dict[str, int] = {
             "_tiler slide",
             "absence annotations engine grid summaries tiles tissue trust",
             "assemble heads maps prepare result result_files score summarise timing where",
-            "cases writers",
+            "cases comparison writers",
             "api batch checks infer",
             "verbs",
             "cli",

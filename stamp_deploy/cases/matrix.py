@@ -99,7 +99,7 @@ def _standardised(values: NDArray[np.float64], rows: list[int]) -> NDArray[np.fl
 
 def _clustered(rows: NDArray[np.float64]) -> tuple[list[int], dict[str, Any] | None]:
     """The order of rows, and their tree; rows that lack a value come last, and without a tree."""
-    whole: NDArray[np.bool_] = np.isfinite(rows).all(axis=1)
+    whole = np.asarray(np.isfinite(rows).all(axis=1))
     if whole.sum() < MIN_TO_CLUSTER or not whole.all() or rows.shape[1] == 0:
         return sorted(range(len(rows)), key=lambda i: not whole[i]), None
     from scipy.cluster.hierarchy import dendrogram, linkage
