@@ -14,7 +14,6 @@ from base64 import b64encode
 from importlib import resources
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from .. import __version__
 from ..pathway_names import display_name
@@ -110,7 +109,8 @@ def _call(head: dict[str, Any]) -> dict[str, Any]:
 
 
 def _link(path: Path, start: Path) -> str:
-    return quote(os.path.relpath(path, start).replace(os.sep, "/"))
+    """The way from one folder to a file; the template escapes it."""
+    return os.path.relpath(path, start).replace(os.sep, "/")
 
 
 def _thumbnail(path: Path) -> str:
