@@ -13,6 +13,7 @@ import pytest
 from support.bundle_factory import GLOBAL_FACTOR, make_bundle
 
 from stamp_deploy.bundle import load_bundle
+from stamp_deploy.bundle.reference import NO_REFERENCE
 from stamp_deploy.bundle.triton import encoder_config
 from stamp_deploy.checks.verify import verify_path
 from stamp_deploy.engine import load_engine
@@ -55,7 +56,7 @@ def test_what_is_written_comes_back_as_records(tmp_path: Path) -> None:
     assert first.scale == Scale(0.1, 2.0) and first.scale.spread == 2.0
     assert first.predictions["p05"] == 2.0 and first.global_predictions == {}
     assert first.validated
-    assert bundle.lacks == ("no control with random gene sets",)
+    assert bundle.lacks == ("no control with random gene sets", NO_REFERENCE)
     assert Validation.from_dict(json.loads(json.dumps(found.to_dict()))) == found
 
 
