@@ -161,7 +161,9 @@ class TestOneVerdict:
             return Told(bundle, precision=precision, spoil=spoil if precision == "bf16" else lambda o: o)
 
         monkeypatch.setattr(acceptance, "open_engine", opened)
-        monkeypatch.setattr(acceptance, "precisions_of", lambda bundle, name, wanted=None: ("fp32", "bf16"))
+        monkeypatch.setattr(
+            acceptance, "precisions_of", lambda bundle, name, wanted: (wanted,) if wanted else ("fp32", "bf16")
+        )
         site = check_site(bundle, ("told",), batch=BATCH)
         assert site.passed and [bool(report) for report in site.reports] == [True, False]
         site.raise_if_failed()
