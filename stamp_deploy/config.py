@@ -64,6 +64,8 @@ class InferOptions:
     """Seconds after which reading a slide is given up."""
     overwrite: bool = False
     """Replace a finished result."""
+    strict: bool = False
+    """Give no result for a slide that is outside what the model knows, or that cannot be judged."""
 
     def __post_init__(self) -> None:
         if self.mpp is not None:
