@@ -123,6 +123,8 @@ class InferOptions:
         later = {name: values[name] for name in LATER if values[name] is not None}
         if self.roi is not None:
             later["roi_use"] = self.roi_use
+        if self.strict:
+            later["strict"] = True
         return {**{name: values[name] for name in kept}, **later}
 
     def sha256(self) -> str:
