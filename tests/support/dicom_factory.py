@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pydicom
-from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.uid import JPEGBaseline8Bit, generate_uid
 
@@ -91,13 +90,13 @@ def write_level(path: Path, picture: Picture, how: How, *, mpp: float = 0.5, ser
             data.ConcatenationUID = generate_uid(entropy_srcs=[uid, "concatenation"])
             data.InConcatenationNumber, data.InConcatenationTotalNumber = part + 1, how.parts
             data.ConcatenationFrameOffsetNumber = first
+        places = b""
         if how.sparse or how.per_frame:
-            data.PerFrameFunctionalGroupsSequence = [_place(n, picture, how.undefined) for n, _ in there[first:last]]
-            if how.undefined:
-                data["PerFrameFunctionalGroupsSequence"].is_undefined_length = True
+            items = (_place(number, picture, how.undefined) for number, _ in there[first:last])
+            places = _element(0x5200, 0x9230, b"SQ", b"".join(items), how.undefined)
         own = uid if how.parts == 1 else generate_uid(entropy_srcs=[uid, str(part)])
         target = path if part == 0 else path.with_name(f"{path.stem}-{part}{path.suffix}")
-        _save(target, data, own, frames[first:last], how)
+        _save(target, data, own, places, frames[first:last], how)
         written.append(target)
     return written
 
@@ -136,23 +135,38 @@ def _path(number: int, code: str) -> Dataset:
     return item
 
 
-def _place(number: int, picture: Picture, undefined: bool) -> Dataset:
-    place, content, frame = Dataset(), Dataset(), Dataset()
-    place.XOffsetInSlideCoordinateSystem = f"{number * 0.12:g}"
-    place.ColumnPositionInTotalImagePixelMatrix = number % picture.across * picture.side + 1
-    place.RowPositionInTotalImagePixelMatrix = number // picture.across * picture.side + 1
-    content.DimensionIndexValues = [number % picture.across + 1, number // picture.across + 1]
-    frame.FrameContentSequence, frame.PlanePositionSlideSequence = [content], [place]
-    if undefined:
-        for element in frame:
-            element.is_undefined_length = True
-        for item in (frame, place, content):
-            item.is_undefined_length_sequence_item = True
-    return frame
+def _place(number: int, picture: Picture, undefined: bool) -> bytes:
+    """The item of one frame, by hand: pydicom takes 0.3 ms for each."""
+    column, row = number % picture.across, number // picture.across
+
+    def group(tag: tuple[int, int], *elements: bytes) -> bytes:
+        return _element(*tag, b"SQ", item(b"".join(elements), undefined), undefined)
+
+    offset = f"{number * 0.12:g}".encode()
+    content = group((0x0020, 0x9111), _element(0x0020, 0x9157, b"UL", struct.pack("<LL", column + 1, row + 1)))
+    place = group(
+        (0x0048, 0x021A),
+        _element(0x0040, 0x072A, b"DS", offset + b" " * (len(offset) % 2)),
+        _element(0x0048, 0x021E, b"SL", struct.pack("<l", column * picture.side + 1)),
+        _element(0x0048, 0x021F, b"SL", struct.pack("<l", row * picture.side + 1)),
+    )
+    return item(content + place, undefined)
 
 
-def item(data: bytes) -> bytes:
+def _element(group: int, number: int, vr: bytes, value: bytes, undefined: bool = False) -> bytes:
+    """An element in explicit VR, little endian."""
+    if vr in (b"OV", b"SQ"):
+        length = 0xFFFFFFFF if undefined else len(value)
+        end = struct.pack("<HHL", 0xFFFE, 0xE0DD, 0) if undefined else b""
+        return struct.pack("<HH2sHL", group, number, vr, 0, length) + value + end
+    return struct.pack("<HH2sH", group, number, vr, len(value)) + value
+
+
+def item(data: bytes, undefined: bool = False) -> bytes:
     """A DICOM item, padded to an even length."""
+    if undefined:
+        end = struct.pack("<HHL", 0xFFFE, 0xE00D, 0)
+        return struct.pack("<HHL", 0xFFFE, 0xE000, 0xFFFFFFFF) + data + end
     return struct.pack("<HHL", 0xFFFE, 0xE000, len(data) + len(data) % 2) + data + b"\0" * (len(data) % 2)
 
 
@@ -163,22 +177,20 @@ def fragments_of(stream: bytes, count: int) -> bytes:
     return b"".join(item(stream[a:b]) for a, b in itertools.pairwise(edges))
 
 
-def _save(path: Path, data: FileDataset, uid: str, frames: Sequence[bytes], how: How) -> None:
+def _save(path: Path, data: FileDataset, uid: str, places: bytes, frames: Sequence[bytes], how: How) -> None:
     data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = uid
     data.save_as(path, enforce_file_format=True)
     runs = [fragments_of(stream, how.fragments) for stream in frames]
     sizes = np.array([len(run) for run in runs], np.int64)
     offsets = np.cumsum(sizes) - sizes
-    with path.open("ab") as handle:
+    with path.open("ab") as handle:  # these are the elements with the highest tags
+        handle.write(places)
         if how.table.startswith("extended"):
-            _element(handle, 0x0001, b"OV", offsets.astype("<u8"))
+            handle.write(_element(0x7FE0, 0x0001, b"OV", offsets.astype("<u8").tobytes()))
         if how.table == "extended":
-            _element(handle, 0x0002, b"OV", np.array([len(stream) for stream in frames], "<u8"))
+            lengths = np.array([len(stream) for stream in frames], "<u8")
+            handle.write(_element(0x7FE0, 0x0002, b"OV", lengths.tobytes()))
         handle.write(struct.pack("<HH2sHL", 0x7FE0, 0x0010, b"OB", 0, 0xFFFFFFFF))
         handle.write(item(offsets.astype("<u4").tobytes() if how.table == "basic" else b""))
         handle.writelines(runs)
         handle.write(struct.pack("<HHL", 0xFFFE, 0xE0DD, 0))
-
-
-def _element(handle, number: int, vr: bytes, values: NDArray[np.uint64]) -> None:  # type: ignore[no-untyped-def]
-    handle.write(struct.pack("<HH2sHL", 0x7FE0, number, vr, 0, values.nbytes) + values.tobytes())

@@ -32,7 +32,8 @@ def jpeg_dicom(path: Path, backend: Backend, levels: tuple[Level, ...], numbers:
     """The index that the slide was opened with (see providers.py)."""
     if not isinstance(backend, StorageReader):
         reader = open_jpeg_dicom(path)
-        return reader if isinstance(reader, str) else "it was asked to be read by OpenSlide"
+        reason = reader if isinstance(reader, str) else "that was asked for"
+        return f"format dicom is read by {backend.name}: {reason}"
     return StorageIndex(backend.index.files, tuple(backend.index.levels[number] for number in numbers))
 
 
