@@ -9,6 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stamp_deploy.atomic import staged_directory, write_json_atomic
+from stamp_deploy.map_style import MapStyle, map_styles
+from stamp_deploy.pathway_names import display_name
+from stamp_deploy.validation import PathwayValidation, Scale, Validation
 
 from ..cohort.qc_sheet import spot_diameter
 from ..metrics import SectionResult, section_z
@@ -30,7 +33,7 @@ def rich_table(evaluation: Evaluation) -> Table:
     few = tests if len(tests) <= 4 else []
     table = RichTable(title="Pearson r, median over pathways", title_justify="left", box=box.SIMPLE)
     table.add_column("row", no_wrap=True)
-    for name in ("mean", "95 %", "pooled", *few, "probe"):
+    for name in ("mean", "95 %", "pooled", *few, "probe", "depth", "partial"):
         table.add_column(name, justify="right", no_wrap=True)
     keys = list(dict.fromkeys(row.key for row in evaluation.rows))
     for key in keys:
@@ -40,7 +43,8 @@ def rich_table(evaluation: Evaluation) -> Table:
         probed = _number(probe.result["mean_of_medians"]) if probe is not None and probe.result is not None else ""
         if own is None or own.result is None:
             missing = "" if probed else "not run"
-            table.add_row(label, missing, *[""] * (2 + len(few)), probed, style=None if probed else "dim")
+            depth = _depth(probe.result) if probe is not None and probe.result is not None else ("", "")
+            table.add_row(label, missing, *[""] * (2 + len(few)), probed, *depth, style=None if probed else "dim")
             continue
         result = own.result
         table.add_row(
@@ -50,14 +54,20 @@ def rich_table(evaluation: Evaluation) -> Table:
             _number(result["pooled_median"]),
             *(_number(result["per_section"][name]["median_r"]) for name in few),
             probed,
+            *_depth(result),
         )
     return table
+
+
+def _depth(result: dict[str, Any]) -> tuple[str, str]:
+    """The prediction's r with depth, and r given depth."""
+    return _number(result["predicted_depth_r"]), _number(result["partial_r"])
 
 
 def _interval(interval: dict[str, Any]) -> str:
     if interval["low"] is None:
         return "none"
-    mark = " *" if interval["unit"] == "sections" else ""
+    mark = "" if interval["unit"] == "patients" else " *"
     return f"{_number(interval['low'])} to {_number(interval['high'])}{mark}"
 
 
@@ -69,12 +79,18 @@ def footnotes(evaluation: Evaluation) -> list[str]:
         "embedding",
     ]
     intervals = [row.result["interval"] for row in evaluation.rows if row.result is not None]
-    if any(i["unit"] == "sections" for i in intervals):
-        lines.append("* drawn over sections of one patient: says nothing about other patients")
+    drawn = next((i for i in intervals if i["unit"] != "patients" and i["low"] is not None), None)
+    if drawn is not None:
+        lines.append(f"* drawn over {drawn['note']}" if drawn["unit"] == "blocks" else f"* sections of {drawn['note']}")
     elif any(i["low"] is None for i in intervals):
         lines.append("no interval exists: one section of one patient")
     else:
         lines.append("95 % interval: bootstrap over patients")
+    truth = next((row.result["depth_r"] for row in evaluation.rows if row.result is not None), None)
+    lines.append(
+        f"depth: r of the prediction with the log of detected genes (the measured scores': {_number(truth)}); partial: "
+        "r given log counts and log genes"
+    )
     guard = document["guard"]
     if guard is not None:
         verdict = "kept" if guard["ok"] else "BROKEN: the adapter has bent the model far"
@@ -84,7 +100,19 @@ def footnotes(evaluation: Evaluation) -> list[str]:
         values = ", ".join(f"{k.replace('_', ' ')} {_number(v)}" for k, v in tier1["mean_r"].items())
         lines.append(f"tier 1, {len(tier1['genes'])} genes (HEST-Bench protocol; {tier1['split']}): mean r {values}")
     lines += [f"warning: {w}" for w in document["warnings"]]
-    return lines + _not_run(evaluation)
+    return [*lines, *_not_run(evaluation), *_verdict(document["verdict"])]
+
+
+def _verdict(verdict: dict[str, Any] | None) -> list[str]:
+    """The paired differences of the run, the rule, and the verdict as the last word."""
+    if verdict is None:
+        return []
+    lines = []
+    for c in verdict["comparisons"]:
+        interval, how = c["interval"], "heads" if c["how"] == "head" else "ridge"
+        shown = "no interval" if interval["low"] is None else f"{interval['low']:+.3f} to {interval['high']:+.3f}"
+        lines.append(f"run minus {c['label']} (both by {how}): {c['difference']:+.3f} [{shown}] {c['word']}")
+    return [*lines, f"rule: {verdict['rule']}", verdict["sentence"]]
 
 
 def _not_run(evaluation: Evaluation) -> list[str]:
@@ -137,10 +165,11 @@ def draw_maps(path: Path, result: SectionResult, names: tuple[str, ...], xy: NDA
     chosen = chosen_pathways(result)
     axes = figure.subplots(2, max(len(chosen), 1), squeeze=False)
     truth, predicted, r = section_z(result.truth), section_z(result.predicted), result.r
+    styles = _styles(names, predicted)
     drawn = None
     for column, p in enumerate(chosen):
         for line, values in enumerate((truth, predicted)):
-            drawn = _spots(axes[line, column], xy, values[:, p])
+            drawn = _spots(axes[line, column], xy, values[:, p], styles[p])
         axes[0, column].set_title(f"{_short(names[p])}\nr = {r[p]:.2f}", fontsize=9, color=_INK)
     for line, label in enumerate(("measured", "predicted")):
         axes[line, 0].text(-0.06, 0.5, label, transform=axes[line, 0].transAxes, rotation=90, va="center", fontsize=10)
@@ -198,15 +227,21 @@ def _figure(size: tuple[float, float]) -> Any:
     return figure
 
 
-def _spots(axes: Any, xy: NDArray[np.float64], values: NDArray[np.float64]) -> Any:
+def _styles(names: tuple[str, ...], z: NDArray[np.float64]) -> dict[int, MapStyle]:
+    """The look of maps that are z already, by the pathway's column: as on every other picture of a score."""
+    facts = tuple(PathwayValidation(name, scale=Scale(0.0, 1.0)) for name in names)
+    return {style.index: style for style in map_styles(names, z, "z", Validation("z", facts))}
+
+
+def _spots(axes: Any, xy: NDArray[np.float64], values: NDArray[np.float64], style: MapStyle) -> Any:
     from matplotlib.collections import EllipseCollection
 
     diameter = np.full(len(xy), 1.5 * spot_diameter(xy))
     spots = EllipseCollection(
         diameter, diameter, np.zeros(len(xy)), units="x", offsets=xy, offset_transform=axes.transData,
-        array=values, cmap="RdBu_r", linewidths=0,
+        array=values, cmap=style.palette, linewidths=0,
     )  # fmt: skip
-    spots.set_clim(-2.5, 2.5)
+    spots.set_clim(style.low, style.high)
     axes.add_collection(spots)
     margin = diameter[0]
     axes.set_xlim(xy[:, 0].min() - margin, xy[:, 0].max() + margin)
@@ -226,7 +261,7 @@ def _clean(axes: Any) -> None:
 
 
 def _short(name: str, length: int = 27) -> str:
-    text = name.removeprefix("HALLMARK_").replace("_", " ").lower()
+    text = display_name(name)
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
