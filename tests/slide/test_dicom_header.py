@@ -12,7 +12,8 @@ import pytest
 from support.dicom_factory import How, Picture, write_level
 from support.slide_factory import encode, texture
 
-from stamp_deploy.slide.dicom.header import PER_FRAME, PIXEL_DATA, HeaderError, read_header
+from stamp_deploy.slide.dicom.elements import PER_FRAME, PIXEL_DATA, HeaderError
+from stamp_deploy.slide.dicom.header import read_header
 from stamp_deploy.slide.dicom.positions import NOT_STATED, PerFrame, read_per_frame
 
 SIDE = 16

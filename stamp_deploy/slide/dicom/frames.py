@@ -13,16 +13,8 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from .header import (
-    EXTENDED_LENGTHS,
-    EXTENDED_OFFSETS,
-    ITEM,
-    PIXEL_DATA,
-    SEQUENCE_END,
-    UNDEFINED,
-    Header,
-    HeaderError,
-)
+from .elements import EXTENDED_LENGTHS, EXTENDED_OFFSETS, ITEM, PIXEL_DATA, SEQUENCE_END, UNDEFINED, HeaderError
+from .header import Header
 
 HEAD = 8
 """Bytes of an item's header."""

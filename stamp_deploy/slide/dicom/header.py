@@ -8,19 +8,26 @@ compressed pixels is.
 from __future__ import annotations
 
 import io
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any
 
-PIXEL_DATA, PER_FRAME = 0x7FE00010, 0x52009230
-EXTENDED_OFFSETS, EXTENDED_LENGTHS = 0x7FE00001, 0x7FE00002
-ITEM, ITEM_END, SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
-UNDEFINED = 0xFFFFFFFF
-LONG_VRS = frozenset((b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"))
-"""Value representations with a length of 32 bits."""
+from .elements import (
+    EXTENDED_LENGTHS,
+    EXTENDED_OFFSETS,
+    ITEM,
+    ITEM_END,
+    PER_FRAME,
+    PIXEL_DATA,
+    SEQUENCE_END,
+    UNDEFINED,
+    HeaderError,
+    element_head,
+)
+from .positions import read_per_frame
+
 OTHER_ENCODINGS = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99")
 """Implicit VR, big endian, deflated."""
 
@@ -35,10 +42,6 @@ KEPT = (
 """What is parsed. Nothing of people is among it."""
 MAX_ELEMENTS, MAX_DEPTH, MAX_KEPT_BYTES = 200_000, 32, 64 << 20
 _META_START, _TRANSFER_SYNTAX = 132, 0x00020010
-
-
-class HeaderError(ValueError):
-    """A header that is damaged, or not laid out as the standard says."""
 
 
 @dataclass(frozen=True)
@@ -131,30 +134,6 @@ def _kept_tags() -> frozenset[int]:
     return frozenset(int(pydicom.datadict.tag_for_keyword(name) or 0) for name in KEPT)
 
 
-def element_head(head: bytes, at: int) -> tuple[int, bytes, int, int]:
-    """(tag, VR, start of the value, its length) of the element at a place, from its first 12 bytes.
-
-    Items and delimiters have no VR.
-
-    Raises
-    ------
-    HeaderError
-        There are no 12 bytes where 12 are needed.
-    """
-    if len(head) < 8:
-        raise HeaderError("it ends early")
-    group, number = struct.unpack_from("<HH", head)
-    tag = group << 16 | number
-    if group == 0xFFFE:
-        return tag, b"", at + 8, struct.unpack_from("<L", head, 4)[0]
-    vr = head[4:6]
-    if vr not in LONG_VRS:
-        return tag, vr, at + 8, struct.unpack_from("<H", head, 6)[0]
-    if len(head) < 12:
-        raise HeaderError("it ends early")
-    return tag, vr, at + 12, struct.unpack_from("<L", head, 8)[0]
-
-
 def _exactly(handle: IO[bytes], at: int, count: int, size: int) -> bytes:
     """Bytes at a place; fewer only where the file ends, and then `element_head` complains."""
     if at > size:
@@ -166,8 +145,6 @@ def _exactly(handle: IO[bytes], at: int, count: int, size: int) -> bytes:
 def _sequence_end(handle: IO[bytes], at: int, size: int, tag: int) -> int:
     """Where a sequence of undefined length ends; one with an item for each frame is read as a whole."""
     if tag == PER_FRAME:
-        from .positions import read_per_frame
-
         return read_per_frame(handle, at, 0, size).end
     depth = 1
     for _ in range(MAX_ELEMENTS):

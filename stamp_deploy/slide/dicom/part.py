@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..jpeg_header import RGB, YCBCR
-from .header import PER_FRAME, Header, HeaderError, read_header_of
+from .elements import PER_FRAME, HeaderError
+from .header import Header, read_header_of
 
 if TYPE_CHECKING:
     from ..storage.index import StorageGrid

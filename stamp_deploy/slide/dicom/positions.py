@@ -15,7 +15,7 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from .header import ITEM, ITEM_END, LONG_VRS, SEQUENCE_END, UNDEFINED, HeaderError
+from .elements import ITEM, ITEM_END, LONG_VRS, SEQUENCE_END, UNDEFINED, HeaderError
 
 COLUMN, ROW = 0x0048021E, 0x0048021F
 """Column and Row Position In Total Image Pixel Matrix, counted from 1: SL, 4 bytes each."""

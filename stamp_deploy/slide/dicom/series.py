@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import SlideError
-from .header import KEPT, PIXEL_DATA, Header, HeaderError, read_header_of
+from .elements import PIXEL_DATA, HeaderError
+from .header import KEPT, Header, read_header_of
 
 JPEG_2000 = ("1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91")
 _CHUNK = 1 << 22

@@ -17,8 +17,8 @@ from ..backends import Backend, Level
 from ..backends.by_storage import StorageReader
 from ..checks import MAX_SIDE
 from ..dicom import volume_instances
+from ..dicom.elements import PER_FRAME, HeaderError
 from ..dicom.frames import find_frames
-from ..dicom.header import PER_FRAME, HeaderError
 from ..dicom.part import Part, read_part
 from ..dicom.positions import NOT_STATED, read_per_frame
 from .index import MAX_TILE_SIDE, MIN_TILE_SIDE, Framing, StorageGrid, StorageIndex
