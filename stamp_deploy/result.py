@@ -221,19 +221,16 @@ class Result:
         """The scores that summaries rest on, of all readable tiles, with the tissue under each."""
         by_name = {item.name: item for item in self.validation.pathways} if self.validation is not None else {}
         known = [by_name.get(name) for name in self.pathway_names]
-        if self.pathways_global is None:
-            scales = tuple(None if item is None else item.scale for item in known)
-            values = self.pathways
-        else:
-            scales = tuple(None if item is None else item.scale_global for item in known)
-            values = self.pathways_global
+        within = self.pathways_global is None
+        scales = [None if item is None else item.scale if within else item.scale_global for item in known]
+        values = self.pathways if self.pathways_global is None else self.pathways_global
         return TileScores(
             self.pathway_names,
             values.astype(np.float64),
             self.tissue_fraction.astype(np.float64),
             self.tile_cells,
             self.grid,
-            scales,
+            tuple(scale if scale is not None and scale.spread > 0 else None for scale in scales),
         )
 
     def summary(self) -> dict[str, dict[str, float]]:
