@@ -59,7 +59,7 @@ def render_page(results: Results, matrix: Matrix, heat_map: bytes, folder: Path)
         ],
         # Inside <script>, "<" could end the element; \u003c is the same JSON.
         data=json.dumps(scores, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"),
-        unit="z on the common scale" if common else results.slides[0].record["pathways"]["unit"],
+        unit="z on the common scale" if common else results.slides[0].unit,
         scale=matrix.scale,
         counts={verdict: sum(s.verdict == verdict for s in results.slides) for verdict in _ORDER},
         cases=len({slide.case_id for slide in results.slides if slide.case_id}),

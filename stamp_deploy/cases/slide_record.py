@@ -80,6 +80,12 @@ class SlideRecord:
         return {name: float(row["mean"]) for name, row in self.record["pathways"]["summary"].items()}
 
     @property
+    def unit(self) -> str:
+        """Unit of the means."""
+        pathways = self.record["pathways"]
+        return str(pathways.get("summary_unit", pathways["unit"]))
+
+    @property
     def z(self) -> dict[str, float]:
         """Means on the scale that all slides share, for the pathways that have one."""
         rows = self.whole.get("pathways", {})
