@@ -19,8 +19,8 @@ def reaches(tiles: TileScores) -> list[int]:
     """Per pathway the least number of steps at which the autocorrelation along rows and columns is below `FADED`.
 
     The autocorrelation at h steps is mean(z_i z_j) over the pairs that lie h apart, over mean(z^2), z about the mean.
-    Steps grow by a fifth at a time: a reach is never too short for that. It is looked for as far as enough blocks for an
-    interval can fit; what has not faded by then gets the next step.
+    Steps grow by a fifth at a time: a reach is never too short for that. It is looked for as far as blocks for an
+    interval fit; what has not faded by then gets the next step.
     """
     z = (tiles.values - tiles.values.mean(axis=0)).astype(np.float32)
     variance = np.einsum("np,np->p", z, z, dtype=np.float64) / max(len(z), 1)
