@@ -93,7 +93,8 @@ def cut(data: Path, section: str, mpp: float, side: int, zoom: float = 1.0) -> T
 def restain(tiles: Tiles, change: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> Tiles:
     """Tiles with other amounts [..., 3] of haematoxylin, eosin and the residual."""
     amounts = change(DENSITY[tiles].astype(np.float64) @ UNMIX)
-    return np.clip(256 * np.exp(-(amounts @ STAINS)) - 1, 0, 255).round().astype(np.uint8)
+    found: Tiles = np.clip(256 * np.exp(-(amounts @ STAINS)) - 1, 0, 255).round().astype(np.uint8)
+    return found
 
 
 def times(*factors: float) -> Callable[[Tiles], Tiles]:
