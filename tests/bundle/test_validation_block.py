@@ -65,11 +65,16 @@ def test_what_is_written_comes_back_as_records(tmp_path: Path) -> None:
 def test_a_bundle_of_version_1_loads_and_says_what_it_lacks(tmp_path: Path) -> None:
     path = make(tmp_path / "b", None)
     document = json.loads((path / "bundle.json").read_text())
-    for key in ("outputs", "validation", "trust"):
+    for key in ("outputs", "validation", "trust", "twins"):
         del document[key]
     (path / "bundle.json").write_text(json.dumps(document | {"schema_version": 1}))
     bundle = load_bundle(path)
-    assert (bundle.schema_version, bundle.outputs, bundle.trust_file) == (1, ("embedding", "pathways"), None)
+    assert (bundle.schema_version, bundle.outputs, bundle.trust_file, bundle.twins) == (
+        1,
+        ("embedding", "pathways"),
+        None,
+        (),
+    )
     assert [p.name for p in bundle.validation.pathways] == list(PATHWAYS)
     assert not any(p.validated or p.r is not None for p in bundle.validation.pathways)
     said = " ".join(bundle.lacks)
