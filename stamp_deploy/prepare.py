@@ -17,6 +17,7 @@ from .absence import Absence, leave_out
 from .bundle import Bundle
 from .config import InferOptions
 from .errors import SlideError, StampError
+from .gallery import Gallery
 from .grid import TileSet, make_grid, select_tiles
 from .slide import Slide, open_slide
 from .system import isolation, log
@@ -43,6 +44,7 @@ class Prepared:
     started: datetime
     absence: Absence = field(default_factory=Absence)
     seconds: dict[str, float] = field(default_factory=dict)
+    gallery: Gallery | None = None
 
     @property
     def min_fraction(self) -> float | None:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from .engine import Engine, EngineInfo, EngineOutput
 from .errors import COPY_AGAIN, SlideError
+from .gallery_tiles import take_gallery
 from .prepare import Prepared
 from .system import isolation, log
 from .tiles import TileStatus
@@ -43,6 +44,8 @@ class Scores:
 
 def score(prepared: Prepared, engine: Engine, *, progress: Progress | None = None) -> Scores:
     """Run the engine over the readable tiles; nothing else, so that it is free for the next slide at once.
+
+    At the end the tiles of the gallery are read again, while the slide is open.
 
     Raises
     ------
@@ -83,7 +86,9 @@ def score(prepared: Prepared, engine: Engine, *, progress: Progress | None = Non
     token = log.slide_token(prepared.slide.path)
     log.event("scored", slide=token, tiles=prepared.source.ok, seconds=round(streamed, 3))
     found = EngineOutput.join(outputs)
-    return Scores(engine.info, np.concatenate(kept), found.embedding, found.pathways, found.pathways_global)
+    scores = Scores(engine.info, np.concatenate(kept), found.embedding, found.pathways, found.pathways_global)
+    prepared.gallery = take_gallery(prepared, scores.index, scores.pathways)
+    return scores
 
 
 def _check_budget(prepared: Prepared, seen: int) -> None:

@@ -26,7 +26,7 @@ FLOORS: dict[str, int] = {
             "atomic bundle config map_style provenance tables",
             "_tiler slide",
             "absence engine grid summaries tiles tissue trust",
-            "assemble heads maps prepare result result_files score summarise timing",
+            "assemble gallery gallery_tiles heads maps prepare result result_files score summarise timing",
             "writers",
             "api batch checks infer",
             "verbs",
