@@ -67,10 +67,11 @@ def lacks(block: dict[str, Any]) -> list[str]:
         notes.append("every correlation is on sections of patients that were trained on")
     elif patients == 1:
         notes.append("every correlation is on sections of one patient")
-    if measured and block["interval_over"] == "sections":
-        notes.append("the intervals are over sections of one patient and say nothing about other patients")
+    over = {"sections": "sections", "blocks": "blocks of 600 um in sections"}.get(block["interval_over"])
+    if measured and over:
+        notes.append(f"the intervals are over {over} of one patient and say nothing about other patients")
     if measured and block["interval_over"] is None:
-        notes.append("there are no intervals: one section was tested")
+        notes.append("there are no intervals: the sections tested are too few or too small")
     for key, control in _CONTROLS.items():
         if all(entry[key] is None for entry in entries):
             notes.append(f"no control with {control} was run")

@@ -101,7 +101,8 @@ def test_pictures_are_the_slides_own_pixels_where_the_result_says(place: tuple[P
     result = read_result(folder / "result")
     gallery = result.gallery
     assert gallery is not None
-    assert (gallery.side_px, gallery.mpp) == (128, pytest.approx(0.25))
+    assert gallery.side_px == 128
+    assert gallery.mpp == pytest.approx(0.25)
     for i, side in enumerate((gallery.highest, gallery.lowest)):
         for column in range(result.pathways.shape[1]):
             chosen = extremes(

@@ -1,4 +1,4 @@
-"""The ablation table's runs, one folder a row: the same config with one thing changed."""
+"""Runs beside a run, each the same config with one thing changed: its controls, and the rows of the ablation table."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 
 from stamp_deploy.errors import UsageError
 
-from .config import TrainConfig
-from .evaluate.rows import RUNS
+from .config import TrainConfig, load_config
+from .evaluate.rows import CONTROLS, KINDS, RUNS
 from .loop import fit
 from .model import RunInfo, load_run
 
@@ -50,5 +50,36 @@ def train_ablations(
         if (folder / "run.json").exists() and not overwrite:
             say(f"{row:<16} there already")
             yield row, load_run(folder)[1]
+            continue
+        yield row, fit(settings, folder, overwrite=overwrite)
+
+
+def control_rows(config: TrainConfig) -> tuple[str, ...]:
+    """The controls that a run can have: none for a frozen one or a control itself, no random sets for genes."""
+    if not config.controls or config.control or config.adapt == "frozen" or config.epochs == 0:
+        return ()
+    return CONTROLS if config.targets == "pathways" else ("shuffled",)
+
+
+def controls_left(config: TrainConfig, run: Path) -> tuple[str, ...]:
+    """Controls that a finished run of the same settings still lacks; none where there is no such run."""
+    if not (run / "run.json").is_file() or not (run / "config.toml").is_file():
+        return ()
+    if load_config(run / "config.toml").with_(controls=True) != config.with_(controls=True):
+        return ()
+    return tuple(row for row in control_rows(config) if not (run / "controls" / row / "run.json").is_file())
+
+
+def train_controls(config: TrainConfig, run: Path, *, overwrite: bool = False) -> Iterator[tuple[str, RunInfo]]:
+    """Train the controls of a finished run into RUN/controls/ROW; finished ones are kept.
+
+    A warmed-up backbone is taken from the run where it still holds it (LoRA), and warmed up again elsewhere.
+    """
+    for row in control_rows(config):
+        settings, folder = config.with_(**KINDS[row].settings), run / "controls" / row
+        if config.warm_up != "none" and config.adapt == "lora" and (run / "backbone.safetensors").is_file():
+            weights = str(run / "backbone.safetensors")
+            settings = settings.with_(warm_up="none", weights=weights, weights_sha256="")
+        if (folder / "run.json").is_file() and not overwrite:
             continue
         yield row, fit(settings, folder, overwrite=overwrite)

@@ -94,6 +94,14 @@ class TrainConfig(TomlSettings):
         0, "torch threads; 0: torch's choice. Results on the CPU are bit-equal for equal threads", ge=0
     )
     progress: bool = setting(True, "on a terminal only")
+    controls: bool = setting(
+        True, "the verb also trains RUN/controls: random gene sets, shuffled targets. Without them nothing is shown"
+    )
+
+    @property
+    def refits_head(self) -> bool:
+        """Whether the pathway head is fitted by ridge at the end: asked for, or nothing else trains it."""
+        return self.head_final == "ridge" or self.epochs == 0 or self.w_regression == 0
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], source: Path | None = None) -> TrainConfig:

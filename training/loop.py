@@ -23,13 +23,14 @@ from stamp_deploy.system.memory import keep_memory
 from .autocast import autocast, use_bf16
 from .config import TrainConfig
 from .data import Batch, Loader
-from .model import RunInfo, StampModel, is_peft, save_run
+from .model import FROZEN_FILE, RunInfo, StampModel, is_peft, save_run
 from .model.checkpoint import Checkpoint
 from .model.embed import embed_tiles
 from .model.ridge_heads import set_ridge_heads
 from .objective import TERMS, Alignment, learning_parameters
 from .progress import Events, Report, write_csv
 from .run_setup import Start, first_model, prepare, weights_of
+from .schedule import rate_factor
 from .sections import TrainSection
 from .validation import mean_cosine, validation_r
 
@@ -103,6 +104,7 @@ class _Trainer:
             write_text_atomic(self.out / "config.toml", self.config.to_toml())
         with self.accelerator.main_process_first():  # the others find the warmed-up backbone on the disk
             model, warm_up = first_model(self.config, self.start, self.checkpoint, self.report, self.device)
+        model.keep_start()
         embeddings = self._embed(model, self.start.train)
         set_ridge_heads(model, embeddings, self.start.train, pathway=self.config.head_init == "ridge")
         position, step = self._train(model)
@@ -242,7 +244,7 @@ class _Trainer:
         self, model: StampModel, position: Position, frozen: list[NDArray[np.float32]], warm_up: list[dict[str, Any]]
     ) -> RunInfo:
         embeddings = self._embed(model, self.start.train)
-        refit = self.config.head_final == "ridge" or self.config.epochs == 0 or self.config.w_regression == 0
+        refit = self.config.refits_head
         set_ridge_heads(model, embeddings, self.start.train, pathway=refit)
         metrics: dict[str, Any] = {
             "epochs": position.epoch,
@@ -270,14 +272,6 @@ class _Trainer:
         return info
 
 
-def rate_factor(step: int, total: int, ramp: float) -> float:
-    """Linear warm-up over `ramp` of the steps, then a cosine to 0."""
-    first = max(1, round(ramp * total))
-    if step < first:
-        return (step + 1) / first
-    return 0.5 * (1 + math.cos(math.pi * (step - first) / max(1, total - first)))
-
-
 def _note(position: Position) -> str:
     best = "" if position.best_r is None else f"  validation r {position.best_r:.3f}"
     return f"loss {position.sums['loss'] / position.sums['batches']:.3f}{best}"
@@ -286,6 +280,6 @@ def _note(position: Position) -> str:
 def _clear(out: Path) -> None:
     """Remove a former run's files, run.json first; foreign files stay."""
     for name in ("run.json", "config.toml", "metrics.csv", "backbone.safetensors", "backbone.json",
-                 "adapter.safetensors", "heads.safetensors"):  # fmt: skip
+                 "adapter.safetensors", "heads.safetensors", FROZEN_FILE):  # fmt: skip
         (out / name).unlink(missing_ok=True)
     shutil.rmtree(out / "checkpoint", ignore_errors=True)

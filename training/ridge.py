@@ -86,6 +86,42 @@ def fit_ridge_cv(
     return fit_ridge(x, y, np.asarray(alphas)[error.argmin(axis=0)])
 
 
+def fit_ridge_measured(
+    x: Sequence[NDArray[np.floating]],
+    y: Sequence[NDArray[np.floating]],
+    masks: Sequence[NDArray[np.bool_]],
+    names: Sequence[str],
+    alpha: float | None = None,
+) -> Ridge:
+    """Ridge over sections that do not all measure every target: each target is fitted on the sections that do.
+
+    Parameters
+    ----------
+    x, y : sequence of float [N, D] and [N, P], one per section
+    masks : sequence of bool [P]
+        Whether the section measures the target. One that no section measures gets weights of 0 and a penalty of NaN.
+    names : sequence of str
+        Of the sections: one is left out at a time to choose the penalty.
+    alpha : float, optional
+        The penalty, where it is not chosen.
+    """
+    table = np.array(masks)
+    pathways = table.shape[1]
+    weights, intercept, chosen = np.zeros((x[0].shape[1], pathways)), np.zeros(pathways), np.full(pathways, np.nan)
+    for pattern in np.unique(table.T, axis=0):
+        use = [int(i) for i in np.flatnonzero(pattern)]
+        if not use:
+            continue
+        columns = np.flatnonzero((pattern == table.T).all(axis=1))
+        features, target = np.concatenate([x[i] for i in use]), np.concatenate([y[i][:, columns] for i in use])
+        if alpha is None:
+            found = fit_ridge_cv(features, target, [names[i] for i in use for _ in y[i]])
+        else:
+            found = fit_ridge(features, target, alpha)
+        weights[:, columns], intercept[columns], chosen[columns] = found.weights, found.intercept, found.alpha
+    return Ridge(weights, intercept, chosen)
+
+
 class _Path:
     """One eigendecomposition serves every penalty; over spots where there are fewer spots than features."""
 

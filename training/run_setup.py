@@ -27,7 +27,7 @@ from .warm_up import warm_up
 
 CHECKPOINTING_FROM_M = 600.0
 """Millions of parameters from which gradients are checkpointed without being asked."""
-NOT_IN_KEY = ("progress", "checkpoint_minutes", "threads", "copy_backbone")
+NOT_IN_KEY = ("progress", "checkpoint_minutes", "threads", "copy_backbone", "controls")
 
 
 @dataclass(eq=False)

@@ -38,9 +38,10 @@ def train(
     Killed at any point, the same command goes on where it was. For several GPUs: accelerate launch -m
     stamp_deploy.cli train CONFIG -o RUN
     """
-    from .ablations import train_ablations
+    from .ablations import controls_left, train_ablations, train_controls
     from .config import load_config
     from .loop import fit
+    from .model import load_run
 
     chosen = load_config(config).with_(**parse_settings(settings))
     if show:
@@ -56,13 +57,17 @@ def train(
         return
     if rows:
         raise UsageError("--rows goes with --ablations")
-    info = fit(chosen, out, overwrite=overwrite)
+    left = controls_left(chosen, out) if not overwrite else ()
+    info = load_run(out)[1] if left else fit(chosen, out, overwrite=overwrite)
     click.echo(f"run      {out}: {info.pfm_id}, {len(info.pathway_names)} outputs, {describe(info.metrics)}")
     note = info.cohort.get("note")
     if note:
         click.echo(f"note     {note}")
     if not info.share_merged:
         click.echo(f"licence  {info.licence}: do not publish the merged weights")
+    if chosen.controls:
+        for row, control in train_controls(chosen, out, overwrite=overwrite):
+            click.echo(f"control  {row:<11} {describe(control.metrics)}")
 
 
 def describe(metrics: dict[str, Any]) -> str:

@@ -39,8 +39,8 @@ def check_validation(value: Any, pathways: list[str]) -> None:
         fail("'validation' is neither an object nor null")
     known_keys(value, {"unit", "interval_over", "pathways", "lacks"}, "'validation'")
     text(value.get("unit"), "unit of 'validation'")
-    if value.get("interval_over") not in (None, "patients", "sections"):
-        fail("the intervals of 'validation' are over something else than patients or sections")
+    if value.get("interval_over") not in (None, "patients", "sections", "blocks"):
+        fail("the intervals of 'validation' are over something else than patients, blocks of space or sections")
     notes = value.get("lacks")
     if not isinstance(notes, list) or len(notes) > MAX_NOTES:
         fail(f"what 'validation' lacks must be a list of at most {MAX_NOTES} sentences")

@@ -14,7 +14,7 @@ from pathlib import Path, PurePath
 import numpy as np
 
 from ..result import Result
-from ..result_files import attention_name
+from ..result_files import MASK, attention_name
 from ..trust import TileFlag
 from ..validation import GLOBAL_UNIT
 from .hdf5_file import hdf5_file
@@ -70,6 +70,8 @@ def write(result: Result, directory: Path) -> list[Path]:
         if result.gallery is not None:
             for name, values in result.gallery.to_arrays().items():
                 file.create_dataset(name, data=values)
+        if result.tissue_mask is not None:
+            file.create_dataset(MASK, data=result.tissue_mask, chunks=True, compression="gzip", compression_opts=1)
         for head in result.heads:
             if head.attention is not None:
                 file.create_dataset(attention_name(head.name), data=head.attention)

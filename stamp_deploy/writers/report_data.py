@@ -195,7 +195,7 @@ def _flags(result: Result, owner: NDArray[np.int64], count: int) -> dict[str, An
 
 def _mask(result: Result, view: View) -> dict[str, Any] | None:
     """The tissue mask under the view, at most `MASK_PX` wide or high, one bit a pixel; None where there is none."""
-    mask: NDArray[np.bool_] | None = getattr(result, "tissue_mask", None)
+    mask = result.tissue_mask
     if mask is None:
         return None
     from PIL import Image

@@ -83,7 +83,7 @@ def first(**other: Any) -> Callable[[dict[str, Any]], Any]:
 BROKEN: tuple[tuple[Callable[[dict[str, Any]], Any], str], ...] = (
     (lambda v: v.update(unit=""), "unit"),
     (lambda v: v.update(surprise=1), "surprise"),
-    (lambda v: v.update(interval_over="tiles"), "patients or sections"),
+    (lambda v: v.update(interval_over="tiles"), "patients, blocks of space or sections"),
     (lambda v: v.update(lacks="much"), "sentences"),
     (lambda v: v.update(lacks=["a\nb"]), "printable"),
     (lambda v: v["pathways"].pop(), "one entry a pathway"),

@@ -149,7 +149,14 @@ def test_what_was_not_measured_is_said() -> None:
         "the intervals are over sections of one patient and say nothing about other patients",
         "no control with the frozen model was run",
     ]
-    assert "there are no intervals: one section was tested" in lacks({"interval_over": None, "pathways": [entry]})
+    blocks = lacks({"interval_over": "blocks", "pathways": [entry]})
+    assert (
+        "the intervals are over blocks of 600 um in sections of one patient and say nothing about other patients"
+        in blocks
+    )
+    assert "there are no intervals: the sections tested are too few or too small" in lacks(
+        {"interval_over": None, "pathways": [entry]}
+    )
 
 
 def test_quantiles_and_scale_of_nothing_are_none() -> None:

@@ -96,6 +96,7 @@ def test_a_run_learns_the_programs_and_not_the_one_without_a_trace(place: Path, 
         "config.toml",
         "metrics.csv",
         "backbone.safetensors",
+        "frozen.safetensors",  # what its weights were: evaluation compares with them
         "heads.safetensors",
     }
     rows = list(csv.DictReader((tmp_path / "run" / "metrics.csv").open()))

@@ -27,7 +27,6 @@ from stamp_deploy.training.cohort.config import load_config as load_cohort_confi
 from stamp_deploy.training.cohort.readers.keys import KEYS_OF_FORMAT
 from stamp_deploy.training.config import TrainConfig, load_config
 from stamp_deploy.training.data import plan_epoch
-from stamp_deploy.training.loop import rate_factor
 from stamp_deploy.training.losses import (
     AuxiliaryHeads,
     anchor_loss,
@@ -36,6 +35,7 @@ from stamp_deploy.training.losses import (
     regression_loss,
 )
 from stamp_deploy.training.model.checkpoint import Checkpoint, read_tensors, write_tensors
+from stamp_deploy.training.schedule import rate_factor
 from stamp_deploy.training.schemas import schemas
 from stamp_deploy.training.sections import keep_components, smooth
 from stamp_deploy.training.verbs_train import parse_settings

@@ -206,3 +206,27 @@ def test_left_out_cells_and_their_flags_travel() -> None:
     assert np.array_equal(np.frombuffer(b64decode(flags["leftOut"]), np.uint8) > 0, ~result.counted)
     words = [flags["words"][code] for code in b64decode(flags["codes"])]
     assert words[99:131] == ["", *["blurred"] * 30, ""]
+
+
+def test_the_outline_is_that_of_the_tissue_mask_under_the_picture() -> None:
+    result = make_result(400)
+    mask = np.zeros((result.slide.height // 40, result.slide.width // 40), bool)
+    mask[20:60, 30:90] = True
+    data = page_data(replace(result, tissue_mask=mask))
+    packed = data["mask"]
+    wide, high = packed["size"]
+    bits = np.unpackbits(np.frombuffer(b64decode(packed["bits"]), np.uint8), bitorder="little")[: wide * high]
+    rows, columns = np.nonzero(bits.reshape(high, wide))
+    left, top, right, bottom = packed["box"]
+    kx, ky = (right - left) / wide, (bottom - top) / high
+    scale_x, scale_y = result.slide.width / mask.shape[1], result.slide.height / mask.shape[0]
+    found = (
+        left + columns.min() * kx,
+        left + (columns.max() + 1) * kx,
+        top + rows.min() * ky,
+        top + (rows.max() + 1) * ky,
+    )
+    x0, y0, x1, y1 = data["box"]
+    there = (max(30 * scale_x, x0), min(90 * scale_x, x1), max(20 * scale_y, y0), min(60 * scale_y, y1))
+    assert found == pytest.approx(there, abs=1.5 * max(scale_x, scale_y))
+    assert page_data(result)["mask"] is None

@@ -147,6 +147,7 @@ def test_print_gives_one_page_per_chosen_map_with_calls_and_limits(browser: Any,
     assert sheets.count() == 3
     styles = result_styles(result)
     assert [sheets.nth(i).locator("h1").inner_text() for i in range(3)] == [styles[i].label for i in (1, 2, 4)]
+    assert result.trust is not None
     text = sheets.nth(2).inner_text()
     for words in (
         styles[4].title,

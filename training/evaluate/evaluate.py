@@ -18,7 +18,7 @@ from stamp_deploy.hashing import sha256_file
 from stamp_deploy.system.memory import keep_memory
 
 from ..cohort import Cohort, Sample
-from ..metrics import SectionResult
+from ..metrics import SectionResult, headline
 from ..sections import platform_statistics
 from ..stain_features import features29
 from .inputs import EvaluateOptions, gene_sets_of, runs_of, test_samples_of, training_cohort_of
@@ -26,7 +26,8 @@ from .pathway_facts import pathway_facts
 from .rows import Row
 from .runs import Progress, Run, Section, check_fits, open_run, score_sections, training_samples
 from .single_genes import Fold, gene_targets, hest_r, patient_folds
-from .table import Features, Table, add_baselines, add_missing, add_run
+from .table import Features, Table, add_baselines, add_frozen_head, add_missing, add_run
+from .verdict import judge
 
 SCHEMA = "stamp-deploy/evaluation/1"
 
@@ -82,7 +83,9 @@ def evaluate(options: EvaluateOptions, progress: Progress | None = None) -> Eval
     runs = runs_of(run, options, progress)
     for name, kind, other in runs:
         add_run(table, name, kind, other, sets)
-    add_missing(table, {kind.key for _, kind, _ in runs}, options.run.name)
+    add_frozen_head(table, run, sets)
+    add_missing(table, options.run.name)
+    verdict = judge(table.sections, runs[0][1].key, options.seed)
     evaluation = Evaluation(table.rows, table.sections, sets.names, test)
     evaluation.document = {
         "schema": SCHEMA,
@@ -99,17 +102,18 @@ def evaluate(options: EvaluateOptions, progress: Progress | None = None) -> Eval
             {"id": s.sample.id, "spots": s.sample.n_spots, "patient_seen_in_training": s.seen_patient} for s in test
         ],
         "rows": [row.to_dict() for row in table.rows],
+        "verdict": verdict.to_dict() if verdict is not None else None,
         "validation": pathway_facts(run, test, table.sections, sets.names, seed=options.seed),
         "guard": _guard(run, test),
         "tier1": _tier1(run, train_samples, tests) if options.tier1 else None,
-        "warnings": _warnings(test, train_cohort),
+        "warnings": _warnings(table, train_cohort),
     }
     return evaluation
 
 
 def _guard(run: Run, test: Sequence[Section]) -> dict[str, Any] | None:
     """Mean cosine between adapted and frozen embedding: below .8 the adapter has bent the model far."""
-    if run.info.adapt != "lora":
+    if run.info.adapt == "frozen" or not run.has_frozen:
         return None
     cosines = []
     for s in test:
@@ -142,7 +146,7 @@ def _tier1(run: Run, train: Sequence[Sample], test: Sequence[Sample]) -> dict[st
         "features_29": lambda s: features29(s.tiles(), run.info.mpp),
         "adapted": run.embedding,
     }
-    if run.info.adapt == "lora":
+    if run.info.adapt != "frozen" and run.has_frozen:
         features = {**features, "frozen": run.frozen}
     result: dict[str, Any] = {"split": split, "genes": list(targets.genes), "mean_r": {}, "per_fold": {}}
     for name, make in features.items():
@@ -153,8 +157,19 @@ def _tier1(run: Run, train: Sequence[Sample], test: Sequence[Sample]) -> dict[st
     return result
 
 
-def _warnings(test: Sequence[Section], train_cohort: Cohort | None) -> list[str]:
-    out = []
+SHUFFLED_LIMIT = 0.1
+"""A head that learned from permuted targets has r near 0; beyond this the evaluation itself is in doubt."""
+
+
+def _warnings(table: Table, train_cohort: Cohort | None) -> list[str]:
+    out, test = [], table.test
+    for key, results in table.sections.items():
+        r = headline(results)
+        if key.startswith("shuffled") and key.endswith("/head") and abs(r) > SHUFFLED_LIMIT:
+            out.append(
+                f"the head that learned from shuffled targets has r {r:.2f}, not near 0: some of every row's r comes "
+                "from what all pathways share with the picture (cells, depth); trust differences to it, not r itself"
+            )
     seen = [s.sample.id for s in test if s.seen_patient]
     if seen:
         out.append(f"{', '.join(seen)}: other sections of the same patient were trained on")

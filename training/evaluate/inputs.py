@@ -11,7 +11,7 @@ from stamp_deploy.errors import DataError, UsageError
 from ..cohort import Cohort, Sample, load_cohort
 from ..gene_sets import GeneSets, read_gmt
 from .foreign_sections import cohort_at
-from .rows import RowKind, kind_of
+from .rows import CONTROLS, RowKind, kind_of
 from .runs import Progress, Run, open_run
 
 
@@ -121,7 +121,9 @@ def test_samples_of(
 def runs_of(run: Run, options: EvaluateOptions, progress: Progress | None) -> list[tuple[str, RowKind, Run]]:
     """The run itself, then the others: (name, row, run). A row's first run needs no name of its own."""
     runs = [("", kind_of(run.config), run)]
-    folders: list[tuple[str, Path]] = list(options.compare)
+    folders = [(key, options.run / "controls" / key) for key in CONTROLS]
+    folders = [(name, folder) for name, folder in folders if (folder / "run.json").is_file()]
+    folders += options.compare
     if options.ablations is not None:
         found = sorted(p.parent for p in options.ablations.glob("*/run.json"))
         if not found:

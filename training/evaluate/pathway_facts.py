@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from stamp_deploy.validation import QUANTILES
 
 from ..metrics import SectionResult, pathway_intervals, pearson
-from ..scoring import as_counts, robust_z
+from ..scoring import robust_z
 from .runs import Run, Section
 
 CONTROLS = {
@@ -46,8 +46,7 @@ def pathway_facts(
     r = mean_r(own)
     interval = pathway_intervals(own, seed=seed)
     controls = {key: mean_r(rows[row]) if row in rows else np.full(len(names), np.nan) for key, row in CONTROLS.items()}
-    depth = np.array([pearson(np.repeat(_depth(s)[:, None], len(names), 1), o.predicted) for s, o in _pairs(test, own)])
-    depth_r = _mean([np.where(s.mask, row, np.nan) for s, row in zip(test, depth, strict=True)])
+    depth_r = _mean([s.predicted_depth_r for s in own])
     shared = [run.global_head(s.sample) for s in test]
     new = {s.sample.patient for s in test if not s.seen_patient}
     pathways = []
@@ -104,16 +103,6 @@ def scale(values: NDArray[np.floating]) -> dict[str, float] | None:
         "centre": round(float(values.mean(dtype=np.float64)), 6),
         "spread": round(float(values.std(dtype=np.float64, ddof=1)), 6),
     }
-
-
-def _pairs(test: Sequence[Section], own: Sequence[SectionResult]) -> list[tuple[Section, SectionResult]]:
-    return list(zip(test, own, strict=True))
-
-
-def _depth(section: Section) -> NDArray[np.float64]:
-    """log1p of the number of counts of each spot."""
-    data = section.sample.expression()
-    return np.log1p(np.asarray(as_counts(data.X, data.n_vars).sum(axis=1), np.float64).ravel())
 
 
 def _mean(rows: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:

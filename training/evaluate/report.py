@@ -33,7 +33,7 @@ def rich_table(evaluation: Evaluation) -> Table:
     few = tests if len(tests) <= 4 else []
     table = RichTable(title="Pearson r, median over pathways", title_justify="left", box=box.SIMPLE)
     table.add_column("row", no_wrap=True)
-    for name in ("mean", "95 %", "pooled", *few, "probe"):
+    for name in ("mean", "95 %", "pooled", *few, "probe", "depth", "partial"):
         table.add_column(name, justify="right", no_wrap=True)
     keys = list(dict.fromkeys(row.key for row in evaluation.rows))
     for key in keys:
@@ -43,7 +43,8 @@ def rich_table(evaluation: Evaluation) -> Table:
         probed = _number(probe.result["mean_of_medians"]) if probe is not None and probe.result is not None else ""
         if own is None or own.result is None:
             missing = "" if probed else "not run"
-            table.add_row(label, missing, *[""] * (2 + len(few)), probed, style=None if probed else "dim")
+            depth = _depth(probe.result) if probe is not None and probe.result is not None else ("", "")
+            table.add_row(label, missing, *[""] * (2 + len(few)), probed, *depth, style=None if probed else "dim")
             continue
         result = own.result
         table.add_row(
@@ -53,14 +54,20 @@ def rich_table(evaluation: Evaluation) -> Table:
             _number(result["pooled_median"]),
             *(_number(result["per_section"][name]["median_r"]) for name in few),
             probed,
+            *_depth(result),
         )
     return table
+
+
+def _depth(result: dict[str, Any]) -> tuple[str, str]:
+    """The prediction's r with depth, and r given depth."""
+    return _number(result["predicted_depth_r"]), _number(result["partial_r"])
 
 
 def _interval(interval: dict[str, Any]) -> str:
     if interval["low"] is None:
         return "none"
-    mark = " *" if interval["unit"] == "sections" else ""
+    mark = "" if interval["unit"] == "patients" else " *"
     return f"{_number(interval['low'])} to {_number(interval['high'])}{mark}"
 
 
@@ -72,12 +79,18 @@ def footnotes(evaluation: Evaluation) -> list[str]:
         "embedding",
     ]
     intervals = [row.result["interval"] for row in evaluation.rows if row.result is not None]
-    if any(i["unit"] == "sections" for i in intervals):
-        lines.append("* drawn over sections of one patient: says nothing about other patients")
+    drawn = next((i for i in intervals if i["unit"] != "patients" and i["low"] is not None), None)
+    if drawn is not None:
+        lines.append(f"* drawn over {drawn['note']}" if drawn["unit"] == "blocks" else f"* sections of {drawn['note']}")
     elif any(i["low"] is None for i in intervals):
         lines.append("no interval exists: one section of one patient")
     else:
         lines.append("95 % interval: bootstrap over patients")
+    truth = next((row.result["depth_r"] for row in evaluation.rows if row.result is not None), None)
+    lines.append(
+        f"depth: r of the prediction with the log of detected genes (the measured scores': {_number(truth)}); partial: "
+        "r given log counts and log genes"
+    )
     guard = document["guard"]
     if guard is not None:
         verdict = "kept" if guard["ok"] else "BROKEN: the adapter has bent the model far"
@@ -87,7 +100,19 @@ def footnotes(evaluation: Evaluation) -> list[str]:
         values = ", ".join(f"{k.replace('_', ' ')} {_number(v)}" for k, v in tier1["mean_r"].items())
         lines.append(f"tier 1, {len(tier1['genes'])} genes (HEST-Bench protocol; {tier1['split']}): mean r {values}")
     lines += [f"warning: {w}" for w in document["warnings"]]
-    return lines + _not_run(evaluation)
+    return [*lines, *_not_run(evaluation), *_verdict(document["verdict"])]
+
+
+def _verdict(verdict: dict[str, Any] | None) -> list[str]:
+    """The paired differences of the run, the rule, and the verdict as the last word."""
+    if verdict is None:
+        return []
+    lines = []
+    for c in verdict["comparisons"]:
+        interval, how = c["interval"], "heads" if c["how"] == "head" else "ridge"
+        shown = "no interval" if interval["low"] is None else f"{interval['low']:+.3f} to {interval['high']:+.3f}"
+        lines.append(f"run minus {c['label']} (both by {how}): {c['difference']:+.3f} [{shown}] {c['word']}")
+    return [*lines, f"rule: {verdict['rule']}", verdict["sentence"]]
 
 
 def _not_run(evaluation: Evaluation) -> list[str]:

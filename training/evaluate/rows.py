@@ -34,6 +34,7 @@ class RowKind:
 BASELINES = (
     RowKind("slide_mean", "slide-mean predictor"),
     RowKind("features_29", "29 features + ridge"),
+    RowKind("depth_only", "sequencing depth + ridge"),
     RowKind("frozen_ridge_fixed", "frozen + ridge, fixed alpha"),
     RowKind("frozen_ridge_cv", "frozen + ridge, CV alpha"),
 )
@@ -57,6 +58,8 @@ RUNS = (
         head=False,
     ),
 )
+CONTROLS = ("random_sets", "shuffled")
+"""Rows that `train` makes beside the run, in RUN/controls/KEY."""
 KINDS = {kind.key: kind for kind in (*BASELINES, *RUNS)}
 
 

@@ -14,6 +14,7 @@ from stamp_deploy.errors import DataError, UsageError
 
 from ..cohort import Cohort, Sample
 from ..config import TrainConfig, load_config
+from ..depth import spot_depth
 from ..gene_sets import GeneSets
 from ..model import RunInfo, StampModel, load_run
 from ..model.embed import embed_tiles
@@ -37,6 +38,10 @@ class Section:
     truth : float32 [N, P]
         Scores, unsmoothed.
     mask : bool [P]
+    xy_um : float64 [N, 2]
+        Places of the spots, in microns.
+    depth : float64 [N, 2]
+        Log counts and log genes detected of each spot.
     seen_patient : bool
         Whether a section of this patient was trained on.
     """
@@ -44,6 +49,8 @@ class Section:
     sample: Sample
     truth: NDArray[np.float32]
     mask: NDArray[np.bool_]
+    xy_um: NDArray[np.float64]
+    depth: NDArray[np.float64]
     seen_patient: bool = False
 
 
@@ -71,7 +78,7 @@ class Run:
     @property
     def has_frozen(self) -> bool:
         """Whether the model as it was before adapting is still in the run."""
-        return self.info.adapt in ("lora", "frozen")
+        return self.model.has_frozen
 
     def embedding(self, sample: Sample) -> NDArray[np.float32]:
         """Embeddings of a sample's tiles: float32 [N, D]."""
@@ -79,7 +86,7 @@ class Run:
 
     def frozen(self, sample: Sample) -> NDArray[np.float32]:
         """The same, of the model before it was adapted."""
-        return self._embed(sample, frozen=self.info.adapt == "lora")
+        return self._embed(sample, frozen=self.info.adapt != "frozen")
 
     def head(self, sample: Sample) -> NDArray[np.float32]:
         """Pathway scores of the run's own head: float32 [N, P]."""
@@ -179,5 +186,14 @@ def score_sections(
         genes = list(map(str, data.var_names))
         known = (statistics or {}).get(sample.platform)
         scores = score(data.X, genes, sets, method, statistics=known)
-        out.append(Section(sample, scores.values, scores.mask, sample.patient in seen_patients))
+        out.append(
+            Section(
+                sample,
+                scores.values,
+                scores.mask,
+                np.asarray(data.obsm["spatial"], np.float64) * sample.mpp,
+                spot_depth(data.X),
+                sample.patient in seen_patients,
+            )
+        )
     return out

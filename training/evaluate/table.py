@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from ..cohort import Sample
 from ..gene_sets import GeneSets
 from ..metrics import SectionResult, median_r, pearson, section_z, summary
-from ..ridge import fit_ridge, fit_ridge_cv
+from ..ridge import fit_ridge_measured
 from ..stain_features import features29
-from .rows import BASELINES, RUNS, Row, RowKind, command_for
+from .rows import BASELINES, KINDS, RUNS, Row, RowKind, command_for, kind_of
 from .runs import Run, Section
 
 Features = Callable[[Sample], NDArray[np.floating]]
@@ -28,7 +28,7 @@ class Table:
 
     def add(self, key: str, label: str, how: str, predictions: Sequence[NDArray[np.floating]], note: str = "") -> None:
         results = [
-            SectionResult(s.sample.id, s.sample.patient, s.truth, p, s.mask)
+            SectionResult(s.sample.id, s.sample.patient, s.truth, p, s.mask, s.xy_um, s.depth)
             for s, p in zip(self.test, predictions, strict=True)
         ]
         self.sections[f"{key}/{how}"] = results
@@ -37,16 +37,14 @@ class Table:
     def ridge(self, features: Features, alpha: float | None) -> tuple[list[NDArray[np.float64]], str]:
         """Predictions for the test sections of ridge fitted on the training sections, all z-scored within section.
 
-        `alpha` None: chosen for each pathway by leaving out a training section at a time.
+        `alpha` None: chosen for each pathway by leaving out a training section at a time. A pathway is fitted on the
+        sections that measure it.
         """
         x = [section_z(features(s.sample)) for s in self.train]
         y = [section_z(s.truth) for s in self.train]
-        groups = np.repeat([s.sample.id for s in self.train], [len(v) for v in y])
-        if alpha is None:
-            model = fit_ridge_cv(np.concatenate(x), np.concatenate(y), list(groups))
-        else:
-            model = fit_ridge(np.concatenate(x), np.concatenate(y), alpha)
-        note = f"alpha {np.median(model.alpha):g}" + (" (median)" if alpha is None else "")
+        names, masks = [s.sample.id for s in self.train], [s.mask for s in self.train]
+        model = fit_ridge_measured(x, y, masks, names, alpha)
+        note = f"alpha {np.nanmedian(model.alpha):g}" + (" (median)" if alpha is None else "")
         return [model.predict(section_z(features(s.sample))) for s in self.test], note
 
 
@@ -73,8 +71,12 @@ def add_baselines(table: Table, run: Run, have_training: bool) -> None:
 
     predictions, note = table.ridge(simple, None)
     table.add("features_29", kinds["features_29"].label, "baseline", predictions, note)
+    depth = {s.sample.folder: s.depth for s in (*table.train, *table.test)}
+    predictions, note = table.ridge(lambda sample: depth[sample.folder], None)
+    note = f"log counts and log genes of the tested spots themselves, which no picture shows; {note}"
+    table.add("depth_only", kinds["depth_only"].label, "baseline", predictions, note)
     if not run.has_frozen:
-        for kind in BASELINES[2:]:
+        for kind in (kinds["frozen_ridge_fixed"], kinds["frozen_ridge_cv"]):
             why = f"a run with adapt = {run.info.adapt} holds no frozen model: --compare NAME=RUN with a LoRA run"
             table.rows.append(Row(kind.key, kind.label, "baseline", missing=why))
         return
@@ -113,7 +115,22 @@ def add_run(table: Table, name: str, kind: RowKind, run: Run, sets: GeneSets) ->
     table.add(key, label, "probe", predictions, note)
 
 
-def add_missing(table: Table, have: set[str], run: str) -> None:
+def add_frozen_head(table: Table, run: Run, sets: GeneSets) -> None:
+    """The run's head on the frozen model, where no run of its own fills the row."""
+    from .frozen_head import frozen_head
+
+    taken = any(row.key == "frozen_head" for row in table.rows)
+    same_sets = run.info.pathway_names == sets.names and run.info.gene_set_sha256 == sets.sha256
+    kind = kind_of(run.config)
+    if taken or not (table.train and run.has_frozen and same_sets and kind.head) or run.config.control:
+        return
+    predictions = frozen_head(run, sets, [s.sample for s in table.train], [s.sample for s in table.test])
+    note = "fitted here, on the frozen embeddings without augmentation; otherwise as the run's"
+    table.add("frozen_head", KINDS["frozen_head"].label, "head", predictions, note)
+
+
+def add_missing(table: Table, run: str) -> None:
+    have = {row.key for row in table.rows}
     for kind in RUNS:
         if kind.key not in have:
             missing = command_for(kind, run)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .stamp_model import (
+        FROZEN_FILE,
         LoraSettings,
         RunInfo,
         StampModel,
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "FROZEN_FILE",
     "LoraSettings",
     "RunInfo",
     "StampModel",

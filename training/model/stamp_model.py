@@ -28,6 +28,8 @@ from .registry import EmbedRule, build_backbone
 LORA_TARGET = r"blocks\.\d+\.attn\.(qkv|proj)"
 """Attention only. A list ["qkv", "proj"] would also adapt patch_embed.proj."""
 ADAPT_MODES = ("lora", "full", "last-block", "frozen")
+FROZEN_FILE = "frozen.safetensors"
+"""In the folder of a run whose backbone learned itself: what those weights were before."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,8 @@ class StampModel(nn.Module):
         D -> E and P -> E, for the contrastive loss.
     log_temperature : nn.Parameter
         Of the contrastive loss; starts at log 0.07.
+    start : dict of Tensor
+        Of a backbone whose own weights learn: what they were before, so that the frozen model is still there.
     """
 
     def __init__(
@@ -120,6 +124,7 @@ class StampModel(nn.Module):
                 nn.Linear(pathways, projection_dim), nn.GELU(), nn.Linear(projection_dim, projection_dim)
             )
         self.log_temperature = nn.Parameter(torch.tensor(0.07).log())
+        self.start: dict[str, Tensor] = {}
 
     @property
     def _backbone(self) -> Any:
@@ -142,14 +147,34 @@ class StampModel(nn.Module):
         mean = tokens[:, prefix:].mean(1)
         return mean if self.embed == "mean" else torch.cat([tokens[:, 0], mean], dim=1)
 
+    def keep_start(self) -> None:
+        """Remember the backbone's own weights that will learn; adapters need no such copy."""
+        if not is_peft(self.backbone):
+            learning = {k: p for k, p in self.backbone.named_parameters() if p.requires_grad}
+            self.start = {k: p.detach().cpu().clone() for k, p in learning.items()}
+
+    @property
+    def has_frozen(self) -> bool:
+        """Whether `without_adapter` gives the model before it was adapted."""
+        learns = any(p.requires_grad for p in self.backbone.parameters())
+        return is_peft(self.backbone) or bool(self.start) or not learns
+
     @contextmanager
     def without_adapter(self) -> Iterator[None]:
-        """The frozen backbone, for the anchoring loss. Does nothing where there is no adapter."""
+        """The backbone as it was before adapting, for the anchoring loss and baselines; without gradients."""
         if is_peft(self.backbone):
             with self._backbone.disable_adapter():
                 yield
-        else:
+            return
+        own = {k: p for k, p in self.backbone.named_parameters() if k in self.start}
+        kept = {k: p.data for k, p in own.items()}
+        try:
+            for k, p in own.items():
+                p.data = self.start[k].to(p)
             yield
+        finally:
+            for k, p in own.items():
+                p.data = kept[k]
 
     def head_state(self) -> dict[str, Tensor]:
         """Every tensor outside the backbone."""
@@ -256,6 +281,8 @@ def save_run(
         save(base_state(model.backbone), "backbone.safetensors")
     if is_peft(model.backbone):
         save(adapter_state(model), "adapter.safetensors")
+    if model.start:
+        save(model.start, FROZEN_FILE)
     save(model.head_state(), "heads.safetensors")
     write_json_atomic(path / "run.json", info.to_dict())
 
@@ -275,7 +302,6 @@ def load_run(path: Path | str) -> tuple[StampModel, RunInfo]:
     UsageError
         The folder is no finished run, or its backbone file is gone or altered.
     """
-    from peft import set_peft_model_state_dict
     from safetensors.torch import load_file
 
     path = Path(path)
@@ -288,6 +314,8 @@ def load_run(path: Path | str) -> tuple[StampModel, RunInfo]:
         weights, sha256 = Path(entry["file"]), entry["sha256"]
     model = build_model(info, weights=weights, sha256=sha256)
     if is_peft(model.backbone):
+        from peft import set_peft_model_state_dict
+
         found: Any = set_peft_model_state_dict(model.backbone, load_file(path / "adapter.safetensors"))
         if found.unexpected_keys:
             raise UsageError(f"the adapter is of another model: {found.unexpected_keys[:3]}", path=path)
@@ -296,4 +324,6 @@ def load_run(path: Path | str) -> tuple[StampModel, RunInfo]:
     if set(heads) != set(expected) or any(heads[k].shape != expected[k].shape for k in heads):
         raise UsageError("heads.safetensors does not fit run.json", path=path, remedy="train the run again")
     model.load_state_dict(heads, strict=False)
+    if (path / FROZEN_FILE).is_file():
+        model.start = load_file(path / FROZEN_FILE)
     return model.eval(), info

@@ -1,0 +1,90 @@
+"""The frozen model with the same head as a run: what the run's head would have been without adapting the backbone.
+
+The head sees the stored embeddings of the frozen model, without augmentation, and is fitted as the run's was: the same
+targets, the same start, the same losses, rates and number of steps; or ridge, where the run's head is ridge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from ..cohort import Sample
+from ..config import TrainConfig
+from ..data import plan_epoch
+from ..gene_sets import GeneSets
+from ..losses import correlation_loss, regression_loss
+from ..model import StampModel
+from ..model.ridge_heads import set_ridge_heads
+from ..schedule import rate_factor
+from ..sections import TrainSection, make_sections, platform_statistics
+from .runs import Run
+
+
+def frozen_head(run: Run, sets: GeneSets, train: Sequence[Sample], test: Sequence[Sample]) -> list[NDArray[np.float32]]:
+    """Scores float32 [N, P] of the test samples.
+
+    Parameters
+    ----------
+    run : Run
+        One that still has its frozen model, and whose head predicts `sets`.
+    train : sequence of Sample
+        Of the run's training cohort; those that the run only stopped on are left out.
+    """
+    config = run.config
+    learned = set(run.info.metrics.get("training_samples", [s.id for s in train]))
+    samples = [s for s in train if s.id in learned]
+    statistics = platform_statistics(samples) if config.score == "zmean" else None
+    sections = make_sections(config, samples, sets, (), statistics=statistics)
+    embeddings = [run.frozen(s) for s in samples]
+    model = StampModel(nn.Identity(), run.info.embed, len(sets), dim=embeddings[0].shape[1])
+    set_ridge_heads(model, embeddings, sections, pathway=config.refits_head or config.head_init == "ridge")
+    if not config.refits_head:
+        torch.manual_seed(config.seed)
+        if config.head_init != "ridge":
+            model.pathway.reset_parameters()
+        epochs = int(run.info.metrics.get("best_epoch", config.epochs))
+        _train(model.pathway, embeddings, sections, config, epochs)
+    with torch.inference_mode():
+        return [model.pathway(torch.from_numpy(run.frozen(s))).numpy() for s in test]
+
+
+def _train(
+    head: nn.Linear,
+    embeddings: Sequence[NDArray[np.float32]],
+    sections: Sequence[TrainSection],
+    config: TrainConfig,
+    epochs: int,
+) -> None:
+    """The head's part of the loop: the batches and losses of the run, on embeddings that do not move."""
+    tensors = [
+        (torch.from_numpy(e), torch.from_numpy(s.target), torch.from_numpy(s.mask))
+        for e, s in zip(embeddings, sections, strict=True)
+    ]
+    optimiser = torch.optim.AdamW(head.parameters(), lr=config.lr_heads, weight_decay=config.weight_decay)
+    step, total = 0, 0
+    for epoch in range(epochs):
+        rng = np.random.default_rng([config.seed, epoch])
+        plan = plan_epoch([len(s.target) for s in sections], config.batch_slides, config.batch_spots, rng)
+        total = total or -(-len(plan) // config.accumulation) * config.epochs
+        for number, batch in enumerate(plan, 1):
+            x = torch.cat([tensors[i][0][rows] for i, rows in batch])
+            target = torch.cat([tensors[i][1][rows] for i, rows in batch])
+            mask = torch.cat([tensors[i][2].expand(len(rows), -1) for i, rows in batch])
+            slide = torch.cat([torch.full((len(rows),), i) for i, rows in batch])
+            predicted = head(x)
+            loss = config.w_regression * regression_loss(predicted, target * mask, mask)
+            if config.w_correlation > 0:
+                loss = loss + config.w_correlation * correlation_loss(predicted, target * mask, mask, slide)
+            (loss / config.accumulation).backward()
+            if number % config.accumulation and number < len(plan):
+                continue
+            optimiser.param_groups[0]["lr"] = config.lr_heads * rate_factor(step, total, config.warmup_fraction)
+            nn.utils.clip_grad_norm_(head.parameters(), config.clip)
+            optimiser.step()
+            optimiser.zero_grad()
+            step += 1
