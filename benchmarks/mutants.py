@@ -46,7 +46,7 @@ MODULES: dict[str, tuple[str, str]] = {
     ),
     "grid": ("stamp_deploy/grid.py stamp_deploy/maps.py", "tests/test_grid.py tests/test_maps.py"),
     "tissue": ("stamp_deploy/tissue/*.py stamp_deploy/absence.py", "tests/tissue tests/test_absence.py"),
-    "heads": ("stamp_deploy/heads.py", "tests/test_heads.py tests/end_to_end"),
+    "heads": ("stamp_deploy/heads.py", "tests/test_heads.py"),
     "result": (
         "stamp_deploy/result.py stamp_deploy/assemble.py stamp_deploy/result_files.py",
         "tests/test_result.py tests/end_to_end",
@@ -54,15 +54,24 @@ MODULES: dict[str, tuple[str, str]] = {
     "score": ("stamp_deploy/score.py", "tests/end_to_end"),
     "writers": ("stamp_deploy/writers/*.py", "tests/writers tests/end_to_end"),
     "bundle": ("stamp_deploy/bundle/*.py", "tests/bundle"),
-    "parity": ("stamp_deploy/engine/parity.py", "tests/engine/test_parity.py"),
-    "agreement": ("stamp_deploy/engine/agreement.py", "tests/engine/test_parity.py"),
-    "tolerances": ("stamp_deploy/engine/tolerances.py", "tests/engine/test_parity.py"),
-    "atomic": ("stamp_deploy/atomic.py", "tests/test_atomic.py"),
-    "claims": ("stamp_deploy/batch/records/claims.py", "tests/batch"),
-    "claim-file": ("stamp_deploy/batch/records/claim_file.py", "tests/batch"),
-    "ledger": ("stamp_deploy/batch/records/ledger.py", "tests/batch/test_ledger.py"),
+    "engine": (
+        "stamp_deploy/engine/[hlmor]*.py stamp_deploy/engine/[bc]a*.py "  # not the GPUs'
+        "stamp_deploy/engine/auto.py stamp_deploy/engine/golden.py",
+        "tests/engine/test_engines.py tests/engine/test_lanes.py tests/engine/test_verdict.py",
+    ),
+    "parity": (
+        "stamp_deploy/engine/parity.py stamp_deploy/engine/agreement.py stamp_deploy/engine/tolerances.py "
+        "stamp_deploy/engine/verdict.py",
+        "tests/engine/test_parity.py tests/engine/test_verdict.py",
+    ),
+    "atomic": ("stamp_deploy/atomic.py", "tests/test_atomic.py tests/batch/test_nth_failure.py"),
+    "records": (
+        "stamp_deploy/batch/records/*.py",
+        "tests/batch/test_audit.py tests/batch/test_claims.py tests/batch/test_ledger.py tests/batch/test_metrics.py "
+        "tests/batch/test_batch_state.py tests/batch/test_nth_failure.py",
+    ),
     "losses": ("training/losses.py", "tests/training/test_train_parts.py"),
-    "split": ("training/split.py", "tests/training"),
+    "split": ("training/split.py", "tests/training/test_train_parts.py tests/training/test_recipe.py"),
     "metrics": ("training/metrics.py", "tests/training/test_evaluate.py"),
     "head-metrics": ("training/heads/metrics.py", "tests/training/test_slide_heads.py"),
     "calibration": ("training/heads/calibration.py", "tests/training/test_slide_heads.py"),
