@@ -15,7 +15,15 @@ from pathlib import Path
 from ..result import Result
 from .picture import result_styles
 from .report_data import groups, page_data
-from .report_words import call_words, pathway_rows, provenance_rows, significant, trust_words, validation_words
+from .report_words import (
+    call_words,
+    pathway_rows,
+    provenance_rows,
+    significant,
+    spread_in_z,
+    trust_words,
+    validation_words,
+)
 
 NAME = "report"
 FILES = ("report.html",)
@@ -57,6 +65,7 @@ def render(result: Result) -> str:
         pathways=[("", [row for row in rows if not row["pale"]]), ("Not validated", [r for r in rows if r["pale"]])],
         areas=bool(result.summaries),
         summarised=result.summarised,
+        spread_in_z=spread_in_z(result),
         counted=int(result.counted.sum()),
         provenance=provenance_rows(record),
         groups=groups(data["layers"]),

@@ -130,16 +130,29 @@ def call_words(head: HeadCall) -> dict[str, Any]:
 STATISTICS = ("mean", "sd", "p05", "p50", "p95")
 
 
+def spread_in_z(result: Result) -> bool:
+    """Whether the spread of every pathway can be drawn on the scale that all slides share."""
+    return bool(result.pathway_names) and all(scale is not None for scale in result.tile_scores().scales)
+
+
 def pathway_rows(result: Result, styles: tuple[MapStyle, ...]) -> list[dict[str, Any]]:
     """The table's rows in the order of the maps; `sort` holds the numbers that a column is sorted by.
 
-    Each pathway's 5th to 95th percentile is placed between all pathways' extremes.
+    Each pathway's 5th to 95th percentile is placed between all pathways' extremes: in z where every pathway has a
+    scale, else in the unit of the scores.
     """
     summary = result.summary()
     if not summary:
         return []
-    low = min(row["p05"] for row in summary.values())
-    width = (max(row["p95"] for row in summary.values()) - low) or 1.0
+    scales = dict(zip(result.pathway_names, result.tile_scores().scales, strict=True))
+    in_z = spread_in_z(result)
+
+    def placed(name: str) -> list[float]:
+        centre, spread = (in_z and scales[name]) or (0.0, 1.0)
+        return [(summary[name][key] - centre) / spread for key in ("p05", "p25", "p50", "p75", "p95")]
+
+    low = min(placed(name)[0] for name in summary)
+    width = (max(placed(name)[-1] for name in summary) - low) or 1.0
     whole = {item.name: item for item in result.summaries[0].pathways} if result.summaries else {}
     return [
         {
@@ -153,19 +166,18 @@ def pathway_rows(result: Result, styles: tuple[MapStyle, ...]) -> list[dict[str,
             "sort": {"r": style.r, **{key: summary[style.name][key] for key in STATISTICS}, **_areas(whole, style)[1]},
             **{key: significant(summary[style.name][key]) for key in STATISTICS},
             **_areas(whole, style)[0],
-            "bar": [
-                round(100 * (summary[style.name][key] - low) / width, 2) for key in ("p05", "p25", "p50", "p75", "p95")
-            ],
+            "bar": [round(100 * (value - low) / width, 2) for value in placed(style.name)],
         }
         for number, style in enumerate(styles)
     ]
 
 
 def _areas(whole: dict[str, PathwaySummary], style: MapStyle) -> tuple[dict[str, str], dict[str, float | None]]:
-    """Share of tissue above the threshold, hot-spot and Moran's I, in words and as numbers; a dash where unknown."""
+    """Mean z, tissue above the threshold, hot-spot and Moran's I, in words and as numbers; a dash where unknown."""
     item = whole.get(style.name)
     spot = None if item is None or item.hot_spot is None else item.hot_spot.area_mm2
     numbers = {
+        "z": None if item is None else item.mean_z,
         "share": None if item is None else item.share_above,
         "spot": spot,
         "moran": None if item is None else item.morans_i,

@@ -119,6 +119,7 @@ def test_values_in_the_page_are_the_results() -> None:
             assert f">{significant(summary[name][key])}</td>" in page
         whole = next(item for item in result.summaries[0].pathways if item.name == name)
         assert values["share"] == pytest.approx(whole.share_above)
+        assert values["z"] == pytest.approx(whole.mean_z)
         assert values["moran"] == pytest.approx(whole.morans_i)
     data = page_data(result)
     assert result.gallery is not None

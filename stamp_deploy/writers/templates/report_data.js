@@ -122,8 +122,9 @@ function drawMap(ink, wide, high, view, one, opacity, options) {
   }
   if (options.outline) {
     const path = new Path2D(); path.addPath(outline, new DOMMatrix([kx, 0, 0, ky, left, top]));
-    ink.lineWidth = 3; ink.strokeStyle = "rgba(255,255,255,.8)"; ink.stroke(path);
-    ink.lineWidth = 1.4; ink.strokeStyle = "#1d2327"; ink.stroke(path);
+    const thick = Math.max(1, wide / 1000);
+    ink.lineWidth = 3.4 * thick; ink.strokeStyle = "rgba(255,255,255,.8)"; ink.stroke(path);
+    ink.lineWidth = 1.7 * thick; ink.strokeStyle = "#1d2327"; ink.stroke(path);
   }
   if (options.ring) {
     const [x, y] = options.ring;

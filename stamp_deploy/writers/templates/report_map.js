@@ -1,5 +1,5 @@
 // One map on the screen. All maps share what they show of the slide: where one is moved, the other follows.
-const shared = { zoom: 1, x: 0, y: 0, opacity: .6, outline: true, ring: null };
+const shared = { zoom: 1, x: 0, y: 0, opacity: .5, outline: true, ring: null };
 const maps = [];
 const MOST_ZOOM = Math.max(40, (x1 - x0) / D.span[0] / 1.5);
 const redraw = () => maps.forEach(map => map.draw());

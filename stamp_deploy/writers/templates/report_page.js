@@ -87,11 +87,6 @@ function sheet(one) {
   const page = document.importNode($("sheet").content, true).firstElementChild;
   const canvas = page.querySelector(".picture"), wide = widthUm >= heightUm ? 1800 : Math.round(1800 * widthUm / heightUm);
   canvas.width = wide; canvas.height = Math.round(wide * heightUm / widthUm);
-  // The picture takes what the words leave of the page: A4 less its margins is 273 mm high and 186 mm wide.
-  const lines = [...page.querySelectorAll(".limits p, .limits li")].reduce((sum, node) => sum + Math.ceil(node.textContent.length / 100), 0);
-  const room = Math.max(60, 273 - 122 - 4.6 * lines - 9 * page.querySelectorAll("table tr").length);
-  const mm = Math.min(186 / widthUm, room / heightUm);
-  canvas.style.width = widthUm * mm + "mm"; canvas.style.height = heightUm * mm + "mm";
   const ink = canvas.getContext("2d"), whole = { zoom: 1, x: 0, y: 0 };
   drawMap(ink, canvas.width, canvas.height, whole, one, shared.opacity, { outline: shared.outline });
   const length = scaleLength(1), bar = length / widthUm * wide, base = canvas.height - 26;
@@ -117,8 +112,15 @@ function sheet(one) {
 function makeSheets() {
   const chosen = [...document.querySelectorAll(".chosen:checked")].map(box => +box.value).sort((a, b) => a - b);
   const numbers = chosen.length ? chosen : [...new Set([first.index, ...(second.view.hidden ? [] : [second.index])])];
-  $("sheets").replaceChildren(...numbers.map(number => sheet(D.layers[number])));
-  document.body.classList.add("sheets");
+  const sheets = $("sheets"); sheets.classList.add("measured");
+  sheets.replaceChildren(...numbers.map(number => sheet(D.layers[number])));
+  // The picture takes what the words leave of the page: A4 less its margins is 273 mm high and 186 mm wide.
+  for (const page of sheets.children) {
+    const picture = page.querySelector(".picture"), room = 273 - 8 - page.offsetHeight * 25.4 / 96;
+    const mm = Math.min(186 / widthUm, Math.max(50, room) / heightUm);
+    picture.style.width = widthUm * mm + "mm"; picture.style.height = heightUm * mm + "mm";
+  }
+  sheets.classList.remove("measured"); document.body.classList.add("sheets");
 }
 window.addEventListener("beforeprint", makeSheets);
 matchMedia("print").addEventListener("change", event => { if (event.matches) makeSheets(); });
