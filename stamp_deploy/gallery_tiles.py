@@ -13,10 +13,12 @@ from PIL import Image
 from .errors import SlideError
 from .gallery import MAX_PATHWAYS, Gallery, as_table, extremes
 from .grid import Grid, TileSet
+from .judge_slide import judgement
 from .map_style import map_styles
 from .prepare import Prepared
 from .slide import Slide
 from .tiles import TileSource, TileStatus, open_tiles
+from .trust.sample import TileSample
 
 MAX_SIDE_PX = 448
 """A tile of 112 um at 0.25 um/px; larger tiles are reduced to it."""
@@ -28,7 +30,13 @@ WRITERS = {"report", "hdf5"}
 BATCH = 8
 
 
-def take_gallery(prepared: Prepared, index: NDArray[np.int64], pathways: NDArray[np.float32]) -> Gallery | None:
+def take_gallery(
+    prepared: Prepared,
+    index: NDArray[np.int64],
+    sample: TileSample | None,
+    embedding: NDArray[np.float32],
+    pathways: NDArray[np.float32],
+) -> Gallery | None:
     """Choose the gallery's tiles and read them; None where no format wants it, or no tile could be read.
 
     Parameters
@@ -37,8 +45,10 @@ def take_gallery(prepared: Prepared, index: NDArray[np.int64], pathways: NDArray
         Its tiles have all been read; its slide is open.
     index : int64 [N]
         Positions in the tile set of the readable tiles, in the order in which they came.
-    pathways : float32 [N, P]
-        Their scores.
+    sample : TileSample or None
+        What was measured on the way; it tells which tiles summaries will leave out.
+    embedding, pathways : float32 [N, D], [N, P]
+        What the engine said of them.
 
     Raises
     ------
@@ -47,13 +57,14 @@ def take_gallery(prepared: Prepared, index: NDArray[np.int64], pathways: NDArray
     ReadError
         The disk, the network or memory failed, and went on failing.
     """
-    if not WRITERS & set(prepared.options.writers):
-        return None
+    wanted_by = WRITERS & set(prepared.options.writers)
+    if not wanted_by or not (np.isfinite(embedding).all() and np.isfinite(pathways).all()):
+        return None  # what is not finite is refused later
     clock = time.perf_counter()
     tiles, bundle = prepared.tiles, prepared.bundle
     order = np.argsort(index, kind="stable")  # as in the result
     index, pathways = index[order], pathways[order]
-    counted = np.ones(len(index), bool)
+    counted = ~judgement(prepared, index, sample, embedding[order]).left_out
     cells = np.stack([tiles.columns[index], tiles.rows[index]], axis=1).astype(np.int64)
     fraction = tiles.tissue_fraction[index]
     none = np.empty(0, np.int64)

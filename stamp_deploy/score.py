@@ -15,6 +15,8 @@ from .gallery_tiles import take_gallery
 from .prepare import Prepared
 from .system import isolation, log
 from .tiles import TileStatus
+from .trust.sample import TileSample
+from .trust.statistics import MIN_TILE_PX
 
 Progress = Callable[[int, int], None]
 """Called with (tiles done, tiles in all) after every batch."""
@@ -40,6 +42,8 @@ class Scores:
     embedding: NDArray[np.float32]
     pathways: NDArray[np.float32]
     pathways_global: NDArray[np.float32] | None = None
+    measured: TileSample | None = None
+    """Tiles that were measured on their way, where the bundle can judge them."""
 
 
 def score(prepared: Prepared, engine: Engine, *, progress: Progress | None = None) -> Scores:
@@ -55,6 +59,9 @@ def score(prepared: Prepared, engine: Engine, *, progress: Progress | None = Non
     kept: list[NDArray[np.int64]] = []
     outputs: list[EngineOutput] = []
     total = len(prepared.tiles.coords)
+    sample = None
+    if prepared.bundle.trust_file is not None and prepared.bundle.tile_px >= MIN_TILE_PX:
+        sample = TileSample(prepared.tiles.tissue_fraction)
     waited = 0.0
     seen = 0
 
@@ -71,7 +78,10 @@ def score(prepared: Prepared, engine: Engine, *, progress: Progress | None = Non
             ok = batch.status == TileStatus.OK
             if ok.any():
                 kept.append(batch.index[ok])
-                yield batch.pixels if ok.all() else batch.pixels[ok]
+                pixels = batch.pixels if ok.all() else batch.pixels[ok]
+                if sample is not None:
+                    sample.take(batch.index[ok], pixels)
+                yield pixels
             if progress is not None:
                 progress(seen, total)
 
@@ -86,8 +96,11 @@ def score(prepared: Prepared, engine: Engine, *, progress: Progress | None = Non
     token = log.slide_token(prepared.slide.path)
     log.event("scored", slide=token, tiles=prepared.source.ok, seconds=round(streamed, 3))
     found = EngineOutput.join(outputs)
-    scores = Scores(engine.info, np.concatenate(kept), found.embedding, found.pathways, found.pathways_global)
-    prepared.gallery = take_gallery(prepared, scores.index, scores.pathways)
+    if sample is not None:
+        prepared.seconds["trust"] = sample.seconds
+    index = np.concatenate(kept)
+    scores = Scores(engine.info, index, found.embedding, found.pathways, found.pathways_global, sample)
+    prepared.gallery = take_gallery(prepared, index, sample, found.embedding, found.pathways)
     return scores
 
 

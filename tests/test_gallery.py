@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from support.bundle_factory import make_bundle
-from support.result_factory import make_result
+from support.result_factory import make_result, make_trust
 from support.slide_factory import damage, texture, write_slide
 
 import stamp_deploy as sd
@@ -134,6 +134,22 @@ def test_no_pictures_are_taken_where_no_format_holds_them(place: tuple[Path, np.
     result = sd.infer_slide(folder / "slide.svs", folder / "bundle", tmp_path / "r", formats=["json"], **options)
     assert result.gallery is None
     assert "gallery" not in result.timing
+
+
+def test_tiles_that_summaries_leave_out_are_not_shown(
+    place: tuple[Path, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, _ = place
+    before = read_result(folder / "result")
+    assert before.gallery is not None
+    gone = np.unique(np.concatenate([before.gallery.highest.ravel(), before.gallery.lowest.ravel()]))
+    trust = make_trust(len(before.coords), "doubtful", gone.tolist())
+    monkeypatch.setattr("stamp_deploy.gallery_tiles.judgement", lambda *_: trust)
+    options: dict[str, Any] = {"engine": "onnxruntime", "progress": False, "all_tiles": True}
+    result = sd.infer_slide(folder / "slide.svs", folder / "bundle", **options)
+    assert result.gallery is not None
+    assert not set(result.gallery.tiles.tolist()) & set(gone.tolist())
+    assert (result.gallery.highest >= 0).all()
 
 
 def test_the_report_says_where_there_is_no_gallery() -> None:

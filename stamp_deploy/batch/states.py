@@ -42,6 +42,13 @@ class AttemptState(StrEnum):
         return self in (AttemptState.CRASHED, AttemptState.TIMEOUT)
 
 
+FLAGGED = {
+    "outside": "outside what the model knows",
+    "doubtful": "only partly like what the model knows",
+}
+"""Verdicts on a slide that a finished slide is flagged with, in words."""
+
+
 class OutcomeState(StrEnum):
     """How a worker's attempt ended, before the board has decided what that means for the slide."""
 
@@ -69,6 +76,8 @@ class FindingKind(StrEnum):
     BROKEN_RESULT = "broken-result"
     SKIPPED = "skipped"
     """Left out of a folder that was named."""
+    NO_SUMMARY = "no-summary"
+    """Results are whole, the summary beside them could not be written."""
     NO_LOCKS = "no-locks"
     REPAIRED = "repaired"
     """Something of the batch's own that was damaged and has been made anew."""
