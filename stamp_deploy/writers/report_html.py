@@ -26,7 +26,6 @@ from .report_words import (
 )
 
 NAME = "report"
-FILES = ("report.html",)
 NEEDS = ("jinja2", "matplotlib", "PIL")
 SCRIPTS = ("report_data.js", "report_map.js", "report_page.js")
 
