@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from stamp_deploy.atomic import staged_directory
 from stamp_deploy.engine.base import EngineInfo
 from stamp_deploy.gallery import MAX_PATHWAYS, Gallery, as_table, extremes
 from stamp_deploy.grid import Grid
@@ -20,6 +22,7 @@ from stamp_deploy.result import BundleFacts, Result, SlideFacts, TileCounts
 from stamp_deploy.summarise import add_summaries
 from stamp_deploy.trust import SlideTrust, TileFlag, Verdict
 from stamp_deploy.validation import QUANTILES, PathwayValidation, Scale, Validation
+from stamp_deploy.writers import write_all
 from stamp_deploy.writers.picture import result_styles
 
 HALLMARKS = (
@@ -228,6 +231,13 @@ def full_result(n_tiles: int = 1200, pathways: int = 6, **changes: Any) -> Resul
     }
     result = add_summaries(make_result(n_tiles, pathways, 2, **{**given, **changes}))
     return replace(result, gallery=make_gallery(result))
+
+
+def stored(result: Result, folder: Path, formats: tuple[str, ...] = ("json", "hdf5")) -> Path:
+    """A finished result folder, as a run leaves it."""
+    with staged_directory(folder, hashes=True) as staging:
+        write_all(result, staging, formats)
+    return folder
 
 
 def _names(pathways: int | Sequence[str]) -> tuple[str, ...]:
