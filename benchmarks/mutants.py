@@ -70,8 +70,8 @@ MODULES: dict[str, tuple[str, str]] = {
         "tests/batch/test_audit.py tests/batch/test_claims.py tests/batch/test_ledger.py tests/batch/test_metrics.py "
         "tests/batch/test_batch_state.py tests/batch/test_nth_failure.py",
     ),
-    "losses": ("training/losses.py", "tests/training/test_train_parts.py"),
-    "split": ("training/split.py", "tests/training/test_train_parts.py tests/training/test_recipe.py"),
+    "losses": ("training/losses.py", "tests/training/test_losses.py"),
+    "split": ("training/split.py", "tests/training/test_split.py"),
     "metrics": ("training/metrics.py", "tests/training/test_evaluate.py"),
     "head-metrics": ("training/heads/metrics.py", "tests/training/test_slide_heads.py"),
     "calibration": ("training/heads/calibration.py", "tests/training/test_slide_heads.py"),
