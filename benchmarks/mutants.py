@@ -31,6 +31,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from mutant_trials import TESTS_S
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 SAMPLE, SEED = 60, 0
@@ -49,10 +51,20 @@ MODULES: dict[str, tuple[str, str]] = {
     "heads": ("stamp_deploy/heads.py", "tests/test_heads.py"),
     "result": (
         "stamp_deploy/result.py stamp_deploy/assemble.py stamp_deploy/result_files.py",
-        "tests/test_result.py tests/end_to_end",
+        "tests/test_result.py tests/test_result_numbers.py",
     ),
     "score": ("stamp_deploy/score.py", "tests/end_to_end"),
-    "writers": ("stamp_deploy/writers/*.py", "tests/writers tests/end_to_end"),
+    "writers": (
+        "stamp_deploy/writers/dicom_*.py stamp_deploy/writers/hdf5*.py stamp_deploy/writers/[agns]*.py "
+        "stamp_deploy/writers/ome_tiff.py stamp_deploy/writers/parquet.py",
+        "tests/writers/test_writers_numbers.py tests/writers/test_dicom_numbers.py tests/writers/test_writers_dicom.py "
+        "tests/writers/test_full_disk.py tests/writers/test_summary_table.py",
+    ),
+    "pictures": (
+        "stamp_deploy/writers/c*.py stamp_deploy/writers/heatmaps.py stamp_deploy/writers/overview.py "
+        "stamp_deploy/writers/report_html.py",
+        "tests/writers/test_writers_core.py tests/writers/test_canvas.py tests/writers/test_report.py",
+    ),
     "bundle": ("stamp_deploy/bundle/*.py", "tests/bundle"),
     "engine": (
         "stamp_deploy/engine/[hlmor]*.py stamp_deploy/engine/[bc]a*.py "  # not the GPUs'
@@ -231,7 +243,8 @@ def write_table() -> None:
         "# Mutation testing\n",
         "Faults planted by cosmic-ray, one at a time (`make mutants MODULE=...`), and the share that a test failed on. "
         f"The bar is {BAR:.0%}. Mutants inside type annotations are left out; equivalent mutants (nothing that a test "
-        "could see has changed) do not count. A trial without end is stopped by its processor time and counts as "
+        "could see has changed) do not count. A mutant is tried with the tests that ran its line, the quickest "
+        f"first, up to {TESTS_S:g} s of processor time; one without end is stopped by that and counts as "
         f"noticed. Samples are drawn with seed {SEED}.\n",
         "| module | files | mutants | tried | equivalent | noticed | without end | share | 95 % interval | revision |",
         "|---|---|---|---|---|---|---|---|---|---|",
