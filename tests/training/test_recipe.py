@@ -12,6 +12,7 @@ torch = pytest.importorskip("torch", reason="training needs the extra [train]")
 pytest.importorskip("sklearn", reason="training needs the extra [train]")
 
 from support.cohort_factory import make_cohort, program_gmt
+from support.head_slides import slides_of
 from torch.nn import functional
 
 from stamp_deploy.grid import Grid
@@ -19,8 +20,7 @@ from stamp_deploy.training.cohort.spot_tiles import spot_tiles
 from stamp_deploy.training.config import TrainConfig
 from stamp_deploy.training.heads.abmil import GatedABMIL
 from stamp_deploy.training.heads.bags import Bag, LabelledSlide, LabelTable
-from stamp_deploy.training.heads.calibration import HeadConfig, Slides, calibrated_entry
-from stamp_deploy.training.heads.metrics import auprc, auroc, patient_interval, softmax
+from stamp_deploy.training.heads.calibration import HeadConfig, Slides
 from stamp_deploy.training.heads.train import _class_weights, _loss, train_head
 from stamp_deploy.training.loop import fit
 from stamp_deploy.training.model import load_run
@@ -92,31 +92,6 @@ def test_rare_classes_weigh_more_and_only_in_training() -> None:
     assert float(_loss(raw, slides, rows, "binary", None)) == pytest.approx(float(each.mean()))
 
 
-def slides_of(label: np.ndarray, patients: list[str] | None = None) -> Slides:
-    n = len(label)
-    bags = [torch.zeros(1, 2) for _ in range(n)]
-    names = patients or [f"p{i}" for i in range(n)]
-    return Slides(bags, label, np.zeros(n), np.zeros(n, bool), names, np.zeros(n, np.int64), np.zeros(0))
-
-
-def test_the_average_precision_is_that_of_the_positive_class() -> None:
-    label = np.array([0, 1, 0, 0, 1, 0])
-    positive = np.array([0.9, 0.8, 0.7, 0.2, 0.6, 0.1])
-    p = np.stack([1 - positive, positive], axis=1)
-    # positives stand second and fourth: precision 1/2 and 2/4
-    assert auprc(label, p) == pytest.approx((1 / 2 + 2 / 4) / 2)
-    assert auroc(label, p) == pytest.approx(5 / 8)  # of 8 pairs, 5 in order
-
-
-def test_the_interval_draws_patients_not_slides() -> None:
-    """Two patients of 30 equal slides each: means of a draw are 0, 1/2 or 1; drawing slides would stay near 1/2."""
-    value = np.repeat([0.0, 1.0], 30)
-    patients = ["a"] * 30 + ["b"] * 30
-    seen = set()
-    interval = patient_interval(patients, lambda rows: seen.add(v := float(value[rows].mean())) or v)
-    assert seen == {0.0, 0.5, 1.0} and interval == (0.0, 1.0)
-
-
 def test_the_gate_decides_with_the_content_what_is_attended_to() -> None:
     torch.manual_seed(0)
     head = GatedABMIL(4, 2, hidden=6, attention=3, dropout=0.0).eval()
@@ -130,28 +105,6 @@ def test_the_gate_decides_with_the_content_what_is_attended_to() -> None:
         logits, found = head(x)
         torch.testing.assert_close(found, attention)
         torch.testing.assert_close(logits, head.classify((attention[:, None] * h).sum(0)))
-
-
-def test_probabilities_thresholds_and_bands_are_of_the_calibrated_head() -> None:
-    """Logits three times too sure: the temperature says so, and what is decided is decided after it."""
-    rng = np.random.default_rng(0)
-    true = rng.normal(0, 1.5, (600, 2))
-    label = np.array([rng.choice(2, p=p) for p in softmax(true)])
-    raw = 3 * true
-    slides = slides_of(label, [f"p{i // 2}" for i in range(600)])
-    bag = Bag("x", Path("x"))
-    table = LabelTable(tuple(LabelledSlide(bag, p, int(y)) for p, y in zip(slides.patients, label, strict=True)),
-                       "binary", ("no", "yes"), 0, 0)  # fmt: skip
-    entry = calibrated_entry(table, slides, raw, HeadConfig(draws=20, max_error=0.15))
-    assert entry["temperature"] == pytest.approx(3, rel=0.15)
-    calibration = entry["details"]["calibration"]
-    assert calibration["ece_after"] < 0.05 < calibration["ece_before"]
-    p = softmax(raw, entry["temperature"])[:, 1]
-    low, high = entry["abstain"]
-    called = (p < low) | (p > high)
-    wrong = (p >= entry["thresholds"][0]) != (label == 1)
-    assert wrong[called].mean() == pytest.approx(entry["details"]["abstention"]["error"])
-    assert wrong[called].mean() <= 0.15 < wrong.mean()
 
 
 def test_each_fold_predicts_patients_that_it_never_saw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
