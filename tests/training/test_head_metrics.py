@@ -14,7 +14,8 @@ pytest.importorskip("sklearn", reason="training needs the extra [train]")
 from support.head_slides import slides_of, table_of
 
 from stamp_deploy.training.heads.abmil import risk_score
-from stamp_deploy.training.heads.calibration import HeadConfig, calibrated_entry
+from stamp_deploy.training.heads.calibration import calibrated_entry
+from stamp_deploy.training.heads.config import HeadConfig
 from stamp_deploy.training.heads.metrics import (
     abstention_band,
     auprc,
