@@ -1,7 +1,7 @@
 """report.html: one self-contained page to look at a slide's maps and calls, and to print.
 
 Everything is inside the file, and its content security policy forbids it any request. Scores travel
-quantised (16 bits a value, 8 for large slides, and cells merged for very large ones), so that a normal
+quantised (16 bits per value, 8 for large slides, and cells merged for very large ones), so that a normal
 slide's report stays below 5 MB; exact values are in tiles.parquet.
 """
 
@@ -131,7 +131,7 @@ def map_layers(result: Result) -> list[Layer]:
 
 
 def _fit(result: Result, layers: int) -> tuple[int, int]:
-    """Cells to merge on a side, and bits a value, so that the layers fit `MAX_LAYER_CHARS`."""
+    """Cells to merge on a side, and bits per value, so that the layers fit `MAX_LAYER_CHARS`."""
     n = len(result.coords) * max(layers, 1)
     for merge, bits in ((1, 16), (1, 8)):
         if n * bits / 8 * 4 / 3 <= MAX_LAYER_CHARS:
