@@ -6,7 +6,7 @@ so a provider promises that they are not negative; that they lie inside the file
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from pathlib import Path
 
@@ -72,6 +72,19 @@ class StorageGrid:
         if self.offsets.shape != shape or self.sizes.shape != shape:
             raise ValueError(f"{self.width} x {self.height} px need {shape} storage tiles, not {self.offsets.shape}")
         object.__setattr__(self, "files", np.ascontiguousarray(np.broadcast_to(self.files, shape)))
+
+    def cropped(self, width: int, height: int) -> StorageGrid:
+        """The top left part of the picture, `width` x `height` px at most."""
+        width, height = min(width, self.width), min(height, self.height)
+        rows, columns = -(-height // self.tile_height), -(-width // self.tile_width)
+        return replace(
+            self,
+            width=width,
+            height=height,
+            offsets=self.offsets[:rows, :columns].copy(),
+            sizes=self.sizes[:rows, :columns].copy(),
+            files=self.files[:rows, :columns].copy(),
+        )
 
     @property
     def scales(self) -> tuple[int, ...]:
