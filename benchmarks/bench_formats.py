@@ -172,7 +172,7 @@ def to_markdown(report: dict[str, Any]) -> str:
         f"Written by benchmarks/bench_formats.py on {machine['date']}: {machine['cpu']}, {machine['cores']} cores "
         f"(load {machine['load_at_start']:.1f} at the start), Python {machine['python']}, {machine['core']}. "
         f"Medians of {report['rounds']} interleaved rounds, the spread (largest less smallest) in brackets. "
-        "One thread, tiles of 224 px, the same JPEG streams in each format (synthetic slides of a real one's tiles).", "",
+        "One thread, tiles of 224 px, the same JPEG streams in each format (made of a real slide's tiles).", "",
         "| | measured | bar |", "|---|---|---|",
     ]  # fmt: skip
     for key, value in report.items():
