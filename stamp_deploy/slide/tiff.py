@@ -25,6 +25,8 @@ JPEG = 7
 SAMPLES = 3
 """Storage tiles of a page whose headers are looked at: the first, the middle and the last."""
 IMAGE_DESCRIPTION = 270
+MAX_SUB_PAGES = 64
+"""More pages inside of a page than any pyramid has levels."""
 
 
 def read_levels(
@@ -134,6 +136,35 @@ def _read_pages(path: Path, vendor: str | None, key: tuple[int, ...]) -> tuple[S
         return tuple(_propagate(found) if aperio else found)
     except OSError:
         raise
+    except Exception as error:
+        raise _damaged(path, error) from error
+
+
+def read_sub_pages(path: Path) -> tuple[StoredPage, ...]:
+    """The first page of a TIFF and the pages inside of it (SubIFDs), finest first; nothing where there are none.
+
+    Raises
+    ------
+    SlideError
+        The file is not a TIFF, cannot be read, or its directories are damaged.
+    """
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            first = next(tiff_pages(tiff), None)
+            places = first.subifds if first is not None else None
+            if first is None or not places or len(places) > MAX_SUB_PAGES or not first.is_tiled:
+                return ()
+            inside = [first.pages[i].aspage() for i in range(len(places))]
+            pages = [first, *(page for page in inside if page.is_tiled)]
+            return tuple(_read_page(page, True) for page in sorted(pages, key=lambda page: -page.imagewidth))
+    except OSError as error:
+        raise SlideError(
+            f"cannot be read: {error.strerror or 'input/output error'}",
+            path=path,
+            remedy="check the disk and the rights",
+        ) from error
     except Exception as error:
         raise _damaged(path, error) from error
 

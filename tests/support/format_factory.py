@@ -86,6 +86,20 @@ def write_dicom(folder: Path, pages: Sequence[Page], how: How | None = None, *, 
     return written[0]
 
 
+def write_sub_pages(path: Path, pages: Sequence[Page], *, mpp: float = 0.5) -> Path:
+    """A TIFF whose levels lie inside of its first page, as OME-TIFF has them."""
+    per_cm = 10_000 / mpp
+    with tifffile.TiffWriter(path, bigtiff=True) as writer:
+        first, *others = pages
+        write_page(writer, first, subifds=len(others), resolution=(per_cm, per_cm), resolutionunit=3)
+        for page in others:
+            write_page(writer, page, subfiletype=1)
+    with tifffile.TiffFile(path, mode="r+b") as tiff:
+        for page, inside in zip(pages, [tiff.pages[0], *tiff.pages[0].pages], strict=True):
+            inside.aspage().tags["PhotometricInterpretation"].overwrite(page.photometric)
+    return path
+
+
 PHILIPS = """<?xml version="1.0" encoding="UTF-8" ?><DataObject ObjectType="DPUfsImport">
 <Attribute Name="PIM_DP_SCANNED_IMAGES" Group="0x301D" Element="0x1003" PMSVR="IDataObjectArray"><Array>
 <DataObject ObjectType="DPScannedImage">

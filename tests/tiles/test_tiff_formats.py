@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from support.format_factory import Page, pages_of, write_page, write_philips, write_scn
+from support.format_factory import Page, pages_of, write_page, write_philips, write_scn, write_sub_pages
 from support.slide_factory import replace_tiles, texture, write_slide
 from tiles.test_tiles import difference, read_all
 
@@ -235,3 +235,43 @@ def test_a_fluorescence_qptiff_is_refused(tmp_path: Path) -> None:
             )  # fmt: skip
     with pytest.raises(SlideError, match="grey channels"):
         open_slide(path, mpp=0.5)
+
+
+@pytest.mark.parametrize("coding", CODINGS)
+def test_levels_inside_of_a_page_are_read(tmp_path: Path, coding: str) -> None:
+    """As OME-TIFF keeps them (SubIFDs): OpenSlide sees the first level alone."""
+    svs = svs_of(tmp_path, coding, (2, 4))
+    path = write_sub_pages(tmp_path / "slide.ome.tif", pages_of(svs))
+    with open_slide(path) as slide, open_slide(svs) as same, open_slide(path, route="openslide") as theirs:
+        assert len(theirs.levels) == 1
+        assert slide.route.name == "jpeg-tiff"
+        assert slide.levels == same.levels
+        assert slide.mpp_xy == (0.5, 0.5)
+        assert slide.notes == ()
+        np.testing.assert_array_equal(slide.thumbnail(170), same.thumbnail(170))
+    for factor in (1.0, 2.0, 3.0):
+        ours, status, _ = read_all(path, "jpeg-tiff", tile_px=40, target_mpp=0.5 * factor)
+        want, _, _ = read_all(svs, "jpeg-tiff", tile_px=40, target_mpp=0.5 * factor)
+        assert (status == TileStatus.OK).all()
+        np.testing.assert_array_equal(ours, want)
+
+
+def test_what_lies_inside_of_a_page_and_shows_something_else_is_no_level(tmp_path: Path) -> None:
+    first, *_ = pages_for(tmp_path)
+    other = pages_for(tmp_path, seed=3)[1]
+    with open_slide(write_sub_pages(tmp_path / "slide.tif", [first, other])) as slide:
+        assert len(slide.levels) == 1
+        assert any("another picture" in note for note in slide.notes)
+
+
+def test_a_hole_inside_of_a_page_is_told(tmp_path: Path) -> None:
+    path = write_sub_pages(tmp_path / "slide.tif", pages_for(tmp_path))
+    with tifffile.TiffFile(path, mode="r+b") as tiff:
+        tags = tiff.pages[0].pages[0].tags
+        sizes = list(tags["TileByteCounts"].value)
+        sizes[7] = 0
+        tags["TileByteCounts"].overwrite(sizes)
+    with open_slide(path) as slide:
+        assert slide.left_out is not None
+        assert slide.left_out.cells.sum() == 4  # storage tiles of level 0 under the one of level 1
+        assert (slide.read_region(1, 2 * SIDE, 2 * SIDE, SIDE, SIDE) == 255).all()

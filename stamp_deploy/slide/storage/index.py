@@ -6,6 +6,7 @@ so a provider promises that they are not negative; that they lie inside the file
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from pathlib import Path
@@ -111,6 +112,10 @@ class StorageIndex:
 
     files: tuple[Path, ...]
     levels: tuple[tuple[StorageGrid, ...] | str, ...]
+
+    def part(self, numbers: Sequence[int]) -> StorageIndex:
+        """Some of the levels, by their numbers."""
+        return StorageIndex(self.files, tuple(self.levels[number] for number in numbers))
 
     def scales(self, level: int) -> tuple[int, ...]:
         """The decoding scales at which a level can be read; none where it cannot."""
