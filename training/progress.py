@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from stamp_deploy.system.progress import Lines
 
 
 class Report:
-    """A progress bar on standard error where that is a terminal, otherwise a line a minute."""
+    """A progress bar on standard error where that is a terminal, otherwise a line per minute."""
 
     def __init__(self, enabled: bool) -> None:
         self._bar: Any = None
@@ -56,6 +58,41 @@ class Report:
             self._bar = None
 
 
+@contextmanager
+def show_steps(title: str, *, enabled: bool = True) -> Iterator[Callable[[str, int, int], None]]:
+    """Show on standard error what is being computed: a status on a terminal, otherwise a line when a step begins.
+
+    Parameters
+    ----------
+    title : str
+        Of the whole work.
+    enabled : bool
+        False shows nothing.
+
+    Yields
+    ------
+    callable
+        To be called with (step, tiles done, tiles in all).
+    """
+    if not enabled:
+        yield lambda step, done, of: None
+        return
+    if sys.stderr.isatty():
+        from rich.console import Console
+
+        with Console(stderr=True).status(title) as status:
+            yield lambda step, done, of: status.update(f"{step}: {done} of {of} tiles")
+        return
+    begun: set[str] = set()
+
+    def say(step: str, done: int, of: int) -> None:
+        if step not in begun:
+            begun.add(step)
+            print(f"{title}: {step}, {of} tiles", file=sys.stderr, flush=True)
+
+    yield say
+
+
 class Events:
     """The rows of metrics.csv as event files, for ``tensorboard --logdir RUN``; nothing where it is not installed.
 
@@ -74,7 +111,7 @@ class Events:
         if self._writer is None:
             from torch.utils.tensorboard import SummaryWriter
 
-            # An epoch that was begun before the run was killed is written anew: older events of it are dropped.
+            # An epoch that was begun before the run was killed is written again: older events of it are dropped.
             self._writer = SummaryWriter(str(self._folder), purge_step=int(row["epoch"]))
         for name, value in row.items():
             if name != "epoch" and isinstance(value, int | float):

@@ -10,7 +10,7 @@ from ..system import isolation
 from .backends import Backend, UnknownFormatError
 from .checks import check_decodes, check_file, check_plain_image, check_size
 from .colour import check_stated_light, check_tiff_colour
-from .dicom import slide_in_folder
+from .dicom import is_dicom, slide_in_folder
 from .held import HeldFiles
 from .left_out import find_left_out
 from .mpp import find_mpp
@@ -18,7 +18,9 @@ from .pyramid import levels_of_the_slide
 from .route import check_route, choose_route
 from .slide import Slide
 from .storage.index import StorageIndex
+from .storage.jpeg_dicom import open_jpeg_dicom
 from .storage.providers import find_storage
+from .storage.sub_pages import with_sub_pages
 from .stream_colour import believe_streams
 
 
@@ -96,8 +98,8 @@ def _open(
     finding = find_mpp(backend.properties, stated=mpp, path=path)
     check_decodes(backend, backend.levels[-1])
     levels, numbers, notes = levels_of_the_slide(backend)
-    left_out, missing = find_left_out(path, backend.vendor, levels, numbers)
     provider, storage = find_storage(path, backend, levels, numbers)
+    left_out, missing = find_left_out(path, backend.vendor, levels, numbers, storage)
     return Slide(
         path,
         backend,
@@ -106,7 +108,7 @@ def _open(
         held=held,
         levels=levels,
         level_numbers=numbers,
-        notes=(*colour_notes, *notes),
+        notes=(*getattr(backend, "notes", ()), *colour_notes, *notes),
         accept=frozenset(accept),
         storage=storage if isinstance(storage, StorageIndex) else None,
         left_out=left_out,
@@ -120,8 +122,12 @@ def _open_backend(path: Path, route: str | None, accept: Collection[str]) -> Bac
 
     if route == "pyvips":
         return VipsBackend(path, accept)
+    if route != "openslide" and is_dicom(path):
+        reader = open_jpeg_dicom(path)
+        if not isinstance(reader, str):
+            return reader
     try:
-        return OpenSlideBackend(path)
+        backend = OpenSlideBackend(path)
     except SlideError as first:
         # a scanner's file that is damaged must not be taken for a plain image without resolution
         if route is not None or OpenSlideBackend.detect(path) not in (None, "generic-tiff"):
@@ -131,3 +137,4 @@ def _open_backend(path: Path, route: str | None, accept: Collection[str]) -> Bac
             return VipsBackend(path, accept)
         except UnknownFormatError:
             raise first from None
+    return backend if route == "openslide" else with_sub_pages(path, backend)

@@ -13,10 +13,12 @@ from typing import NoReturn
 
 from ..errors import SlideError
 from .backends import Backend
-from .backends.by_stream import Recoloured, StreamReader
+from .backends.by_storage import StorageReader
+from .backends.by_stream import Recoloured
 from .dicom import first_stream, is_dicom, volume_instances
 from .jpeg_header import NAMES, RGB, YCBCR, stated_colours
-from .storage.index import StorageGrid
+from .storage.index import StorageIndex
+from .storage.providers import find_storage
 from .tiff import jpeg_colours, read_pages
 
 _TILED = ("aperio", "generic-tiff", "philips", "leica", "ventana", "trestle", "huron")
@@ -54,11 +56,12 @@ def believe_streams(path: Path, backend: Backend) -> tuple[Backend, tuple[str, .
         return backend, ()
     tag, stream = (NAMES[code] for code in (wrong[0].tag, next(iter(wrong[0].stated))))
     note = f"its colour tag says {tag} and its JPEG streams say {stream}: read as the streams say"
-    if backend.name == "openslide" and backend.vendor in _COMPILED:
-        coded = [page.coded for page in read_pages(path)]
-        levels = [page for page in coded if isinstance(page, StorageGrid)]
-        if len(levels) == len(coded) == len(backend.levels):
-            return StreamReader(path, backend, levels), (note,)
+    if isinstance(backend, StorageReader):
+        return backend, (note,)
+    _, index = find_storage(path, backend, backend.levels, tuple(range(len(backend.levels))))
+    if isinstance(index, StorageIndex) and not any(isinstance(grids, str) for grids in index.levels):
+        backend.close()
+        return StorageReader(index, backend.levels, backend.vendor, backend.properties, name=backend.name), (note,)
     if all(picture.tag == RGB for picture in wrong):
         if backend.name != "pyvips":
             return Recoloured(backend, {picture.number for picture in wrong}), (note,)

@@ -1,4 +1,4 @@
-"""dicom/map-001.dcm ...: one DICOM Parametric Map a pathway, one pixel a grid cell."""
+"""dicom/map-001.dcm ...: one DICOM Parametric Map per pathway, one pixel per grid cell."""
 
 from __future__ import annotations
 
@@ -19,18 +19,17 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
 NAME = "dicom-pmap"
-FILES = ("dicom/map-<number>.dcm",)
 NEEDS = ("highdicom", "pydicom")
 PADDING = float(np.finfo(np.float32).min)
 """Stands where there is no tile; declared as Float Pixel Padding Value."""
 MAX_WINDOW = 2.0**31 - 1
 """Widest window that dciodvfy reads: it takes the width for a whole number of 32 bits."""
 
-__all__ = ["FILES", "NAME", "NEEDS", "check", "write"]
+__all__ = ["NAME", "NEEDS", "check", "write"]
 
 
 def write(result: Result, directory: Path) -> list[Path]:
-    """Write one Parametric Map a pathway, numbered in the bundle's order, all in one series.
+    """Write one Parametric Map per pathway, numbered in the bundle's order, all in one series.
 
     Raises
     ------

@@ -17,14 +17,13 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
 NAME = "dicom-sr"
-FILES = ("dicom/calls-sr.dcm",)
 NEEDS = ("highdicom", "pydicom")
 
-__all__ = ["FILES", "NAME", "NEEDS", "check", "write"]
+__all__ = ["NAME", "NEEDS", "check", "write"]
 
 
 def write(result: Result, directory: Path) -> list[Path]:
-    """Write an unverified, preliminary Comprehensive 3D SR: a measurement group a head, one for the pathways.
+    """Write an unverified, preliminary Comprehensive 3D SR: a measurement group per head, one for the pathways.
 
     Raises
     ------

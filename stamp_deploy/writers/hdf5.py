@@ -20,7 +20,6 @@ from ..validation import GLOBAL_UNIT
 from .hdf5_file import hdf5_file
 
 NAME = "hdf5"
-FILES = ("tiles.h5",)
 NEEDS = ("h5py",)
 _MAGNIFICATIONS = (1.25, 2.5, 5, 10, 20, 40, 80)
 _MPP_AT_40X = 0.25
@@ -68,6 +67,9 @@ def write(result: Result, directory: Path) -> list[Path]:
         file.create_dataset("tissue_fraction", data=result.tissue_fraction.astype(np.float32, copy=False))
         # What `render` and `read_result` draw on: lossless, so that pictures made later are the same.
         file.create_dataset("thumbnail", data=result.thumbnail, chunks=True, compression="gzip", compression_opts=1)
+        if result.gallery is not None:
+            for name, values in result.gallery.to_arrays().items():
+                file.create_dataset(name, data=values)
         if result.tissue_mask is not None:
             file.create_dataset(MASK, data=result.tissue_mask, chunks=True, compression="gzip", compression_opts=1)
         for head in result.heads:

@@ -11,9 +11,10 @@ from ..result import Result
 from ..summaries import PathwaySummary, RegionSummary
 
 NAME = "summaries"
-FILES = ("summaries.csv",)
 NEEDS: tuple[str, ...] = ()
 REGION_COLUMNS = ("region", "tiles", "tiles_left_out", "tissue_mm2", "scores")
+TEXT_COLUMNS = ("region", "scores", "pathway", "threshold_is", "no_interval_because")
+"""Columns of text; all others are numbers."""
 SPOT_COLUMNS = ("area_mm2", "tiles", "mean", "x_level0_px", "y_level0_px")
 
 

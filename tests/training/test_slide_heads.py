@@ -19,16 +19,8 @@ from stamp_deploy.errors import DataError, UsageError
 from stamp_deploy.export.demo.synthetic import PROGRAMS, Section
 from stamp_deploy.training.heads.abmil import GatedABMIL, hazard_loss, risk_score
 from stamp_deploy.training.heads.bags import Bag, find_bags, read_labels
-from stamp_deploy.training.heads.metrics import (
-    abstention_band,
-    binary_threshold,
-    concordance,
-    fit_temperature,
-    negative_log_likelihood,
-    patient_interval,
-    softmax,
-)
-from stamp_deploy.training.heads.train import HeadConfig, load_heads, patient_folds, train_head
+from stamp_deploy.training.heads.config import HeadConfig
+from stamp_deploy.training.heads.train import load_heads, patient_folds, train_head
 
 FAST = HeadConfig(name="immune", folds=3, epochs=12, hidden=48, attention=24, lr=2e-3, draws=100)
 DIM = 24
@@ -140,13 +132,11 @@ def _verb():
 
 
 def test_heads_of_one_folder_are_kept_beside_each_other(cohort, tmp_path: Path) -> None:
-    from dataclasses import replace
-
     features, labels, _ = cohort
     table = read_labels(labels, find_bags(features))
-    quick = replace(FAST, epochs=1, draws=10)
+    quick = FAST.with_(epochs=1, draws=10)
     for name in ("a", "b", "a"):
-        train_head(table, tmp_path, replace(quick, name=name))
+        train_head(table, tmp_path, quick.with_(name=name))
     assert [entry["name"] for _, entry in load_heads(tmp_path)] == ["b", "a"]
     (tmp_path / "heads" / "a.safetensors").unlink()
     with pytest.raises(UsageError, match="head a cannot be read"):
@@ -285,16 +275,6 @@ def test_features_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
     assert find_bags(tmp_path)["c"].embeddings().shape == (4, 2)
 
 
-def test_concordance_by_hand() -> None:
-    time, event = np.array([1.0, 2.0, 3.0, 2.0]), np.array([True, True, False, False])
-    # known pairs: 0 before 1, 2, 3; 1 before 2; 1 before 3, which is censored at the same time
-    assert concordance(time, event, np.array([4.0, 3.0, 1.0, 2.0])) == 1.0
-    assert concordance(time, event, np.array([1.0, 2.0, 4.0, 3.0])) == 0.0
-    assert concordance(time, event, np.zeros(4)) == 0.5
-    assert concordance(time, event, np.array([4.0, 1.0, 2.0, 0.0])) == pytest.approx(4 / 5)
-    assert np.isnan(concordance(time, np.zeros(4, bool), time))
-
-
 def test_hazard_loss_is_the_likelihood() -> None:
     logits = torch.tensor([[0.3, -0.2, 0.5], [0.1, 0.4, -1.0]])
     h = torch.sigmoid(logits)
@@ -304,32 +284,6 @@ def test_hazard_loss_is_the_likelihood() -> None:
     assert float(risk_score(torch.tensor([2.0, 2.0]))) > float(risk_score(torch.tensor([-2.0, -2.0])))
 
 
-def test_temperature_undoes_overconfidence() -> None:
-    rng = np.random.default_rng(0)
-    true = rng.normal(size=(4000, 3))
-    label = np.array([rng.choice(3, p=p) for p in softmax(true)])
-    found = fit_temperature(3 * true, label)
-    assert found == pytest.approx(3, rel=0.1)
-    assert negative_log_likelihood(3 * true, label, found) < negative_log_likelihood(3 * true, label)
-
-
-def test_abstention_band_is_the_narrowest_that_meets_the_aim() -> None:
-    value = np.array([0.05, 0.1, 0.45, 0.48, 0.52, 0.9])
-    wrong = np.array([False, False, False, True, True, False])
-    band = abstention_band(value, wrong, 0.5, max_error=0.0, max_share=0.5)
-    assert band["band"] == [0.48, 0.52] and band["met"] and band["error"] == 0 and band["share"] == pytest.approx(1 / 3)
-    assert abstention_band(value, ~wrong, 0.5, max_error=0.0, max_share=0.5)["met"] is False
-    assert abstention_band(value, np.zeros(6, bool), 0.5, max_error=0.1, max_share=0.5)["band"] is None
-
-
-def test_threshold_and_interval() -> None:
-    p, label = np.array([0.1, 0.2, 0.3, 0.4]), np.array([0, 0, 1, 1])
-    assert binary_threshold(p, label) == pytest.approx(0.25)
-    assert patient_interval(["a", "a"], lambda r: 1.0) is None
-    low, high = patient_interval(list("abcdef"), lambda r: float(np.mean(r)), draws=200)  # type: ignore[misc]
-    assert low < 2.5 < high
-
-
 def test_head_is_exportable_in_shape() -> None:
     head = GatedABMIL(8, 3, hidden=16, attention=4).eval()
     x = torch.randn(5, 8)
@@ -337,3 +291,24 @@ def test_head_is_exportable_in_shape() -> None:
     order = torch.randperm(5)
     two, moved = head(x[order])
     assert torch.allclose(one, two, atol=1e-6) and torch.allclose(attention[order], moved, atol=1e-6)
+
+
+def test_sites_are_counted_where_the_table_states_them(cohort, tmp_path: Path) -> None:
+    """From the table to the entry of the head, which export puts into the bundle and every result repeats."""
+    features, labels, _ = cohort
+    bags = find_bags(features)
+    assert read_labels(labels, bags).sites() is None
+    rows = list(csv.DictReader(labels.open()))
+    with (tmp_path / "labels.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, [*rows[0], "Hospital"])
+        writer.writeheader()
+        for place, row in enumerate(rows):
+            writer.writerow(row | {"Hospital": ("North", "South", "")[place % 3]})
+    table = read_labels(tmp_path / "labels.csv", bags)
+    sites = table.sites()
+    assert sites is not None and set(sites) == {"North", "South", "not stated"}
+    assert sum(site["slides"] for site in sites.values()) == len(table.slides)
+    north = [s for s in table.slides if s.site == "North"]
+    assert sites["North"] == {"slides": len(north), "patients": len({s.patient for s in north})}
+    entry = train_head(table, tmp_path / "head", FAST)
+    assert entry["details"]["sites"] == sites and entry["details"]["class_counts"] == table.counts()

@@ -9,6 +9,9 @@ from pathlib import Path
 from ...errors import SlideError
 from ..backends import Backend, Level
 from .index import StorageIndex
+from .jpeg_dicom import jpeg_dicom
+from .jpeg_philips import jpeg_philips
+from .jpeg_scn import jpeg_scn
 from .jpeg_tiff import jpeg_tiff
 
 MakeIndex = Callable[[Path, Backend, tuple[Level, ...], tuple[int, ...]], StorageIndex | str]
@@ -36,7 +39,12 @@ class Provider:
     make: MakeIndex
 
 
-PROVIDERS = (Provider("jpeg-tiff", "tiled JPEG TIFF", ("aperio", "generic-tiff"), jpeg_tiff),)
+PROVIDERS = (
+    Provider("jpeg-tiff", "tiled JPEG TIFF", ("aperio", "generic-tiff"), jpeg_tiff),
+    Provider("jpeg-dicom", "DICOM whole-slide image of JPEG frames", ("dicom",), jpeg_dicom),
+    Provider("jpeg-scn", "Leica SCN", ("leica",), jpeg_scn),
+    Provider("jpeg-philips", "Philips TIFF", ("philips",), jpeg_philips),
+)
 
 
 def find_storage(
