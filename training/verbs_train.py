@@ -17,21 +17,23 @@ TABLE, FIT = "Columns of the table", "Fitting"
     cls=Command,
     examples=(
         "train config.toml -o run",
+        "train config.toml --recipe stamp -o run",
         "train config.toml --show",
         "train config.toml -o run --set epochs=20 --set lr=1e-4",
         "train config.toml -o runs --ablations --rows lora,frozen_head",
     ),
 )
-@click.argument("config", type=click.Path(path_type=Path))
+@click.argument("config", type=click.Path(path_type=Path), required=False)
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Run folder to be made.")
+@click.option("--recipe", metavar="NAME", help="Start from the settings of a recipe; CONFIG overrides what it names.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a setting; may be repeated.")
 @click.option("--ablations", is_flag=True, help="Train the rows of the ablation table, each into OUT/ROW.")
 @click.option("--rows", metavar="ROW,ROW", help="With --ablations: these rows only.")
 @click.option("--overwrite", is_flag=True, help="Replace a finished or unfinished run.")
 @click.option("--show", is_flag=True, help="Print every setting, its value and the reason of its default, and stop.")
 def train(
-    config: Path, out: Path | None, settings: tuple[str, ...], ablations: bool, rows: str | None, overwrite: bool,
-    show: bool,
+    config: Path | None, out: Path | None, recipe: str | None, settings: tuple[str, ...], ablations: bool,
+    rows: str | None, overwrite: bool, show: bool,
 ) -> None:  # fmt: skip
     """Fine-tune a foundation model on pathway scores, as CONFIG (TOML) says.
 
@@ -39,11 +41,17 @@ def train(
     stamp_deploy.cli train CONFIG -o RUN
     """
     from .ablations import controls_left, train_ablations, train_controls
-    from .config import load_config
+    from .config import TrainConfig
     from .loop import fit
     from .model import load_run
+    from .recipes import read_recipe
+    from .toml_settings import read_toml
 
-    chosen = load_config(config).with_(**parse_settings(settings))
+    if config is None and recipe is None:
+        raise click.UsageError("name a CONFIG, or a recipe: --recipe NAME")
+    stated = read_toml(config, "name the config of the run") if config is not None else {}
+    start = read_recipe(recipe) if recipe is not None else {}
+    chosen = TrainConfig.checked({**start, **stated}, config).with_(**parse_settings(settings))
     if show:
         click.echo(chosen.to_toml(reasons=True), nl=False)
         return
