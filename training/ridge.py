@@ -6,7 +6,7 @@ start of the pathway heads.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -79,10 +79,8 @@ def fit_ridge_cv(
     for name in np.unique(names):
         held = names == name
         path = _Path(x[~held], y[~held])
-        for i, a in enumerate(alphas):
-            w = path.weights(a)
-            left = y[held] - (path.y_mean + (x[held] - path.x_mean) @ w)
-            error[i] += (left**2).sum(axis=0)
+        for i, predicted in enumerate(path.predictions(x[held], alphas)):
+            error[i] += ((y[held] - predicted) ** 2).sum(axis=0)
     return fit_ridge(x, y, np.asarray(alphas)[error.argmin(axis=0)])
 
 
@@ -132,15 +130,26 @@ class _Path:
         self._scale = np.divide(1.0, sd, out=np.zeros_like(sd), where=sd > 1e-12)
         z = (x - self.x_mean) * self._scale
         target = y - self.y_mean
-        if z.shape[0] < z.shape[1]:
-            self._values, vectors = np.linalg.eigh(z @ z.T)
-            self._left, self._right = z.T @ vectors, vectors.T @ target
+        self._features = z.T if z.shape[0] < z.shape[1] else None
+        if self._features is not None:
+            self._values, self._vectors = np.linalg.eigh(z @ z.T)
+            self._right = self._vectors.T @ target
         else:
-            self._values, vectors = np.linalg.eigh(z.T @ z)
-            self._left, self._right = vectors, vectors.T @ (z.T @ target)
+            self._values, self._vectors = np.linalg.eigh(z.T @ z)
+            self._right = self._vectors.T @ (z.T @ target)
+
+    def _shrunk(self, alpha: float) -> NDArray[np.float64]:
+        return np.asarray(self._right / (np.maximum(self._values, 0) + alpha)[:, None], np.float64)
 
     def weights(self, alpha: float) -> NDArray[np.float64]:
         """Weights [D, P] for features that are centred but not scaled."""
-        shrunk = self._right / (np.maximum(self._values, 0) + alpha)[:, None]
-        weights: NDArray[np.float64] = self._scale[:, None] * (self._left @ shrunk)
-        return weights
+        inner = self._vectors @ self._shrunk(alpha)
+        left = inner if self._features is None else self._features @ inner
+        return np.asarray(self._scale[:, None] * left, np.float64)
+
+    def predictions(self, x: NDArray[np.floating], alphas: Sequence[float]) -> Iterator[NDArray[np.float64]]:
+        """Predictions [N, P] for features [N, D], at one penalty after the other."""
+        z = (np.asarray(x, np.float64) - self.x_mean) * self._scale
+        rotated = (z if self._features is None else z @ self._features) @ self._vectors
+        for alpha in alphas:
+            yield self.y_mean + rotated @ self._shrunk(alpha)

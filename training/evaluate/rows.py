@@ -92,7 +92,8 @@ class Row:
     ----------
     key, label : str
     how : str
-        "head": the model's own prediction; "probe": ridge on its embedding; "baseline".
+        "head": the model's own prediction; "probe": ridge on its embedding; "neighbours": ridge on its embedding beside
+        the mean of its neighbours'; "baseline".
     result : dict or None
         As `metrics.summary` gives it.
     note : str

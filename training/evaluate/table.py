@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from ..cohort import Sample
 from ..gene_sets import GeneSets
 from ..metrics import SectionResult, median_r, pearson, section_z, summary
+from ..neighbours import neighbours_mean
 from ..ridge import fit_ridge_measured
 from ..stain_features import features29
 from .rows import BASELINES, KINDS, RUNS, Row, RowKind, command_for, kind_of
@@ -92,6 +93,19 @@ def add_frozen_rows(table: Table, run: Run) -> None:
         predictions, note = table.ridge(run.frozen, alpha)
         table.rows = [row for row in table.rows if row.key != key]
         table.add(key, kinds[key].label, "baseline", predictions, note)
+    add_neighbours(table, "frozen_ridge_cv", kinds["frozen_ridge_cv"].label, run.frozen)
+
+
+def add_neighbours(table: Table, key: str, label: str, embedding: Features) -> None:
+    """Ridge on the embedding of a spot beside the mean of those of its up to 8 neighbours."""
+    places = {s.sample.folder: s.xy_um for s in (*table.train, *table.test)}
+
+    def joined(sample: Sample) -> NDArray[np.floating]:
+        own = embedding(sample)
+        return np.concatenate([own, neighbours_mean(own, places[sample.folder])], axis=1)
+
+    predictions, note = table.ridge(joined, None)
+    table.add(key, label, "neighbours", predictions, note)
 
 
 def add_run(table: Table, name: str, kind: RowKind, run: Run, sets: GeneSets) -> None:
@@ -113,6 +127,7 @@ def add_run(table: Table, name: str, kind: RowKind, run: Run, sets: GeneSets) ->
 
     predictions, note = table.ridge(run.embedding, None)
     table.add(key, label, "probe", predictions, note)
+    add_neighbours(table, key, label, run.embedding)
 
 
 def add_frozen_head(table: Table, run: Run, sets: GeneSets) -> None:
