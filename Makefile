@@ -1,5 +1,6 @@
 # make demo         a synthetic slide and cohort, trained on, exported, scored; results in demo-out/
 # make test         the test suite
+# make coverage     the test suite, with the share of branches and lines that it runs; below 92 % is a failure
 # make lint         ruff (rules and format), and mypy in strict mode
 # make docs         the documentation as a site in build/docs; warnings are errors
 # make checked      the tiler's tests against a build with bounds checks and assertions
@@ -27,7 +28,7 @@ PARALLEL ?= -n auto --dist loadfile
 # The tests of the compiled tiler, for the checked and sanitized builds.
 TILER_TESTS := $(wildcard tests/tiles/test_*.py)
 
-.PHONY: demo test lint docs checked asan faults mutants wheel wheel-check clean
+.PHONY: demo test coverage lint docs checked asan faults mutants wheel wheel-check clean
 .DELETE_ON_ERROR:
 
 demo: $(STAMP)-demo
@@ -35,6 +36,10 @@ demo: $(STAMP)-demo
 
 test: $(STAMP)-test
 	$(BIN)/python -m pytest -q $(PARALLEL)
+
+# Costs more than `make test`, so that CI runs this instead and a developer need not.
+coverage: $(STAMP)-test
+	$(BIN)/python -m pytest -q $(PARALLEL) --cov --cov-report=term --cov-report=html:build/coverage --cov-fail-under=92
 
 lint: $(STAMP)-test
 	$(BIN)/ruff check .

@@ -311,10 +311,11 @@ def matplotlib_map(result: Any, index: int, path: Path) -> None:
     from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
 
-    from stamp_deploy.writers.picture import blend, make_view, score_range
+    from stamp_deploy.writers.picture import blend, make_view, result_styles
 
     view = make_view(result)
-    low, high = score_range(result, index)
+    style = result_styles(result)[index]
+    low, high = style.low, style.high
     figure = Figure(figsize=(12, 10), dpi=100)
     canvas = FigureCanvasAgg(figure)
     axes = figure.add_axes((0.03, 0.1, 0.8, 0.8))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import importlib
+import itertools
 import json
 import os
 import resource
@@ -42,29 +43,38 @@ LIBRARIES = (
 """Loaded before the first fork, where the tests load them, too. Not those that keep threads (pyvips), nor onnxruntime,
 which the package must be imported before."""
 
-CPU_FACTOR, CPU_SPARE_S, WALL_FACTOR, WALL_SPARE_S = 5.0, 10.0, 20.0, 120.0
+TESTS_S = 6.0
+"""Processor seconds of tests that are spent on a mutant at most, the quickest first: one that only slower tests would
+notice counts as a survivor."""
+CPU_FACTOR, CPU_SPARE_S, WALL_FACTOR, WALL_SPARE_S = 5.0, 10.0, 60.0, 300.0
 """A trial may take this many times what its tests took unmutated, and this much more. Processor time decides about
 loops without end, so that other work on the machine does not; wall-clock time is for what waits for ever."""
 
 
 @dataclass(eq=False)
 class Watch:
-    """A pytest plugin: keeps only the chosen tests, in order, and notes how long each took and what failed."""
+    """A pytest plugin: keeps only the chosen tests, in order, and notes how long each computed and what failed."""
 
     chosen: list[str] | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     setup_seconds: dict[str, float] = field(default_factory=dict)
     failed: str = ""
+    began: float = 0.0
 
     def pytest_collection_modifyitems(self, items: list[Any]) -> None:
         if self.chosen is not None:
             place = {name: at for at, name in enumerate(self.chosen)}
             items[:] = sorted((item for item in items if item.nodeid in place), key=lambda item: place[item.nodeid])
 
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        self.began = sum(os.times()[:4])
+
     def pytest_runtest_logreport(self, report: Any) -> None:
-        self.seconds[report.nodeid] = self.seconds.get(report.nodeid, 0.0) + report.duration
+        now = sum(os.times()[:4])  # processor time, of children too: other work on the machine does not count
+        self.seconds[report.nodeid] = self.seconds.get(report.nodeid, 0.0) + now - self.began
         if report.when == "setup":
-            self.setup_seconds[report.nodeid] = report.duration
+            self.setup_seconds[report.nodeid] = now - self.began
+        self.began = now
         if report.failed and not self.failed:
             self.failed = report.nodeid
 
@@ -160,7 +170,9 @@ class Coverage:
         for test in found:
             file = test.split("::")[0]
             files[file] = files.get(file, 0.0) + self.seconds[test]
-        return sorted(found, key=lambda test: (files[test.split("::")[0]], test.split("::")[0], self.rank(test)))
+        ordered = sorted(found, key=lambda test: (files[test.split("::")[0]], test.split("::")[0], self.rank(test)))
+        spent = itertools.accumulate(self.seconds[test] for test in ordered)
+        return [test for test, until in zip(ordered, spent, strict=True) if until <= TESTS_S] or ordered[:1]
 
     def rank(self, test: str) -> float:
         """A test's place in its file: the quickest first, or the file's own order where fixtures are shared."""

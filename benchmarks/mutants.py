@@ -31,6 +31,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from mutant_trials import TESTS_S
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 SAMPLE, SEED = 60, 0
@@ -46,23 +48,42 @@ MODULES: dict[str, tuple[str, str]] = {
     ),
     "grid": ("stamp_deploy/grid.py stamp_deploy/maps.py", "tests/test_grid.py tests/test_maps.py"),
     "tissue": ("stamp_deploy/tissue/*.py stamp_deploy/absence.py", "tests/tissue tests/test_absence.py"),
-    "heads": ("stamp_deploy/heads.py", "tests/test_heads.py tests/end_to_end"),
+    "heads": ("stamp_deploy/heads.py", "tests/test_heads.py"),
     "result": (
         "stamp_deploy/result.py stamp_deploy/assemble.py stamp_deploy/result_files.py",
-        "tests/test_result.py tests/end_to_end",
+        "tests/test_result.py tests/test_result_numbers.py",
     ),
     "score": ("stamp_deploy/score.py", "tests/end_to_end"),
-    "writers": ("stamp_deploy/writers/*.py", "tests/writers tests/end_to_end"),
+    "writers": (
+        "stamp_deploy/writers/dicom_*.py stamp_deploy/writers/hdf5*.py stamp_deploy/writers/[agns]*.py "
+        "stamp_deploy/writers/ome_tiff.py stamp_deploy/writers/parquet.py",
+        "tests/writers/test_writers_numbers.py tests/writers/test_dicom_numbers.py tests/writers/test_writers_dicom.py "
+        "tests/writers/test_full_disk.py tests/writers/test_summary_table.py",
+    ),
+    "pictures": (
+        "stamp_deploy/writers/c*.py stamp_deploy/writers/heatmaps.py stamp_deploy/writers/overview.py "
+        "stamp_deploy/writers/report_html.py",
+        "tests/writers/test_writers_core.py tests/writers/test_canvas.py tests/writers/test_report.py",
+    ),
     "bundle": ("stamp_deploy/bundle/*.py", "tests/bundle"),
-    "parity": ("stamp_deploy/engine/parity.py", "tests/engine/test_parity.py"),
-    "agreement": ("stamp_deploy/engine/agreement.py", "tests/engine/test_parity.py"),
-    "tolerances": ("stamp_deploy/engine/tolerances.py", "tests/engine/test_parity.py"),
-    "atomic": ("stamp_deploy/atomic.py", "tests/test_atomic.py"),
-    "claims": ("stamp_deploy/batch/records/claims.py", "tests/batch"),
-    "claim-file": ("stamp_deploy/batch/records/claim_file.py", "tests/batch"),
-    "ledger": ("stamp_deploy/batch/records/ledger.py", "tests/batch/test_ledger.py"),
+    "engine": (
+        "stamp_deploy/engine/[hlmor]*.py stamp_deploy/engine/[bc]a*.py "  # not the GPUs'
+        "stamp_deploy/engine/auto.py stamp_deploy/engine/golden.py",
+        "tests/engine/test_engines.py tests/engine/test_lanes.py tests/engine/test_verdict.py",
+    ),
+    "parity": (
+        "stamp_deploy/engine/parity.py stamp_deploy/engine/agreement.py stamp_deploy/engine/tolerances.py "
+        "stamp_deploy/engine/verdict.py",
+        "tests/engine/test_parity.py tests/engine/test_verdict.py",
+    ),
+    "atomic": ("stamp_deploy/atomic.py", "tests/test_atomic.py tests/batch/test_nth_failure.py"),
+    "records": (
+        "stamp_deploy/batch/records/*.py",
+        "tests/batch/test_audit.py tests/batch/test_claims.py tests/batch/test_ledger.py tests/batch/test_metrics.py "
+        "tests/batch/test_batch_state.py tests/batch/test_nth_failure.py",
+    ),
     "losses": ("training/losses.py", "tests/training/test_train_parts.py"),
-    "split": ("training/split.py", "tests/training"),
+    "split": ("training/split.py", "tests/training/test_train_parts.py tests/training/test_recipe.py"),
     "metrics": ("training/metrics.py", "tests/training/test_evaluate.py"),
     "head-metrics": ("training/heads/metrics.py", "tests/training/test_slide_heads.py"),
     "calibration": ("training/heads/calibration.py", "tests/training/test_slide_heads.py"),
@@ -222,7 +243,8 @@ def write_table() -> None:
         "# Mutation testing\n",
         "Faults planted by cosmic-ray, one at a time (`make mutants MODULE=...`), and the share that a test failed on. "
         f"The bar is {BAR:.0%}. Mutants inside type annotations are left out; equivalent mutants (nothing that a test "
-        "could see has changed) do not count. A trial without end is stopped by its processor time and counts as "
+        "could see has changed) do not count. A mutant is tried with the tests that ran its line, the quickest "
+        f"first, up to {TESTS_S:g} s of processor time; one without end is stopped by that and counts as "
         f"noticed. Samples are drawn with seed {SEED}.\n",
         "| module | files | mutants | tried | equivalent | noticed | without end | share | 95 % interval | revision |",
         "|---|---|---|---|---|---|---|---|---|---|",

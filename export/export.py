@@ -181,13 +181,14 @@ def describe(bundle: Bundle) -> str:
 def _software() -> dict[str, str]:
     import onnx
     import onnxruntime
-    import timm
+
+    from stamp_deploy.training.model.timm_library import import_timm
 
     return {
         "stamp_deploy": __version__,
         "python": platform.python_version(),
         "torch": str(torch.__version__),
-        "timm": timm.__version__,
+        "timm": import_timm().__version__,
         "onnx": onnx.__version__,
         "onnxruntime": onnxruntime.__version__,
     }

@@ -63,16 +63,16 @@ def assemble(
         missing=int(source.missing),
         corrupt=int(source.corrupt),
         timeout=seen - int(source.ok) - int(source.missing) - int(source.corrupt),
-        absent=prepared.absence.tiles,
+        absent=prepared.where.absence.tiles,
     )
     notes = list(warnings)
     if counts.unreadable:
         notes.append(f"{counts.unreadable} of {seen} tissue tiles could not be read and have no score")
     timing, limiting = _timing(prepared)
-    mask = prepared.tissue
-    tissue: dict[str, Any] = {"rule": dict(bundle.tissue), "min_fraction": prepared.min_fraction}
+    mask = prepared.where.tissue
+    tissue: dict[str, Any] = {"rule": dict(bundle.tissue), **prepared.where.facts}
     if mask is not None:
-        tissue.update(threshold=float(mask.threshold), fraction=float(mask.fraction))
+        tissue.update(threshold=mask.threshold, fraction=float(mask.fraction))
         tissue.update(faint_sections=mask.faint_sections, left_fraction=mask.left_fraction)
     return Result(
         slide=slide_facts(prepared.slide),
@@ -94,6 +94,7 @@ def assemble(
         config=prepared.options.to_dict(),
         config_sha256=prepared.options.sha256(),
         tissue=tissue,
+        tissue_mask=None if mask is None else mask.mask,
         started_utc=prepared.started.isoformat(timespec="seconds"),
         warnings=tuple(notes),
         score_unit=bundle.validation.unit or UNSTATED_UNIT,

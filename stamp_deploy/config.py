@@ -6,14 +6,19 @@ import json
 import math
 from dataclasses import asdict, dataclass
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 from .errors import UsageError
+from .hashing import folder_sha256, sha256_file
 from .units import MAX_MPP, MIN_MPP, believable_mpp
 
 DEFAULT_WRITERS = ("json", "hdf5", "parquet", "heatmaps", "report")
-LATER = ("min_fraction",)
+LATER = ("min_fraction", "roi", "tissue_mask")
 """Options that can change a score and that the first versions did not have."""
+FILES = ("roi", "tissue_mask")
+"""Options that name files or folders."""
+ROI_USES = ("restrict", "split")
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,12 @@ class InferOptions:
         Score every tile of the grid, glass included.
     min_fraction : float, optional
         Share of a tile that must be tissue for the tile to be scored, above 0 to 1; None takes the bundle's.
+    roi : Path, optional
+        Annotations of QuPath (GeoJSON), or a folder of such files called like the slides.
+    roi_use : str
+        "restrict": only their tissue is scored. "split": the whole slide is. Both summarise by class.
+    tissue_mask : Path, optional
+        A mask in place of the tissue that is found: PNG, TIFF or GeoJSON, or a folder of such files.
     writers : tuple of str
         Output formats, by name.
     max_unreadable : float
@@ -61,6 +72,9 @@ class InferOptions:
     exact: bool = False
     all_tiles: bool = False
     min_fraction: float | None = None
+    roi: Path | None = None
+    roi_use: str = "restrict"
+    tissue_mask: Path | None = None
     writers: tuple[str, ...] = DEFAULT_WRITERS
     max_unreadable: float = 0.01
     time_limit_s: float | None = None
@@ -82,6 +96,22 @@ class InferOptions:
                 )
             if self.all_tiles:
                 raise UsageError("--all-tiles scores every tile, --min-fraction does not", remedy="use one of the two")
+        if self.roi_use not in ROI_USES:
+            raise UsageError(f"--roi-use {self.roi_use!r} is not known", remedy=f"use {' or '.join(ROI_USES)}")
+        if self.roi_use != ROI_USES[0] and self.roi is None:
+            raise UsageError(
+                "--roi-use says what to do with annotations, and there are none", remedy="name them: --roi"
+            )
+        if self.tissue_mask is not None and self.all_tiles:
+            raise UsageError("--all-tiles takes no mask, --tissue-mask is one", remedy="use one of the two")
+        if self.all_tiles and "tissue-geojson" in self.writers:
+            raise UsageError("--all-tiles finds no tissue that tissue-geojson could write", remedy="use one of the two")
+        for name in FILES:
+            file = None if getattr(self, name) is None else Path(getattr(self, name))
+            object.__setattr__(self, name, file)  # a str, from Python or a worker's message, is a path, too
+            if file is not None and not file.exists():
+                option = f"--{name.replace('_', '-')}"
+                raise UsageError(f"{option} names a file that does not exist", path=file, remedy="name an existing one")
         if self.time_limit_s is not None and not (math.isfinite(self.time_limit_s) and self.time_limit_s > 0):
             raise UsageError(f"--time-limit {self.time_limit_s} is not possible", remedy="use seconds above 0")
         if not self.writers:
@@ -92,8 +122,9 @@ class InferOptions:
         return of_bundle if self.min_fraction is None else self.min_fraction
 
     def to_dict(self) -> dict[str, Any]:
-        """The options as JSON values."""
-        return {**asdict(self), "writers": list(self.writers)}
+        """The options as JSON values, files as the hashes of what is in them: a place can identify patients."""
+        files = {name: _content_sha256(getattr(self, name)) for name in FILES}
+        return {**asdict(self), "writers": list(self.writers), **files}
 
     def scoring_dict(self) -> dict[str, Any]:
         """The options that can change a score: those that the config hash covers.
@@ -103,6 +134,8 @@ class InferOptions:
         kept = ("mpp", "engine", "precision", "exact", "all_tiles", "max_unreadable")
         values = self.to_dict()
         later = {name: values[name] for name in LATER if values[name] is not None}
+        if self.roi is not None:
+            later["roi_use"] = self.roi_use
         return {**{name: values[name] for name in kept}, **later}
 
     def sha256(self) -> str:
@@ -124,3 +157,13 @@ def check_stated_mpp(mpp: float) -> None:
             f"--mpp {mpp:g} is not a believable resolution",
             remedy=f"give microns per pixel, {MIN_MPP:g} to {MAX_MPP:g}: about 0.25 for a 40x scan, 0.5 for 20x",
         )
+
+
+def _content_sha256(path: Path | None) -> str | None:
+    """Hash of a file, or of all files in a folder and their names."""
+    if path is None:
+        return None
+    try:
+        return folder_sha256(path) if path.is_dir() else sha256_file(path)
+    except OSError as error:
+        raise UsageError(f"cannot be read: {error.strerror}", path=path, remedy="name a readable file") from error

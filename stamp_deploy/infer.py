@@ -108,7 +108,7 @@ def conclude(prepared: Prepared, scores: Scores) -> Result:
         A head cannot be run.
     """
     order = np.argsort(scores.index, kind="stable")
-    embedding, pathways = scores.embedding[order], scores.pathways[order]
+    index, embedding, pathways = scores.index[order], scores.embedding[order], scores.pathways[order]
     shared = None if scores.pathways_global is None else scores.pathways_global[order]
     _check_finite(prepared, embedding, pathways, *(() if shared is None else (shared,)))
     clock = time.perf_counter()
@@ -117,7 +117,7 @@ def conclude(prepared: Prepared, scores: Scores) -> Result:
     result = assemble(
         prepared,
         scores.engine,
-        scores.index[order],
+        index,
         embedding,
         pathways,
         calls,
@@ -125,7 +125,7 @@ def conclude(prepared: Prepared, scores: Scores) -> Result:
         pathways_global=shared,
     )
     clock = time.perf_counter()
-    result = add_summaries(result)
+    result = add_summaries(result, {name: share[index] for name, share in prepared.where.classes.items()})
     return add_time(result, "summaries", time.perf_counter() - clock)
 
 
@@ -146,8 +146,9 @@ def write(result: Result, out: Path, options: InferOptions) -> Result:
 def _warnings(prepared: Prepared) -> list[str]:
     """What a reader of the result should know of the slide."""
     conflict = prepared.slide.mpp.conflict
-    tissue = prepared.tissue.notes if prepared.tissue is not None else ()
-    return [*([conflict] if conflict else []), *prepared.slide.notes, *prepared.absence.notes, *tissue]
+    where = prepared.where
+    tissue = where.tissue.notes if where.tissue is not None else ()
+    return [*([conflict] if conflict else []), *prepared.slide.notes, *where.absence.notes, *tissue, *where.notes]
 
 
 def _check_finite(prepared: Prepared, *answers: NDArray[np.float32]) -> None:

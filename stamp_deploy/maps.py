@@ -46,15 +46,3 @@ def map_extent_level0(result: Result) -> tuple[float, float, float, float]:
     """(left, right, bottom, top) of the map in level-0 pixels, y downwards: matplotlib's `extent`."""
     grid = result.grid
     return 0.0, grid.columns * grid.step_x, grid.rows * grid.step_y, 0.0
-
-
-def colour_range(values: NDArray[np.floating], low: float = 1.0, high: float = 99.0) -> tuple[float, float]:
-    """The range that a colour bar spans: percentiles of the finite values, so that one odd tile does not
-    flatten the map. A constant map gets a range of width 1 about its value; no values give (0, 1)."""
-    finite = values[np.isfinite(values)]
-    if len(finite) == 0:
-        return 0.0, 1.0
-    bottom, top = (float(v) for v in np.percentile(finite, [low, high]))
-    if top - bottom < 1e-6 * max(1.0, abs(top)):
-        return bottom - 0.5, top + 0.5
-    return bottom, top

@@ -13,15 +13,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from .absence import Absence, leave_out
 from .bundle import Bundle
 from .config import InferOptions
-from .errors import SlideError, StampError
-from .grid import TileSet, make_grid, select_tiles
+from .errors import StampError
+from .grid import TileSet, make_grid
 from .slide import Slide, open_slide
 from .system import isolation, log
 from .tiles import TileSource, open_tiles
-from .tissue import TissueMask, TissueRule, find_tissue
+from .tissue import TissueRule
+from .where import Where, find_where
 
 THUMBNAIL_PX = 2048
 """Longest side of the picture under the maps; a pyramid level of at least half of it is taken as it is."""
@@ -36,20 +36,16 @@ class Prepared:
     slide: Slide
     bundle: Bundle
     options: InferOptions
-    tissue: TissueMask | None
-    tiles: TileSet
+    where: Where
     source: TileSource
     thumbnail: NDArray[np.uint8]
     started: datetime
-    absence: Absence = field(default_factory=Absence)
     seconds: dict[str, float] = field(default_factory=dict)
 
     @property
-    def min_fraction(self) -> float | None:
-        """Share of a tile that had to be tissue; None where every tile was taken."""
-        if self.options.all_tiles:
-            return None
-        return self.options.min_tissue(TissueRule.from_dict(self.bundle.tissue).min_fraction)
+    def tiles(self) -> TileSet:
+        """The tiles that are scored."""
+        return self.where.tiles
 
     def close(self) -> None:
         self.source.close()
@@ -75,19 +71,11 @@ def prepare(path: Path, bundle: Bundle, options: InferOptions) -> Prepared:
         grid = make_grid(slide, target_mpp=bundle.mpp, tile_px=bundle.tile_px)
         rule = TissueRule.from_dict(bundle.tissue)
         thumbnail = slide.thumbnail(_picture_px(slide))
-        tissue = None if options.all_tiles else find_tissue(slide, rule)
-        tissue, absence = leave_out(slide, grid, tissue)
-        tiles = select_tiles(grid, tissue, options.min_tissue(rule.min_fraction))
-        if len(tiles.coords) == 0:
-            raise SlideError(
-                f"no tissue was found in {tiles.total} tiles of {bundle.tile_px} px at {bundle.mpp:g} um/px",
-                path=path,
-                remedy="look at the slide with `stamp-deploy inspect`; --all-tiles scores every tile",
-            )
+        where = find_where(slide, grid, rule, options)
         opened = time.perf_counter()
         source = open_tiles(
             slide,
-            tiles,
+            where.tiles,
             batch=options.batch,
             threads=options.threads,
             exact=options.exact,
@@ -103,10 +91,8 @@ def prepare(path: Path, bundle: Bundle, options: InferOptions) -> Prepared:
     # A slide of many GB takes a while to hash: beside the engine, not after it. An error is met again in `conclude`.
     threading.Thread(target=_hash_quietly, args=(slide,), name="hash", daemon=True).start()
     isolation.note(stage="reading the slide", deadline=None)
-    log.event("prepared", slide=log.slide_token(path), route=slide.route.name, tiles=len(tiles.coords))
-    return Prepared(
-        slide, bundle, options, tissue, tiles, source, thumbnail, started, absence, {"open_and_tissue": opened - clock}
-    )
+    log.event("prepared", slide=log.slide_token(path), route=slide.route.name, tiles=len(where.tiles))
+    return Prepared(slide, bundle, options, where, source, thumbnail, started, {"open_and_tissue": opened - clock})
 
 
 def _picture_px(slide: Slide) -> int:

@@ -129,6 +129,8 @@ class Result:
         What the bundle says of its scores.
     trust : SlideTrust or None
         Whether the slide looks like what the model knows; its arrays are per tile, in the order of `coords`.
+    tissue_mask : bool [h, w] or None
+        Tissue over the whole level 0, found or given; None where every tile was scored.
     summaries : tuple of RegionSummary
         The slide in figures, whole first, then by class of annotation; empty in results of schema version 1.
     thumbnail : uint8 [h, w, 3]
@@ -173,6 +175,7 @@ class Result:
     trust: SlideTrust | None = None
     pathways_global: NDArray[np.float32] | None = None
     summaries: tuple[RegionSummary, ...] = ()
+    tissue_mask: NDArray[np.bool_] | None = None
 
     def __post_init__(self) -> None:
         n, p = len(self.coords), len(self.pathway_names)

@@ -22,8 +22,9 @@ from .validation import Validation
 RECORD, TILES = "result.json", "tiles.h5"
 MAX_RECORD_BYTES = 64 << 20
 MAX_THUMBNAIL_PX = 1 << 26
+MASK = "tissue_mask"
 ARRAYS = ("coords", "features", "pathways", "pathway_names", "tissue_fraction", "thumbnail")
-OPTIONAL_ARRAYS = ("pathways_global", "trust/distance", "trust/flags")
+OPTIONAL_ARRAYS = (MASK, "pathways_global", "trust/distance", "trust/flags")
 _AGAIN = "score the slide again"
 Record = TypeVar("Record")
 
@@ -101,6 +102,8 @@ def _arrays(path: Path, record: dict[str, Any]) -> dict[str, Any]:
         if int(np.prod(file["thumbnail"].shape, dtype=np.int64)) > 3 * MAX_THUMBNAIL_PX:
             raise ValueError("its thumbnail is larger than any that is written")
         wanted = [attention_name(head["name"]) for head in record["heads"]]
+        if MASK in file and int(np.prod(file[MASK].shape, dtype=np.int64)) > MAX_THUMBNAIL_PX:
+            raise ValueError("its tissue mask is larger than any that is written")
         arrays = {name: file[name][()] for name in (*ARRAYS, *OPTIONAL_ARRAYS, *wanted) if name in file}
     names = tuple(name.decode() if isinstance(name, bytes) else str(name) for name in arrays["pathway_names"])
     if names != tuple(record["pathways"]["names"]):
@@ -143,6 +146,7 @@ def _result(record: dict[str, Any], arrays: dict[str, Any]) -> Result:
         warnings=tuple(record["warnings"]),
         research_use=record["research_use"],
         score_unit=record["pathways"]["unit"],
+        tissue_mask=arrays[MASK].astype(bool) if MASK in arrays else None,
         validation=None if (said := record.get("validation")) is None else Validation.from_dict(said),
         trust=_trust(record.get("trust"), arrays),
         pathways_global=arrays["pathways_global"] if record["pathways"].get("global_scores") else None,

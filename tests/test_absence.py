@@ -147,3 +147,10 @@ def test_an_edge_along_tissue_and_a_large_share_are_told(changes: dict[str, Any]
 
 def test_absence_that_no_tile_touches_is_not_told() -> None:
     assert Absence(tiles=0, grid_tiles=40, share=0.5, edge_um=500).notes == ()
+
+
+def test_each_tile_of_a_large_grid_is_looked_at_once() -> None:
+    grid = Grid(6000, 4000, 0.5, 0.5, 0.5, 50)
+    found = LeftOut(np.ones((4, 6), bool), 1000, 1000)
+    _, absence = leave_out(Holed(found), grid, None)  # type: ignore[arg-type]
+    assert (absence.tiles, absence.grid_tiles) == (120 * 80, 120 * 80)

@@ -86,6 +86,7 @@ def test_every_public_name_is_there() -> None:
 
 @pytest.mark.parametrize("module", [sd, api], ids=["stamp_deploy", "api"])
 def test_the_examples_in_docstrings_run(module: Any, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("anndata")
     monkeypatch.chdir(place)
     shutil.rmtree(place / "again", ignore_errors=True)
     names = {name: getattr(api, name) for name in vars(api)}
@@ -141,6 +142,7 @@ def test_what_is_rendered_later_is_what_would_have_been_written_at_once(
 
 
 def test_what_cannot_be_rendered_says_so(place: Path, tmp_path: Path, runner: Runner) -> None:  # noqa: F811
+    pytest.importorskip("highdicom")
     bare = stored(make_result(n_tiles=20), tmp_path / "bare", ("json",))
     (tmp_path / "empty").mkdir()
     other = write_slide(tmp_path / "other.svs", texture(300, 300))

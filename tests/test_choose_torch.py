@@ -1,4 +1,4 @@
-"""Which torch `make` installs: never a pair that cannot be imported, and without CUDA libraries where a pair fits."""
+"""Which torch `make` installs: without CUDA libraries where there is one that has a torchvision."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     ("offered", "want"),
     [
         ({"": CUDA, "==2.13.0+cpu": CPU}, "torch==2.13.0+cpu torchvision==0.28.0+cpu"),
-        ({"": CUDA, "==2.13.0+cpu": MIXED, "==2.14.1": CUDA}, "torch==2.14.1 torchvision==0.29.1"),
+        ({"": CUDA, "==2.13.0+cpu": MIXED, "==2.14.1": CUDA}, "torch==2.13.0+cpu torchvision==0.28.0"),
+        ({"": CUDA, "==2.13.0+cpu": CPU[:1], "==2.14.1": CUDA}, "torch==2.14.1 torchvision==0.29.1"),
         ({}, "torch torchvision"),
     ],
 )

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+from pathlib import Path
 
 import pytest
 
 from stamp_deploy.config import InferOptions
 from stamp_deploy.errors import UsageError
+
+HERE = Path(__file__).parent
 
 
 @pytest.mark.parametrize(
@@ -25,6 +29,11 @@ from stamp_deploy.errors import UsageError
         {"min_fraction": 1.01},
         {"min_fraction": float("nan")},
         {"min_fraction": 0.5, "all_tiles": True},
+        {"tissue_mask": HERE, "all_tiles": True},
+        {"writers": ("tissue-geojson",), "all_tiles": True},
+        {"roi": HERE / "missing.geojson"},
+        {"roi": HERE, "roi_use": "both"},
+        {"roi_use": "split"},
     ],
 )
 def test_impossible_values_are_refused(values: dict) -> None:  # type: ignore[type-arg]
@@ -32,7 +41,8 @@ def test_impossible_values_are_refused(values: dict) -> None:  # type: ignore[ty
         InferOptions(**values)
 
 
-SCORING = {
+FILE = Path(__file__)
+SCORING: dict[str, object] = {
     "mpp": 0.25,
     "engine": "openvino",
     "precision": "fp16",
@@ -40,6 +50,8 @@ SCORING = {
     "all_tiles": True,
     "max_unreadable": 0.5,
     "min_fraction": 0.5,
+    "roi": FILE,
+    "tissue_mask": FILE,
 }
 """An option that can change a score, or whether there is one -> another value of it."""
 NOT_SCORING = {"batch": 3, "threads": 2, "writers": ("json",), "time_limit_s": 9.0, "overwrite": True}
@@ -56,7 +68,18 @@ def test_the_hash_leaves_out_what_changes_no_score(name: str) -> None:
 
 
 def test_every_option_is_of_one_kind_or_the_other() -> None:
-    assert {field.name for field in dataclasses.fields(InferOptions)} == {*SCORING, *NOT_SCORING}
+    assert {field.name for field in dataclasses.fields(InferOptions)} == {*SCORING, *NOT_SCORING, "roi_use"}
+
+
+def test_the_hash_covers_what_is_in_files_and_no_record_names_them(tmp_path: Path) -> None:
+    path = tmp_path / "DOE_JANE.geojson"
+    path.write_text("1")
+    first = InferOptions(roi=path)
+    hashes = {first.sha256(), InferOptions(roi=path, roi_use="split").sha256(), InferOptions(roi=tmp_path).sha256()}
+    path.write_text("2")
+    hashes |= {first.sha256(), InferOptions(roi=tmp_path).sha256(), InferOptions().sha256()}
+    assert len(hashes) == 6
+    assert "DOE" not in json.dumps(first.to_dict())
 
 
 def test_options_of_later_versions_leave_the_hash_of_a_default_run_as_it_was() -> None:

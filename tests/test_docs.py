@@ -1,7 +1,8 @@
-"""The documentation runs: the Python guide, the notebook; and the site builds without a warning."""
+"""The documentation runs: the guide, the notebook; the site builds without a warning; numbers are the code's."""
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import shutil
@@ -9,9 +10,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 from support.bundle_factory import make_bundle
 from support.slide_factory import texture, write_slide
+
+from stamp_deploy.cli import cli
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOK = ROOT / "docs" / "notebooks" / "score-a-slide.ipynb"
@@ -98,3 +102,38 @@ def test_shells_complete_verbs_and_options(shell: str) -> None:
         assert "infer" in ask(_STAMP_DEPLOY_COMPLETE="bash_complete", **words)
         words = {"COMP_WORDS": "stamp-deploy infer --wri", "COMP_CWORD": "2"}
         assert "--write" in ask(_STAMP_DEPLOY_COMPLETE="bash_complete", **words)
+
+
+NUMBER = re.compile(r"([\d,]*\.?\d+(?:e-?\d+)?) ?(%|MiB|GiB|GB|Gpx|Mpx|billion|million|ms|s|h|th)?<!-- = ([^>]+?) -->")
+UNITS = {"%": 0.01, "MiB": 2.0**20, "GiB": 2.0**30, "GB": 1e9, "Gpx": 1e9, "Mpx": 1e6, "billion": 1e9, "million": 1e6,
+         "ms": 1e-3, "h": 3600.0}  # fmt: skip
+CLAIMS = [
+    pytest.param(number, unit, source, id=f"{page.stem}: {source}")
+    for page in sorted((ROOT / "docs").rglob("*.md"))
+    for number, unit, source in NUMBER.findall(page.read_text())
+]
+
+
+def in_the_code(source: str) -> float:
+    """The value that a marker names: `module:EXPRESSION` below stamp_deploy, or `VERB --option` for its default."""
+    if ":" in source:
+        module, expression = source.split(":", 1)
+        return float(eval(expression, dict(vars(importlib.import_module(f"stamp_deploy.{module}")))))
+    verb, name = source.split()
+    command = cli.get_command(click.Context(cli), verb)
+    assert command is not None, f"no verb {verb}"
+    return next(float(param.default) for param in command.params if name in param.opts)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("number", "unit", "source"), CLAIMS)
+def test_a_number_in_the_docs_is_the_codes(number: str, unit: str, source: str) -> None:
+    """A marker `<!-- = SOURCE -->` behind a number says where it comes from (CONTRIBUTING.md)."""
+    if "training." in source:
+        pytest.importorskip("torch")
+    said = float(number.replace(",", "")) * UNITS.get(unit, 1.0)
+    assert said == pytest.approx(in_the_code(source), rel=1e-9)
+
+
+def test_every_marker_is_understood() -> None:
+    markers = sum(page.read_text().count("<!-- =") for page in (ROOT / "docs").rglob("*.md"))
+    assert len(CLAIMS) == markers >= 70

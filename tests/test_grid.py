@@ -63,6 +63,7 @@ def test_corners_are_rounded_from_the_exact_product() -> None:
         ({"tile_px": 0, "overlap_px": 0}, "tile size 0"),
         ({"overlap_px": -1}, "overlap -1"),
         ({"overlap_px": 256}, "overlap 256"),
+        ({"overlap_px": 300}, "overlap 300"),
         ({"mpp_x": 0.04}, "mpp_x"),
         ({"mpp_y": 21.0}, "mpp_y"),
         ({"target_mpp": float("nan")}, "target_mpp"),
@@ -150,3 +151,9 @@ def test_without_a_mask_each_tile_is_kept_as_whole_tissue() -> None:
     assert (tiles.tissue_fraction == 1).all()
     assert tiles.columns.tolist() == [0, 1, 2, 0, 1, 2]
     assert tiles.rows.tolist() == [0, 0, 0, 1, 1, 1]
+
+
+def test_resolution_and_tile_size_are_named() -> None:
+    """Two numbers that could be swapped."""
+    with pytest.raises(TypeError):
+        make_grid(Sized(900, 700, (0.5, 0.5)), 0.5, 64)  # type: ignore[misc]

@@ -7,7 +7,8 @@ import pytest
 from support.result_factory import make_result
 
 from stamp_deploy.errors import UsageError
-from stamp_deploy.maps import colour_range, map_extent_level0, score_map
+from stamp_deploy.map_style import colour_range
+from stamp_deploy.maps import map_extent_level0, score_map
 
 
 def test_every_score_stands_in_its_cell_and_nothing_elsewhere() -> None:

@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from stamp_deploy.maps import colour_range
+from stamp_deploy.map_style import colour_range
 from stamp_deploy.result import Result
 from stamp_deploy.writers.canvas import INK, QUIET
 from stamp_deploy.writers.picture import View, blend, length_label, make_view, round_length_um

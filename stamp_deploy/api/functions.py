@@ -120,7 +120,7 @@ def infer_slide(
         Show a bar, or a line a minute where there is no place for one.
     **options
         Further fields of `InferOptions`: mpp, batch, threads, precision, exact, all_tiles, min_fraction,
-        max_unreadable, time_limit_s, overwrite.
+        roi, roi_use, tissue_mask, max_unreadable, time_limit_s, overwrite.
 
     Raises
     ------

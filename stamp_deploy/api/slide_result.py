@@ -108,9 +108,11 @@ class SlideResult(Result):
         'RGB'
         """
         from ..writers.heatmaps import draw
-        from ..writers.picture import make_view
+        from ..writers.picture import make_view, result_styles
 
-        return draw(self, make_view(self), find_name(self.pathway_names, pathway))
+        index = find_name(self.pathway_names, pathway)
+        style = next(style for style in result_styles(self) if style.index == index)
+        return draw(self, make_view(self), style)
 
     def write(self, out: PathLike, formats: Sequence[str] = DEFAULT_WRITERS, *, overwrite: bool = False) -> list[Path]:
         """Write the result into a folder that appears whole or not at all.

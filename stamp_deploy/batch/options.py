@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ..config import InferOptions
+from ..config import FILES, InferOptions
 
 STATE_FOLDER = ".stamp"
 STALL_S = 300.0
@@ -69,5 +69,7 @@ class BatchOptions:
     def worker_config(self) -> dict[str, Any]:
         """What a worker is told at its start."""
         signature = str(self.require_signature.absolute()) if self.require_signature else None
-        options = replace(self.infer, mpp=None).to_dict()
+        paths = {name: getattr(self.infer, name) for name in FILES}
+        files = {name: None if path is None else str(path.absolute()) for name, path in paths.items()}
+        options = {**replace(self.infer, mpp=None).to_dict(), **files}
         return {"bundle": str(self.bundle.absolute()), "options": options, "require_signature": signature}

@@ -21,10 +21,11 @@ from ..bundle import Bundle, load_bundle
 from ..config import InferOptions
 from ..engine import load_engine
 from ..errors import SlideError
-from ..grid import TileSet, make_grid, select_tiles
+from ..grid import TileSet, make_grid
 from ..slide import Slide, open_slide
 from ..tiles import TileStatus, open_tiles
-from ..tissue import TissueRule, find_tissue
+from ..tissue import TissueRule
+from ..where import find_where
 from .bench_report import BenchReport, Rate, Stage
 
 BATCHES = (1, 4, 8, 16, 32, 64, 128)
@@ -118,10 +119,7 @@ def run_bench(
 def _tiles_of(slide: Slide, bundle: Bundle, options: InferOptions, most: int) -> TileSet:
     grid = make_grid(slide, target_mpp=bundle.mpp, tile_px=bundle.tile_px)
     rule = TissueRule.from_dict(bundle.tissue)
-    mask = None if options.all_tiles else find_tissue(slide, rule)
-    whole = select_tiles(grid, mask, options.min_tissue(rule.min_fraction))
-    if len(whole) == 0:
-        raise SlideError("no tissue was found", remedy="use --all-tiles, or another slide", path=slide.path)
+    whole = find_where(slide, grid, rule, options).tiles
     first = max(0, (len(whole) - most) // 2)
     part = slice(first, first + most)
     cut = replace(

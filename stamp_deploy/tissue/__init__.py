@@ -1,5 +1,5 @@
 """Where a slide is tissue: the mask, faint sections, marker ink."""
 
-from .tissue import TissueMask, TissueRule, find_tissue, find_tissue_in
+from .tissue import TissueMask, TissueRule, find_tissue, find_tissue_in, mask_shape
 
-__all__ = ["TissueMask", "TissueRule", "find_tissue", "find_tissue_in"]
+__all__ = ["TissueMask", "TissueRule", "find_tissue", "find_tissue_in", "mask_shape"]

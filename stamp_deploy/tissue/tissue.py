@@ -111,8 +111,8 @@ class TissueMask:
     scale_x, scale_y : float
         Level-0 pixels per mask pixel.
     rule : TissueRule
-    threshold : float
-        Saturation above which a pixel counted, 0 to 1.
+    threshold : float or None
+        Saturation above which a pixel counted, 0 to 1; None where the mask was drawn, not found.
     fraction : float
         Share of the slide that is tissue, 0 to 1.
     faint_sections : int
@@ -125,7 +125,7 @@ class TissueMask:
     scale_x: float
     scale_y: float
     rule: TissueRule
-    threshold: float
+    threshold: float | None
     fraction: float
     faint_sections: int = 0
     left_fraction: float = 0.0
@@ -138,7 +138,7 @@ class TissueMask:
             notes.append(
                 f"found by their own contrast, far fainter than the rest: {self.faint_sections} pieces of tissue"
             )
-        if self.left_fraction > max(MIN_LEFT, MIN_LEFT_OF_TISSUE * self.fraction):
+        if self.threshold is not None and self.left_fraction > max(MIN_LEFT, MIN_LEFT_OF_TISSUE * self.fraction):
             notes.append(
                 f"{self.left_fraction:.1%} of the slide is coloured more than glass and less than the threshold of "
                 f"{self.threshold:.3f}, and was not scored: look at the overview"
@@ -170,14 +170,26 @@ def _at(integral: NDArray[np.int32], y: NDArray[np.float64], x: NDArray[np.float
     return values
 
 
+def mask_shape(slide: HasThumbnail, rule: TissueRule) -> tuple[int, int]:
+    """Rows and columns of the mask that `find_tissue` makes of a slide."""
+    scale = max(max(slide.width, slide.height) / _mask_px(slide, rule), 1)
+    return max(1, round(slide.height / scale)), max(1, round(slide.width / scale))
+
+
+def _mask_px(slide: HasThumbnail, rule: TissueRule) -> int:
+    """Longer side of the thumbnail on which tissue is found."""
+    mpp_x, mpp_y = slide.mpp_xy
+    longest_um = max(slide.width * mpp_x, slide.height * mpp_y)
+    return int(np.clip(round(longest_um / rule.mask_mpp), 1, rule.max_px))
+
+
 def find_tissue(slide: HasThumbnail, rule: TissueRule) -> TissueMask:
     """Find the tissue of an open slide on a thumbnail of about `rule.mask_mpp`.
 
     What the thumbnail could not show counts as tissue: its tiles are tried instead of being passed over as glass.
     """
     mpp_x, mpp_y = slide.mpp_xy
-    longest_um = max(slide.width * mpp_x, slide.height * mpp_y)
-    rgb = slide.thumbnail(int(np.clip(round(longest_um / rule.mask_mpp), 1, rule.max_px)))
+    rgb = slide.thumbnail(_mask_px(slide, rule))
     scale_x, scale_y = slide.width / rgb.shape[1], slide.height / rgb.shape[0]
     mask, threshold, faint = _find(rgb, rule, (scale_x * mpp_x + scale_y * mpp_y) / 2)
     left = float((faint.left & ~mask).mean())

@@ -9,12 +9,13 @@ from typing import Any
 import click
 
 from ..command import Decorate, option, together
-from ..config import DEFAULT_WRITERS, InferOptions
+from ..config import DEFAULT_WRITERS, ROI_USES, InferOptions
 from ..writers.formats import FORMATS
 
 PATH = click.Path(path_type=Path)
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 MODEL, READING, ENGINE, OUTPUT = "Model", "Reading the slide", "Engine", "Output"
+DRAWN = "Drawn by hand"
 
 signature_option = option(
     "--require-signature", type=PATH, group=MODEL, help="Public key (PEM) that must have signed the bundle."
@@ -57,6 +58,15 @@ def reading_options(mpp: str, *, budgets: bool = True) -> Decorate:
         option("--time-limit", "time_limit_s", type=float, group=READING,
                help="Give a slide up after so many seconds of opening and reading."),
     )  # fmt: skip
+    drawn = (
+        option("--roi", type=PATH, metavar="FILE|FOLDER", group=DRAWN,
+               help="Annotations exported from QuPath (GeoJSON): score and summarise within them, by class. "
+                    "A folder holds one file per slide, called like it."),
+        option("--roi-use", type=click.Choice(ROI_USES), default=ROI_USES[0], show_default=True, group=DRAWN,
+               help="restrict: score their tissue alone. split: score the whole slide. Both summarise by class."),
+        option("--tissue-mask", type=PATH, metavar="FILE|FOLDER", group=DRAWN,
+               help="Tissue drawn by hand, in place of what is found: PNG or TIFF of the whole slide, or GeoJSON."),
+    )  # fmt: skip
     return together(
         option("--mpp", type=float, group=READING, help=mpp),
         option("--exact", is_flag=True, group=READING, help="Decode at full scale: no reduced JPEG scales (slower)."),
@@ -68,7 +78,7 @@ def reading_options(mpp: str, *, budgets: bool = True) -> Decorate:
             show_default="the bundle's",
             help="Score tiles of which at least this share is tissue, as 0.5.",
         ),
-        *(limits if budgets else ()),
+        *((*limits, *drawn) if budgets else ()),
     )
 
 

@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from .picture import OPACITY, View, colour_table, length_label, round_length_um
+from ..map_style import DIVERGING, STRETCHED, colour_table
+from .picture import OPACITY, View, length_label, round_length_um
 
-INK, QUIET, FRAME = "#222222", "#6b6b6b", "#d0d0d0"
+INK, QUIET, FRAME, WARN = "#222222", "#6b6b6b", "#d0d0d0", "#8a4b00"
 LINE = 1.3
 """Height of a line of text, in font sizes."""
 _SMOOTH = 4
@@ -116,20 +117,28 @@ def ticks(low: float, high: float, most: int = 5) -> list[tuple[float, str]]:
 
 
 @cache
-def bar_colours() -> NDArray[np.uint8]:
+def bar_colours(palette: str = STRETCHED, opacity: float = OPACITY) -> NDArray[np.uint8]:
     """The colours of a bar, as they look over white at the maps' opacity: uint8 [256, 3]."""
-    return np.rint(OPACITY * colour_table().astype(np.float64) + (1 - OPACITY) * 255).astype(np.uint8)
+    return np.rint(opacity * colour_table(palette).astype(np.float64) + (1 - opacity) * 255).astype(np.uint8)
 
 
-def horizontal_bar(image: Image.Image, box: tuple[int, int, int, int], low: float, high: float) -> None:
+def horizontal_bar(
+    image: Image.Image,
+    box: tuple[int, int, int, int],
+    low: float,
+    high: float,
+    *,
+    palette: str = STRETCHED,
+    opacity: float = OPACITY,
+) -> None:
     """A colour bar in box (left, top, width, height), its ticks below."""
     left, top, wide, high_px = box
     level = np.linspace(0, 255, wide).round().astype(np.int64)
-    strip = np.broadcast_to(bar_colours()[level], (high_px, wide, 3))
+    strip = np.broadcast_to(bar_colours(palette, opacity)[level], (high_px, wide, 3))
     image.paste(Image.fromarray(np.ascontiguousarray(strip)), (left, top))
     draw = ImageDraw.Draw(image)
     draw.rectangle((left, top, left + wide - 1, top + high_px - 1), outline=INK)
-    for value, label in ticks(low, high):
+    for value, label in ticks(low, high, 6 if palette == DIVERGING else 5):
         x = left + round((value - low) / (high - low) * (wide - 1))
         draw.line((x, top + high_px, x, top + high_px + 3), fill=INK)
         half = text_width(label, 16) / 2
@@ -137,12 +146,21 @@ def horizontal_bar(image: Image.Image, box: tuple[int, int, int, int], low: floa
         write_text(image, (at, top + high_px + 7), label, 16, anchor="ma")
 
 
-def vertical_bar(image: Image.Image, box: tuple[int, int, int, int], low: float, high: float, unit: str) -> None:
+def vertical_bar(
+    image: Image.Image,
+    box: tuple[int, int, int, int],
+    low: float,
+    high: float,
+    unit: str,
+    *,
+    palette: str = STRETCHED,
+    opacity: float = OPACITY,
+) -> None:
     """A colour bar in box (left, top, width, height): pointed at both ends, ticks and unit to its right."""
     left, top, wide, high_px = box
     point = max(8, round(high_px * 0.03))
     level = np.clip((high_px - 1 - point - np.arange(high_px)) / (high_px - 1 - 2 * point), 0, 1) * 255
-    colours = bar_colours()[level.round().astype(np.int64)]
+    colours = bar_colours(palette, opacity)[level.round().astype(np.int64)]
     body = Image.fromarray(np.ascontiguousarray(np.broadcast_to(colours[:, None], (high_px, wide, 3))))
     middle, low_point = wide / 2, high_px - point
     shape = [(0, point), (middle, 0), (wide, point), (wide, low_point), (middle, high_px), (0, low_point)]

@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..result import Result
-from .names import display_name
-from .picture import blend, make_view, score_range
+from .picture import Painter, make_view, result_styles
 
 PANEL_PX = 240
 MAPS = 5
@@ -22,9 +21,9 @@ def card_html(result: Result) -> str:
     """The card: self-contained, every text of the result escaped."""
     view = make_view(result, PANEL_PX)
     panels = [("Slide", view.picture)]
-    for index, name in enumerate(result.pathway_names[:MAPS]):
-        low, high = score_range(result, index)
-        panels.append((display_name(name), blend(result, view, result.pathways[:, index], low, high)))
+    painter = Painter(result, view)
+    for style in result_styles(result)[:MAPS]:
+        panels.append((f"{style.label} ({style.short})", painter.paint_map(style)))
     figures = "".join(
         f'<figure style="margin:0"><img alt="{escape(title)}" src="data:image/png;base64,{_png(picture)}">'
         f'<figcaption style="font-size:90%">{escape(title)}</figcaption></figure>'

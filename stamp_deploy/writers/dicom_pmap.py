@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..maps import colour_range, value_map
+from ..maps import value_map
+from ..pathway_names import display_name
 from ..result import Result
 from .dicom_object import FIRST_SERIES_NUMBER, code, equipment, save, uid
 from .dicom_source import check, geometry, sources_of
-from .names import display_name
+from .picture import result_styles
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -47,11 +48,12 @@ def _write(result: Result, sources: Sequence[Dataset], directory: Path) -> list[
     source = sources[0]
     place = geometry(result, source)
     written = []
+    styles = {style.index: style for style in result_styles(result)}
     for index, name in enumerate(result.pathway_names):
         scores = result.pathways[:, index]
         cells = value_map(result, scores)
         low, high = float(scores.min()), float(scores.max())
-        bottom, top = colour_range(scores)
+        bottom, top = styles[index].score_range
         mapping = RealWorldValueMapping(
             lut_label=f"{index + 1}"[:16],
             lut_explanation=name[:64],

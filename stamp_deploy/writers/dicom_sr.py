@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from ..heads import HeadCall
+from ..pathway_names import display_name
 from ..result import Result
 from .dicom_object import FIRST_SERIES_NUMBER, MANUFACTURER, code, save, uid
 from .dicom_source import check, sources_of
-from .names import display_name
 
 if TYPE_CHECKING:
     from pydicom import Dataset

@@ -41,6 +41,7 @@ FORMATS: dict[str, Format] = {
     "report": Format("report_html", "report.html", "any browser, offline", tells_time=True),
     "summaries": Format("summary_table", "summaries.csv", "Excel, R, pandas"),
     "geojson": Format("geojson", "tiles.geojson[.gz]", "QuPath, GIS tools"),
+    "tissue-geojson": Format("tissue_geojson", "tissue.geojson", "QuPath; --tissue-mask takes it back"),
     "ome-tiff": Format("ome_tiff", "maps.ome.tiff", "QuPath, Fiji, tifffile", "formats"),
     "anndata": Format("anndata", "tiles.h5ad", "scanpy, squidpy", "formats"),
     "spatialdata": Format("spatialdata", "slide.zarr/", "spatialdata, squidpy, napari", "spatialdata"),

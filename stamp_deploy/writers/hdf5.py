@@ -14,7 +14,7 @@ from pathlib import Path, PurePath
 import numpy as np
 
 from ..result import Result
-from ..result_files import attention_name
+from ..result_files import MASK, attention_name
 from ..trust import TileFlag
 from ..validation import GLOBAL_UNIT
 from .hdf5_file import hdf5_file
@@ -67,6 +67,8 @@ def write(result: Result, directory: Path) -> list[Path]:
         file.create_dataset("tissue_fraction", data=result.tissue_fraction.astype(np.float32, copy=False))
         # What `render` and `read_result` draw on: lossless, so that pictures made later are the same.
         file.create_dataset("thumbnail", data=result.thumbnail, chunks=True, compression="gzip", compression_opts=1)
+        if result.tissue_mask is not None:
+            file.create_dataset(MASK, data=result.tissue_mask, chunks=True, compression="gzip", compression_opts=1)
         for head in result.heads:
             if head.attention is not None:
                 file.create_dataset(attention_name(head.name), data=head.attention)

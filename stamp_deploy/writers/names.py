@@ -8,51 +8,11 @@ from difflib import get_close_matches
 from hashlib import sha256
 
 from ..errors import UsageError
+from ..pathway_names import display_name, without_collection
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 _MAX_CHARS = 80
-_COLLECTIONS = ("HALLMARK_", "REACTOME_", "KEGG_", "GOBP_", "WP_", "PID_", "BIOCARTA_")
-_ACRONYMS = frozenset(
-    [
-        "ATP",
-        "DNA",
-        "RNA",
-        "UV",
-        "MYC",
-        "KRAS",
-        "TGF",
-        "TNF",
-        "TNFA",
-        "NFKB",
-        "MTOR",
-        "PI3K",
-        "AKT",
-        "JAK",
-        "STAT",
-        "IL",
-        "IFN",
-        "EMT",
-        "WNT",
-        "NOTCH",
-        "ROS",
-        "UPR",
-        "DN",
-        "UP",
-        "E2F",
-        "G2M",
-        "MHC",
-        "TCR",
-        "BCR",
-        "VEGF",
-        "EGFR",
-        "FGFR",
-        "MAPK",
-        "ERBB",
-        "HER",
-        "VIA",
-    ]
-) - {"UP", "VIA", "NOTCH"}
 
 
 def safe_file_names(names: Sequence[str]) -> list[str]:
@@ -95,22 +55,4 @@ def find_name(names: Sequence[str], wanted: str) -> int:
 
 
 def _spellings(name: str) -> set[str]:
-    short = next((name.removeprefix(head) for head in _COLLECTIONS if name.startswith(head)), name)
-    return {text.casefold().replace("_", " ") for text in (name, short, display_name(name))}
-
-
-def display_name(name: str) -> str:
-    """A gene-set name for people: "HALLMARK_E2F_TARGETS" becomes "E2F targets"; other names stay."""
-    if "_" not in name or not name.isupper():
-        return name
-    for prefix in _COLLECTIONS:
-        if name.startswith(prefix) and len(name) > len(prefix):
-            name = name.removeprefix(prefix)
-            break
-    words = [
-        word if word in _ACRONYMS or any(c.isdigit() for c in word) else word.lower()
-        for word in name.split("_")
-        if word
-    ]
-    text = " ".join(words)
-    return text[:1].upper() + text[1:]
+    return {text.casefold().replace("_", " ") for text in (name, without_collection(name), display_name(name))}

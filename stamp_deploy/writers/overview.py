@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..map_style import MapStyle
 from ..result import Result
-from .names import display_name
-from .picture import Painter, View, make_view, score_range
+from .picture import Painter, View, left_out_note, make_view, map_opacity, result_styles
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -19,13 +20,13 @@ if TYPE_CHECKING:
 PANEL_PX = 430
 GAP, SIDE, HEAD, FOOT, OVER, UNDER = 48, 40, 116, 64, 44, 62
 """Pixels between columns, beside the page, for its head and foot, for a panel's title and what is below it."""
-TITLE_PX = 19
+TITLE_PX, EVIDENCE_PX = 19, 15
 MAPS_PER_PAGE = 19
 """With the slide itself, 20 panels: 50 pathways fill three pages."""
 
 
 def write(result: Result, directory: Path) -> list[Path]:
-    """Write the overview sheets, `MAPS_PER_PAGE` pathways each, in the bundle's order."""
+    """Write the overview sheets, `MAPS_PER_PAGE` pathways each, those that are not validated last."""
     from .canvas import png_bytes
 
     view = make_view(result, PANEL_PX)
@@ -35,26 +36,29 @@ def write(result: Result, directory: Path) -> list[Path]:
     scale = min(PANEL_PX / view.picture.shape[1], high / view.picture.shape[0])
     view = make_view(result, max(1, int(longest * scale)))
     painter = Painter(result, view)
-    count = len(result.pathway_names)
+    styles = result_styles(result)
+    count = len(styles)
     pages = max(1, math.ceil(count / MAPS_PER_PAGE))
     # Even pages: 20 maps make 10 + 10, not 19 + 1.
     size = math.ceil(count / pages)
     written = []
     for page in range(pages):
         path = directory / ("overview.png" if page == 0 else f"overview-{page + 1}.png")
-        indices = list(range(page * size, min(count, (page + 1) * size)))
-        path.write_bytes(png_bytes(draw(result, view, painter, indices, high, page + 1, pages)))
+        shown = styles[page * size : (page + 1) * size]
+        path.write_bytes(png_bytes(draw(result, view, painter, shown, high, page + 1, pages)))
         written.append(path)
     return written
 
 
-def draw(result: Result, view: View, painter: Painter, indices: list[int], high: int, page: int, pages: int) -> Image:
-    """One sheet: a heading, the slide, and per pathway a panel of `high` pixels with its own colour bar."""
+def draw(
+    result: Result, view: View, painter: Painter, styles: Sequence[MapStyle], high: int, page: int, pages: int
+) -> Image:
+    """One sheet: a heading, the slide, and per pathway a panel of `high` pixels with r and its own colour bar."""
     from PIL import Image
 
     from . import canvas
 
-    panels = len(indices) + 1
+    panels = len(styles) + 1
     columns = _columns(panels, high / PANEL_PX)
     rows = math.ceil(panels / columns)
     width = 2 * SIDE + columns * PANEL_PX + (columns - 1) * GAP
@@ -64,22 +68,31 @@ def draw(result: Result, view: View, painter: Painter, indices: list[int], high:
         row, column = divmod(place, columns)
         left = SIDE + column * (PANEL_PX + GAP)
         top = HEAD + row * (OVER + high + UNDER) + OVER
-        title = "Slide" if place == 0 else display_name(result.pathway_names[indices[place - 1]])
-        canvas.write_text(sheet, (left, top - 10), canvas.fit(title, TITLE_PX, PANEL_PX), TITLE_PX)
         if place == 0:
+            canvas.write_text(sheet, (left, top - 10), "Slide", TITLE_PX)
             _panel(sheet, view.picture, left, top, high)
             canvas.scale_bar(sheet, view, (left, top + high + 18), view.picture.shape[1], 17)
         else:
-            index = indices[place - 1]
-            low, top_value = score_range(result, index)
-            _panel(sheet, painter.paint(result.pathways[:, index], low, top_value), left, top, high)
-            canvas.horizontal_bar(sheet, (left, top + high + 12, PANEL_PX, 12), low, top_value)
-    note = (
-        f"{result.score_unit[:1].upper()}{result.score_unit[1:]} per tile; colours span each pathway's 1st to 99th "
-        "percentile.   Research use only."
-    )
+            style = styles[place - 1]
+            _panel_title(sheet, style, left, top - 10)
+            _panel(sheet, painter.paint_map(style), left, top, high)
+            bar = (left, top + high + 12, PANEL_PX, 12)
+            canvas.horizontal_bar(sheet, bar, style.low, style.high, palette=style.palette, opacity=map_opacity(style))
+    units = dict.fromkeys(f"{style.unit}, {style.span}" for style in styles)
+    note = f"Unit: {'; '.join(units)}.   {left_out_note(result)}Research use only."
     canvas.write_text(sheet, (SIDE, sheet.height - 24), canvas.fit(note, 17, width - 2 * SIDE), 17, colour=canvas.QUIET)
     return sheet
+
+
+def _panel_title(sheet: Image, style: MapStyle, left: int, base: int) -> None:
+    """The pathway's name at the left, its r at the right."""
+    from . import canvas
+
+    words, colour = style.short, canvas.WARN if style.pale else canvas.QUIET
+    canvas.write_text(sheet, (left + PANEL_PX, base), words, EVIDENCE_PX, colour=colour, anchor="rs")
+    room = PANEL_PX - canvas.text_width(words, EVIDENCE_PX) - 12
+    colour = canvas.QUIET if style.pale else canvas.INK
+    canvas.write_text(sheet, (left, base), canvas.fit(style.label, TITLE_PX, room), TITLE_PX, colour=colour)
 
 
 def _panel(sheet: Image, picture: NDArray[np.uint8], left: int, top: int, high: int) -> None:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cache
+from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..maps import colour_range, value_map
+from ..map_style import STRETCHED, MapStyle, colour_table, map_styles
+from ..maps import value_map
 from ..result import Result
 
-COLOUR_MAP = "viridis"
-OPACITY = 0.7
+OPACITY, PALE_OPACITY, LEFT_OUT_OPACITY = 0.7, 0.35, 0.2
+"""Of a map over the slide; of one whose pathway is not validated; of tiles that summaries leave out, under hatching."""
+HATCH_PX, HATCH_LINE_PX = 7, 2
+HATCH_COLOUR = (84, 84, 84)
 MAX_PICTURE_PX = 1000
 
 
@@ -73,19 +76,12 @@ def make_view(result: Result, max_px: int = MAX_PICTURE_PX) -> View:
     return View(picture, width_um, height_um, rows, columns, box)
 
 
-@cache
-def colour_table() -> NDArray[np.uint8]:
-    """The colour map: uint8 [256, 3] RGB."""
-    from matplotlib import colormaps
-
-    return np.asarray(colormaps[COLOUR_MAP](np.arange(256), bytes=True))[:, :3]
-
-
 class Painter:
     """Lays values over a view, many maps over the same one.
 
     The slide is pale grey under the map, so that colours read as in the colour bar; where there is no tile it
-    keeps its own colours, paler. What all maps share is made once, so that a map costs a look-up and an addition.
+    keeps its own colours, paler. Tiles that summaries leave out (`SlideTrust.left_out`) are weak and hatched. What all
+    maps share is made once, so that a map costs a look-up and an addition.
     """
 
     def __init__(self, result: Result, view: View) -> None:
@@ -93,26 +89,87 @@ class Painter:
         known = ~np.isnan(value_map(result, np.zeros(len(result.coords), np.float32)))
         here = known[view.rows[:, None], view.columns[None, :]]
         here &= (view.rows >= 0)[:, None] & (view.columns >= 0)[None, :]
-        slide = view.picture.astype(np.float32)
-        grey = 90 + slide.mean(axis=2, keepdims=True) * (165 / 255)
         self._here = here
-        self._under = (
-            np.where(here[..., None], (1 - OPACITY) * grey, 0.55 * slide + 0.45 * 255).round().astype(np.uint8)
-        )
-        # Entry 0 adds nothing, where there is no tile; the others are 255 steps of the colour map.
-        steps = colour_table()[np.rint(np.linspace(0, 255, 255)).astype(np.int64)]
-        self._colours = np.vstack([np.zeros(3), OPACITY * steps]).round().astype(np.uint8)
+        self._left_out = np.zeros(known.shape, bool)
+        if result.trust is not None:
+            cells = result.tile_cells[result.trust.left_out]
+            self._left_out[cells[:, 1], cells[:, 0]] = True
+        self._weak = self._left_out[view.rows[:, None], view.columns[None, :]] & here
+        high, wide = view.picture.shape[:2]
+        lines = (np.arange(high)[:, None] + np.arange(wide)[None, :]) % HATCH_PX < HATCH_LINE_PX
+        self._hatch = self._weak & lines if self._left_out.any() else None
+        self._unders: dict[float, NDArray[np.uint32]] = {}
+        self._lock = Lock()
 
-    def paint(self, values: NDArray[np.floating], low: float, high: float) -> NDArray[np.uint8]:
+    def paint(
+        self,
+        values: NDArray[np.floating],
+        low: float,
+        high: float,
+        palette: str = STRETCHED,
+        opacity: float = OPACITY,
+    ) -> NDArray[np.uint8]:
         """The picture of one value a tile, coloured from `low` to `high`: uint8 [h, w, 3]."""
         cells = value_map(self._result, values)
         level = 1 + np.clip((cells - low) / (high - low), 0, 1) * 254
-        index = np.where(np.isnan(level), 0, np.rint(level)).astype(np.uint8)
-        shown = index[self._view.rows][:, self._view.columns]
-        shown *= self._here
-        picture = np.take(self._colours, shown, axis=0)
-        picture += self._under
-        return picture
+        index = np.where(np.isnan(level), 0, np.rint(level)).astype(np.int64)
+        index += self._left_out * 255
+        # Beside the grid, where row or column is -1, there is nothing: one more row and column of entry 0.
+        colours = _colours(palette, opacity)[np.pad(index, ((0, 1), (0, 1)))]
+        # Four bytes a pixel, looked up and added at once; no sum runs over into the next byte.
+        shown = np.take(colours[self._view.rows], self._view.columns, axis=1)
+        shown += self._under(opacity)
+        if self._hatch is not None:
+            shown[self._hatch] = _packed(np.array(HATCH_COLOUR, np.uint8))
+        return np.ascontiguousarray(shown.view(np.uint8).reshape(*shown.shape, 4)[..., :3])
+
+    def paint_map(self, style: MapStyle) -> NDArray[np.uint8]:
+        """The picture of a pathway in its style."""
+        scores = style.shown(self._result.pathways[:, style.index])
+        return self.paint(scores, style.low, style.high, style.palette, map_opacity(style))
+
+    def _under(self, opacity: float) -> NDArray[np.uint32]:
+        """The slide under maps of an opacity, as what is added to their colours: packed pixels [h, w]."""
+        with self._lock:  # pictures are painted by several threads
+            if opacity not in self._unders:
+                slide = self._view.picture.astype(np.float32)
+                contrast = 165 * opacity / OPACITY  # a weak map lies over a weak slide
+                grey = 255 - contrast + slide.mean(axis=2, keepdims=True) * (contrast / 255)
+                through = np.where(self._weak, 1 - min(LEFT_OUT_OPACITY, opacity), 1 - opacity)[..., None]
+                under = np.where(self._here[..., None], through * grey, 0.55 * slide + 0.45 * 255)
+                self._unders[opacity] = _packed(under.round().astype(np.uint8))
+            return self._unders[opacity]
+
+
+def _colours(palette: str, opacity: float) -> NDArray[np.uint32]:
+    """What a map adds to the slide, packed pixels [511]: entry 0 nothing, where there is no tile; then 255 steps of the
+    colour map; then the same for tiles that are left out."""
+    steps = colour_table(palette)[np.rint(np.linspace(0, 255, 255)).astype(np.int64)]
+    weak = min(LEFT_OUT_OPACITY, opacity)
+    return _packed(np.vstack([np.zeros(3), opacity * steps, weak * steps]).round().astype(np.uint8))
+
+
+def _packed(rgb: NDArray[np.uint8]) -> NDArray[np.uint32]:
+    """RGB, uint8 [..., 3], as uint32 [...] whose bytes are R, G, B and 0."""
+    out = np.zeros((*rgb.shape[:-1], 4), np.uint8)
+    out[..., :3] = rgb
+    return out.view(np.uint32)[..., 0]
+
+
+def map_opacity(style: MapStyle) -> float:
+    """How strong a map's colours are."""
+    return PALE_OPACITY if style.pale else OPACITY
+
+
+def result_styles(result: Result) -> tuple[MapStyle, ...]:
+    """The style of each pathway of a result, in the order in which pictures show them."""
+    return map_styles(result.pathway_names, result.pathways, result.score_unit, result.validation)
+
+
+def left_out_note(result: Result) -> str:
+    """What the hatch means, where a tile has it."""
+    count = 0 if result.trust is None else int(result.trust.left_out.sum())
+    return f"Hatched: {count:,} tiles that summaries leave out.   " if count else ""
 
 
 def blend(result: Result, view: View, values: NDArray[np.floating], low: float, high: float) -> NDArray[np.uint8]:
@@ -131,8 +188,3 @@ def round_length_um(width_um: float) -> float:
 def length_label(length_um: float) -> str:
     """ "500 µm", "2 mm"."""
     return f"{length_um / 1000:g} mm" if length_um >= 1000 else f"{length_um:g} µm"
-
-
-def score_range(result: Result, index: int) -> tuple[float, float]:
-    """The colour range of pathway number `index`: 1st to 99th percentile of its tiles."""
-    return colour_range(result.pathways[:, index])

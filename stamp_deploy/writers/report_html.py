@@ -20,10 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..heads import HeadCall
-from ..maps import colour_range
+from ..map_style import STRETCHED, colour_range, colour_table
+from ..pathway_names import display_name
 from ..result import Result
-from .names import display_name
-from .picture import COLOUR_MAP, colour_table, make_view
+from .picture import make_view
 
 NAME = "report"
 FILES = ("report.html",)
@@ -110,7 +110,7 @@ def page_data(result: Result) -> dict[str, Any]:
         "merged": merge,
         "cells": _base64(cells.astype("<u2")),
         "colours": _base64(colour_table()),
-        "colourMap": COLOUR_MAP,
+        "colourMap": STRETCHED,
         "bits": bits,
         "layers": [_pack(layer, owner, len(cells), bits) for layer in layers],
     }

@@ -37,23 +37,56 @@ def test_each_call_that_fails_leaves_the_old_or_the_new(scenario: str, error: st
     assert found["refused"] >= 1, "no failure was told"
 
 
-@pytest.mark.parametrize(
-    ("formats", "step"),
-    [
-        (("json", "geojson"), 1),
-        (("hdf5",), 3),
-        (("parquet",), 1),
-        (("anndata",), 9),  # hundreds of small writes, like those of hdf5
-        (("heatmaps", "report"), 1),
-        (("ome-tiff",), 1),
-    ],
-)
-def test_each_call_of_a_writer_that_fails_is_a_disk_error_and_leaves_no_result(
-    formats: tuple[str, ...], step: int
-) -> None:
-    found = in_child("support.nth_scenarios", "exhaust", "Writers", "ENOSPC", step, *formats)
+@pytest.mark.parametrize("error", ["", "ENOSPC"])
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_each_write_that_takes_half_of_its_bytes_is_finished_or_told(scenario: str, error: str) -> None:
+    """A write may be short without any error, and the disk may be full from there on."""
+    found = in_child("support.nth_scenarios", "exhaust_short", scenario, error)
     assert found["wrong"] == []
-    assert found["refused"] >= 5
+    assert found["calls"] >= 3, "the shim saw nothing"
+    if error:
+        assert found["refused"] >= 1, "no full disk was told"
+    else:
+        assert found["refused"] == 0, "a short write is no failure"
+
+
+FORMATS = {
+    "json geojson": 1,
+    "hdf5": 3,
+    "parquet": 1,
+    "anndata": 9,  # hundreds of small writes, like those of hdf5
+    "heatmaps report": 1,
+    "ome-tiff": 1,
+    "summaries": 1,
+    "spatialdata": 401,  # thousands of calls, and each takes the whole store to be written again
+    "dicom-pmap": 1,
+    "dicom-seg dicom-sr": 1,
+}
+"""Formats, and every how manieth of their calls fails."""
+
+
+@pytest.mark.parametrize("formats", FORMATS)
+@pytest.mark.parametrize("how", ["fails", "is short", "is short on a full disk"])
+def test_each_call_of_a_writer_that_fails_is_a_disk_error_and_leaves_no_result(
+    formats: str, how: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scenario, step = "Writers", FORMATS[formats]
+    if formats.startswith("dicom"):
+        pytest.importorskip("highdicom")
+        monkeypatch.setenv("STAMP_TEST_DATA", str(request.getfixturevalue("data_dir")))
+        scenario = "DicomWriters"
+    if formats == "spatialdata":
+        pytest.importorskip("spatialdata")
+    error = "" if how == "is short" else "ENOSPC"
+    function = "exhaust" if how == "fails" else "exhaust_short"
+    if how != "fails":
+        step *= 3
+    found = in_child("support.nth_scenarios", function, scenario, error, step, *formats.split())
+    assert found["wrong"] == []
+    if error:
+        assert found["refused"] >= 2
+    else:
+        assert found["refused"] == 0
 
 
 def order_faults(calls: Sequence[Call]) -> list[str]:

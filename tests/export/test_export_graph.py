@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
-timm = pytest.importorskip("timm")
+timm = pytest.importorskip("stamp_deploy.training.model.timm_library").import_timm()
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
 

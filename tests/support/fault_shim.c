@@ -18,14 +18,17 @@
 
 static char prefix[PATH_MAX];
 static long calls, fail_at;
-static int fail_errno, told = -1, locks_fail;
+static int fail_errno, told = -1, locks_fail, short_write;
 
-void shim_arm(const char *folder, long nth, int error, int log) {
+/* With short_ the nth call, if it writes, writes half of its bytes and says so; from then on every write fails with
+ * `error`, as on a disk that has become full, or none where it is 0. */
+void shim_arm(const char *folder, long nth, int error, int log, int short_) {
     snprintf(prefix, sizeof prefix, "%s", folder);
     calls = 0;
     fail_at = nth;
     fail_errno = error;
     told = log;
+    short_write = short_;
 }
 
 long shim_disarm(void) {
@@ -44,7 +47,7 @@ static int fails(const char *call, const char *path, const char *to) {
         int length = snprintf(line, sizeof line, "%s\t%s\t%s\n", call, path, to ? to : "");
         syscall(SYS_write, told, line, (size_t)length);
     }
-    if (number != fail_at)
+    if (short_write ? !fail_errno || !fail_at || number <= fail_at || strcmp(call, "write") : number != fail_at)
         return 0;
     errno = fail_errno;
     return 1;
@@ -62,14 +65,36 @@ static int fd_fails(const char *call, int fd) {
     return fails(call, path, NULL);
 }
 
+/* How many of `size` bytes may be written: all, half where this is the short write, or -1. */
+static ssize_t allowed(int fd, size_t size) {
+    long before = calls;
+    if (fd_fails("write", fd))
+        return -1;
+    return short_write && calls != before && calls == fail_at && size > 1 ? (ssize_t)(size / 2) : (ssize_t)size;
+}
+
 #define NEXT(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
 #define ON_FD(type, name, call, declared, ...)                                                                         \
     type name declared { return fd_fails(call, fd) ? -1 : NEXT(name)(__VA_ARGS__); }
 
-ON_FD(ssize_t, write, "write", (int fd, const void *data, size_t size), fd, data, size)
-ON_FD(ssize_t, pwrite, "write", (int fd, const void *data, size_t size, off_t at), fd, data, size, at)
-ON_FD(ssize_t, pwrite64, "write", (int fd, const void *data, size_t size, off64_t at), fd, data, size, at)
-ON_FD(ssize_t, writev, "write", (int fd, const struct iovec *parts, int count), fd, parts, count)
+#define WRITES(name, declared, ...)                                                                                    \
+    ssize_t name declared {                                                                                            \
+        ssize_t part = allowed(fd, size);                                                                              \
+        return part < 0 ? -1 : NEXT(name)(__VA_ARGS__);                                                                \
+    }
+
+WRITES(write, (int fd, const void *data, size_t size), fd, data, (size_t)part)
+WRITES(pwrite, (int fd, const void *data, size_t size, off_t at), fd, data, (size_t)part, at)
+WRITES(pwrite64, (int fd, const void *data, size_t size, off64_t at), fd, data, (size_t)part, at)
+
+ssize_t writev(int fd, const struct iovec *parts, int count) {
+    size_t first = count > 0 ? parts[0].iov_len : 0;
+    ssize_t part = allowed(fd, first);
+    if (part < 0)
+        return -1;
+    return (size_t)part < first ? NEXT(write)(fd, parts[0].iov_base, (size_t)part) : NEXT(writev)(fd, parts, count);
+}
+
 ON_FD(int, fsync, "fsync", (int fd), fd)
 ON_FD(int, fdatasync, "fsync", (int fd), fd)
 ON_FD(int, ftruncate, "truncate", (int fd, off_t size), fd, size)

@@ -59,12 +59,15 @@ def in_child(module: str, function: str, *arguments: object) -> Any:
 
 
 @contextmanager
-def armed(folder: Path, nth: int = 0, error: int = 0) -> Iterator[list[tuple[str, str, str]]]:
-    """Below `folder`, the nth call fails (none for 0); yields a list that is filled with all calls at the end."""
+def armed(folder: Path, nth: int = 0, error: int = 0, *, short: bool = False) -> Iterator[list[tuple[str, str, str]]]:
+    """Below `folder`, the nth call fails (none for 0); yields a list that is filled with all calls at the end.
+
+    With `short`, that call writes half of its bytes instead, and writes after it fail with `error`, if there is one.
+    """
     library = ctypes.CDLL(None)
     calls: list[tuple[str, str, str]] = []
     with tempfile.TemporaryFile() as log:
-        library.shim_arm(os.fsencode(folder), ctypes.c_long(nth), error, log.fileno())
+        library.shim_arm(os.fsencode(folder), ctypes.c_long(nth), error, log.fileno(), int(short))
         try:
             yield calls
         finally:

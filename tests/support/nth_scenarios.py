@@ -15,8 +15,9 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from stamp_deploy import atomic
 from stamp_deploy.batch.records.audit import AuditLog, verify_audit
@@ -28,7 +29,7 @@ from stamp_deploy.batch.states import AttemptState
 from stamp_deploy.errors import DataError, DiskError
 from support.fault_shim import armed
 
-MOST_CALLS = 400
+MOST_CALLS = 5000
 
 
 class Scenario:
@@ -229,16 +230,17 @@ class Metrics(Scenario):
 
 
 class Writers(Scenario):
-    """Every format that needs no DICOM slide, into a result folder."""
+    """Some formats, into a result folder."""
 
     formats: tuple[str, ...] = ()
+    whole: ClassVar[dict[str, bytes]] = {}
+    """What an undisturbed run writes: file -> SHA-256."""
 
     def act(self) -> None:
         from stamp_deploy.writers import write_all
-        from support.result_factory import make_result
 
         with atomic.staged_directory(self.folder / "result", hashes=True) as staging:
-            write_all(make_result(), staging, self.formats)
+            write_all(small_result(), staging, self.formats)
 
     def wrong(self, succeeded: bool) -> Iterator[str]:
         final = self.folder / "result"
@@ -248,6 +250,24 @@ class Writers(Scenario):
             yield "the result is lost"
         if any(path != final for path in self.folder.iterdir()):
             yield "something is left beside it"
+        if final.exists():
+            written = {str(path.relative_to(final)): path for path in final.rglob("*") if path.is_file()}
+            found = {name: sha256(path.read_bytes()).digest() for name, path in written.items()}
+            spoilt = {name for name in found | self.whole if found.get(name) != self.whole.get(name)}
+            if self.whole and spoilt:
+                yield f"other bytes than those of an undisturbed run: {sorted(spoilt)[:5]}"
+            elif not self.whole:
+                self.whole.update(found)
+
+
+class DicomWriters(Writers):
+    """Formats that describe a DICOM slide; the slide lies elsewhere."""
+
+    def act(self) -> None:
+        from stamp_deploy.writers import write_all
+
+        with atomic.staged_directory(self.folder / "result", hashes=True) as staging:
+            write_all(small_dicom_result(), staging, self.formats)
 
 
 @cache
@@ -258,8 +278,19 @@ def small_result() -> Any:
     return make_result(16, thumbnail_px=64)
 
 
-def exhaust(scenario: str, error: str, step: int = 1, *formats: str) -> dict[str, Any]:
+@cache
+def small_dicom_result() -> Any:
+    """A result of a few tiles of a DICOM slide, made once."""
+    from writers.test_writers_dicom import dicom_result
+
+    return dicom_result(Path(os.environ["STAMP_TEST_DATA"]) / "dicom" / "highdicom_sm_image.dcm")
+
+
+def exhaust(scenario: str, error: str, step: int = 1, *formats: str, short: bool = False) -> dict[str, Any]:
     """Run a scenario with each of its calls failing once; with a step, with every so manieth.
+
+    `error` is a name of errno. With `short`, the call writes half of its bytes instead, and what is written after it
+    fails with `error`, or, where that is "", does not.
 
     Returns
     -------
@@ -269,7 +300,8 @@ def exhaust(scenario: str, error: str, step: int = 1, *formats: str) -> dict[str
     kind: Callable[[Path], Scenario] = globals()[scenario]
     wrong: list[tuple[int, str]] = []
     refused = 0
-    for nth in range(1, MOST_CALLS, step):
+    # first undisturbed: what it writes is what it must write later, and what libraries set up once is set up
+    for nth in (0, *range(1, MOST_CALLS, step)):
         folder = Path(tempfile.mkdtemp(prefix="nth-"))
         try:
             made = kind(folder)
@@ -278,7 +310,7 @@ def exhaust(scenario: str, error: str, step: int = 1, *formats: str) -> dict[str
             made.ready()
             succeeded, calls = True, []
             try:
-                with armed(folder, nth, getattr(errno, error)) as calls:
+                with armed(folder, nth, getattr(errno, error) if error else 0, short=short) as calls:
                     made.act()
             except DiskError:
                 succeeded = False
@@ -289,9 +321,14 @@ def exhaust(scenario: str, error: str, step: int = 1, *formats: str) -> dict[str
             wrong += [(nth, f"{calls[nth - 1] if len(calls) >= nth else ''}: {what}") for what in made.wrong(succeeded)]
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-        if len(calls) < nth:
+        if nth and len(calls) < nth:
             break
     return {"calls": nth - 1, "wrong": wrong, "refused": refused}
+
+
+def exhaust_short(scenario: str, error: str, step: int = 1, *formats: str) -> dict[str, Any]:
+    """`exhaust` with each call cut short in turn."""
+    return exhaust(scenario, error, step, *formats, short=True)
 
 
 def record(scenario: str, without_flush: int = 0, marker_first: bool = False) -> list[tuple[str, str, str]]:

@@ -14,6 +14,8 @@ from stamp_deploy.grid import Grid
 from stamp_deploy.heads import HeadCall
 from stamp_deploy.provenance import RESEARCH_USE, software
 from stamp_deploy.result import BundleFacts, Result, SlideFacts, TileCounts
+from stamp_deploy.trust import SlideTrust, TileFlag, Verdict
+from stamp_deploy.validation import QUANTILES, PathwayValidation, Scale, Validation
 
 HALLMARKS = (
     "HALLMARK_EPITHELIAL_MESENCHYMAL_TRANSITION",
@@ -29,7 +31,8 @@ def smooth_field(rows: int, columns: int, seed: int, knots: int = 6) -> NDArray[
     """A smooth random field of mean about 0, sd 1: float64 [rows, columns]."""
     coarse = np.random.default_rng(seed).normal(size=(knots, knots)).astype(np.float32)
     field = np.asarray(Image.fromarray(coarse).resize((columns, rows), Image.Resampling.BICUBIC), np.float64)
-    return (field - field.mean()) / max(field.std(), 1e-9)
+    scaled: NDArray[np.float64] = (field - field.mean()) / max(field.std(), 1e-9)
+    return scaled
 
 
 def tissue_thumbnail(cover: NDArray[np.bool_], width: int, height: int, seed: int) -> NDArray[np.uint8]:
@@ -61,6 +64,43 @@ def make_head(name: str = "MSI", n: int = 0, **changes: Any) -> HeadCall:
         "temperature": 1.3,
     }
     return HeadCall(**{**fields, **changes})
+
+
+def make_validation(names: Sequence[str], not_validated: int = 0, unmeasured: int = 0) -> Validation:
+    """Facts of each pathway: the first `not_validated` ones have an r near 0, the next `unmeasured` ones none."""
+    facts = []
+    for i, name in enumerate(names):
+        if i < not_validated:
+            facts.append(_facts(name, -0.06, -0.2, 0.08))
+        elif i < not_validated + unmeasured:
+            facts.append(PathwayValidation(name, scale=Scale(0.1, 0.8)))
+        else:
+            r = 0.3 + 0.5 * (i * 7 % 10) / 10
+            facts.append(_facts(name, r, r - 0.12, r + 0.1))
+    return Validation("z within section", tuple(facts))
+
+
+def _facts(name: str, r: float, low: float, high: float) -> PathwayValidation:
+    steps = dict(zip(QUANTILES, (-2.4, -1.6, -1.1, -0.4, 0.1, 0.6, 1.3, 1.8, 2.6), strict=True))
+    return PathwayValidation(
+        name, r, low, high, 24, 8, r - 0.04, r / 2, r / 3, 0.1, predictions=steps, targets=steps, scale=Scale(0.1, 0.8)
+    )
+
+
+def make_trust(n: int, verdict: Verdict = "inside", left_out: Sequence[int] = ()) -> SlideTrust:
+    """What was found of a slide of `n` tiles; the tiles `left_out` are blurred."""
+    flags = np.zeros(n, np.uint16)
+    flags[list(left_out)] = TileFlag.BLURRED
+    reasons = {
+        "outside": ("the stain is weaker than on 99 % of the training tiles", "31 % of the tiles are blurred"),
+        "doubtful": ("the picture is sharper than the training tiles",),
+        "not judged": ("the bundle holds no reference",),
+    }.get(verdict, ())
+    ratio = {"inside": 0.8, "doubtful": 1.9, "outside": 4.2}.get(verdict)
+    distance = np.full(n, np.nan if ratio is None else ratio, np.float32)
+    return SlideTrust(
+        verdict, reasons, ratio, distance, flags, 0 if ratio is None else n, "tiles with a flag but over-staining"
+    )
 
 
 def make_result(

@@ -1,7 +1,7 @@
 """`infer` outlives its libraries: crashes, hangs, swallowed signals and late faults end in a clear error and a code.
 
-Each test runs the real command in a process of its own, with one function replaced by one that misbehaves at a chosen
-point, so that nothing depends on timing.
+Each test runs the real command in a process of its own, with one function replaced by one that misbehaves once, at a
+chosen point, so that nothing depends on timing.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ def run(real=cli.run, **how):
     {where}
     work = getattr(at, name)
     def misbehave(*args, **more):
+        setattr(at, name, work)  # once: the function may be called for each part of the work
         {fault}
         return work(*args, **more)
     setattr(at, name, misbehave)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from stamp_deploy.tissue import TissueMask, TissueRule, find_tissue, find_tissue_in, tissue
 from stamp_deploy.tissue.components import areas, dilate, drop_small
-from stamp_deploy.tissue.faint import _grown, _own_threshold, _stands_out
+from stamp_deploy.tissue.faint import FaintTissue, _grown, _own_threshold, _stands_out, find_faint
 from stamp_deploy.tissue.ink import find_ink, ink_hues
 
 GLASS, STAIN = (243, 243, 243), (200, 120, 170)
@@ -459,3 +461,99 @@ def test_faint_sections_are_counted_in_a_note_of_their_own() -> None:
     notes = TissueMask(np.zeros((2, 2), bool), 1, 1, TissueRule(), 0.1, 0.5, 2, 0.3).notes
     assert len(notes) == 2
     assert notes[0].endswith("2 pieces of tissue")
+
+
+def test_a_mask_has_nothing_to_tell_by_default() -> None:
+    assert TissueMask(np.zeros((2, 2), bool), 1, 1, TissueRule(), 0.1, 0.5).notes == ()
+
+
+def faint(saturation: NDArray[np.float32], **changes: Any) -> FaintTissue:
+    """At 8 um/px, with a threshold of 0.2 and objects of 10 pixels."""
+    given: dict[str, Any] = {"usable": np.ones(saturation.shape, bool), "stained": np.ones(saturation.shape, bool)}
+    given |= {"threshold": 0.2, "floor": 0.06, "object_px": 10.0, "mpp": 8.0}
+    return find_faint(saturation, **{**given, **changes})
+
+
+def two_sections(weak: float) -> NDArray[np.float32]:
+    """A strong section, and one of 50 x 60 pixels at (60, 150), over glass of 0.01."""
+    saturation = np.full((160, 300), 0.01, np.float32)
+    saturation[20:80, 20:80] = 0.8
+    saturation[60:110, 150:210] = weak
+    return saturation
+
+
+def test_a_weak_section_below_the_threshold_is_taken_whole() -> None:
+    found = faint(two_sections(0.15))
+    assert found.sections == 1
+    expected = np.zeros((160, 300), bool)
+    expected[60:110, 150:210] = True
+    # opening takes its corners off
+    assert (found.mask ^ expected).sum() <= 4
+    assert not found.left.any()
+
+
+@pytest.mark.parametrize(("rows", "sections"), [(4, 0), (6, 1)])
+def test_a_section_nine_tenths_of_which_were_found_is_not_looked_at_again(rows: int, sections: int) -> None:
+    """Of its 50 rows, 4 (8 %) or 6 (12 %) lie below the threshold."""
+    saturation = two_sections(0.3)
+    saturation[60 : 60 + rows, 150:210] = 0.16
+    found = faint(saturation)
+    assert found.sections == sections
+    assert found.mask[62:64, 160:200].all() == bool(sections)
+
+
+@pytest.mark.parametrize(("weak", "sections"), [(0.55, 1), (0.65, 0)])
+def test_a_section_at_three_quarters_of_the_strongest_is_not_faint(weak: float, sections: int) -> None:
+    """0.6 is three quarters of 0.8."""
+    saturation = two_sections(weak)
+    saturation[60:72, 150:210] = 0.1
+    assert faint(saturation).sections == sections
+
+
+@pytest.mark.parametrize(("side", "sections"), [(10, 0), (13, 1)])
+def test_a_faint_section_is_larger_than_dust(side: int, sections: int) -> None:
+    """A disk of 1.25 times the smallest object: 122.7 pixels; opening takes 4 corners."""
+    saturation = two_sections(0.01)
+    saturation[60 : 60 + side, 150 : 150 + side] = 0.15
+    found = faint(saturation)
+    assert found.sections == sections
+
+
+def test_what_is_not_stained_is_left_and_measured() -> None:
+    stained = np.ones((160, 300), bool)
+    stained[60:110, 150:210] = False
+    found = faint(two_sections(0.15), stained=stained)
+    assert (found.sections, found.mask.any()) == (0, False)
+    assert found.left[65:105, 155:205].all()
+    half = np.ones((160, 300), bool)
+    half[60:86, 150:210] = False  # 52 % of it
+    assert faint(two_sections(0.15), stained=half).sections == 0
+    half[60:86] = True
+    half[60:82, 150:210] = False  # 44 %
+    assert faint(two_sections(0.15), stained=half).sections == 1
+
+
+@pytest.mark.parametrize(("glass_level", "weak", "left"), [(0.05, 0.07, False), (0.05, 0.09, True), (0.03, 0.07, True)])
+def test_what_is_left_exceeds_the_glass_by_three_hundredths(glass_level: float, weak: float, left: bool) -> None:
+    saturation = two_sections(weak)
+    saturation[saturation == np.float32(0.01)] = glass_level
+    found = faint(saturation, stained=np.zeros(saturation.shape, bool))
+    assert found.left.any() == left
+
+
+def test_what_lies_within_120_microns_of_tissue_is_its_edge() -> None:
+    """15 pixels to every side at 8 um/px."""
+    nothing = np.zeros((160, 300), bool)
+    for gap, left in ((14, False), (17, True)):
+        saturation = two_sections(0.01)
+        saturation[20:80, 80 + gap : 80 + gap + 1] = 0.15
+        saturation[20:80, 80 + gap : 82 + gap + 15] = 0.15
+        found = faint(saturation, stained=nothing)
+        assert found.left[30:70, 80 + gap].any() == left
+
+
+def test_where_all_is_tissue_nothing_is_looked_for() -> None:
+    found = faint(np.full((50, 60), 0.5, np.float32), threshold=0.06)
+    assert (found.sections, found.mask.any(), found.left.any()) == (0, False, False)
+    found = faint(np.zeros((50, 60), np.float32))
+    assert (found.sections, found.mask.any(), found.left.any()) == (0, False, False)

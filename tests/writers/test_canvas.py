@@ -13,7 +13,7 @@ from PIL import Image
 from support.result_factory import make_result
 
 from stamp_deploy.writers import canvas
-from stamp_deploy.writers.picture import Painter, blend, make_view, score_range
+from stamp_deploy.writers.picture import Painter, blend, make_view, result_styles
 
 
 def test_heat_maps_are_drawn_without_matplotlibs_figures(tmp_path: Path) -> None:
@@ -79,8 +79,8 @@ def test_a_painter_paints_what_the_blend_is() -> None:
     result = make_result(n_tiles=120, pathways=2)
     view = make_view(result, 300)
     painter = Painter(result, view)
-    for index in range(2):
-        low, high = score_range(result, index)
+    for index, style in enumerate(result_styles(result)):
+        low, high = style.low, style.high
         picture = painter.paint(result.pathways[:, index], low, high)
         assert np.array_equal(picture, blend(result, view, result.pathways[:, index], low, high))
         tile = 17

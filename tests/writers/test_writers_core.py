@@ -13,18 +13,19 @@ from PIL import Image
 from support.result_factory import make_result
 
 from stamp_deploy.errors import UsageError
+from stamp_deploy.map_style import colour_table
+from stamp_deploy.pathway_names import display_name
 from stamp_deploy.writers import load_writer, write_all
 from stamp_deploy.writers.formats import FORMATS
 from stamp_deploy.writers.hdf5 import nominal_magnification
-from stamp_deploy.writers.names import display_name, safe_file_names
+from stamp_deploy.writers.names import safe_file_names
 from stamp_deploy.writers.picture import (
     OPACITY,
     blend,
-    colour_table,
     length_label,
     make_view,
+    result_styles,
     round_length_um,
-    score_range,
 )
 
 ODD_NAMES = (
@@ -150,7 +151,8 @@ def test_length_labels() -> None:
 def test_heat_map_colours_only_scored_tiles_in_the_colours_of_their_scores() -> None:
     result = make_result(n_tiles=150, pathways=1, thumbnail=np.full((600, 900, 3), 255, np.uint8))
     view = make_view(result, 900)
-    low, high = score_range(result, 0)
+    (style,) = result_styles(result)
+    low, high = style.low, style.high
     picture = blend(result, view, result.pathways[:, 0], low, high).astype(int)
     cells = result.tile_cells
     scored = np.zeros((result.grid.rows, result.grid.columns), bool)

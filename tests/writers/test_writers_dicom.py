@@ -16,7 +16,8 @@ from support.result_factory import make_head, make_result
 
 from stamp_deploy.errors import UsageError
 from stamp_deploy.grid import Grid
-from stamp_deploy.maps import colour_range, score_map
+from stamp_deploy.map_style import colour_range
+from stamp_deploy.maps import score_map
 from stamp_deploy.result import Result, TileCounts
 from stamp_deploy.writers import check_names, write_all
 

@@ -9,6 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stamp_deploy.atomic import staged_directory, write_json_atomic
+from stamp_deploy.map_style import MapStyle, map_styles
+from stamp_deploy.pathway_names import display_name
+from stamp_deploy.validation import PathwayValidation, Scale, Validation
 
 from ..cohort.qc_sheet import spot_diameter
 from ..metrics import SectionResult, section_z
@@ -168,10 +171,11 @@ def draw_maps(path: Path, result: SectionResult, names: tuple[str, ...], xy: NDA
     chosen = chosen_pathways(result)
     axes = figure.subplots(2, max(len(chosen), 1), squeeze=False)
     truth, predicted, r = section_z(result.truth), section_z(result.predicted), result.r
+    styles = _styles(names, predicted)
     drawn = None
     for column, p in enumerate(chosen):
         for line, values in enumerate((truth, predicted)):
-            drawn = _spots(axes[line, column], xy, values[:, p])
+            drawn = _spots(axes[line, column], xy, values[:, p], styles[p])
         axes[0, column].set_title(f"{_short(names[p])}\nr = {r[p]:.2f}", fontsize=9, color=_INK)
     for line, label in enumerate(("measured", "predicted")):
         axes[line, 0].text(-0.06, 0.5, label, transform=axes[line, 0].transAxes, rotation=90, va="center", fontsize=10)
@@ -229,15 +233,21 @@ def _figure(size: tuple[float, float]) -> Any:
     return figure
 
 
-def _spots(axes: Any, xy: NDArray[np.float64], values: NDArray[np.float64]) -> Any:
+def _styles(names: tuple[str, ...], z: NDArray[np.float64]) -> dict[int, MapStyle]:
+    """The look of maps that are z already, by the pathway's column: as on every other picture of a score."""
+    facts = tuple(PathwayValidation(name, scale=Scale(0.0, 1.0)) for name in names)
+    return {style.index: style for style in map_styles(names, z, "z", Validation("z", facts))}
+
+
+def _spots(axes: Any, xy: NDArray[np.float64], values: NDArray[np.float64], style: MapStyle) -> Any:
     from matplotlib.collections import EllipseCollection
 
     diameter = np.full(len(xy), 1.5 * spot_diameter(xy))
     spots = EllipseCollection(
         diameter, diameter, np.zeros(len(xy)), units="x", offsets=xy, offset_transform=axes.transData,
-        array=values, cmap="RdBu_r", linewidths=0,
+        array=values, cmap=style.palette, linewidths=0,
     )  # fmt: skip
-    spots.set_clim(-2.5, 2.5)
+    spots.set_clim(style.low, style.high)
     axes.add_collection(spots)
     margin = diameter[0]
     axes.set_xlim(xy[:, 0].min() - margin, xy[:, 0].max() + margin)
@@ -257,7 +267,7 @@ def _clean(axes: Any) -> None:
 
 
 def _short(name: str, length: int = 27) -> str:
-    text = name.removeprefix("HALLMARK_").replace("_", " ").lower()
+    text = display_name(name)
     return text if len(text) <= length else text[: length - 1] + "…"
 
 

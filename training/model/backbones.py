@@ -10,9 +10,14 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from timm.models import register_model
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
+
+from .timm_library import import_timm
+
+import_timm()
+
+from timm.models import register_model  # noqa: E402
+from timm.models.vision_transformer import VisionTransformer  # noqa: E402
 
 
 class ConvStem(nn.Module):

@@ -171,8 +171,9 @@ def get_pfm(pfm_id: str) -> PFM:
     if pfm_id in REGISTRY:
         return REGISTRY[pfm_id]
     if pfm_id.startswith("timm/"):
-        import timm
+        from .timm_library import import_timm
 
+        timm = import_timm()
         name = pfm_id.removeprefix("timm/")
         if not timm.is_model(name):
             raise UsageError(f"timm knows no model {name}", remedy="timm.list_models() names them")
@@ -188,11 +189,12 @@ def resolve_kwargs(kwargs: dict[str, Any]) -> dict[str, Any]:
     UsageError
         A class name is not in the list that may be used.
     """
-    import timm.layers
     from torch import nn
 
+    from .timm_library import import_timm
+
     layers: dict[str, Any] = {
-        "SwiGLUPacked": timm.layers.SwiGLUPacked, "SiLU": nn.SiLU, "GELU": nn.GELU, "LayerNorm": nn.LayerNorm,
+        "SwiGLUPacked": import_timm().layers.SwiGLUPacked, "SiLU": nn.SiLU, "GELU": nn.GELU, "LayerNorm": nn.LayerNorm,
     }  # fmt: skip
     found: dict[str, Any] = {"num_classes": 0}
     for key, value in kwargs.items():
@@ -225,9 +227,11 @@ def build_backbone(
     UsageError
         The file is missing, altered, of another model, or a pickle without a pinned hash.
     """
-    import timm
     import torch
 
+    from .timm_library import import_timm
+
+    timm = import_timm()
     from . import backbones  # noqa: F401  registers this project's small backbones with timm
 
     with torch.device(device):

@@ -359,7 +359,6 @@ def load_run(path: Path | str) -> tuple[StampModel, RunInfo]:
     UsageError
         The folder is no finished run, or its backbone file is gone or altered.
     """
-    from peft import set_peft_model_state_dict
     from safetensors.torch import load_file
 
     path = Path(path)
@@ -372,6 +371,8 @@ def load_run(path: Path | str) -> tuple[StampModel, RunInfo]:
         weights, sha256 = Path(entry["file"]), entry["sha256"]
     model = build_model(info, weights=weights, sha256=sha256)
     if is_peft(model.backbone):
+        from peft import set_peft_model_state_dict
+
         found: Any = set_peft_model_state_dict(model.backbone, load_file(path / "adapter.safetensors"))
         if found.unexpected_keys:
             raise UsageError(f"the adapter is of another model: {found.unexpected_keys[:3]}", path=path)
