@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from torch import nn
 
 from stamp_deploy.bundle import Bundle, write_bundle_json
-from stamp_deploy.engine.golden import spread
 from stamp_deploy.engine.parity import Outputs, StageReport
 from stamp_deploy.export.export import Source, export_model, export_run
 from stamp_deploy.export.graph.to_onnx import Encoder
 from stamp_deploy.export.parity_tiles import load_tiles
 from stamp_deploy.export.precision import calibrates, lower
 from stamp_deploy.export.run_models import run_onnx
+from stamp_deploy.spread import spread
 from stamp_deploy.training.model import StampModel, measured_dim
 from stamp_deploy.training.model.registry import PFM, build_backbone, get_pfm
 

@@ -50,6 +50,10 @@ cdef extern from "mosaic.h" nogil:
     void stamp_workspace_free(stamp_workspace *w)
     int stamp_assemble(const stamp_mosaic *m, stamp_workspace *w, double x, double y, uint8_t *out)
 
+cdef extern from "tile_statistics.h" nogil:
+    int STAMP_STATISTICS
+    void stamp_tile_statistics(const uint8_t *tile, int side, const float *density, const float *unmix, double *out)
+
 cdef extern from "<jpeglib.h>":
     int LIBJPEG_TURBO_VERSION_NUMBER
 
@@ -524,3 +528,28 @@ cdef class Resampler:
             status = stamp_assemble(&mosaic, self.workspace, x, y, &out[0, 0, 0])
         if status != STAMP_OK:
             raise MemoryError("no memory to average a region")
+
+
+def tile_statistics(const uint8_t[:, :, :, ::1] tiles, const float[::1] density, const float[:, ::1] unmix):
+    """Stain, focus and saturation of model tiles: float64 [N, S], in the order of tile_statistics.h.
+
+    Parameters
+    ----------
+    tiles : uint8 [N, T, T, 3]
+        T of 3 to 16,384.
+    density : float32 [256]
+        Optical density of each 8-bit value.
+    unmix : float32 [3, 3]
+        Concentration of stain k for a density of 1 in channel c, at [c, k].
+    """
+    cdef Py_ssize_t count = tiles.shape[0], side = tiles.shape[1], i
+    if tiles.shape[2] != side or tiles.shape[3] != 3 or not 3 <= side <= 16384:
+        raise ValueError("the tiles are not square RGB of 3 to 16384 px")
+    if density.shape[0] != 256 or unmix.shape[0] != 3 or unmix.shape[1] != 3:
+        raise ValueError("density must hold 256 values and unmix 3 x 3")
+    found = np.empty((count, STAMP_STATISTICS))
+    cdef double[:, ::1] out = found
+    with nogil:
+        for i in range(count):
+            stamp_tile_statistics(&tiles[i, 0, 0, 0], <int>side, &density[0], &unmix[0, 0], &out[i, 0])
+    return found

@@ -22,6 +22,7 @@ from torch import nn
 from stamp_deploy import __version__
 from stamp_deploy.atomic import check_output, staged_directory, write_json_atomic
 from stamp_deploy.bundle import ENCODER_FILE, GOLDEN_DIR, Bundle, load_bundle, write_bundle_json
+from stamp_deploy.bundle.reference import TRUST_FILE
 from stamp_deploy.engine.golden import write_golden
 from stamp_deploy.engine.head_model import to_probabilities
 from stamp_deploy.engine.parity import Outputs, StageReport, compare, to_table
@@ -32,6 +33,7 @@ from .parity_tiles import load_tiles
 from .precision import check_precision, judged_tiles, lower, wanted_tiles
 from .run_models import run_onnx, run_onnx_head, run_torch, run_torch_head
 from .source import Source, read_run, run_tiles
+from .trust_reference import fit_reference
 
 
 def export_run(
@@ -142,6 +144,12 @@ def export_model(
             return _with_heads(found, logits, heads)
 
         check("merged -> ONNX", ("the merged model", "its ONNX file in ONNX Runtime"), expected, compiled(full))
+        if source.reference is not None:
+            known = fit_reference(
+                source.reference, document["mpp"], lambda part: run_onnx(staging / ENCODER_FILE, part).embedding
+            )
+            (staging / TRUST_FILE).write_bytes(known.to_json())
+            document["trust"] = TRUST_FILE
         facts = lower(precision, full, pixels, expected, compiled, stages, pathways)
         write_golden(staging / GOLDEN_DIR, judged, adapted)
         document["parity"] = {

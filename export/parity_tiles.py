@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from stamp_deploy.engine.golden import spread
 from stamp_deploy.errors import UsageError
+from stamp_deploy.spread import spread
 
 if TYPE_CHECKING:
     from PIL import Image

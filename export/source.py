@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from stamp_deploy.engine.golden import spread
 from stamp_deploy.errors import UsageError
 from stamp_deploy.hashing import sha256_file
+from stamp_deploy.spread import spread
 
+from .trust_reference import ReferenceTiles, reference_tiles
 from .validation_facts import read_validation
 
 
@@ -40,6 +41,8 @@ class Source:
     merged: nn.Module
     document: dict[str, Any]
     heads: list[tuple[nn.Module, dict[str, Any]]] = field(default_factory=list)
+    reference: ReferenceTiles | None = None
+    """Training tiles that slides are compared with; None where there are none."""
 
 
 def read_run(run: Path, name: str, heads: Path | None = None, evaluation: Path | None = None) -> Source:
@@ -60,7 +63,8 @@ def read_run(run: Path, name: str, heads: Path | None = None, evaluation: Path |
     document = document_of(run, facts, name)
     document["validation"] = read_validation(run, tuple(document["pathways"]), evaluation)
     found = read_heads(heads or run, int(facts["embedding_dim"]))
-    return Source(model.float().eval(), merged, document, found)
+    known = reference_tiles(run, document["tile_px"], document["mpp"])
+    return Source(model.float().eval(), merged, document, found, known)
 
 
 def run_facts(run: Path) -> dict[str, Any]:

@@ -57,6 +57,8 @@ class InferOptions:
         Seconds after which reading a slide is given up.
     overwrite : bool
         Replace a finished result.
+    strict : bool
+        Give no result for a slide that is outside what the model knows, or that cannot be judged.
 
     Raises
     ------
@@ -79,6 +81,7 @@ class InferOptions:
     max_unreadable: float = 0.01
     time_limit_s: float | None = None
     overwrite: bool = False
+    strict: bool = False
 
     def __post_init__(self) -> None:
         if self.mpp is not None:

@@ -26,6 +26,7 @@ class ExitCode(IntEnum):
     NONE_SUCCEEDED = 4
     BAD_BUNDLE = 5
     DISK = 6
+    OUTSIDE = 7
     TRY_AGAIN = 75
 
 
@@ -74,6 +75,12 @@ class SlideError(StampError):
     """The slide cannot be opened, read or trusted."""
 
     exit_code = ExitCode.NONE_SUCCEEDED
+
+
+class OutsideError(SlideError):
+    """The slide is unlike what the model knows, or cannot be judged, and --strict was asked for."""
+
+    exit_code = ExitCode.OUTSIDE
 
 
 class MppError(SlideError):

@@ -7,7 +7,7 @@ before they become probabilities; inside the abstention band no call is made.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,9 +16,14 @@ from numpy.typing import NDArray
 from .bundle import Bundle, HeadSpec
 from .engine.head_model import HeadModel, to_probabilities
 
+OUTSIDE_NO_CALL = "the slide is outside what the model knows"
 REPLICATES = 100
 MAX_TILES_PER_REPLICATE = 2048
 INTERVAL_LEVEL = 0.95
+IN_BAND = "its value lies in the head's abstention band"
+BELOW_THRESHOLD = "the likeliest class stays below its threshold"
+POPULATION = ("slides", "patients", "class_counts", "sites")
+"""Of a head's details, what says whom it learned from."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +41,13 @@ class HeadCall:
     call : str or None
         The called class; None when the head abstained or makes no call.
     abstained : bool
-        No call: the deciding value lay in the abstention band or below its class's threshold.
+        No call: the deciding value lay in the abstention band or below its class's threshold, or the slide is outside
+        what the model knows.
+    cause : str
+        Why there is no call; empty where there is one.
+    population : dict
+        Whom the head learned from, as `train-head` counted it: slides, patients, class_counts, sites (None where the
+        table did not state them). Empty for heads of older bundles.
     interval : (float, float) or None
         95 % interval of the deciding value (see `tile_interval`); None for a slide of one tile.
     attention : float32 [N] or None
@@ -54,6 +65,8 @@ class HeadCall:
     thresholds: tuple[float, ...] = ()
     abstain: tuple[float, float] | None = None
     temperature: float = 1.0
+    cause: str = ""
+    population: dict[str, Any] = field(default_factory=dict)
 
     @property
     def value(self) -> float:
@@ -83,10 +96,14 @@ class HeadCall:
             "temperature": self.temperature,
             "call": self.call,
             "abstained": self.abstained,
+            "cause": self.cause,
+            "population": self.population,
         }
 
 
-def call_heads(bundle: Bundle, embedding: NDArray[np.float32], *, threads: int = 0) -> tuple[HeadCall, ...]:
+def call_heads(
+    bundle: Bundle, embedding: NDArray[np.float32], *, threads: int = 0, refusal: str = ""
+) -> tuple[HeadCall, ...]:
     """Run every head of the bundle.
 
     Parameters
@@ -95,16 +112,18 @@ def call_heads(bundle: Bundle, embedding: NDArray[np.float32], *, threads: int =
         Embeddings of the readable tiles, N >= 1.
     threads : int
         Threads of ONNX Runtime; 0 leaves the choice to it.
+    refusal : str
+        Why no head may make a call on this slide: all abstain, with this as the cause.
 
     Raises
     ------
     BundleError
         A head cannot be loaded, or answers with other shapes than its specification says.
     """
-    return tuple(_call(bundle, spec, embedding, threads) for spec in bundle.heads)
+    return tuple(_call(bundle, spec, embedding, threads, refusal) for spec in bundle.heads)
 
 
-def _call(bundle: Bundle, spec: HeadSpec, embedding: NDArray[np.float32], threads: int) -> HeadCall:
+def _call(bundle: Bundle, spec: HeadSpec, embedding: NDArray[np.float32], threads: int, refusal: str) -> HeadCall:
     model = HeadModel(bundle, spec, threads)
     logits, attention = model.run(embedding)
     probabilities = to_probabilities(spec.kind, logits, spec.temperature)
@@ -113,19 +132,23 @@ def _call(bundle: Bundle, spec: HeadSpec, embedding: NDArray[np.float32], thread
     cuts = tuple(float(cut) for cut in spec.thresholds)
     band = None if spec.abstain is None else (float(spec.abstain[0]), float(spec.abstain[1]))
     in_band = band is not None and band[0] <= value <= band[1]
-    call = None if in_band else decide(spec.kind, tuple(spec.classes), probabilities, cuts)
+    call = None if in_band or refusal else decide(spec.kind, tuple(spec.classes), probabilities, cuts)
+    abstained = call is None and (spec.kind != "survival" or bool(refusal))
+    cause = refusal or (IN_BAND if in_band else BELOW_THRESHOLD)
     return HeadCall(
         name=spec.name,
         kind=spec.kind,
         classes=tuple(spec.classes),
         probabilities=tuple(float(p) for p in probabilities),
         call=call,
-        abstained=call is None and spec.kind != "survival",
+        abstained=abstained,
         interval=tile_interval(spec.kind, value, replicates, len(embedding)),
         attention=attention,
         thresholds=cuts,
         abstain=band,
         temperature=spec.temperature,
+        cause=cause if abstained else "",
+        population={key: spec.details[key] for key in POPULATION if key in spec.details},
     )
 
 

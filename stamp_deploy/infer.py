@@ -21,7 +21,8 @@ from .bundle import Bundle
 from .config import InferOptions
 from .engine import Engine, load_engine
 from .errors import SlideError
-from .heads import call_heads
+from .heads import OUTSIDE_NO_CALL, call_heads
+from .judge_slide import doubts, judge_slide
 from .prepare import Prepared, prepare
 from .result import Result
 from .score import Progress, Scores, score
@@ -29,6 +30,7 @@ from .slide import slide_file
 from .summarise import add_summaries
 from .system import isolation
 from .timing import add_time
+from .trust import SlideTrust
 from .writers import check_names, write_all
 from .writers.formats import FORMATS
 
@@ -103,7 +105,7 @@ def conclude(prepared: Prepared, scores: Scores) -> Result:
     Raises
     ------
     SlideError
-        A score is not finite.
+        A score is not finite; `OutsideError` where `InferOptions.strict` refuses the slide.
     BundleError
         A head cannot be run.
     """
@@ -111,8 +113,10 @@ def conclude(prepared: Prepared, scores: Scores) -> Result:
     index, embedding, pathways = scores.index[order], scores.embedding[order], scores.pathways[order]
     shared = None if scores.pathways_global is None else scores.pathways_global[order]
     _check_finite(prepared, embedding, pathways, *(() if shared is None else (shared,)))
+    trust = judge_slide(prepared, index, scores.measured, embedding)
     clock = time.perf_counter()
-    calls = call_heads(prepared.bundle, embedding, threads=prepared.options.threads)
+    refusal = OUTSIDE_NO_CALL if trust.verdict == "outside" else ""
+    calls = call_heads(prepared.bundle, embedding, threads=prepared.options.threads, refusal=refusal)
     prepared.seconds["heads"] = time.perf_counter() - clock
     result = assemble(
         prepared,
@@ -121,8 +125,9 @@ def conclude(prepared: Prepared, scores: Scores) -> Result:
         embedding,
         pathways,
         calls,
-        _warnings(prepared),
+        _warnings(prepared, trust),
         pathways_global=shared,
+        trust=trust,
     )
     clock = time.perf_counter()
     result = add_summaries(result, {name: share[index] for name, share in prepared.where.classes.items()})
@@ -143,12 +148,19 @@ def write(result: Result, out: Path, options: InferOptions) -> Result:
     return result
 
 
-def _warnings(prepared: Prepared) -> list[str]:
+def _warnings(prepared: Prepared, trust: SlideTrust) -> list[str]:
     """What a reader of the result should know of the slide."""
     conflict = prepared.slide.mpp.conflict
     where = prepared.where
     tissue = where.tissue.notes if where.tissue is not None else ()
-    return [*([conflict] if conflict else []), *prepared.slide.notes, *where.absence.notes, *tissue, *where.notes]
+    return [
+        *([conflict] if conflict else []),
+        *prepared.slide.notes,
+        *where.absence.notes,
+        *tissue,
+        *where.notes,
+        *doubts(trust),
+    ]
 
 
 def _check_finite(prepared: Prepared, *answers: NDArray[np.float32]) -> None:

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .bundle import Bundle
+from .bundle.reference import NO_REFERENCE
 from .config import InferOptions
-from .errors import StampError
+from .errors import StampError, UsageError
 from .grid import TileSet, make_grid
 from .slide import Slide, open_slide
 from .system import isolation, log
@@ -60,7 +61,15 @@ def prepare(path: Path, bundle: Bundle, options: InferOptions) -> Prepared:
     ------
     SlideError
         The slide cannot be read, states no mpp, is smaller than a tile, or shows no tissue.
+    UsageError
+        A verdict is demanded (`InferOptions.strict`) and the bundle cannot give one.
     """
+    if options.strict and bundle.trust_file is None:
+        raise UsageError(
+            f"--strict cannot be kept: {bundle.name} {NO_REFERENCE.removeprefix('it ')}",
+            path=bundle.path,
+            remedy="export the bundle again from its run and cohort, or leave --strict out",
+        )
     started, clock = datetime.now(UTC), time.perf_counter()
     limit_s = math.inf if options.time_limit_s is None else options.time_limit_s
     deadline = time.monotonic() + limit_s

@@ -190,6 +190,7 @@ class Result:
         if self.trust is not None:
             shapes["trust.tile_distance"] = (self.trust.tile_distance.shape, (n,))
             shapes["trust.tile_flags"] = (self.trust.tile_flags.shape, (n,))
+            shapes["trust.tile_percentile"] = (self.trust.tile_percentile.shape, (n,))
         wrong = [f"{name} {got}, expected {want}" for name, (got, want) in shapes.items() if got != want]
         if wrong:
             raise ValueError("result arrays disagree: " + "; ".join(wrong))

@@ -24,7 +24,7 @@ MAX_RECORD_BYTES = 64 << 20
 MAX_THUMBNAIL_PX = 1 << 26
 MASK = "tissue_mask"
 ARRAYS = ("coords", "features", "pathways", "pathway_names", "tissue_fraction", "thumbnail")
-OPTIONAL_ARRAYS = (MASK, "pathways_global", "trust/distance", "trust/flags")
+OPTIONAL_ARRAYS = (MASK, "pathways_global", "trust/distance", "trust/flags", "trust/percentile")
 _AGAIN = "score the slide again"
 Record = TypeVar("Record")
 
@@ -157,8 +157,10 @@ def _result(record: dict[str, Any], arrays: dict[str, Any]) -> Result:
 def _trust(value: dict[str, Any] | None, arrays: dict[str, Any]) -> SlideTrust | None:
     if value is None:
         return None
-    distance, flags = arrays["trust/distance"], arrays["trust/flags"]
-    return SlideTrust.from_dict(value, distance.astype(np.float32), flags.astype(np.uint16))
+    distance, flags, percentile = (arrays[f"trust/{name}"] for name in ("distance", "flags", "percentile"))
+    return SlideTrust.from_dict(
+        value, distance.astype(np.float32), flags.astype(np.uint16), percentile.astype(np.float32)
+    )
 
 
 def _head(values: dict[str, Any], attention: Any) -> HeadCall:

@@ -14,6 +14,8 @@ from .errors import COPY_AGAIN, SlideError
 from .prepare import Prepared
 from .system import isolation, log
 from .tiles import TileStatus
+from .trust.sample import TileSample
+from .trust.statistics import MIN_TILE_PX
 
 Progress = Callable[[int, int], None]
 """Called with (tiles done, tiles in all) after every batch."""
@@ -39,6 +41,8 @@ class Scores:
     embedding: NDArray[np.float32]
     pathways: NDArray[np.float32]
     pathways_global: NDArray[np.float32] | None = None
+    measured: TileSample | None = None
+    """Tiles that were measured on their way, where the bundle can judge them."""
 
 
 def score(prepared: Prepared, engine: Engine, *, progress: Progress | None = None) -> Scores:
@@ -52,6 +56,9 @@ def score(prepared: Prepared, engine: Engine, *, progress: Progress | None = Non
     kept: list[NDArray[np.int64]] = []
     outputs: list[EngineOutput] = []
     total = len(prepared.tiles.coords)
+    sample = None
+    if prepared.bundle.trust_file is not None and prepared.bundle.tile_px >= MIN_TILE_PX:
+        sample = TileSample(prepared.tiles.tissue_fraction)
     waited = 0.0
     seen = 0
 
@@ -68,7 +75,10 @@ def score(prepared: Prepared, engine: Engine, *, progress: Progress | None = Non
             ok = batch.status == TileStatus.OK
             if ok.any():
                 kept.append(batch.index[ok])
-                yield batch.pixels if ok.all() else batch.pixels[ok]
+                pixels = batch.pixels if ok.all() else batch.pixels[ok]
+                if sample is not None:
+                    sample.take(batch.index[ok], pixels)
+                yield pixels
             if progress is not None:
                 progress(seen, total)
 
@@ -83,7 +93,10 @@ def score(prepared: Prepared, engine: Engine, *, progress: Progress | None = Non
     token = log.slide_token(prepared.slide.path)
     log.event("scored", slide=token, tiles=prepared.source.ok, seconds=round(streamed, 3))
     found = EngineOutput.join(outputs)
-    return Scores(engine.info, np.concatenate(kept), found.embedding, found.pathways, found.pathways_global)
+    if sample is not None:
+        prepared.seconds["trust"] = sample.seconds
+    index = np.concatenate(kept)
+    return Scores(engine.info, index, found.embedding, found.pathways, found.pathways_global, sample)
 
 
 def _check_budget(prepared: Prepared, seen: int) -> None:

@@ -22,11 +22,11 @@ FLOORS: dict[str, int] = {
     name: floor
     for floor, names in enumerate(
         (
-            "command errors hashing pathway_names system units validation",
+            "command errors hashing pathway_names spread system units validation",
             "atomic bundle config map_style provenance tables",
             "_tiler slide",
             "absence annotations engine grid summaries tiles tissue trust",
-            "assemble heads maps prepare result result_files score summarise timing where",
+            "assemble heads judge_slide maps prepare result result_files score summarise timing where",
             "writers",
             "api batch checks infer",
             "verbs",

@@ -10,12 +10,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stamp_deploy.errors import UsageError
+from stamp_deploy.trust.statistics import UNMIX as STAIN_UNMIX
 
-from . import stain_features
-
-UNMIX = torch.tensor(stain_features.UNMIX)
+UNMIX = torch.tensor(STAIN_UNMIX)
 """Optical density (R, G, B) -> concentrations of haematoxylin, eosin and what is left: [3, 3]."""
-STAINS = torch.tensor(np.linalg.inv(stain_features.UNMIX).astype(np.float32))
+STAINS = torch.tensor(np.linalg.inv(STAIN_UNMIX).astype(np.float32))
 """The inverse: concentrations -> optical density."""
 
 

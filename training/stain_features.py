@@ -8,13 +8,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from stamp_deploy.trust.statistics import DENSITY, UNMIX
+
 FEATURE_UM = 112.0
 """Side of the square, in microns, that the features are computed on."""
-RUIFROK = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
-"""Optical densities of haematoxylin, eosin and DAB in R, G, B (Ruifrok & Johnston 2001)."""
-UNMIX = np.linalg.inv(RUIFROK / np.linalg.norm(RUIFROK, axis=1, keepdims=True)).astype(np.float32)
-"""Optical density (R, G, B) -> concentrations: float32 [3, 3]."""
-
 FEATURE_NAMES = (
     *(f"{c}_{what}" for what in ("mean", "sd") for c in ("red", "green", "blue")),
     *(f"{c}_{what}" for what in ("mean", "sd") for c in ("haematoxylin", "eosin", "residual")),
@@ -48,8 +45,7 @@ def features29(tiles: NDArray[np.uint8], mpp: float, *, block: int = 64) -> NDAr
 
 def hed(tiles: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Stain concentrations float32 [..., 3] of RGB uint8 [..., 3]: haematoxylin, eosin and what is left."""
-    density = -np.log((tiles.astype(np.float32) + 1) / 256)
-    return density @ UNMIX
+    return np.asarray(DENSITY[tiles] @ UNMIX)
 
 
 def _features(tiles: NDArray[np.uint8]) -> NDArray[np.float32]:

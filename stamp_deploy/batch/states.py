@@ -42,6 +42,13 @@ class AttemptState(StrEnum):
         return self in (AttemptState.CRASHED, AttemptState.TIMEOUT)
 
 
+FLAGGED = {
+    "outside": "outside what the model knows",
+    "doubtful": "only partly like what the model knows",
+}
+"""Verdicts on a slide that a finished slide is flagged with, in words."""
+
+
 class OutcomeState(StrEnum):
     """How a worker's attempt ended, before the board has decided what that means for the slide."""
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..validation import Validation
 from .contents import OnnxBytes, read_listed, read_onnx
+from .reference import NO_REFERENCE, TrustReference, read_reference
 from .schema import FIRST_OUTPUTS
 from .validation_block import read_validation
 
@@ -92,14 +93,15 @@ class Bundle:
     validation: Validation
     """What was measured of the scores; `Validation.lacks` says what was not."""
     trust_file: str | None
-    """The reference of what the model knows (trust/reference.py); None where the bundle has none."""
+    """The reference of what the model knows (`reference.py`); None where the bundle has none."""
     sha256: str
     """SHA-256 of the bytes of bundle.json: the identity of the bundle."""
 
     @property
     def lacks(self) -> tuple[str, ...]:
         """What a reader of its scores would want to know and the bundle does not say, in sentences."""
-        return tuple(filter(None, self.validation.lacks.split("; ")))
+        unknown = () if self.trust_file is not None else (NO_REFERENCE,)
+        return (*filter(None, self.validation.lacks.split("; ")), *unknown)
 
     @property
     def has_global_scores(self) -> bool:
@@ -143,6 +145,13 @@ class Bundle:
     def read_encoder(self) -> OnnxBytes:
         """The encoder as bytes; see `read`."""
         return read_onnx(self.path, self.encoder_file, self.files)
+
+    def read_trust(self) -> TrustReference | None:
+        """The reference of what the model knows; None where the bundle has none."""
+        if self.trust_file is None:
+            return None
+        data = self.read(self.trust_file)
+        return read_reference(data, mpp=self.mpp, tile_px=self.tile_px, embedding_dim=self.embedding_dim)
 
     def read_head(self, head: HeadSpec) -> OnnxBytes:
         """A head as bytes; see `read`."""

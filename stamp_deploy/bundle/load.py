@@ -22,8 +22,9 @@ from .bundle import Bundle, build_bundle
 from .contents import check_listed, read_onnx
 from .onnx_scan import Dim, OnnxFacts
 from .rules import REMEDY
-from .schema import latest, parse_json, validate
+from .schema import latest, validate
 from .signature import SIGNATURE_FILE, check_signature
+from .strict_json import MAX_JSON_BYTES, parse_json
 
 BUNDLE_FILE = "bundle.json"
 RUN_FILE, RESULT_FILE = "run.json", "result.json"
@@ -61,6 +62,10 @@ def load_bundle(path: str | os.PathLike[str], *, require_signature: str | os.Pat
     facts = _check_files(folder, document["files"], models)
     bundle = build_bundle(folder, document, hashlib.sha256(raw).hexdigest())
     _check_models(bundle, facts)
+    try:
+        bundle.read_trust()
+    except BundleError as error:
+        raise BundleError(error.cause, path=folder, remedy=error.remedy) from error
     return bundle
 
 
@@ -90,8 +95,6 @@ def write_bundle_json(folder: Path, document: dict[str, Any]) -> Bundle:
 
 
 def _read_manifest(folder: Path) -> bytes:
-    from .schema import MAX_JSON_BYTES
-
     path = folder / BUNDLE_FILE
     if not path.exists() and (folder / RUN_FILE).is_file():
         raise BundleError(

@@ -6,17 +6,13 @@ names the rule. Every value that the run time uses has a range.
 
 from __future__ import annotations
 
-import json
 from datetime import datetime
 from itertools import pairwise
-from typing import Any, NoReturn
+from typing import Any
 
-from ..errors import BundleError
 from ..units import MAX_MPP, MIN_MPP
 from .rules import (
-    MAX_DIGITS,
     NAME,
-    REMEDY,
     SHA256,
     fail,
     known_keys,
@@ -32,7 +28,6 @@ from .validation_block import check_validation
 
 SCHEMA_VERSION = 2
 READ_VERSIONS = (1, 2)
-MAX_JSON_BYTES = 16 * 2**20
 MAX_FILES = 4096
 MAX_FILE_BYTES = 64 * 2**30
 MAX_TILE_PX = 4096
@@ -97,33 +92,6 @@ _HEAD: dict[str, type | tuple[type, ...]] = {
     "abstain": (list, type(None)),
     "details": dict,
 }
-
-
-def parse_json(data: bytes) -> dict[str, Any]:
-    """Strict JSON: UTF-8, no duplicate keys, no NaN, no endless numbers, an object at the top.
-
-    Raises
-    ------
-    BundleError
-        The bytes are not such a document.
-    """
-    if len(data) > MAX_JSON_BYTES:
-        fail(f"bundle.json is {len(data)} bytes, more than the {MAX_JSON_BYTES} allowed")
-    try:
-        value = json.loads(
-            data.decode(),
-            object_pairs_hook=_unique,
-            parse_constant=_no_constant,
-            parse_int=_short_int,
-            parse_float=_finite_float,
-        )
-    except BundleError:
-        raise
-    except (ValueError, RecursionError) as error:
-        raise BundleError(f"bundle.json is not valid JSON ({type(error).__name__})", remedy=REMEDY) from error
-    if not isinstance(value, dict):
-        fail("bundle.json does not hold an object")
-    return value
 
 
 def validate(document: dict[str, Any]) -> dict[str, Any]:
@@ -288,27 +256,3 @@ def _thresholds(head: dict[str, Any], classes: int) -> None:
         fail(f"the {what} are {len(cuts)} and must be {allowed}")
     if head.get("abstain") is not None:
         span(head["abstain"], f"abstention band of head {head['name']!r}", low, high)
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        fail("bundle.json repeats a key")
-    return result
-
-
-def _short_int(digits: str) -> int:
-    if len(digits) > MAX_DIGITS:
-        fail(f"bundle.json holds a number of {len(digits)} digits")
-    return int(digits)
-
-
-def _finite_float(digits: str) -> float:
-    value = float(digits)
-    if len(digits) > 64 or value in (float("inf"), float("-inf")):
-        fail(f"bundle.json holds a number that no one measures ({len(digits)} characters)")
-    return value
-
-
-def _no_constant(word: str) -> NoReturn:
-    fail(f"bundle.json holds {word}")

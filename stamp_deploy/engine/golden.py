@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BundleError
+from ..spread import spread
 from .base import OUTPUTS, EngineOutput
 from .head_model import head_probabilities
 from .parity import Outputs, StageReport, compare
@@ -36,11 +37,6 @@ def write_golden(folder: Path, tiles: NDArray[np.uint8], expected: Outputs) -> N
     for name, values in {"tiles": tiles, **{name: getattr(expected, name) for name in OUTPUTS}}.items():
         if values is not None:
             np.save(folder / f"{name}.npy", values[keep], allow_pickle=False)
-
-
-def spread(total: int, count: int) -> NDArray[np.int64]:
-    """`count` indices evenly spread over `total` (all of them where there are fewer)."""
-    return np.unique(np.linspace(0, total - 1, min(total, count)).round().astype(np.int64))
 
 
 def load_golden(bundle: Bundle) -> tuple[NDArray[np.uint8], Outputs]:

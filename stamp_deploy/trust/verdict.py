@@ -61,6 +61,8 @@ class SlideTrust:
         How many tiles were in the sample.
     rule : str
         Which tiles are left out of summaries, in words.
+    tile_percentile : float32 [N]
+        Share of left-out training tiles that lie nearer, in percent; NaN where the tile was not in the sample.
     """
 
     verdict: Verdict
@@ -70,12 +72,22 @@ class SlideTrust:
     tile_flags: NDArray[np.uint16] = field(default_factory=lambda: np.empty(0, np.uint16))
     judged_tiles: int = 0
     rule: str = ""
+    tile_percentile: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32))
+
+    def __post_init__(self) -> None:
+        if not len(self.tile_percentile):
+            object.__setattr__(self, "tile_percentile", np.full(len(self.tile_distance), np.nan, np.float32))
 
     def columns(self) -> dict[str, NDArray[Any]]:
-        """What a table of tiles says: `tile_distance`, `tile_flags`, `left_out`; nothing where nothing was judged."""
+        """What a table of tiles says: distance, percentile, flags, left_out; nothing where nothing was judged."""
         if self.verdict == "not judged":
             return {}
-        return {"trust_distance": self.tile_distance, "trust_flags": self.tile_flags, "left_out": self.left_out}
+        return {
+            "trust_distance": self.tile_distance,
+            "trust_percentile": self.tile_percentile,
+            "trust_flags": self.tile_flags,
+            "left_out": self.left_out,
+        }
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values; what is per tile stays in tiles.h5 and tiles.parquet."""
@@ -92,7 +104,11 @@ class SlideTrust:
 
     @classmethod
     def from_dict(
-        cls, value: dict[str, Any], tile_distance: NDArray[np.float32], tile_flags: NDArray[np.uint16]
+        cls,
+        value: dict[str, Any],
+        tile_distance: NDArray[np.float32],
+        tile_flags: NDArray[np.uint16],
+        tile_percentile: NDArray[np.float32],
     ) -> SlideTrust:
         """The inverse of `to_dict`, with the arrays.
 
@@ -111,6 +127,7 @@ class SlideTrust:
             tile_flags,
             value["judged_tiles"],
             value["rule"],
+            tile_percentile,
         )
 
     @property

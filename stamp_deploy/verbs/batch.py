@@ -18,6 +18,7 @@ from .options import (
     model_options,
     out_option,
     reading_options,
+    strict_option,
     take_infer_options,
     write_option,
 )
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 SCHEDULING, ARRIVAL = "Workers and hosts", "Arrival of slides"
 _common = together(
     model_options,
+    strict_option,
     reading_options("Microns per pixel for slides that record none."),
     engine_options(),
     option("--devices", default="auto", show_default=True, group=SCHEDULING, help="auto, cpu, or GPU numbers as 0,1."),

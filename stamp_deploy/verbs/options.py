@@ -26,6 +26,10 @@ engine_option = option(
 )  # fmt: skip
 json_option = option("--json", "as_json", is_flag=True, group=OUTPUT, help="Print JSON on standard output.")
 overwrite_option = option("--overwrite", is_flag=True, group=OUTPUT, help="Replace a finished result.")
+strict_option = option(
+    "--strict", is_flag=True, group=MODEL,
+    help="No result for a slide that is outside what the model knows, or that cannot be judged (exit code 7).",
+)  # fmt: skip
 model_options = together(
     option("--bundle", type=PATH, required=True, group=MODEL, help="The model: a bundle folder."),
     signature_option,

@@ -21,6 +21,7 @@ from .options import (
     out_option,
     overwrite_option,
     reading_options,
+    strict_option,
     take_infer_options,
     write_option,
 )
@@ -41,6 +42,7 @@ OUTRANKS = "Microns per pixel at full resolution; outranks what the slide record
 )
 @click.argument("slide", type=PATH)
 @model_options
+@strict_option
 @reading_options(OUTRANKS)
 @engine_options()
 @out_option("Result folder to be made.")
@@ -107,8 +109,11 @@ def print_result(result: Result, out: Path) -> None:
     click.echo(f"read    {result.read_plan['route']}: {result.read_plan['why']}")
     click.echo(f"engine  {result.engine.name} {result.engine.precision} on {result.engine.device}: {result.engine.why}")
     click.echo(f"time    {stages}; limited by {result.limiting.replace('_', ' ')}")
+    if result.trust is not None:
+        far = "" if result.trust.distance is None else f", {result.trust.judged_tiles} tiles measured"
+        click.echo(f"trust   {result.trust.verdict}{far}")
     for head in result.heads:
-        call = "abstained" if head.abstained else head.call
+        call = f"abstained ({head.cause})" if head.abstained else head.call
         spread = f" ({head.interval[0]:.3f} to {head.interval[1]:.3f} over its tiles)" if head.interval else ""
         click.echo(f"call    {head.name}: {f'{call}, ' if call else ''}{head.value_name} {head.value:.3f}{spread}")
     for warning in result.warnings:

@@ -60,6 +60,7 @@ def write(result: Result, directory: Path) -> list[Path]:
             shared.attrs["unit"] = GLOBAL_UNIT
         if result.trust is not None:
             file.create_dataset("trust/distance", data=result.trust.tile_distance)
+            file.create_dataset("trust/percentile", data=result.trust.tile_percentile)
             flags = file.create_dataset("trust/flags", data=result.trust.tile_flags)
             flags.attrs.update({flag.name or "": int(flag) for flag in TileFlag})
         # A dataset, not an attribute: attributes are limited to 64 KiB, less than a thousand long names.

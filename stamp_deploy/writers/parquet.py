@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 NAME = "parquet"
 FILES = ("tiles.parquet",)
 NEEDS = ("pyarrow",)
-_FIXED = ("x", "y", "column", "row", "tissue_fraction", "trust_distance", "trust_flags", "left_out")
+_FIXED = ("x", "y", "column", "row", "tissue_fraction", "trust_distance", "trust_percentile", "trust_flags", "left_out")
 _PREFIXES = ("attention.", "global.")
 
 
@@ -40,9 +40,9 @@ def to_table(result: Result) -> Table:
 
     Columns: x, y (int64, level-0 pixels of the tile's top-left corner), column, row (int32, grid position),
     tissue_fraction (float32), a float32 column a pathway, global.<pathway> where the bundle has a read-out that is
-    comparable across slides, attention.<head> for each slide-level head, and trust_distance (float32, NaN where the
-    tile was not judged), trust_flags (uint16) and left_out (bool) where the slide was judged. The embeddings stand in
-    tiles.h5. The schema's metadata names slide, bundle, grid and unit.
+    comparable across slides, and attention.<head> for each slide-level head. Where the slide was judged: trust_distance
+    and trust_percentile (float32, NaN where the tile was not measured), trust_flags (uint16) and left_out (bool). The
+    embeddings stand in tiles.h5. The schema's metadata names slide, bundle, grid and unit.
     """
     import pyarrow as pa
 

@@ -9,7 +9,8 @@ import pytest
 from support.bundle_factory import make_bundle
 
 from stamp_deploy.bundle import load_bundle
-from stamp_deploy.bundle.schema import TISSUE_RANGES, parse_json, validate
+from stamp_deploy.bundle.schema import TISSUE_RANGES, validate
+from stamp_deploy.bundle.strict_json import parse_json
 from stamp_deploy.errors import BundleError
 from stamp_deploy.tissue import TissueRule
 from stamp_deploy.units import MAX_MPP, MIN_MPP

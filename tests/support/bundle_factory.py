@@ -34,12 +34,14 @@ def make_bundle(
     min_fraction: float = 0.25,
     global_scores: bool = False,
     facts: dict[str, object] | None = None,
+    trust: bytes | None = None,
 ) -> Path:
     """Write a bundle whose encoder is cell means of the normalised tile, a linear map to D=16, and another to P.
 
     With `heads` it has a binary, a three-class and a survival attention head. `tile_px` must be a multiple of 4.
     `weights` replace the random ones: "project" float32 [48, 16] and "score" float32 [16, P]. With `global_scores` the
-    encoder has a third output, `GLOBAL_FACTOR` times the scores. `facts` replace keys of bundle.json.
+    encoder has a third output, `GLOBAL_FACTOR` times the scores. `facts` replace keys of bundle.json;
+    `trust` is the reference of what the model knows.
     """
     path.mkdir(parents=True)
     (path / "heads").mkdir()
@@ -79,6 +81,8 @@ def make_bundle(
     if global_scores:
         np.save(path / "golden" / "pathways_global.npy", scores * np.float32(GLOBAL_FACTOR))
     (path / "parity.json").write_text(json.dumps({"passed": True, "stages": []}))
+    if trust is not None:
+        (path / "trust.json").write_bytes(trust)
     (path / "card.md").write_text("# A bundle for tests\n\nRandom weights. For research use only.\n")
     document = {
         "name": "factory-bundle",
@@ -102,6 +106,7 @@ def make_bundle(
         "created_utc": "2026-01-01T00:00:00Z",
         "software": {"stamp_deploy": "test"},
         "outputs": ["embedding", "pathways", *(["pathways_global"] if global_scores else [])],
+        "trust": None if trust is None else "trust.json",
         **(facts or {}),
     }
     write_bundle_json(path, document)

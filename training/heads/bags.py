@@ -17,6 +17,7 @@ from stamp_deploy.tables import Table, class_name, key, read_table, slide_names
 Task = Literal["binary", "multiclass", "survival"]
 SLIDE_COLUMNS = ("slide_id", "slide", "filename")
 PATIENT_COLUMNS = ("patient_id", "patient", "case_id", "case")
+SITE_COLUMNS = ("site", "site_id", "hospital", "centre", "center", "institution")
 EVENT = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
 
@@ -62,13 +63,17 @@ class Bag:
 
 @dataclass(frozen=True)
 class LabelledSlide:
-    """A slide with its patient and what is to be predicted: a class, or a time (in the table's unit) and an event."""
+    """A slide with its patient and what is to be predicted: a class, or a time (in the table's unit) and an event.
+
+    `site` is where it comes from; empty where the table does not say.
+    """
 
     bag: Bag
     patient: str
     label: int = 0
     time: float = 0.0
     event: bool = False
+    site: str = ""
 
 
 @dataclass(frozen=True)
@@ -91,6 +96,17 @@ class LabelTable:
     without_label: int
     without_features: int
     warnings: tuple[str, ...] = ()
+
+    def sites(self) -> dict[str, dict[str, int]] | None:
+        """Slides and patients of each site; None where the table has no column of sites."""
+        names = sorted({s.site for s in self.slides})
+        if names in ([], [""]):
+            return None
+        inside = {name: [s for s in self.slides if s.site == name] for name in names}
+        return {
+            name or "not stated": {"slides": len(rows), "patients": len({s.patient for s in rows})}
+            for name, rows in inside.items()
+        }
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Slides and patients of each class; of a survival task those with and without an event."""
@@ -163,6 +179,7 @@ def read_labels(
     table = read_table(path, error=DataError)
     slide = table.column(*([slide_column] if slide_column else SLIDE_COLUMNS), what="slides")
     patient = table.column(*([patient_column] if patient_column else PATIENT_COLUMNS), what="patients")
+    site = next((table.column(name) for name in SITE_COLUMNS if table.has(name)), None)
     survival = bool(time or event)
     needed = [table.column(name) for name in ((time, event) if survival else (label,))]
     known = [i for i, row in enumerate(table.rows) if all(row[c] for c in needed)]
@@ -194,10 +211,11 @@ def read_labels(
             )
         taken[bag.name] = name
         who = class_name(row[patient])
+        where = class_name(row[site]) if site is not None and row[site] else ""
         if survival:
-            slides.append(LabelledSlide(bag, who, 0, _time(table, i, time), _event(table, i, needed[1])))
+            slides.append(LabelledSlide(bag, who, 0, _time(table, i, time), _event(table, i, needed[1]), where))
         else:
-            slides.append(LabelledSlide(bag, who, order.index(chosen[i])))
+            slides.append(LabelledSlide(bag, who, order.index(chosen[i]), site=where))
     if not slides:
         example = next((b.slide or b.name for b in bags.values()), "")
         raise table.refuse(

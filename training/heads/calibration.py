@@ -70,6 +70,7 @@ def calibrated_entry(table: LabelTable, slides: Slides, raw: NDArray[np.float64]
         "patients": len(set(slides.patients)),
         "folds": config.folds,
         "class_counts": table.counts(),
+        "sites": table.sites(),
         "without_label": table.without_label,
         "without_features": table.without_features,
     }

@@ -84,6 +84,7 @@ class JsonView:
             attempts=settled.attempts,
             seconds=settled.seconds,
             tiles=settled.summary.get("tiles", {}).get("ok", 0),
+            trust=settled.summary.get("trust"),
             **self._slide(shown_name(path), slide_token(path)),
         )
 

@@ -18,7 +18,7 @@ LEFT = "left"
 """The state of a slide without a final word: stopped before it, or held by another process."""
 _UNSETTLED = {PlanState.RUN: LEFT, PlanState.BAD: AttemptState.FAILED}
 SCHEMA = "stamp-deploy/batch"
-MEASURED = ("tiles", "timing", "limiting", "slide_sha256", "result_sha256", "rss", "rss_peak", "warnings")
+MEASURED = ("tiles", "timing", "limiting", "slide_sha256", "result_sha256", "rss", "rss_peak", "warnings", "trust")
 """What a worker says of a finished slide; null for the others."""
 
 

@@ -136,6 +136,7 @@ class InferSteps:
             "slide_sha256": result.slide.sha256,
             "result_sha256": folder_sha256(task.out),
             "warnings": list(result.warnings),
+            "trust": None if result.trust is None else result.trust.verdict,
         }
 
     def discard(self, prepared: Any) -> None:
