@@ -26,6 +26,7 @@ SUMMARIES = {
     "batch": "Score folders of slides; resumes by itself.",
     "bench": "Measure throughput by stage and name the limiting one.",
     "build": "Build an engine for this machine from a bundle.",
+    "compare": "Agreement of two results of one slide: another bundle, engine or scan.",
     "cohort": "Turn spatial transcriptomics samples into a training cohort.",
     "doctor": "Versions, libraries, engines and GPU of this machine, with a self-test.",
     "demo": "Make a slide and a cohort, train, export, infer, compare.",
@@ -39,13 +40,14 @@ SUMMARIES = {
     "sign": "Sign a bundle with a private key.",
     "triton": "Lay a bundle out as a model repository of the Triton server.",
     "parity": "Check a bundle's engines on this machine.",
+    "summary": "Put all results of a batch beside each other: tables, page, heat map.",
     "train": "Fine-tune a foundation model on pathway scores.",
     "train-head": "Train a slide-level head on tile embeddings.",
     "verify": "Check the hashes of a bundle or a result.",
     "watch": "Score slides as they arrive in a folder.",
 }
 SECTIONS = {
-    "Score slides": ("infer", "batch", "watch", "render", "inspect", "formats"),
+    "Score slides": ("infer", "batch", "watch", "render", "summary", "compare", "inspect", "formats"),
     "Trust the machine and the model": ("doctor", "verify", "sign", "parity", "build", "bench", "audit"),
     "Train and export": ("demo", "models", "cohort", "train", "train-head", "evaluate", "export", "triton"),
 }

@@ -30,7 +30,7 @@ from .summaries import (
 )
 from .system.names import shown_name
 from .trust import SlideTrust
-from .validation import Validation
+from .validation import GLOBAL_UNIT, Validation
 
 SCHEMA = "stamp-deploy/result"
 SCHEMA_VERSION = 2
@@ -217,23 +217,25 @@ class Result:
         """The read-out that summaries rest on: "pathways_global" where there is one, else "pathways"."""
         return "pathways" if self.pathways_global is None else "pathways_global"
 
+    @property
+    def summary_unit(self) -> str:
+        """Unit of `summary` and `summaries`."""
+        return self.score_unit if self.pathways_global is None else GLOBAL_UNIT
+
     def tile_scores(self) -> TileScores:
         """The scores that summaries rest on, of all readable tiles, with the tissue under each."""
         by_name = {item.name: item for item in self.validation.pathways} if self.validation is not None else {}
         known = [by_name.get(name) for name in self.pathway_names]
-        if self.pathways_global is None:
-            scales = tuple(None if item is None else item.scale for item in known)
-            values = self.pathways
-        else:
-            scales = tuple(None if item is None else item.scale_global for item in known)
-            values = self.pathways_global
+        within = self.pathways_global is None
+        scales = [None if item is None else item.scale if within else item.scale_global for item in known]
+        values = self.pathways if self.pathways_global is None else self.pathways_global
         return TileScores(
             self.pathway_names,
             values.astype(np.float64),
             self.tissue_fraction.astype(np.float64),
             self.tile_cells,
             self.grid,
-            scales,
+            tuple(scale if scale is not None and scale.spread > 0 else None for scale in scales),
         )
 
     def summary(self) -> dict[str, dict[str, float]]:
@@ -284,6 +286,7 @@ class Result:
                 "names": list(self.pathway_names),
                 "summary": self.summary(),
                 "summarised": self.summarised,
+                "summary_unit": self.summary_unit,
                 "global_scores": self.pathways_global is not None,
             },
             "summaries": [region.to_dict() for region in self.summaries],

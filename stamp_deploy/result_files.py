@@ -63,14 +63,21 @@ def read_result(folder: Path) -> Result:
                 path=folder,
                 remedy="score the slide with --write json,hdf5 and what else you want",
             )
-    record = _record(folder / RECORD)
+    record = read_record(folder / RECORD)
     try:
         return _result(record, _arrays(folder / TILES, record))
     except (KeyError, TypeError, ValueError, OSError, RuntimeError, UsageError) as error:
         raise DataError(f"the result cannot be read back: {error}", path=folder, remedy=_AGAIN) from error
 
 
-def _record(path: Path) -> dict[str, Any]:
+def read_record(path: Path) -> dict[str, Any]:
+    """The content of a result.json.
+
+    Raises
+    ------
+    DataError
+        It is damaged, or of an unknown version.
+    """
     try:
         if path.stat().st_size > MAX_RECORD_BYTES:
             raise ValueError(f"more than {MAX_RECORD_BYTES >> 20} MiB")
@@ -109,6 +116,20 @@ def _arrays(path: Path, record: dict[str, Any]) -> dict[str, Any]:
     if names != tuple(record["pathways"]["names"]):
         raise ValueError(f"{RECORD} and {TILES} name different pathways")
     return arrays
+
+
+def read_thumbnail(path: Path) -> Any:
+    """The picture of the whole slide out of a tiles.h5, uint8 [h, w, 3]; None where there is none that can be read."""
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            shape = file["thumbnail"].shape
+            if len(shape) != 3 or shape[2] != 3 or int(np.prod(shape, dtype=np.int64)) > 3 * MAX_THUMBNAIL_PX:
+                return None
+            return np.asarray(file["thumbnail"][()], np.uint8)
+    except (OSError, KeyError, RuntimeError, ValueError):
+        return None
 
 
 def _result(record: dict[str, Any], arrays: dict[str, Any]) -> Result:

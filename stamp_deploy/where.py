@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from .absence import Absence, leave_out
 from .annotations import OUTLINES, PICTURES, file_for_slide, rasterise, read_annotations, read_mask
 from .config import InferOptions
-from .errors import SlideError
+from .errors import SlideError, UsageError
 from .grid import Grid, TileSet, select_tiles
 from .slide import Slide
 from .tissue import TissueMask, TissueRule, find_tissue, mask_shape
@@ -55,7 +55,7 @@ def find_where(slide: Slide, grid: Grid, rule: TissueRule, options: InferOptions
     UsageError
         A file of annotations or a mask cannot be used.
     """
-    tissue, facts = _tissue(slide, rule, options)
+    tissue, facts = _tissue(slide, grid, rule, options)
     tissue, absence = leave_out(slide, grid, tissue)
     min_fraction = options.min_tissue(rule.min_fraction)
     facts["min_fraction"] = None if options.all_tiles else min_fraction
@@ -85,7 +85,9 @@ def find_where(slide: Slide, grid: Grid, rule: TissueRule, options: InferOptions
     return Where(tissue, tiles, absence, classes, facts, (note,) if restrict else ())
 
 
-def _tissue(slide: Slide, rule: TissueRule, options: InferOptions) -> tuple[TissueMask | None, dict[str, Any]]:
+def _tissue(
+    slide: Slide, grid: Grid, rule: TissueRule, options: InferOptions
+) -> tuple[TissueMask | None, dict[str, Any]]:
     """The tissue, None for all tiles, and where it comes from."""
     if options.all_tiles:
         return None, {"source": "every tile"}
@@ -94,6 +96,12 @@ def _tissue(slide: Slide, rule: TissueRule, options: InferOptions) -> tuple[Tiss
     path = file_for_slide(options.tissue_mask, slide.path, (*OUTLINES, *PICTURES), "--tissue-mask")
     mask, sha256 = read_mask(path, slide.width, slide.height, mask_shape(slide, rule), _corner(slide))
     scale_x, scale_y = slide.width / mask.shape[1], slide.height / mask.shape[0]
+    if scale_x > grid.span_x or scale_y > grid.span_y:
+        raise UsageError(
+            f"one pixel of the mask covers {scale_x:.0f} x {scale_y:.0f} px of the slide, more than a tile",
+            path=path,
+            remedy="save the mask at about 8 um per pixel",
+        )
     given = TissueMask(mask, scale_x, scale_y, rule, None, float(mask.mean()))
     return given, {"source": "given", "file_sha256": sha256}
 

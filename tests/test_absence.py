@@ -52,6 +52,8 @@ def test_the_picture_of_what_is_absent() -> None:
     found = area((1, 3), (3, 0))
     np.testing.assert_array_equal(found.raster((200, 600), 1, 1), pixels(found))
     np.testing.assert_array_equal(found.raster((20, 30), 20, 10), pixels(found)[5::10, 10::20])
+    rough = found.raster((8, 14), 42, 24)  # pixels that no cell holds whole: the one in their middle decides
+    np.testing.assert_array_equal(rough, pixels(found)[12::24, 21::42][:8, :14])
     beyond = found.raster((22, 34), 20, 10)  # a little larger than the cells
     np.testing.assert_array_equal(beyond[:20, :30], pixels(found)[5::10, 10::20])
     assert not beyond[20:].any()
@@ -154,3 +156,10 @@ def test_each_tile_of_a_large_grid_is_looked_at_once() -> None:
     found = LeftOut(np.ones((4, 6), bool), 1000, 1000)
     _, absence = leave_out(Holed(found), grid, None)  # type: ignore[arg-type]
     assert (absence.tiles, absence.grid_tiles) == (120 * 80, 120 * 80)
+
+
+def test_tiles_that_overlap_are_counted_by_what_they_cover() -> None:
+    """One cell, x 300 to 400 and y 50 to 100; tiles of 40 x 50, 20 and 25 apart."""
+    grid = Grid(600, 200, 0.5, 0.4, 0.5, 40, 20)
+    _, absence = leave_out(Holed(area((1, 3))), grid, None)  # type: ignore[arg-type]
+    assert absence.tiles == 6 * 3

@@ -47,12 +47,12 @@ def test_columns_and_rows_by_brute_force(side: int, overlap: int) -> None:
 
 
 def test_corners_are_rounded_from_the_exact_product() -> None:
-    """A step of 2.5 pixels: rounded half to even, and the error never adds up."""
-    found = Grid(1000, 1000, 0.4, 0.2, 0.5, 2)
-    assert (found.step_x, found.step_y) == (2.5, 5)
+    """Steps of 2.5 and 3.33 pixels: rounded half to even, and the error never adds up."""
+    found = Grid(1000, 1000, 0.4, 0.3, 0.5, 2)
+    assert (found.step_x, found.step_y) == (2.5, pytest.approx(10 / 3))
     corners = found.coords(np.array([0, 1, 2, 3, 4, 300]), np.array([0, 1, 2, 3, 4, 7]))
     assert corners.dtype == np.int64
-    assert corners.tolist() == [[0, 0], [2, 5], [5, 10], [8, 15], [10, 20], [750, 35]]
+    assert corners.tolist() == [[0, 0], [2, 3], [5, 7], [8, 10], [10, 13], [750, 23]]
 
 
 @pytest.mark.parametrize(
@@ -138,6 +138,15 @@ def test_tiles_are_kept_from_the_threshold_on_and_stay_in_order() -> None:
     assert tiles.tissue_fraction.tolist() == [0.25, 1.0, 0.5]
     assert (len(tiles), tiles.total, tiles.skipped_background) == (3, 6, 3)
     assert {array.dtype.name for array in (tiles.columns, tiles.rows)} == {"int32"}
+
+
+def test_a_tile_is_judged_by_all_that_it_covers() -> None:
+    """Tiles that overlap by a quarter still cover 32 px."""
+    mask = Fractions([1.0] * 12)
+    select_tiles(Grid(96, 128, 0.5, 0.25, 0.5, 32, 8), mask, 0.25)
+    assert mask.asked is not None
+    assert mask.asked[0][:5].tolist() == [[0, 0], [24, 0], [48, 0], [72, 0], [0, 48]]
+    assert mask.asked[1:] == (32, 64)
 
 
 def test_a_threshold_of_nothing_keeps_no_glass() -> None:

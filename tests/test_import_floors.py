@@ -27,7 +27,7 @@ FLOORS: dict[str, int] = {
             "_tiler slide",
             "absence annotations engine grid summaries tiles tissue trust",
             "assemble heads judge_slide maps prepare result result_files score summarise timing where",
-            "writers",
+            "cases comparison writers",
             "api batch checks infer",
             "verbs",
             "cli",

@@ -41,6 +41,8 @@ RUN_TIME: dict[str, str] = {
     "models": "models",
     "parity": "parity {bundle} -o {new}.json",
     "render": "render {result} -o {new} --write heatmaps,report,geojson",
+    "summary": "summary {done} -o {new}",
+    "compare": "compare {result} {result} -o {new}",
     "sign": "sign {own_bundle} --key {key}",
     "triton": "triton {bundle} -o {new} --device cpu",
     "verify": "verify {bundle}",

@@ -76,6 +76,8 @@ class FindingKind(StrEnum):
     BROKEN_RESULT = "broken-result"
     SKIPPED = "skipped"
     """Left out of a folder that was named."""
+    NO_SUMMARY = "no-summary"
+    """Results are whole, the summary beside them could not be written."""
     NO_LOCKS = "no-locks"
     REPAIRED = "repaired"
     """Something of the batch's own that was damaged and has been made anew."""

@@ -57,6 +57,12 @@ class TileScores:
         """Microns from a tile to its neighbour."""
         return self.grid.step_x * self.grid.mpp_x
 
+    def pathways(self, chosen: slice) -> TileScores:
+        """The same tiles with some of the pathways."""
+        return TileScores(
+            self.names[chosen], self.values[:, chosen], self.weights, self.cells, self.grid, self.scales[chosen]
+        )
+
     def of(self, chosen: NDArray[np.bool_], weights: NDArray[np.float64] | None = None) -> TileScores:
         """The tiles that are `chosen` (bool [N]) alone; `weights` [N] take the place of the tissue fractions."""
         kept = self.weights if weights is None else weights

@@ -155,6 +155,9 @@ def test_a_picture_takes_the_place_of_the_mask(place: Path, tmp_path: Path) -> N
     result = score(place, tissue_mask=str(tmp_path / "mask.png"))
     assert result.coords.tolist() == [[576, 640], [640, 640], [576, 704], [640, 704]]
     assert (result.tissue_fraction == 1).all()
+    Image.fromarray(np.full((10, 10), 255, np.uint8)).save(tmp_path / "coarse.png")
+    with pytest.raises(UsageError, match="more than a tile"):
+        score(place, tissue_mask=tmp_path / "coarse.png")
 
 
 def test_a_batch_takes_folders_of_both(place: Path, rois: Path, tmp_path: Path, runner: Runner) -> None:  # noqa: F811

@@ -7,6 +7,7 @@ import pytest
 from support.result_factory import make_result
 
 from stamp_deploy.summaries import weighted_mean, weighted_percentiles, weighted_sd
+from stamp_deploy.validation import GLOBAL_UNIT
 
 
 def test_equal_weights_give_what_numpy_gives() -> None:
@@ -48,3 +49,4 @@ def test_a_summary_counts_tissue_not_tiles() -> None:
     assert summary["mean"] == pytest.approx((1 + 1.25 + 1.25 + 1) / 2)
     assert (summary["p50"], summary["min"], summary["max"]) == (1, 1, 5)
     assert result.to_json_dict()["pathways"]["summarised"] == "pathways_global"
+    assert result.summary_unit == GLOBAL_UNIT != result.score_unit

@@ -19,12 +19,16 @@ def serving(
     step: tuple[float, float] = (30.0, 50.0),
     *,
     keep: NDArray[np.bool_] | None = None,
+    inside: float = 1.0,
     **storage: Any,
 ) -> Serving:
-    """A grid over storage tiles of 64 x 40 decoded pixels; `keep` leaves tiles out."""
+    """A grid over storage tiles of 64 x 40 decoded pixels; `keep` leaves tiles out.
+
+    Of the last tiles, the share `inside` lies in the picture.
+    """
     row, column = np.divmod(np.arange(columns * rows), columns)
     corners = np.stack([column * step[0], row * step[1]], axis=1)
-    width, height = corners.max(0) + span
+    width, height = corners.max(0) + np.array(span) * inside
     keep = np.ones(len(row), bool) if keep is None else keep
     size: dict[str, Any] = {"tile_w": 64, "tile_h": 40, "slot_bytes": 64 * 40 * 3, **storage}
     across, down = -(-int(width) // size["tile_w"]), -(-int(height) // size["tile_h"])
@@ -57,6 +61,7 @@ CASES: dict[str, dict[str, Any]] = {
     "on the borders": {"span": (64.0, 40.0), "step": (64.0, 40.0)},
     "a hair over the borders": {"span": (64.0000001, 40.0000001), "step": (64.0, 40.0)},
     "scattered": {"keep": np.random.default_rng(1).random(60) > 0.6},
+    "beyond the picture": {"inside": 0.5, "span": (150.0, 90.0), "step": (150.0, 90.0)},
     "small": {"span": (3.0, 4.0), "step": (3.0, 4.0), "columns": 40, "rows": 30},
 }
 

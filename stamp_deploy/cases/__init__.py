@@ -1,0 +1,5 @@
+"""Many results beside each other: tables, a clustered heat map and a page, slides of a case together."""
+
+from .write import SUMMARY_FOLDER, Written, write_summary
+
+__all__ = ["SUMMARY_FOLDER", "Written", "write_summary"]

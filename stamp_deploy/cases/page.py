@@ -1,0 +1,136 @@
+"""index.html: all slides of a folder on one page, without a network, from phone to desk.
+
+Everything is inside the file. Its content security policy allows pictures of its own and the one style and the one
+script whose hashes it states: text out of file names or records cannot become either.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+from base64 import b64encode
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+from ..pathway_names import display_name
+from ..provenance import RESEARCH_USE
+from ..result_files import TILES, read_thumbnail
+from .matrix import COMMON, Matrix
+from .slide_record import Results, SlideRecord
+
+THUMBNAIL_PX = 220
+MAX_THUMBNAILS = 1000
+"""Beyond it thumbnails are left out: the page would be too large to open."""
+
+
+def render_page(results: Results, matrix: Matrix, heat_map: bytes, folder: Path) -> str:
+    """The page as text.
+
+    Parameters
+    ----------
+    results : Results
+    matrix : Matrix
+    heat_map : bytes
+        Its picture, PNG.
+    folder : Path
+        Where the page will lie: links to the reports start there.
+    """
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    style, script = _template("index.css"), _template("index.js")
+    common = matrix.scale == COMMON
+    names = results.pathway_names
+    shown = len(results.slides) <= MAX_THUMBNAILS
+    slides = [_slide(slide, folder, common=common, picture=shown) for slide in results.slides]
+    scores = {str(i): [row["values"].get(name) for row in slides] for i, name in enumerate(names)}
+    validated = results.slides[0].validated
+    return environment.from_string(_template("index.html.j2")).render(
+        slides=slides,
+        heads=list(dict.fromkeys(head["name"] for slide in results.slides for head in slide.record["heads"])),
+        unread=results.unread,
+        pathways=[
+            (i, display_name(name) + ("" if validated.get(name, True) else " (not validated)"))
+            for i, name in enumerate(names)
+        ],
+        # Inside <script>, "<" could end the element; \u003c is the same JSON.
+        data=json.dumps(scores, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"),
+        unit="z on the common scale" if common else results.slides[0].unit,
+        scale=matrix.scale,
+        counts={verdict: sum(s.verdict == verdict for s in results.slides) for verdict in _ORDER},
+        cases=len({slide.case_id for slide in results.slides if slide.case_id}),
+        without_case=sum(not slide.case_id for slide in results.slides),
+        bundle=results.slides[0].record["bundle"],
+        heat_map=b64encode(heat_map).decode(),
+        thumbnails=shown,
+        style=style,
+        script=script,
+        style_hash=_csp_hash(style),
+        script_hash=_csp_hash(script),
+        software=__version__,
+        research_use=RESEARCH_USE,
+    )
+
+
+_ORDER = ("outside", "doubtful", "not judged", "inside")
+"""Verdicts, the most worrying first: as the page sorts and counts them."""
+
+
+def _slide(slide: SlideRecord, folder: Path, *, common: bool, picture: bool) -> dict[str, Any]:
+    record = slide.record
+    report = slide.folder / "report.html"
+    warnings = [str(warning) for warning in record["warnings"]]
+    return {
+        "name": slide.name,
+        "key": slide.key,
+        "case": slide.case_id,
+        "verdict": slide.verdict,
+        "rank": _ORDER.index(slide.verdict) if slide.verdict in _ORDER else len(_ORDER),
+        "reasons": slide.reasons,
+        "left_out": slide.left_out_tiles,
+        "tiles": int(record["tiles"]["ok"]),
+        "unreadable": int(record["tiles"].get("unreadable", 0)),
+        "tissue": slide.tissue_mm2,
+        "warnings": warnings,
+        "calls": {head["name"]: _call(head) for head in record["heads"]},
+        "values": slide.z if common else slide.means,
+        "link": _link(report, folder) if report.is_file() else "",
+        "picture": _thumbnail(slide.folder / TILES) if picture else "",
+    }
+
+
+def _call(head: dict[str, Any]) -> dict[str, Any]:
+    text = head["call"] or ("no call" if head["abstained"] else "")
+    return {"text": text, "value": float(head["value"]), "name": head["value_name"], "abstained": head["abstained"]}
+
+
+def _link(path: Path, start: Path) -> str:
+    """The way from one folder to a file; the template escapes it."""
+    return os.path.relpath(path, start).replace(os.sep, "/")
+
+
+def _thumbnail(path: Path) -> str:
+    """The slide's picture as a small JPEG in base64; empty where the result holds none."""
+    from PIL import Image
+
+    pixels = read_thumbnail(path)
+    if pixels is None:
+        return ""
+    small = Image.fromarray(pixels)
+    small.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
+    file = io.BytesIO()
+    small.save(file, "JPEG", quality=78)
+    return b64encode(file.getvalue()).decode()
+
+
+def _template(name: str) -> str:
+    return resources.files(__package__).joinpath("templates", name).read_text(encoding="utf-8")
+
+
+def _csp_hash(text: str) -> str:
+    """How a content security policy names the content of an element."""
+    return "sha256-" + b64encode(hashlib.sha256(text.encode()).digest()).decode()

@@ -1,0 +1,184 @@
+"""What an output folder holds: one record per finished slide, and the case each slide belongs to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..atomic import is_done
+from ..errors import DataError, UsageError
+from ..result_files import RECORD, read_record
+from ..system.names import printable, shown_name
+from ..validation import Validation
+
+NOT_JUDGED = "not judged"
+
+
+@dataclass(frozen=True, eq=False)
+class SlideRecord:
+    """One finished slide.
+
+    Attributes
+    ----------
+    folder : Path
+        Its result folder.
+    record : dict
+        Its result.json.
+    case_id : str
+        The case it belongs to, as a slides sheet says; empty where none does. It is never taken out of a file name.
+    """
+
+    folder: Path
+    record: dict[str, Any]
+    case_id: str = ""
+
+    @property
+    def key(self) -> str:
+        """Name of the result folder."""
+        return shown_name(self.folder)
+
+    @property
+    def name(self) -> str:
+        """Name of the slide's file."""
+        return str(self.record["slide"]["name"])
+
+    @property
+    def verdict(self) -> str:
+        """inside, doubtful, outside or not judged."""
+        trust = self.record.get("trust")
+        return NOT_JUDGED if trust is None else str(trust["verdict"])
+
+    @property
+    def reasons(self) -> list[str]:
+        """What was seen, in words."""
+        trust = self.record.get("trust")
+        return [] if trust is None else [str(reason) for reason in trust["reasons"]]
+
+    @property
+    def left_out_tiles(self) -> int:
+        """Tiles that summaries leave out."""
+        trust = self.record.get("trust")
+        return 0 if trust is None else int(trust["left_out_tiles"])
+
+    @property
+    def whole(self) -> dict[str, Any]:
+        """The summary of the whole slide; empty in results of schema version 1."""
+        regions = self.record.get("summaries") or [{}]
+        return dict(regions[0])
+
+    @property
+    def tissue_mm2(self) -> float | None:
+        """Tissue that the summary counts."""
+        return self.whole.get("tissue_mm2")
+
+    @property
+    def means(self) -> dict[str, float]:
+        """Mean of each pathway of the summarised read-out; empty where no tile counts."""
+        return {name: float(row["mean"]) for name, row in self.record["pathways"]["summary"].items()}
+
+    @property
+    def unit(self) -> str:
+        """Unit of the means."""
+        pathways = self.record["pathways"]
+        return str(pathways.get("summary_unit", pathways["unit"]))
+
+    @property
+    def z(self) -> dict[str, float]:
+        """Means on the scale that all slides share, for the pathways that have one."""
+        rows = self.whole.get("pathways", {})
+        return {name: float(row["mean_z"]) for name, row in rows.items() if row["mean_z"] is not None}
+
+    @property
+    def validated(self) -> dict[str, bool]:
+        """Which pathways the bundle validated; empty where no r of any was measured."""
+        said = self.record.get("validation")
+        facts = () if said is None else Validation.from_dict(said).pathways
+        return {item.name: item.validated for item in facts} if any(item.r is not None for item in facts) else {}
+
+
+@dataclass(frozen=True)
+class Unread:
+    """A result that could not be read, and why."""
+
+    key: str
+    cause: str
+
+
+@dataclass(frozen=True, eq=False)
+class Results:
+    """The finished slides of an output folder, by case and name."""
+
+    slides: tuple[SlideRecord, ...]
+    unread: tuple[Unread, ...] = field(default_factory=tuple)
+
+    @property
+    def pathway_names(self) -> list[str]:
+        """In the bundle's order."""
+        return [str(name) for name in self.slides[0].record["pathways"]["names"]]
+
+
+def read_results(out: Path, cases: Mapping[str, str] | None = None) -> Results:
+    """Read every finished result of an output folder.
+
+    Parameters
+    ----------
+    out : Path
+        Folder of a batch, or any folder of result folders that hold the format json.
+    cases : mapping of str to str, optional
+        Name of a slide's file -> its case; outranks what the batch's slides sheet said.
+
+    Raises
+    ------
+    UsageError
+        There is no finished result, or they are of different bundles, which cannot be compared.
+    """
+    if not out.is_dir():
+        raise UsageError("no such folder", path=out, remedy="name the output folder of a batch")
+    of_batch = _cases_of_batch(out)
+    slides, unread = [], []
+    for folder in sorted(path for path in out.iterdir() if path.is_dir() and is_done(path)):
+        if not (folder / RECORD).is_file():
+            unread.append(Unread(shown_name(folder), f"it holds no {RECORD}"))
+            continue
+        try:
+            record = read_record(folder / RECORD)
+            made = SlideRecord(folder, record, of_batch.get(folder.name, ""))
+            made.name, made.means, made.z, made.verdict, made.validated  # noqa: B018 - a damaged record is told here
+            int(record["tiles"]["ok"]), [head["value"] for head in record["heads"]], str(record["bundle"]["sha256"])
+        except DataError as error:
+            unread.append(Unread(shown_name(folder), error.cause))
+            continue
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            unread.append(Unread(shown_name(folder), f"its {RECORD} is damaged: {type(error).__name__}"))
+            continue
+        case = (cases or {}).get(made.name, made.case_id)
+        slides.append(SlideRecord(folder, record, printable(" ".join(case.split()))))
+    if not slides:
+        raise UsageError("it holds no finished result with result.json", path=out, remedy="score slides first: batch")
+    bundles = {slide.record["bundle"]["sha256"] for slide in slides}
+    if len(bundles) > 1:
+        raise UsageError(
+            f"its results are of {len(bundles)} bundles, whose scores cannot stand in one table",
+            path=out,
+            remedy="keep one folder per bundle; `stamp-deploy compare` sets two results of one slide side by side",
+        )
+    return Results(tuple(sorted(slides, key=_order)), tuple(unread))
+
+
+def _order(slide: SlideRecord) -> tuple[bool, str, str, str]:
+    return slide.case_id == "", slide.case_id, slide.name, slide.key
+
+
+def _cases_of_batch(out: Path) -> dict[str, str]:
+    """Result folder -> case, as the slides sheets of the batches said; a damaged report says nothing."""
+    found: dict[str, str] = {}
+    for path in sorted(out.glob("batch*.json")):
+        try:
+            rows = json.loads(path.read_text(encoding="utf-8"))["slides"]
+            found.update({str(row["key"]): str(row["case_id"]) for row in rows if row.get("case_id")})
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            continue
+    return found
