@@ -80,3 +80,17 @@ def test_ridge_is_fitted_on_the_sections_that_measure() -> None:
     np.testing.assert_allclose(found.weights[1, 1], 1, atol=0.05)  # not shrunk to a third by the zeros
     never = fit_ridge_measured(x, zeros, [np.array([True, False])] * 3, names)
     assert (never.weights[:, 1] == 0).all() and np.isnan(never.alpha[1])
+
+
+def test_a_dead_feature_that_wakes_up_does_not_break_ridge() -> None:
+    """One unit in fifty fires once in training and everywhere in the tested section."""
+    rng = np.random.default_rng(2)
+    x, test = rng.normal(size=(200, 50)), rng.normal(size=(200, 50))
+    x[:, 0], test[:, 0] = 0.0, 40 * rng.random(200)
+    x[:2, 0] = 0.3
+    weights = rng.normal(size=(50, 1)) * (np.arange(50) > 0)[:, None]
+    groups = ["a"] * 100 + ["b"] * 100
+    y = x @ weights + 3 * rng.normal(size=(200, 1))
+    models = {floor: fit_ridge_cv(x, y, groups, floor=floor) for floor in (0.0, 0.9)}
+    r = {floor: pearson(test @ weights, model.predict(test))[0] for floor, model in models.items()}
+    assert r[0.9] > 0.85 and r[0.9] > r[0.0] + 0.1

@@ -11,7 +11,7 @@ from ..cohort import Sample
 from ..gene_sets import GeneSets
 from ..metrics import SectionResult, median_r, pearson, section_z, summary
 from ..neighbours import neighbours_mean
-from ..ridge import fit_ridge_measured
+from ..ridge import EMBEDDING_FLOOR, fit_ridge_measured
 from ..stain_features import features29
 from .rows import BASELINES, KINDS, RUNS, Row, RowKind, command_for, kind_of
 from .runs import Run, Section
@@ -35,18 +35,28 @@ class Table:
         self.sections[f"{key}/{how}"] = results
         self.rows.append(Row(key, label, how, dict(summary(results, self.names, seed=self.seed)), note))
 
-    def ridge(self, features: Features, alpha: float | None) -> tuple[list[NDArray[np.float64]], str]:
+    def ridge(
+        self, features: Features, alpha: float | None, *, embedding: bool = False
+    ) -> tuple[list[NDArray[np.float64]], str]:
         """Predictions for the test sections of ridge fitted on the training sections, all z-scored within section.
+
+        An `embedding` is centred within section instead, its features scaled over the training sections (`fit_ridge`).
 
         `alpha` None: chosen for each pathway by leaving out a training section at a time. A pathway is fitted on the
         sections that measure it.
         """
-        x = [section_z(features(s.sample)) for s in self.train]
+        prepare = _centred if embedding else section_z
+        x = [prepare(features(s.sample)) for s in self.train]
         y = [section_z(s.truth) for s in self.train]
         names, masks = [s.sample.id for s in self.train], [s.mask for s in self.train]
-        model = fit_ridge_measured(x, y, masks, names, alpha)
+        model = fit_ridge_measured(x, y, masks, names, alpha, floor=EMBEDDING_FLOOR if embedding else 0.0)
         note = f"alpha {np.nanmedian(model.alpha):g}" + (" (median)" if alpha is None else "")
-        return [model.predict(section_z(features(s.sample))) for s in self.test], note
+        return [model.predict(prepare(features(s.sample))) for s in self.test], note
+
+
+def _centred(values: NDArray[np.floating]) -> NDArray[np.float64]:
+    x = np.asarray(values, np.float64)
+    return x - x.mean(axis=0)
 
 
 def add_baselines(table: Table, run: Run, have_training: bool) -> None:
@@ -90,7 +100,7 @@ def add_frozen_rows(table: Table, run: Run) -> None:
     kinds = {kind.key: kind for kind in BASELINES}
     fixed = 100.0 / (run.model.dim * len(table.names))
     for key, alpha in (("frozen_ridge_fixed", fixed), ("frozen_ridge_cv", None)):
-        predictions, note = table.ridge(run.frozen, alpha)
+        predictions, note = table.ridge(run.frozen, alpha, embedding=True)
         table.rows = [row for row in table.rows if row.key != key]
         table.add(key, kinds[key].label, "baseline", predictions, note)
     add_neighbours(table, "frozen_ridge_cv", kinds["frozen_ridge_cv"].label, run.frozen)
@@ -104,7 +114,7 @@ def add_neighbours(table: Table, key: str, label: str, embedding: Features) -> N
         own = embedding(sample)
         return np.concatenate([own, neighbours_mean(own, places[sample.folder])], axis=1)
 
-    predictions, note = table.ridge(joined, None)
+    predictions, note = table.ridge(joined, None, embedding=True)
     table.add(key, label, "neighbours", predictions, note)
 
 
@@ -125,7 +135,7 @@ def add_run(table: Table, name: str, kind: RowKind, run: Run, sets: GeneSets) ->
     if frozen_rows_missing and run.has_frozen:
         add_frozen_rows(table, run)
 
-    predictions, note = table.ridge(run.embedding, None)
+    predictions, note = table.ridge(run.embedding, None, embedding=True)
     table.add(key, label, "probe", predictions, note)
     add_neighbours(table, key, label, run.embedding)
 

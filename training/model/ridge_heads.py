@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from ..ridge import fit_ridge_measured
+from ..ridge import EMBEDDING_FLOOR, fit_ridge_measured
 from ..sections import TrainSection
 from .stamp_model import StampModel
 
@@ -30,7 +30,7 @@ def set_ridge_heads(
     names, masks = [s.sample.id for s in sections], [s.mask for s in sections]
     if pathway:
         set_ridge_head(model.pathway, embeddings, sections)
-    levels = fit_ridge_measured(embeddings, [s.level for s in sections], masks, names)
+    levels = fit_ridge_measured(embeddings, [s.level for s in sections], masks, names, floor=EMBEDDING_FLOOR)
     _set(model.pathway_global, levels.weights, levels.intercept)
 
 
@@ -40,7 +40,7 @@ def set_ridge_head(
     """Fill one head of within-section scores."""
     centred = [e - e.mean(axis=0) for e in embeddings]
     names, masks = [s.sample.id for s in sections], [s.mask for s in sections]
-    within = fit_ridge_measured(centred, [s.target for s in sections], masks, names)
+    within = fit_ridge_measured(centred, [s.target for s in sections], masks, names, floor=EMBEDDING_FLOOR)
     middle = np.mean([e.mean(axis=0) for e in embeddings], axis=0)
     _set(head, within.weights, within.intercept - middle @ within.weights)
 
