@@ -48,7 +48,9 @@ from stamp_deploy.errors import ParityError, StampError
 from stamp_deploy.export import quantise
 from stamp_deploy.export.graph.to_onnx import Encoder
 from stamp_deploy.export.parity_tiles import PARITY_TILES
-from stamp_deploy.export.quantise import CALIBRATION_TILES
+from stamp_deploy.export.precision import CALIBRATION_TILES
+from stamp_deploy.export.quantise import CPU_ENGINES
+from stamp_deploy.export.quantise_ways import WAYS
 from stamp_deploy.export.run_models import run_torch
 from stamp_deploy.export.source import run_facts
 
@@ -86,7 +88,7 @@ def main() -> None:
 def measure(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     start = time.perf_counter()
     quick = arguments.quick
-    fitted, judged = (8, 16) if quick else (256, PARITY_TILES + CALIBRATION_TILES)
+    fitted, judged = (16, 64) if quick else (256, PARITY_TILES + CALIBRATION_TILES)
     torch.set_num_threads(os.cpu_count() or 1)
     model, pfm = random_model(arguments.model)
     tiles, source = tissue_tiles(fitted + judged, pfm.tile_px, quick=quick)
@@ -129,6 +131,10 @@ def measure(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     base = record["speed"]["torch_fp32"]["tiles_per_second"]
     for name, key in (("auto", "auto_vs_torch_fp32"), ("onnxruntime_fp32", "ort_fp32_vs_torch_fp32")):
         record[key] = round(record["speed"][name]["tiles_per_second"] / base, 3)
+    int8 = [found["tiles_per_second"] for name, found in record["speed"].items() if name.endswith("_int8")]
+    record["best_int8_vs_torch_fp32"] = round(max(int8) / base, 3) if int8 else None
+    for key, name in (("int8_spearman_min", "spearman_min"), ("int8_outlier_spearman_min", "outlier_spearman_min")):
+        record[key] = parity["int8"].get(name)
     record["parity_max_abs"] = parity["fp32"]["max_abs"]
     record["parity_cosine_min"] = parity["fp32"]["cosine_min"]
     record["spearman_min"], record["parity"] = spearman, parity
@@ -160,19 +166,23 @@ def by_precision(
         expected = Outputs(*(np.load(bundle.golden / f"{name}.npy") for name in ("embedding", "pathways")))
     else:
         expected = run_torch(Encoder(model, pfm.mean, pfm.std), tiles)
-    if quick:
-        quantise.WAYS = ("dynamic",)  # type: ignore[assignment]  # calibration of the static way takes longer than a quick run may
+    if quick:  # the other ways take longer than a quick run may, and only this one is for OpenVINO and TensorRT, too
+        quantise.WAYS = tuple(way for way in WAYS if way.name == "smooth")
     for precision in ("bf16", "int8") if quick else ("fp16", "bf16", "int8"):
         try:
             count = FP16_TILES if precision == "fp16" else len(tiles)
             wanted = Outputs(expected.embedding[:count], expected.pathways[:count])
-            made, stage = lower_bundle(bundle, precision, tiles[:count], wanted, folder / precision)
+            made, stages = lower_bundle(bundle, precision, tiles[:count], wanted, folder / precision)
         except ParityError as error:
             numbers[precision] = {"refused": error.cause, "spearman_min": None}
             continue
         bundles[precision] = made
-        extra = {key: made.parity[key] for key in ("quantisation", "ways") if key in made.parity}
-        numbers[precision] = {"tiles": stage.tiles, **stage.metrics, **extra}
+        numbers[precision] = {"tiles": stages[-1].tiles, **stages[-1].metrics}
+        for twin in made.twins:
+            numbers[precision] |= {"ways": made.parity["twins"]["ways"]}
+            least = min(twin.parity["spearman_min"], numbers[precision].get("spearman_min", 1.0))
+            numbers[precision] |= {"quantisation": twin.way, "spearman_min": least}
+            numbers[precision]["outlier_spearman_min"] = twin.parity["outlier_spearman_min"]
     return {precision: found["spearman_min"] for precision, found in numbers.items()}, numbers, bundles
 
 
@@ -206,10 +216,10 @@ def engine_contenders(bundle: Bundle, bundles: dict[str, Bundle], quick: bool) -
     """Every CPU engine and precision that passes parity here; those that do not are left out and named."""
     found: dict[str, Contender] = {}
     wanted = [("onnxruntime", bundle, None), ("openvino", bundle, "fp32"), ("openvino", bundle, "bf16")]
-    if "int8" in bundles:
-        wanted += [("onnxruntime", bundles["int8"], None), ("openvino", bundles["int8"], None)]
     if quick:  # what is not asked for by name is what `auto` has measured already
         wanted = wanted[:1]
+    for twin in bundles["int8"].twins if "int8" in bundles else ():
+        wanted += [(name, bundles["int8"], "int8") for name in CPU_ENGINES if name in twin.engines]
     for name, of, precision in wanted:
         try:
             engine = open_engine(of, name, batch=BATCH, precision=precision)

@@ -18,7 +18,7 @@ from stamp_deploy.engine.parity import Outputs, StageReport
 from stamp_deploy.export.export import Source, export_model, export_run
 from stamp_deploy.export.graph.to_onnx import Encoder
 from stamp_deploy.export.parity_tiles import load_tiles
-from stamp_deploy.export.precision import calibrates, lower
+from stamp_deploy.export.precision import Chain, calibrates, lower_and_add
 from stamp_deploy.export.run_models import run_onnx
 from stamp_deploy.spread import spread
 from stamp_deploy.training.model import StampModel, measured_dim
@@ -126,8 +126,8 @@ def make_bundle(model: nn.Module, pfm: PFM, tiles: NDArray[np.uint8], folder: Pa
 
 def lower_bundle(
     bundle: Bundle, precision: str, tiles: NDArray[np.uint8], expected: Outputs, folder: Path
-) -> tuple[Bundle, StageReport]:
-    """The bundle in a lower precision, by export's own conversion and gate, without asking torch again.
+) -> tuple[Bundle, list[StageReport]]:
+    """The bundle in a lower precision, or with int8 twins beside its encoder, by export's own ways and gates.
 
     Raises
     ------
@@ -137,20 +137,21 @@ def lower_bundle(
     shutil.copytree(bundle.path, folder)
     keep = ~calibrates(len(tiles)) if precision == "int8" else np.ones(len(tiles), bool)
     wanted = Outputs(expected.embedding[keep], expected.pathways[keep])
-    stages: list[StageReport] = []
-    facts = lower(
-        precision,
-        folder / "encoder.onnx",
-        tiles,
-        wanted,
-        lambda path: run_onnx(path, tiles[keep]),
-        stages,
-        bundle.pathways,
-    )
+    judged = tiles[keep]
+    chain = Chain(tiles, judged, wanted, lambda path, engine: _two(run_onnx(path, judged, engine)), bundle.pathways)
+    encoder = folder / "encoder.onnx"
+    beside = precision == "int8"
+    first, also = ("fp32", ("int8",)) if beside else (precision, ())
+    facts, twins = lower_and_add(first, also, encoder, chain, by_default=False)
     document = json.loads((folder / "bundle.json").read_text())
     document = {key: value for key, value in document.items() if key not in ("files", "schema_version")}
-    document |= {"precision": precision, "parity": {"passed": True, **facts}}
-    return write_bundle_json(folder, document), stages[-1]
+    document |= {"precision": first, "twins": twins, "parity": {"passed": True, **facts}}
+    return write_bundle_json(folder, document), chain.stages
+
+
+def _two(found: Outputs) -> Outputs:
+    """Without the read-out that is comparable across slides: random weights have none that means anything."""
+    return Outputs(found.embedding, found.pathways)
 
 
 def run_bundle(run: Path, folder: Path, precision: str) -> Bundle:

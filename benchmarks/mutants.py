@@ -39,12 +39,22 @@ SAMPLE, SEED = 60, 0
 BAR = 0.85
 
 MODULES: dict[str, tuple[str, str]] = {
-    "slide": ("stamp_deploy/slide/*.py", "tests/slide tests/tiles/test_streams.py"),
+    "slide": (
+        "stamp_deploy/slide/*.py",
+        " ".join(
+            f"tests/slide/test_{name}.py"
+            for name in (
+                *("slide_numbers", "mpp", "bounds", "colour", "held", "identity", "pyramid", "read_faults", "slide"),
+                *("stream_colour", "tiff_pages"),
+            )
+        )
+        + " tests/test_absence.py",
+    ),
     "backends": ("stamp_deploy/slide/backends/*.py", "tests/slide tests/tiles/test_routes.py"),
     "tiles": (
         "stamp_deploy/tiles/*.py",
         "tests/tiles/test_schedule.py tests/tiles/test_slot_pool.py tests/tiles/test_region_reader.py "
-        "tests/tiles/test_read_plan.py tests/tiles/test_tiles.py tests/tiles/test_streams.py",
+        "tests/tiles/test_read_plan.py tests/tiles/test_tiles.py",
     ),
     "grid": ("stamp_deploy/grid.py stamp_deploy/maps.py", "tests/test_grid.py tests/test_maps.py"),
     "tissue": ("stamp_deploy/tissue/*.py stamp_deploy/absence.py", "tests/tissue tests/test_absence.py"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import platform
+from collections.abc import Collection
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,7 +31,7 @@ from stamp_deploy.engine.parity import Outputs, StageReport, compare, to_table
 from .card import write_card
 from .graph.to_onnx import Encoder, write_encoder, write_head
 from .parity_tiles import load_tiles
-from .precision import check_precision, judged_tiles, lower, wanted_tiles
+from .precision import Chain, check_precision, judged_tiles, lower_and_add, wanted_tiles
 from .run_models import run_onnx, run_onnx_head, run_torch, run_torch_head
 from .source import Source, read_run, run_tiles
 from .trust_reference import fit_reference
@@ -41,6 +42,8 @@ def export_run(
     out: str | Path,
     *,
     precision: str = "fp32",
+    also: Collection[str] = (),
+    also_by_default: bool = False,
     tiles: str | Path | NDArray[np.uint8] | None = None,
     heads: str | Path | None = None,
     evaluation: str | Path | None = None,
@@ -57,6 +60,10 @@ def export_run(
         The bundle folder to be made.
     precision : str
         ``fp32``; ``fp16`` or ``bf16`` (matrix products in it, the rest in fp32); ``int8`` (quantised after training).
+    also : collection of str
+        Further precisions that the bundle carries, in files of their own, for the engines that run them: ``int8``.
+    also_by_default : bool
+        Whether ``--engine auto`` may use those without being asked; otherwise ``--precision`` must say int8 or auto.
     tiles : path or uint8 [N, T, T, 3], optional
         Tissue tiles for parity: 500 or more are wanted. By default they are drawn from the run's cohort.
     heads : path, optional
@@ -84,10 +91,20 @@ def export_run(
     folders = (None if folder is None else Path(folder) for folder in (heads, evaluation))
     source = read_run(Path(run), name or Path(out).name, *folders)
     if tiles is None:
-        tiles = run_tiles(Path(run), source.document["tile_px"], source.document["mpp"], wanted_tiles(precision))
+        tiles = run_tiles(
+            Path(run), source.document["tile_px"], source.document["mpp"], wanted_tiles((precision, *also))
+        )
     elif isinstance(tiles, str):
         tiles = Path(tiles)
-    return export_model(source, Path(out), tiles=tiles, precision=precision, overwrite=overwrite)
+    return export_model(
+        source,
+        Path(out),
+        tiles=tiles,
+        precision=precision,
+        also=also,
+        also_by_default=also_by_default,
+        overwrite=overwrite,
+    )
 
 
 def export_model(
@@ -96,14 +113,16 @@ def export_model(
     *,
     tiles: Path | NDArray[np.uint8],
     precision: str = "fp32",
+    also: Collection[str] = (),
+    also_by_default: bool = False,
     overwrite: bool = False,
 ) -> Bundle:
     """Export modules that are already in memory; see `export_run`."""
-    check_precision(precision)
+    check_precision(precision, also)
     check_output(out, overwrite=overwrite)
     document = source.document
-    pixels = load_tiles(tiles, document["tile_px"], document["mpp"], wanted_tiles(precision))
-    judged = judged_tiles(pixels, precision)
+    pixels = load_tiles(tiles, document["tile_px"], document["mpp"], wanted_tiles((precision, *also)))
+    judged = judged_tiles(pixels, (precision, *also))
     mean, std = tuple(document["mean"]), tuple(document["std"])
     pathways = tuple(document["pathways"])
     stages: list[StageReport] = []
@@ -137,9 +156,9 @@ def export_model(
             write_head(head, staging / entry["file"], document["embedding_dim"])
         expected = _with_heads(merged, {name: run_torch_head(head, merged.embedding) for name, _, head in heads}, heads)
 
-        def compiled(path: Path) -> Outputs:
-            """An encoder's answers, and those of the ONNX heads on its embeddings."""
-            found = run_onnx(path, judged)
+        def compiled(path: Path, engine: str = "onnxruntime") -> Outputs:
+            """An encoder's answers in a CPU engine, and those of the ONNX heads on its embeddings."""
+            found = run_onnx(path, judged, engine)
             logits = {name: run_onnx_head(staging / entry["file"], found.embedding) for name, entry, _ in heads}
             return _with_heads(found, logits, heads)
 
@@ -150,7 +169,8 @@ def export_model(
             )
             (staging / TRUST_FILE).write_bytes(known.to_json())
             document["trust"] = TRUST_FILE
-        facts = lower(precision, full, pixels, expected, compiled, stages, pathways)
+        chain = Chain(pixels, judged, expected, compiled, pathways, stages)
+        facts, document["twins"] = lower_and_add(precision, also, full, chain, by_default=also_by_default)
         write_golden(staging / GOLDEN_DIR, judged, adapted)
         document["parity"] = {
             "passed": True,

@@ -1,156 +1,211 @@
-"""int8 after training: ONNX Runtime's quantiser, calibrated on real tissue tiles, and judged on others.
+"""int8 after training: three ways to quantise an encoder, each judged on tissue, and the fastest kept per engine.
 
-Two ways are tried: ``dynamic`` (weights int8, activations scaled tile by tile at run time) and ``static`` (activations
-scaled once, from the calibration tiles). Only the products with weights are quantised: attention between activations,
-LayerNorm, Softmax, the patch embedding and the pathway head stay in fp32. Weights use 7 bits, because kernels for
-processors without VNNI add two 8-bit products in 16 bits and saturate.
+| way | made by | activations | for |
+|---|---|---|---|
+| dynamic | ONNX Runtime | scaled per batch at run time | ONNX Runtime |
+| static | ONNX Runtime | scaled once, asymmetric | ONNX Runtime, OpenVINO |
+| smooth | NNCF, SmoothQuant (Xiao et al. 2023) | scaled once, symmetric | all, TensorRT included |
+
+A way must keep the order of tiles by pathway twice: with the model's own weights, and with those of its outlier twin
+(outliers.py). Only products with weights are quantised by ONNX Runtime's ways; NNCF also takes the products of
+attention. ONNX Runtime's weights use 7 bits, because kernels for processors without VNNI add two 8-bit products in 16
+bits and saturate. Every machine judges its own kernels once more on the golden tiles before it scores.
 """
 
 from __future__ import annotations
 
-import logging
-import shutil
 import tempfile
 import time
-import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
 from stamp_deploy.engine.parity import StageReport
-from stamp_deploy.errors import ParityError
+from stamp_deploy.errors import ParityError, StampError
 
-WAYS = ("dynamic", "static")
-CALIBRATION_TILES = 64
-CALIBRATION_BATCH = 8
-Judge = Callable[[str, Path], StageReport]
-"""Runs a candidate's parity tiles; called with the way's name and the file."""
+from .outliers import outlier_twin
+from .quantise_ways import WAYS, Way
+from .run_models import open_model
+
+CPU_ENGINES = ("onnxruntime", "openvino")
+SPEED_BATCH = 16
+SPEED_ROUNDS = 3
+Judge = Callable[[str, str, Path], StageReport]
+"""Runs parity tiles; called with a name for the stage, the engine and the file."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One way on one engine.
+
+    Attributes
+    ----------
+    report : StageReport or None
+        Its parity; None where the file cannot be made.
+    outliers : StageReport or None
+        Parity of the outlier twin; None where it was not judged.
+    tiles_per_second : float
+        0 where it is refused.
+    refused : str
+        Why it is out; empty where it is not.
+    """
+
+    way: str
+    engine: str
+    report: StageReport | None
+    outliers: StageReport | None = None
+    tiles_per_second: float = 0.0
+    refused: str = ""
+
+    def __str__(self) -> str:
+        where = f"{self.way} in {self.engine}"
+        return f"{where}: {self.refused}" if self.refused else f"{where}: {self.tiles_per_second:.3g} tiles/s"
 
 
 @dataclass(frozen=True)
 class Quantised:
-    """The way that was kept, its parity, tiles/s of each way that passed, and every verdict."""
+    """What was tried, the way kept for each engine, and the files of the ways that are used."""
 
-    way: str
-    report: StageReport
-    speed: dict[str, float]
-    verdicts: dict[str, str]
+    candidates: tuple[Candidate, ...]
+    kept: dict[str, Candidate] = field(default_factory=dict)
+    files: dict[str, Path] = field(default_factory=dict)
+
+    @property
+    def verdicts(self) -> dict[str, str]:
+        """Every candidate in words, for the record."""
+        return {f"{found.way} in {found.engine}": _words(found) for found in self.candidates}
 
 
-def quantise(encoder: Path, target: Path, calibration: NDArray[np.uint8], judge: Judge) -> Quantised:
-    """Write the fastest int8 encoder that passes.
+def quantise(
+    encoder: Path, folder: Path, calibration: NDArray[np.uint8], judge: Judge, judge_outliers: Judge
+) -> Quantised:
+    """Write int8 encoders into `folder`, one per way that some engine keeps.
 
     Parameters
     ----------
-    encoder, target : Path
-        The fp32 ONNX file, and where the int8 one goes.
+    encoder, folder : Path
+        The fp32 ONNX file, and where ``encoder.int8-WAY.onnx`` go.
     calibration : uint8 [N, T, T, 3]
-        Tiles that are not among those that `judge` uses.
+        Tiles that are not among those that the judges use.
+    judge, judge_outliers : callable
+        Parity of a file of the model, and of a file of its outlier twin; the latter may use fewer tiles.
 
     Raises
     ------
     ParityError
         No way keeps the order of tiles by pathway; the message holds each way's numbers.
     """
-    reports: dict[str, StageReport] = {}
-    speed: dict[str, float] = {}
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".int8-") as folder:
-        files = {way: Path(folder, way, target.name) for way in WAYS}
-        for way, path in files.items():
-            path.parent.mkdir()
-            _quantise(way, encoder, path, calibration)
-            reports[way] = judge(way, path)
-            if reports[way]:
-                speed[way] = _speed(path, calibration)
-        verdicts = {way: _verdict(report) for way, report in reports.items()}
-        if not speed:
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".int8-") as scratch:
+        twin = _write_outlier_twin(encoder, Path(scratch, "twin.onnx"))
+        found: list[Candidate] = []
+        made: dict[str, Path] = {}
+        for way in WAYS:
+            target = Path(scratch, way.name, f"encoder.int8-{way.name}.onnx")
+            try:
+                found += _try(way, encoder, twin, target, calibration, judge, judge_outliers)
+                made[way.name] = target
+            except (StampError, RuntimeError, ValueError, ImportError) as error:
+                found.append(Candidate(way.name, way.engines[0], None, refused=f"cannot be made: {str(error)[:200]}"))
+        passed = [candidate for candidate in found if not candidate.refused]
+        if not passed:
             raise ParityError(
-                "int8 is refused: " + "; ".join(f"{way}: {verdict}" for way, verdict in verdicts.items()),
-                remedy="export with --precision fp16 or fp32",
+                "int8 is refused: " + "; ".join(f"{one.way} in {one.engine}: {_words(one)}" for one in found),
+                remedy="export with --precision fp16 or fp32"
+                + ("" if find_spec("nncf") else ", or install NNCF: pip install 'stamp-deploy[int8]'"),
             )
-        way = max(speed, key=speed.__getitem__)
-        for path in files[way].parent.iterdir():
-            shutil.move(path, target.parent / path.name)
-    return Quantised(way, reports[way], speed, verdicts)
+        kept = _fastest(passed)
+        files = {}
+        for name in {candidate.way for candidate in kept.values()}:
+            for path in made[name].parent.iterdir():
+                path.rename(folder / path.name)
+            files[name] = folder / made[name].name
+    return Quantised(tuple(found), kept, files)
 
 
-def _quantise(way: str, encoder: Path, target: Path, calibration: NDArray[np.uint8]) -> None:
-    from onnxruntime.quantization import QuantFormat, QuantType, quantize_dynamic, quantize_static
+def _try(
+    way: Way,
+    encoder: Path,
+    twin: Path | None,
+    target: Path,
+    calibration: NDArray[np.uint8],
+    judge: Judge,
+    judge_outliers: Judge,
+) -> list[Candidate]:
+    """Quantise one way, and judge it in every CPU engine that it is for and that is installed."""
+    target.parent.mkdir()
+    way.make(encoder, target, calibration)
+    spoilt = target.with_name("outliers.onnx")
+    if twin is not None:
+        way.make(twin, spoilt, calibration)
+    found = []
+    for engine in (name for name in CPU_ENGINES if name in way.engines and find_spec(name)):
+        report = judge(f"merged -> int8 {way.name} in {engine}", engine, target)
+        strained = None
+        refused = "" if report else "; ".join(report.failures)
+        if not refused and twin is not None:
+            strained = judge_outliers(f"outlier twin -> int8 {way.name} in {engine}", engine, spoilt)
+            refused = "" if strained else f"with outlier channels {'; '.join(strained.failures)}"
+        speed = 0.0 if refused else _speed(engine, target, calibration)
+        found.append(Candidate(way.name, engine, report, strained, speed, refused))
+    for path in target.parent.glob("outliers.onnx*"):
+        path.unlink()
+    return found
 
+
+def _write_outlier_twin(encoder: Path, target: Path) -> Path | None:
+    """The outlier twin as a file; None where the graph has no place for outliers, or is too large for one file."""
     model = onnx.load(encoder, load_external_data=False)
-    common: dict[str, Any] = {
-        "op_types_to_quantize": ["MatMul"],
-        "per_channel": True,
-        "reduce_range": True,
-        "weight_type": QuantType.QInt8,
-        "use_external_data_format": any(t.data_location == onnx.TensorProto.EXTERNAL for t in model.graph.initializer),
-        "extra_options": {"MatMulConstBOnly": True},
-    }
-    quiet = logging.getLogger()
-    level = quiet.level
-    quiet.setLevel(logging.ERROR)  # the quantiser recommends a preprocessing step that export has done already
+    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer):
+        return None
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            if way == "dynamic":
-                quantize_dynamic(encoder, target, **common)
-            else:
-                quantize_static(
-                    encoder,
-                    target,
-                    Reader(calibration),
-                    quant_format=QuantFormat.QDQ,
-                    activation_type=QuantType.QUInt8,
-                    **common,
-                )
-    finally:
-        quiet.setLevel(level)
+        onnx.save(outlier_twin(model), target)
+    except ValueError:
+        return None
+    return target
 
 
-class Reader:
-    """Calibration tiles, a few at a time, in the form that the quantiser wants."""
-
-    def __init__(self, tiles: NDArray[np.uint8]) -> None:
-        self._batches = iter(tiles[i : i + CALIBRATION_BATCH] for i in range(0, len(tiles), CALIBRATION_BATCH))
-
-    def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
-        """The next batch, or None at the end."""
-        batch = next(self._batches, None)
-        return None if batch is None else {"tiles": batch}
-
-    def __iter__(self) -> Reader:
-        return self
-
-    def __next__(self) -> dict[str, NDArray[np.uint8]]:
-        batch = self.get_next()
-        if batch is None:
-            raise StopIteration
-        return batch
+def _fastest(passed: list[Candidate]) -> dict[str, Candidate]:
+    """The fastest candidate per engine; engines that cannot be tried here get the way that was made for them."""
+    kept: dict[str, Candidate] = {}
+    for candidate in passed:
+        best = kept.get(candidate.engine)
+        if best is None or candidate.tiles_per_second > best.tiles_per_second:
+            kept[candidate.engine] = candidate
+    for way in WAYS:
+        of_way = [candidate for candidate in passed if candidate.way == way.name]
+        for engine in way.engines if of_way else ():
+            if engine not in CPU_ENGINES or find_spec(engine) is None:
+                kept[engine] = of_way[0]
+    return kept
 
 
-def _speed(path: Path, tiles: NDArray[np.uint8]) -> float:
-    """Tiles/s, the best of three batches."""
-    from .run_models import open_cpu
-
-    session = open_cpu(path)
-    batch = tiles[:16]
+def _speed(engine: str, path: Path, tiles: NDArray[np.uint8]) -> float:
+    """Tiles/s, the best of some batches after one that is not timed."""
+    run = open_model(engine, path)
+    batch = tiles[:SPEED_BATCH]
+    run(batch)
     seconds = []
-    for _ in range(3):
+    for _ in range(SPEED_ROUNDS):
         start = time.perf_counter()
-        session.run(None, {"tiles": batch})
+        run(batch)
         seconds.append(time.perf_counter() - start)
     return len(batch) / min(seconds)
 
 
-def _verdict(report: StageReport) -> str:
+def _words(candidate: Candidate) -> str:
+    verdict = f"refused, {candidate.refused}" if candidate.refused else "accepted"
+    if candidate.report is None:
+        return verdict
     numbers = ", ".join(
         f"{name} {value:.4f}"
         for name in ("spearman_min", "pearson_min", "cosine_min")
-        if (value := report.metrics[name]) is not None
+        if (value := candidate.report.metrics[name]) is not None
     )
-    return f"accepted ({numbers})" if report else f"refused, {'; '.join(report.failures)} ({numbers})"
+    if candidate.outliers is not None and (least := candidate.outliers.metrics["spearman_min"]) is not None:
+        numbers += f", with outlier channels spearman_min {least:.4f}"
+    return f"{verdict} ({numbers})"

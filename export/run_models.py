@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +32,10 @@ def run_torch_head(head: nn.Module, embedding: NDArray[np.float32]) -> NDArray[n
     return np.asarray(logits.float().reshape(-1).numpy())
 
 
-def run_onnx(path: Path, tiles: NDArray[np.uint8]) -> Outputs:
-    """The ONNX side, in ONNX Runtime on the CPU."""
-    session = open_cpu(path)
-    have = {output.name for output in session.get_outputs()}
-    names = [name for name in OUTPUTS if name in have]
-    parts = [session.run(names, {"tiles": tiles[i : i + BATCH]}) for i in range(0, len(tiles), BATCH)]
+def run_onnx(path: Path, tiles: NDArray[np.uint8], engine: str = "onnxruntime") -> Outputs:
+    """The ONNX side, in a CPU engine."""
+    run = open_model(engine, path)
+    parts = [run(tiles[i : i + BATCH]) for i in range(0, len(tiles), BATCH)]
     return _outputs([np.concatenate(side) for side in zip(*parts, strict=True)])
 
 
@@ -57,3 +56,24 @@ def open_cpu(path: Path) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def open_model(engine: str, path: Path) -> Callable[[NDArray[np.uint8]], list[NDArray[np.float32]]]:
+    """An encoder's file in a CPU engine: a function of tiles uint8 [N, T, T, 3] that gives the arrays of `OUTPUTS`."""
+    if engine == "openvino":
+        import openvino
+
+        compiled = openvino.Core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        request = compiled.create_infer_request()
+        ports = {port.get_any_name(): port for port in compiled.outputs}
+        found = [ports[name] for name in OUTPUTS if name in ports]
+
+        def run(tiles: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+            answers = request.infer({"tiles": tiles})
+            return [np.array(answers[port], np.float32) for port in found]
+
+        return run
+    session = open_cpu(path)
+    have = {output.name for output in session.get_outputs()}
+    names = [name for name in OUTPUTS if name in have]
+    return lambda tiles: list(session.run(names, {"tiles": tiles}))

@@ -9,7 +9,7 @@ import click
 from stamp_deploy.command import Command
 
 
-@click.command(cls=Command, examples=("export run -o bundle", "export run -o bundle --precision int8 --heads heads"))
+@click.command(cls=Command, examples=("export run -o bundle", "export run -o bundle --also int8 --heads heads"))
 @click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Bundle folder to be made.")
 @click.option(
@@ -17,8 +17,16 @@ from stamp_deploy.command import Command
     type=click.Choice(["fp32", "fp16", "bf16", "int8"]),
     default="fp32",
     show_default=True,
-    help="Precision of the ONNX file.",
+    help="Precision of the encoder that every engine can load.",
 )
+@click.option(
+    "--also",
+    type=click.Choice(["int8"]),
+    multiple=True,
+    help="Carry the encoder in this precision, too, for the engines that run it faster. `infer --precision auto` or "
+    "`--precision int8` uses it where parity accepts it.",
+)
+@click.option("--also-by-default", is_flag=True, help="Let `infer` use what --also adds without being asked.")
 @click.option(
     "--tiles",
     type=click.Path(exists=True, path_type=Path),
@@ -41,6 +49,8 @@ def export(
     run: Path,
     out: Path,
     precision: str,
+    also: tuple[str, ...],
+    also_by_default: bool,
     tiles: Path | None,
     heads: Path | None,
     evaluation: Path | None,
@@ -55,6 +65,8 @@ def export(
         run,
         out,
         precision=precision,
+        also=also,
+        also_by_default=also_by_default,
         tiles=tiles,
         heads=heads,
         evaluation=evaluation,

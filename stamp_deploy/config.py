@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from .errors import UsageError
 from .hashing import folder_sha256, sha256_file
@@ -25,63 +25,47 @@ ROI_USES = ("restrict", "split")
 class InferOptions:
     """Options of `stamp-deploy infer`.
 
-    Attributes
-    ----------
-    mpp : float, optional
-        Microns per pixel of level 0, where the slide records none or a wrong one.
-    batch : int
-        Tiles handed to the engine at once.
-    threads : int
-        Decoding threads, and threads of a CPU engine; 0 takes every core of the process.
-    engine : str
-        "auto" or the name of an engine.
-    precision : str, optional
-        Precision of the engine; None leaves the choice to the engine.
-    exact : bool
-        Decode at full scale instead of the reduced JPEG scales.
-    all_tiles : bool
-        Score every tile of the grid, glass included.
-    min_fraction : float, optional
-        Share of a tile that must be tissue for the tile to be scored, above 0 to 1; None takes the bundle's.
-    roi : Path, optional
-        Annotations of QuPath (GeoJSON), or a folder of such files called like the slides.
-    roi_use : str
-        "restrict": only their tissue is scored. "split": the whole slide is. Both summarise by class.
-    tissue_mask : Path, optional
-        A mask in place of the tissue that is found: PNG, TIFF or GeoJSON, or a folder of such files.
-    writers : tuple of str
-        Output formats, by name.
-    max_unreadable : float
-        Largest fraction of tissue tiles that may be unreadable; above it there is no result.
-    time_limit_s : float, optional
-        Seconds after which reading a slide is given up.
-    overwrite : bool
-        Replace a finished result.
-    strict : bool
-        Give no result for a slide that is outside what the model knows, or that cannot be judged.
-
     Raises
     ------
     UsageError
         A value lies outside its range.
     """
 
-    mpp: float | None = None
-    batch: int = 32
-    threads: int = 0
+    __pydantic_config__: ClassVar = {"use_attribute_docstrings": True}  # docs/schema is made by pydantic; this is not
+
+    mpp: float | None = field(default=None, metadata={"ge": MIN_MPP, "le": MAX_MPP})
+    """Microns per pixel of level 0, where the slide records none or a wrong one."""
+    batch: int = field(default=32, metadata={"ge": 1, "le": 4096})
+    """Tiles handed to the engine at once."""
+    threads: int = field(default=0, metadata={"ge": 0, "le": 512})
+    """Decoding threads, and threads of a CPU engine; 0 takes every core of the process."""
     engine: str = "auto"
+    """The name of an engine, or "auto": the fastest that reproduces the bundle's golden outputs here."""
     precision: str | None = None
+    """Precision of the engine; None leaves the choice to the engine."""
     exact: bool = False
+    """Decode at full scale instead of the reduced JPEG scales."""
     all_tiles: bool = False
-    min_fraction: float | None = None
+    """Score every tile of the grid, glass included."""
+    min_fraction: float | None = field(default=None, metadata={"gt": 0, "le": 1})
+    """Share of a tile that must be tissue for the tile to be scored, above 0 to 1; None takes the bundle's."""
     roi: Path | None = None
+    """Annotations of QuPath (GeoJSON), or a folder of such files called like the slides."""
     roi_use: str = "restrict"
+    """What annotations do: "restrict": only their tissue is scored; "split": the whole slide is. Both summarise by
+    class."""
     tissue_mask: Path | None = None
+    """A mask in place of the tissue that is found: PNG, TIFF or GeoJSON, or a folder of such files."""
     writers: tuple[str, ...] = DEFAULT_WRITERS
-    max_unreadable: float = 0.01
-    time_limit_s: float | None = None
+    """Output formats, by name."""
+    max_unreadable: float = field(default=0.01, metadata={"ge": 0, "le": 1})
+    """Largest fraction of tissue tiles that may be unreadable; above it there is no result."""
+    time_limit_s: float | None = field(default=None, metadata={"gt": 0})
+    """Seconds after which reading a slide is given up."""
     overwrite: bool = False
+    """Replace a finished result."""
     strict: bool = False
+    """Give no result for a slide that is outside what the model knows, or that cannot be judged."""
 
     def __post_init__(self) -> None:
         if self.mpp is not None:
@@ -139,6 +123,8 @@ class InferOptions:
         later = {name: values[name] for name in LATER if values[name] is not None}
         if self.roi is not None:
             later["roi_use"] = self.roi_use
+        if self.strict:
+            later["strict"] = True
         return {**{name: values[name] for name in kept}, **later}
 
     def sha256(self) -> str:

@@ -40,9 +40,3 @@ def score_map(result: Result, pathway: str) -> NDArray[np.float32]:
     if pathway not in result.pathway_names:
         raise UsageError(f"no pathway {pathway!r} in this result", remedy=f"one of: {', '.join(result.pathway_names)}")
     return value_map(result, result.pathways[:, result.pathway_names.index(pathway)])
-
-
-def map_extent_level0(result: Result) -> tuple[float, float, float, float]:
-    """(left, right, bottom, top) of the map in level-0 pixels, y downwards: matplotlib's `extent`."""
-    grid = result.grid
-    return 0.0, grid.columns * grid.step_x, grid.rows * grid.step_y, 0.0

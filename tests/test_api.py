@@ -18,18 +18,16 @@ import pytest
 from PIL import Image
 from support.bundle_factory import make_bundle
 from support.cli_runner import Runner, runner  # noqa: F401 - a fixture
-from support.result_factory import make_head, make_result
+from support.result_factory import make_head, make_result, stored
 from support.slide_factory import texture, write_slide
 
 import stamp_deploy as sd
 from stamp_deploy import api
 from stamp_deploy.api import functions, slide_result, slide_tiles
-from stamp_deploy.atomic import staged_directory
 from stamp_deploy.errors import DataError, SlideError, UsageError
 from stamp_deploy.result import Result
 from stamp_deploy.result_files import read_result
 from stamp_deploy.tiles import TileStatus
-from stamp_deploy.writers import write_all
 from stamp_deploy.writers.names import find_name
 
 
@@ -55,12 +53,6 @@ def same(a: Any, b: Any) -> bool:
     if isinstance(a, tuple | list):
         return type(a) is type(b) and len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
     return bool(a == b)
-
-
-def stored(result: Result, folder: Path, formats: tuple[str, ...] = ("json", "hdf5")) -> Path:
-    with staged_directory(folder, hashes=True) as staging:
-        write_all(result, staging, formats)
-    return folder
 
 
 def test_importing_the_package_imports_nothing_heavy() -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -52,6 +55,7 @@ SCORING: dict[str, object] = {
     "min_fraction": 0.5,
     "roi": FILE,
     "tissue_mask": FILE,
+    "strict": True,
 }
 """An option that can change a score, or whether there is one -> another value of it."""
 NOT_SCORING = {"batch": 3, "threads": 2, "writers": ("json",), "time_limit_s": 9.0, "overwrite": True}
@@ -84,3 +88,24 @@ def test_the_hash_covers_what_is_in_files_and_no_record_names_them(tmp_path: Pat
 
 def test_options_of_later_versions_leave_the_hash_of_a_default_run_as_it_was() -> None:
     assert set(InferOptions().scoring_dict()) == {"mpp", "engine", "precision", "exact", "all_tiles", "max_unreadable"}
+
+
+def test_limits_of_the_schema_are_those_that_are_checked() -> None:
+    """The schema reads them from the fields' metadata, the refusals have words of their own."""
+    limited = {field.name: field.metadata for field in dataclasses.fields(InferOptions) if field.metadata}
+    assert {"mpp", "batch", "threads", "min_fraction", "max_unreadable", "time_limit_s"} == limited.keys()
+    for name, limits in limited.items():
+        for key, value in limits.items():
+            beyond = {"ge": math.nextafter(value, -math.inf), "le": math.nextafter(value, math.inf), "gt": value}[key]
+            if name in ("batch", "threads"):
+                beyond = value - 1 if key == "ge" else value + 1
+            with pytest.raises(UsageError):
+                InferOptions(**{name: beyond})
+            inside = math.nextafter(value, math.inf) if key == "gt" else value
+            assert getattr(InferOptions(**{name: inside}), name) == inside
+
+
+def test_nothing_at_run_time_needs_pydantic() -> None:
+    code = "import sys, stamp_deploy as sd; sd.infer_slide, sd.InferOptions(); print('pydantic' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

@@ -8,7 +8,7 @@ from support.result_factory import make_result
 
 from stamp_deploy.errors import UsageError
 from stamp_deploy.map_style import colour_range
-from stamp_deploy.maps import map_extent_level0, score_map
+from stamp_deploy.maps import score_map
 
 
 def test_every_score_stands_in_its_cell_and_nothing_elsewhere() -> None:
@@ -25,14 +25,6 @@ def test_every_score_stands_in_its_cell_and_nothing_elsewhere() -> None:
 def test_unknown_pathway_is_a_usage_error() -> None:
     with pytest.raises(UsageError, match="no pathway"):
         score_map(make_result(), "NOT_THERE")
-
-
-def test_extent_is_the_grid_in_level0_pixels() -> None:
-    result = make_result()
-    left, right, bottom, top = map_extent_level0(result)
-    assert (left, top) == (0, 0)
-    assert right == result.grid.columns * result.grid.step_x
-    assert bottom == result.grid.rows * result.grid.step_y
 
 
 @pytest.mark.parametrize(

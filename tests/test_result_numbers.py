@@ -12,19 +12,17 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from support.result_factory import make_head, make_result
+from support.result_factory import make_head, make_result, make_trust, stored
 from writers.test_writers_numbers import COLUMNS, CORNERS, FRACTION, GRID, PATHWAYS, ROWS, crooked
 
 from stamp_deploy import result_files
 from stamp_deploy.assemble import assemble, bundle_facts, slide_facts
-from stamp_deploy.atomic import staged_directory
 from stamp_deploy.engine.base import EngineInfo
 from stamp_deploy.errors import DataError, UsageError
 from stamp_deploy.grid import TileSet
 from stamp_deploy.result import Result, TileCounts, _plain
 from stamp_deploy.result_files import attention_name, read_result
 from stamp_deploy.tiles.reader import StageTimes
-from stamp_deploy.writers import write_all
 
 ENGINE = EngineInfo("onnxruntime", "1.32.0", "CPU", "fp32", "asked for")
 
@@ -167,13 +165,22 @@ def test_facts_of_slide_and_bundle() -> None:
         {"tissue_fraction": np.zeros((5, 1), np.float32)},
         {"pathways_global": np.zeros((4, 2), np.float32)},
         {"pathways_global": np.zeros((5, 1), np.float32)},
-        {"trust": SimpleNamespace(tile_distance=np.zeros(4), tile_flags=np.zeros(5))},
-        {"trust": SimpleNamespace(tile_distance=np.zeros(5), tile_flags=np.zeros(6))},
     ],
 )
 def test_arrays_that_disagree_are_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"disagree|counted as readable"):
         crooked(**changes)
+
+
+def test_each_array_of_trust_is_per_tile() -> None:
+    facts = vars(make_trust(5))
+    arrays = [name for name, value in facts.items() if isinstance(value, np.ndarray)]
+    assert len(arrays) >= 2
+    assert crooked(trust=SimpleNamespace(**facts)).trust is not None
+    for name in arrays:
+        for other in (facts[name][:-1], np.append(facts[name], facts[name][:1])):
+            with pytest.raises(ValueError, match=f"trust.{name}"):
+                crooked(trust=SimpleNamespace(**{**facts, name: other}))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -224,12 +231,6 @@ def test_the_record_says_each_thing_under_its_name() -> None:
 
 
 # Back from the files.
-
-
-def stored(result: Result, folder: Path, formats: tuple[str, ...] = ("json", "hdf5")) -> Path:
-    with staged_directory(folder, hashes=True) as staging:
-        write_all(result, staging, formats)
-    return folder
 
 
 def test_a_crooked_result_comes_back_field_by_field(tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -54,6 +56,41 @@ class Report:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+
+
+@contextmanager
+def show_steps(title: str, *, enabled: bool = True) -> Iterator[Callable[[str, int, int], None]]:
+    """Show on standard error what is being computed: a status on a terminal, otherwise a line when a step begins.
+
+    Parameters
+    ----------
+    title : str
+        Of the whole work.
+    enabled : bool
+        False shows nothing.
+
+    Yields
+    ------
+    callable
+        To be called with (step, tiles done, tiles in all).
+    """
+    if not enabled:
+        yield lambda step, done, of: None
+        return
+    if sys.stderr.isatty():
+        from rich.console import Console
+
+        with Console(stderr=True).status(title) as status:
+            yield lambda step, done, of: status.update(f"{step}: {done} of {of} tiles")
+        return
+    begun: set[str] = set()
+
+    def say(step: str, done: int, of: int) -> None:
+        if step not in begun:
+            begun.add(step)
+            print(f"{title}: {step}, {of} tiles", file=sys.stderr, flush=True)
+
+    yield say
 
 
 class Events:

@@ -1,4 +1,4 @@
-"""JSON Schemas of the TOML files that training reads: ``python -m stamp_deploy.training.schemas docs/schema``."""
+"""JSON Schemas of the settings that people write: ``python -m stamp_deploy.training.schemas docs/schema``."""
 
 from __future__ import annotations
 
@@ -7,16 +7,26 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
+from stamp_deploy.config import InferOptions
+
 from .cohort.config import CohortConfig
 from .cohort.readers.keys import KEYS_OF_FORMAT
 from .config import TrainConfig
+from .heads.config import HeadConfig
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def schemas() -> dict[str, dict[str, Any]]:
     """File name -> schema."""
-    return {"train.schema.json": _headed(TrainConfig.model_json_schema()), "cohort.schema.json": _headed(_cohort())}
+    return {
+        "train.schema.json": _headed(TrainConfig.model_json_schema()),
+        "cohort.schema.json": _headed(_cohort()),
+        "head.schema.json": _headed(HeadConfig.model_json_schema()),
+        "infer.schema.json": _headed(TypeAdapter(InferOptions).json_schema()),
+    }
 
 
 def _cohort() -> dict[str, Any]:

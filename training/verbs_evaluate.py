@@ -72,6 +72,7 @@ def evaluate(
     from .evaluate import EvaluateOptions
     from .evaluate import evaluate as compute
     from .evaluate.report import footnotes, rich_table, write_evaluation
+    from .progress import show_steps
 
     pairs = []
     for item in compare:
@@ -94,8 +95,8 @@ def evaluate(
         seed=seed,
         cache=cache,
     )
-    with Console(stderr=True).status("evaluating") as status:
-        result = compute(options, lambda what, done, of: status.update(f"{what}: {done} of {of} tiles"))
+    with show_steps("evaluating") as progress:
+        result = compute(options, progress)
     write_evaluation(result, target, overwrite=overwrite, pictures=not no_pictures)
     if as_json:
         click.echo(json.dumps(result.document, indent=2, allow_nan=False))

@@ -157,7 +157,7 @@ def train_head(
     import re
 
     from .heads.bags import find_bags, read_labels
-    from .heads.calibration import HeadConfig
+    from .heads.config import HeadConfig
     from .heads.train import train_head as fit_head
 
     if bool(time) != bool(event):
@@ -165,6 +165,7 @@ def train_head(
     name = name or re.sub(r"[^A-Za-z0-9._-]+", "-", "survival" if time else label).strip("-") or "head"
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise UsageError(f"a head cannot be called {name!r}", remedy="use letters, digits, dot, dash and underscore")
+    config = HeadConfig.checked({"name": name, **rest})
     order = tuple(c.strip() for c in classes.split(",") if c.strip())
     table = read_labels(
         labels, find_bags(features), label=label, time=time, event=event, classes=order,
@@ -174,7 +175,7 @@ def train_head(
         click.echo(f"warning  {warning}", err=True)
     for kind, count in table.counts().items():
         click.echo(f"class    {kind}: {count['slides']} slides of {count['patients']} patients")
-    entry = fit_head(table, out, HeadConfig(name=name, **rest), say=lambda text: click.echo(text, err=True))
+    entry = fit_head(table, out, config, say=lambda text: click.echo(text, err=True))
     for line in head_lines(entry):
         click.echo(line)
     click.echo(f"head     {out / 'heads' / name}.safetensors")

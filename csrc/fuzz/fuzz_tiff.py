@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 import traceback
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
@@ -52,15 +53,54 @@ def spoil(data: bytes, choose: random.Random) -> bytes:
     return bytes(spoilt)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def options_of(text: str | None) -> argparse.Namespace:
+    """The options of a fuzz target of files: seconds, found, seed."""
+    parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--found", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=int(time.time()))
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def attempt(
+    options: argparse.Namespace,
+    name: str,
+    seeds: Sequence[bytes],
+    spoil: Callable[[bytes, random.Random], bytes],
+    target: Path,
+    read: Callable[[Path], object],
+) -> int:
+    """Spoil seeds, write each to `target` and read it, for the time that is given; 1 where something was found."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     choose = random.Random(options.seed)
     found = tried = refused = 0
+    end = time.monotonic() + options.seconds
+    while time.monotonic() < end:
+        data = spoil(choose.choice(seeds), choose)
+        target.write_bytes(data)
+        started = time.monotonic()
+        problem = ""
+        try:
+            read(target)
+        except SlideError:
+            refused += 1
+        except BaseException:
+            problem = traceback.format_exc()
+        if time.monotonic() - started > SLOW_S:
+            problem = f"took {time.monotonic() - started:.1f} s"
+        tried += 1
+        if problem:
+            found += 1
+            options.found.mkdir(parents=True, exist_ok=True)
+            kept = options.found / f"{name}-{options.seed}-{tried}{target.suffix}"
+            kept.write_bytes(data)
+            print(f"{kept}:\n{problem}", flush=True)
+    print(f"{name}, seed {options.seed}: {tried} files, {refused} refused, {found} problems")
+    return 1 if found else 0
+
+
+def main() -> int:
+    options = options_of(__doc__)
     with tempfile.TemporaryDirectory() as folder:
         seeds = []
         for number, (coding, big) in enumerate((("420", False), ("rgb", True), ("422", False), ("444", True))):
@@ -68,29 +108,7 @@ def main() -> int:
             write_slide(path, texture(200, 300), tile=64, coding=coding, bigtiff=big, levels=(4,))
             seeds.append(path.read_bytes())
         target = Path(folder) / "spoilt.svs"
-        end = time.monotonic() + options.seconds
-        while time.monotonic() < end:
-            data = spoil(choose.choice(seeds), choose)
-            target.write_bytes(data)
-            started = time.monotonic()
-            problem = ""
-            try:
-                read_levels(target, LEVELS)
-            except SlideError:
-                refused += 1
-            except BaseException:
-                problem = traceback.format_exc()
-            if time.monotonic() - started > SLOW_S:
-                problem = f"took {time.monotonic() - started:.1f} s"
-            tried += 1
-            if problem:
-                found += 1
-                options.found.mkdir(parents=True, exist_ok=True)
-                kept = options.found / f"tiff-{options.seed}-{tried}.svs"
-                kept.write_bytes(data)
-                print(f"{kept}:\n{problem}", flush=True)
-    print(f"seed {options.seed}: {tried} files, {refused} refused, {found} problems")
-    return 1 if found else 0
+        return attempt(options, "tiff", seeds, spoil, target, lambda path: read_levels(path, LEVELS))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -136,9 +137,10 @@ def infer_slide(
     names = (formats,) if isinstance(formats, str) else tuple(formats)
     chosen = engine if isinstance(engine, str) else "auto"
     asked = {field.name for field in fields(InferOptions)} - {"engine", "writers"}
-    unknown = sorted(options.keys() - asked)
-    if unknown:
-        raise UsageError(f"infer_slide has no option {unknown[0]!r}", remedy=f"one of: {', '.join(sorted(asked))}")
+    for name in sorted(options.keys() - asked):
+        close = get_close_matches(name, asked, n=1)
+        remedy = f"did you mean {close[0]}?" if close else f"one of: {', '.join(sorted(asked))}"
+        raise UsageError(f"infer_slide has no option {name!r}", remedy=remedy)
     settings = InferOptions(engine=chosen, writers=names, **options)
     with show_progress("tiles", enabled=progress) as advance:
         result = infer.infer_slide(

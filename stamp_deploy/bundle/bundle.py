@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from ..validation import Validation
 from .contents import OnnxBytes, read_listed, read_onnx
 from .reference import NO_REFERENCE, TrustReference, read_reference
 from .schema import FIRST_OUTPUTS
+from .twins import Twin, read_twins
 from .validation_block import read_validation
 
 ENCODER_FILE = "encoder.onnx"
@@ -94,6 +95,8 @@ class Bundle:
     """What was measured of the scores; `Validation.lacks` says what was not."""
     trust_file: str | None
     """The reference of what the model knows (`reference.py`); None where the bundle has none."""
+    twins: tuple[Twin, ...]
+    """The encoder in other precisions, for some engines."""
     sha256: str
     """SHA-256 of the bytes of bundle.json: the identity of the bundle."""
 
@@ -146,6 +149,19 @@ class Bundle:
         """The encoder as bytes; see `read`."""
         return read_onnx(self.path, self.encoder_file, self.files)
 
+    def for_engine(self, engine: str, precision: str | None) -> Bundle:
+        """This bundle, with the encoder that an engine runs in a precision: a twin where there is one for them."""
+        wanted = precision or self.precision
+        for twin in self.twins:
+            if twin.precision == wanted and engine in twin.engines:
+                return replace(self, precision=twin.precision, encoder_file=twin.file)
+        return self
+
+    def twin_precisions(self, engine: str, *, by_default: bool) -> tuple[str, ...]:
+        """Precisions of the twins for an engine; `by_default` leaves out those that must be asked for."""
+        twins = [twin for twin in self.twins if engine in twin.engines]
+        return tuple(twin.precision for twin in twins if twin.by_default or not by_default)
+
     def read_trust(self) -> TrustReference | None:
         """The reference of what the model knows; None where the bundle has none."""
         if self.trust_file is None:
@@ -189,6 +205,7 @@ def build_bundle(folder: Path, document: dict[str, Any], sha256: str) -> Bundle:
         outputs=tuple(document.get("outputs", FIRST_OUTPUTS)),
         validation=read_validation(document),
         trust_file=document.get("trust"),
+        twins=read_twins(document),
         sha256=sha256,
         **{key: document[key] for key in (*same, *more)},
     )

@@ -58,7 +58,7 @@ def load_bundle(path: str | os.PathLike[str], *, require_signature: str | os.Pat
         document = validate(parse_json(raw))
     except BundleError as error:
         raise BundleError(error.cause, path=folder, remedy=error.remedy) from error
-    models = {document["encoder"], *(head["file"] for head in document["heads"])}
+    models = {document["encoder"], *(entry["file"] for key in ("heads", "twins") for entry in document.get(key, []))}
     facts = _check_files(folder, document["files"], models)
     bundle = build_bundle(folder, document, hashlib.sha256(raw).hexdigest())
     _check_models(bundle, facts)
@@ -159,11 +159,11 @@ def _check_files(folder: Path, files: dict[str, dict[str, Any]], models: set[str
 def _check_models(bundle: Bundle, facts: dict[str, OnnxFacts]) -> None:
     """Declared inputs and outputs of the encoder and the heads."""
     tile, dim = bundle.tile_px, bundle.embedding_dim
-    encoder = facts[bundle.encoder_file]
-    _expect(bundle, bundle.encoder_file, encoder, "inputs", {"tiles": ("uint8", ("n", tile, tile, 3))})
     wanted: dict[str, tuple[str, tuple[Dim, ...]]]
-    wanted = {output: ("float32", ("n", width)) for output, width in bundle.widths.items()}
-    _expect(bundle, bundle.encoder_file, encoder, "outputs", wanted)
+    for encoder in (bundle.encoder_file, *(twin.file for twin in bundle.twins)):
+        _expect(bundle, encoder, facts[encoder], "inputs", {"tiles": ("uint8", ("n", tile, tile, 3))})
+        wanted = {output: ("float32", ("n", width)) for output, width in bundle.widths.items()}
+        _expect(bundle, encoder, facts[encoder], "outputs", wanted)
     for head in bundle.heads:
         classes = 1 if head.kind == "survival" else len(head.classes)
         _expect(bundle, head.file, facts[head.file], "inputs", {"embeddings": ("float32", ("n", dim))})

@@ -24,6 +24,7 @@ from .rules import (
     triple,
     whole,
 )
+from .twins import check_twins
 from .validation_block import check_validation
 
 SCHEMA_VERSION = 2
@@ -80,7 +81,7 @@ _REQUIRED: dict[str, type | tuple[type, ...]] = {
 }
 FIRST_OUTPUTS = ("embedding", "pathways")
 ALL_OUTPUTS = (*FIRST_OUTPUTS, "pathways_global")
-_SECOND: dict[str, Any] = {"outputs": list(FIRST_OUTPUTS), "validation": None, "trust": None}
+_SECOND: dict[str, Any] = {"outputs": list(FIRST_OUTPUTS), "validation": None, "trust": None, "twins": []}
 """What schema version 2 asks for beside the keys of version 1, and what stands for "not measured"."""
 _HEAD: dict[str, type | tuple[type, ...]] = {
     "name": str,
@@ -145,6 +146,7 @@ def validate(document: dict[str, Any]) -> dict[str, Any]:
         if document["trust"] is not None and document["trust"] not in files:
             fail("the reference of 'trust' is not among 'files'")
         check_validation(document["validation"], document["pathways"])
+        check_twins(document["twins"], files, document["encoder"], PRECISIONS)
     if len(document["heads"]) > MAX_HEADS:
         fail(f"more than {MAX_HEADS} heads")
     heads = [_head(head, files) for head in document["heads"]]

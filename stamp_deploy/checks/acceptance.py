@@ -118,7 +118,7 @@ def check_site(
     absent: dict[str, str] = {}
     engines = () if "auto" in engines else engines
     for name in engines or candidates():
-        for wanted in (precision,) if precision is not None else precisions_of(bundle, name):
+        for wanted in precisions_of(bundle, name, precision):
             try:
                 engine = open_engine(bundle, name, batch=batch, precision=wanted, device=device)
             except StampError as error:
@@ -204,7 +204,7 @@ def build_engine(bundle: Bundle, flavour: str, *, precision: str | None, batch: 
                 "no GPU can be seen, and TensorRT builds for the GPU that it runs on",
                 remedy="build on the machine that is to run it",
             )
-        plan = get_plan(bundle, flavour, None, batch=batch, precision=wanted)
+        plan = get_plan(bundle.for_engine(flavour, wanted), flavour, None, batch=batch, precision=wanted)
         size = len(plan.data) / 1e6
         return f"built   {flavour} {wanted}, batch {batch}, {size:.1f} MB; not checked and not used: no GPU here"
     engine = open_engine(bundle, flavour, batch=batch, precision=wanted, device=device)

@@ -73,7 +73,7 @@ def choose(
         No engine can be loaded.
     """
     names = names or candidates()
-    pairs = [(name, wanted) for name in names for wanted in _precisions(bundle, name, precision)]
+    pairs = [(name, wanted) for name in names for wanted in precisions_of(bundle, name, precision)]
     path = _cache_path(bundle, pairs, batch, threads, device)
     engine = _earlier(bundle, path, names, batch, threads, device)
     if engine is not None:
@@ -143,10 +143,6 @@ def candidates() -> tuple[str, ...]:
 
 def _open(bundle: Bundle, name: str, batch: int, threads: int, precision: str | None, device: int) -> BatchedEngine:
     return open_accepted(bundle, name, batch=batch, threads=threads, precision=precision, device=device)
-
-
-def _precisions(bundle: Bundle, name: str, precision: str | None) -> tuple[str | None, ...]:
-    return (precision,) if precision is not None else precisions_of(bundle, name)
 
 
 def _earlier(

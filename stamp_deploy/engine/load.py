@@ -9,7 +9,7 @@ from ..errors import ParityError, StampError
 from ..system import log
 from .auto import choose, open_accepted
 from .base import Engine
-from .registry import DEFAULT, check_batch, precisions_of
+from .registry import AUTO, DEFAULT, check_batch, precisions_of
 from .tensorrt_plan import MODULES
 
 if TYPE_CHECKING:
@@ -40,7 +40,8 @@ def load_engine(
     threads : int
         CPU threads; 0 means one a core.
     precision : str, optional
-        The engine's own choice where not given: of several, the fastest that passes parity here.
+        The engine's own choice where not given: of several, the fastest that passes parity here. "auto" tries the
+        bundle's twins, too, those included that it does not offer unasked.
     device : int
         Index of the GPU, for engines that use one. Several GPUs: one engine each, in processes or threads of their own.
 
@@ -52,12 +53,12 @@ def load_engine(
         No engine reproduces the golden outputs.
     """
     check_batch(batch)
-    if name == "auto":
+    if name == AUTO:
         return choose(bundle, batch=batch, threads=threads, precision=precision, device=device)
-    wanted = (precision,) if precision is not None else precisions_of(bundle, name)
+    wanted = precisions_of(bundle, name, precision)
     try:
         if len(wanted) > 1:
-            engine = choose(bundle, (name,), batch=batch, threads=threads, device=device)
+            engine = choose(bundle, (name,), batch=batch, threads=threads, precision=precision, device=device)
             engine.explain(f"asked for; {engine.info.why}")
         else:
             engine = open_accepted(bundle, name, batch=batch, threads=threads, precision=wanted[0], device=device)

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 DEFAULT = "onnxruntime"
 """Runs on every machine, and takes the place of an engine that fails parity."""
+AUTO = "auto"
+"""The engine, or the precision, that is fastest of those that pass parity."""
 ENGINES = (DEFAULT, "openvino", "onnxruntime-cuda", "tensorrt", "tensorrt-rtx")
 
 
@@ -24,8 +26,16 @@ def open_engine(
     precision: str | None = None,
     device: int = 0,
 ) -> BatchedEngine:
-    """Load one engine by name, without parity; see `load_engine`."""
+    """Load one engine by name, without parity; see `load_engine`. A precision that a twin has is that twin's."""
     check_batch(batch)
+    twin = bundle.for_engine(name, precision)
+    engine = _open(twin, name, batch, threads, precision, device)
+    if twin is not bundle:
+        engine.explain(engine.info.why, encoder=twin.encoder_file)
+    return engine
+
+
+def _open(bundle: Bundle, name: str, batch: int, threads: int, precision: str | None, device: int) -> BatchedEngine:
     if name == DEFAULT:
         from .onnxruntime import OnnxRuntimeEngine
 
@@ -45,13 +55,24 @@ def open_engine(
     raise EngineError(f"there is no engine {name!r}", remedy=f"use auto or one of {', '.join(ENGINES)}")
 
 
-def precisions_of(bundle: Bundle, name: str) -> tuple[str | None, ...]:
-    """Precisions of an engine that are worth measuring on this machine; None is the engine's only or own choice."""
+def precisions_of(bundle: Bundle, name: str, wanted: str | None = None) -> tuple[str | None, ...]:
+    """Precisions of an engine that are worth measuring on this machine; None is the engine's only or own choice.
+
+    Parameters
+    ----------
+    wanted : str, optional
+        The one that was asked for; `AUTO` for all that the engine or a twin of the bundle has. By default those that
+        the bundle allows unasked.
+    """
+    if wanted not in (None, AUTO):
+        return (wanted,)
+    own: tuple[str | None, ...] = (None,)
     if name == "openvino":
         from .openvino import offered
 
-        return offered(bundle.precision)
-    return (None,)
+        own = offered(bundle.precision)
+    twins = bundle.twin_precisions(name, by_default=wanted is None)
+    return (*own, *(precision for precision in twins if precision not in own))
 
 
 def check_batch(batch: int) -> None:

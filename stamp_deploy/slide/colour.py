@@ -113,7 +113,7 @@ def check_stated_light(properties: Mapping[str, str], path: Path, accept: Collec
     SlideError
         It was.
     """
-    said = properties.get("leica.illumination-source", "").lower()
+    said = properties.get("leica.illumination-source", properties.get("dicom.illumination", "")).lower()
     if "fluor" in said:
         _refuse(("fluorescence", "is a fluorescence slide, by its scanner's word"), path, accept)
 

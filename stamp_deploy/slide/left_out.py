@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ..errors import SlideError
 from .backends import Level
+from .storage.index import StorageIndex
 from .tiff import read_pages
 
 _SPARSE = ("generic-tiff", "philips")
@@ -89,9 +90,9 @@ class LeftOut:
 
 
 def find_left_out(
-    path: Path, vendor: str, levels: Sequence[Level], numbers: Sequence[int]
+    path: Path, vendor: str, levels: Sequence[Level], numbers: Sequence[int], storage: StorageIndex | str
 ) -> tuple[LeftOut | None, LeftOut | None]:
-    """What a TIFF leaves out: (background, missing), each None where there is none or the format is another.
+    """What a TIFF or DICOM leaves out: (background, missing), each None where there is none or the format is another.
 
     Parameters
     ----------
@@ -101,7 +102,11 @@ def find_left_out(
     levels : sequence of Level
     numbers : sequence of int
         The number of each in the file.
+    storage : StorageIndex or str
+        The slide's storage tiles, where they are known.
     """
+    if vendor == "dicom":
+        return (None if isinstance(storage, str) else _union(_by_index(levels, storage))), None
     if vendor not in _SPARSE + _WHOLE:
         return None, None
     try:
@@ -118,10 +123,25 @@ def find_left_out(
         return None, None
     if vendor in _WHOLE:
         return None, of_levels[0] if of_levels[0].cells.any() else None
-    # what any level leaves out is white where that level is looked at: in the overview, or in the tiles
+    return _union(of_levels), None
+
+
+def _by_index(levels: Sequence[Level], storage: StorageIndex) -> list[LeftOut]:
+    """Of each level that is one grid."""
+    found = []
+    for level, grids in zip(levels, storage.levels, strict=True):
+        if not isinstance(grids, str) and len(grids) == 1:
+            (grid,) = grids
+            w, h = grid.tile_width * level.downsample_x, grid.tile_height * level.downsample_y
+            found.append(LeftOut(grid.absent, w, h))
+    return found
+
+
+def _union(of_levels: Sequence[LeftOut]) -> LeftOut | None:
+    """What any level leaves out is white where that level is looked at: in the overview, or in the tiles."""
     union = of_levels[0]
     for other in of_levels[1:]:
         if other.cells.any():
             more = other.raster(union.cells.shape, union.cell_w, union.cell_h)
             union = LeftOut(union.cells | more, union.cell_w, union.cell_h)
-    return (union if union.cells.any() else None), None
+    return union if union.cells.any() else None

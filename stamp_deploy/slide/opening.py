@@ -10,7 +10,7 @@ from ..system import isolation
 from .backends import Backend, UnknownFormatError
 from .checks import check_decodes, check_file, check_plain_image, check_size
 from .colour import check_stated_light, check_tiff_colour
-from .dicom import slide_in_folder
+from .dicom import is_dicom, slide_in_folder
 from .held import HeldFiles
 from .left_out import find_left_out
 from .mpp import find_mpp
@@ -18,6 +18,7 @@ from .pyramid import levels_of_the_slide
 from .route import check_route, choose_route
 from .slide import Slide
 from .storage.index import StorageIndex
+from .storage.jpeg_dicom import open_jpeg_dicom
 from .storage.providers import find_storage
 from .stream_colour import believe_streams
 
@@ -96,8 +97,8 @@ def _open(
     finding = find_mpp(backend.properties, stated=mpp, path=path)
     check_decodes(backend, backend.levels[-1])
     levels, numbers, notes = levels_of_the_slide(backend)
-    left_out, missing = find_left_out(path, backend.vendor, levels, numbers)
     provider, storage = find_storage(path, backend, levels, numbers)
+    left_out, missing = find_left_out(path, backend.vendor, levels, numbers, storage)
     return Slide(
         path,
         backend,
@@ -106,7 +107,7 @@ def _open(
         held=held,
         levels=levels,
         level_numbers=numbers,
-        notes=(*colour_notes, *notes),
+        notes=(*getattr(backend, "notes", ()), *colour_notes, *notes),
         accept=frozenset(accept),
         storage=storage if isinstance(storage, StorageIndex) else None,
         left_out=left_out,
@@ -120,6 +121,10 @@ def _open_backend(path: Path, route: str | None, accept: Collection[str]) -> Bac
 
     if route == "pyvips":
         return VipsBackend(path, accept)
+    if route != "openslide" and is_dicom(path):
+        reader = open_jpeg_dicom(path)
+        if not isinstance(reader, str):
+            return reader
     try:
         return OpenSlideBackend(path)
     except SlideError as first:

@@ -190,7 +190,7 @@ class Slide:
             self._check_deadline()
             rows = min(strip, level.height - top)
             pixels = self._read_strip(level, top, rows)
-            if self.vendor == "dicom":  # which frames are there is told by the pixels alone
+            if self.vendor == "dicom" and self.storage is None:  # which frames are there the pixels alone tell
                 holes.append(_reduce_all(self._backend.transparent, pixels.shape[:2], factor))
             parts.append(np.asarray(Image.fromarray(pixels).reduce(factor)) if factor > 1 else pixels)
         whole = np.concatenate(parts)

@@ -13,10 +13,11 @@ from typing import NoReturn
 
 from ..errors import SlideError
 from .backends import Backend
-from .backends.by_stream import Recoloured, StreamReader
+from .backends.by_storage import StorageReader
+from .backends.by_stream import Recoloured
 from .dicom import first_stream, is_dicom, volume_instances
 from .jpeg_header import NAMES, RGB, YCBCR, stated_colours
-from .storage.index import StorageGrid
+from .storage.index import StorageGrid, StorageIndex
 from .tiff import jpeg_colours, read_pages
 
 _TILED = ("aperio", "generic-tiff", "philips", "leica", "ventana", "trestle", "huron")
@@ -54,11 +55,15 @@ def believe_streams(path: Path, backend: Backend) -> tuple[Backend, tuple[str, .
         return backend, ()
     tag, stream = (NAMES[code] for code in (wrong[0].tag, next(iter(wrong[0].stated))))
     note = f"its colour tag says {tag} and its JPEG streams say {stream}: read as the streams say"
+    if isinstance(backend, StorageReader):
+        return backend, (note,)
     if backend.name == "openslide" and backend.vendor in _COMPILED:
         coded = [page.coded for page in read_pages(path)]
-        levels = [page for page in coded if isinstance(page, StorageGrid)]
-        if len(levels) == len(coded) == len(backend.levels):
-            return StreamReader(path, backend, levels), (note,)
+        grids = [(page,) for page in coded if isinstance(page, StorageGrid)]
+        if len(grids) == len(coded) == len(backend.levels):
+            index = StorageIndex((path,), tuple(grids))
+            backend.close()
+            return StorageReader(index, backend.levels, backend.vendor, backend.properties, name="openslide"), (note,)
     if all(picture.tag == RGB for picture in wrong):
         if backend.name != "pyvips":
             return Recoloured(backend, {picture.number for picture in wrong}), (note,)

@@ -83,7 +83,7 @@ def parity(
     group=ENGINE,
     help="What to build for.",
 )
-@option("--precision", group=ENGINE, help="fp32, fp16 or bf16; fp16 by default.")
+@option("--precision", group=ENGINE, help="fp32, fp16 or bf16, or int8 where the bundle carries it; fp16 by default.")
 @option("--batch", default=32, show_default=True, group=ENGINE, help="The batch that the plan is made for.")
 @_device_option
 @signature_option

@@ -95,7 +95,11 @@ def engine_options(*, sizes: bool = True) -> Decorate:
     )  # fmt: skip
     return together(
         engine_option,
-        option("--precision", group=ENGINE, help="fp32, fp16, bf16 or int8; the engine's best by default."),
+        option(
+            "--precision",
+            group=ENGINE,
+            help="fp32, fp16, bf16 or int8; auto: the fastest that passes parity. By default the bundle's.",
+        ),
         *(asked if sizes else ()),
     )
 

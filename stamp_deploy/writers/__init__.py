@@ -1,10 +1,9 @@
-"""Output formats. One module a format, imported when the format is asked for.
+"""Output formats. One module per format, imported when the format is asked for; formats.py says what each writes.
 
-A writer is a module with ``NAME`` (what --write takes), ``FILES`` (what appears, for help texts), ``NEEDS``
-(packages that it imports when it writes, so that a missing one is found before any work),
-``write(result, directory) -> list[Path]``, and perhaps ``check(slide)``. It writes into a staging folder that
-is renamed when all writers have succeeded, so it need not be atomic itself; given the same result it writes
-the same bytes, wherever the format allows. docs/writers.md lists them all.
+A writer is a module with ``NAME`` (what --write takes), ``NEEDS`` (packages that it imports when it writes, so that a
+missing one is found before any work), ``write(result, directory) -> list[Path]``, and perhaps ``check(slide)``. It
+writes into a staging folder that is renamed when all writers have succeeded, so it need not be atomic itself; given the
+same result it writes the same bytes, wherever the format allows. docs/writers.md lists them all.
 """
 
 from __future__ import annotations
@@ -29,7 +28,6 @@ class Writer(Protocol):
     """What a writer module looks like."""
 
     NAME: str
-    FILES: tuple[str, ...]
     NEEDS: tuple[str, ...]
 
     def write(self, result: Result, directory: Path) -> list[Path]: ...

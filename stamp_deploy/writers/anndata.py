@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 NAME = "anndata"
-FILES = ("tiles.h5ad",)
 NEEDS = ("anndata", "pandas")
 
 

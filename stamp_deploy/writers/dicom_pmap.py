@@ -19,14 +19,13 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
 NAME = "dicom-pmap"
-FILES = ("dicom/map-<number>.dcm",)
 NEEDS = ("highdicom", "pydicom")
 PADDING = float(np.finfo(np.float32).min)
 """Stands where there is no tile; declared as Float Pixel Padding Value."""
 MAX_WINDOW = 2.0**31 - 1
 """Widest window that dciodvfy reads: it takes the width for a whole number of 32 bits."""
 
-__all__ = ["FILES", "NAME", "NEEDS", "check", "write"]
+__all__ = ["NAME", "NEEDS", "check", "write"]
 
 
 def write(result: Result, directory: Path) -> list[Path]:

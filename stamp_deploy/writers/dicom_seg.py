@@ -17,10 +17,9 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
 NAME = "dicom-seg"
-FILES = ("dicom/tiles-seg.dcm",)
 NEEDS = ("highdicom", "pydicom")
 
-__all__ = ["FILES", "NAME", "NEEDS", "check", "write"]
+__all__ = ["NAME", "NEEDS", "check", "write"]
 
 
 def write(result: Result, directory: Path) -> list[Path]:

@@ -17,10 +17,9 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
 NAME = "dicom-sr"
-FILES = ("dicom/calls-sr.dcm",)
 NEEDS = ("highdicom", "pydicom")
 
-__all__ = ["FILES", "NAME", "NEEDS", "check", "write"]
+__all__ = ["NAME", "NEEDS", "check", "write"]
 
 
 def write(result: Result, directory: Path) -> list[Path]:

@@ -20,7 +20,6 @@ import numpy as np
 from ..result import Result
 
 NAME = "geojson"
-FILES = ("tiles.geojson", "tiles.geojson.gz")
 NEEDS: tuple[str, ...] = ()
 NAMESPACE = UUID("5c2ce0d2-0f83-5f0b-9d4e-6a2c8f6c3c0e")
 GZIP_ABOVE_TILES = 5000

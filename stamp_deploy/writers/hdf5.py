@@ -20,7 +20,6 @@ from ..validation import GLOBAL_UNIT
 from .hdf5_file import hdf5_file
 
 NAME = "hdf5"
-FILES = ("tiles.h5",)
 NEEDS = ("h5py",)
 _MAGNIFICATIONS = (1.25, 2.5, 5, 10, 20, 40, 80)
 _MPP_AT_40X = 0.25

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 NAME = "heatmaps"
-FILES = ("maps/<pathway>.png", "overview.png")
 NEEDS = ("matplotlib", "PIL")
 MIN_WIDTH_PX = 760
 LEFT, RIGHT, BOTTOM = 40, 170, 104

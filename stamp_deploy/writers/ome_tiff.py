@@ -17,7 +17,6 @@ from ..result import Result
 from .geojson import tile_id
 
 NAME = "ome-tiff"
-FILES = ("maps.ome.tiff",)
 NEEDS = ("tifffile",)
 _BLOCK_PX = 256
 _SMALLEST_PX = 128

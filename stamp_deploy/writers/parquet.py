@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from pyarrow import Table
 
 NAME = "parquet"
-FILES = ("tiles.parquet",)
 NEEDS = ("pyarrow",)
 _FIXED = ("x", "y", "column", "row", "tissue_fraction", "trust_distance", "trust_percentile", "trust_flags", "left_out")
 _PREFIXES = ("attention.", "global.")

@@ -26,7 +26,6 @@ from ..result import Result
 from .picture import make_view
 
 NAME = "report"
-FILES = ("report.html",)
 NEEDS = ("jinja2", "matplotlib", "PIL")
 PICTURE_PX = 1600
 MAX_LAYER_CHARS = 3_000_000

@@ -8,7 +8,6 @@ from pathlib import Path
 from ..result import Result
 
 NAME = "json"
-FILES = ("result.json",)
 NEEDS: tuple[str, ...] = ()
 
 

@@ -15,7 +15,6 @@ from ..result import Result
 from .anndata import to_anndata
 
 NAME = "spatialdata"
-FILES = ("slide.zarr/",)
 NEEDS = ("spatialdata", "geopandas", "shapely", "anndata", "pandas")
 
 

@@ -11,7 +11,6 @@ from ..result import Result
 from ..summaries import PathwaySummary, RegionSummary
 
 NAME = "summaries"
-FILES = ("summaries.csv",)
 NEEDS: tuple[str, ...] = ()
 REGION_COLUMNS = ("region", "tiles", "tiles_left_out", "tissue_mm2", "scores")
 SPOT_COLUMNS = ("area_mm2", "tiles", "mean", "x_level0_px", "y_level0_px")

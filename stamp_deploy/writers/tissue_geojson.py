@@ -18,7 +18,6 @@ from ..result import Result
 from .geojson import NAMESPACE
 
 NAME = "tissue-geojson"
-FILES = ("tissue.geojson",)
 NEEDS = ("shapely", "contourpy")
 COLOUR = [53, 132, 228]
 _DECIMALS = 2

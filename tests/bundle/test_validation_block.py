@@ -13,6 +13,7 @@ import pytest
 from support.bundle_factory import GLOBAL_FACTOR, make_bundle
 
 from stamp_deploy.bundle import load_bundle
+from stamp_deploy.bundle.reference import NO_REFERENCE
 from stamp_deploy.bundle.triton import encoder_config
 from stamp_deploy.checks.verify import verify_path
 from stamp_deploy.engine import load_engine
@@ -55,18 +56,23 @@ def test_what_is_written_comes_back_as_records(tmp_path: Path) -> None:
     assert first.scale == Scale(0.1, 2.0) and first.scale.spread == 2.0
     assert first.predictions["p05"] == 2.0 and first.global_predictions == {}
     assert first.validated
-    assert bundle.lacks == ("no control with random gene sets",)
+    assert bundle.lacks == ("no control with random gene sets", NO_REFERENCE)
     assert Validation.from_dict(json.loads(json.dumps(found.to_dict()))) == found
 
 
 def test_a_bundle_of_version_1_loads_and_says_what_it_lacks(tmp_path: Path) -> None:
     path = make(tmp_path / "b", None)
     document = json.loads((path / "bundle.json").read_text())
-    for key in ("outputs", "validation", "trust"):
+    for key in ("outputs", "validation", "trust", "twins"):
         del document[key]
     (path / "bundle.json").write_text(json.dumps(document | {"schema_version": 1}))
     bundle = load_bundle(path)
-    assert (bundle.schema_version, bundle.outputs, bundle.trust_file) == (1, ("embedding", "pathways"), None)
+    assert (bundle.schema_version, bundle.outputs, bundle.trust_file, bundle.twins) == (
+        1,
+        ("embedding", "pathways"),
+        None,
+        (),
+    )
     assert [p.name for p in bundle.validation.pathways] == list(PATHWAYS)
     assert not any(p.validated or p.r is not None for p in bundle.validation.pathways)
     said = " ".join(bundle.lacks)

@@ -161,7 +161,9 @@ class TestOneVerdict:
             return Told(bundle, precision=precision, spoil=spoil if precision == "bf16" else lambda o: o)
 
         monkeypatch.setattr(acceptance, "open_engine", opened)
-        monkeypatch.setattr(acceptance, "precisions_of", lambda bundle, name: ("fp32", "bf16"))
+        monkeypatch.setattr(
+            acceptance, "precisions_of", lambda bundle, name, wanted: (wanted,) if wanted else ("fp32", "bf16")
+        )
         site = check_site(bundle, ("told",), batch=BATCH)
         assert site.passed and [bool(report) for report in site.reports] == [True, False]
         site.raise_if_failed()
@@ -177,8 +179,8 @@ class TestTheDefaultPrecision:
     @pytest.mark.parametrize(("bf16", "chosen"), [(18.0, "fp32"), (29.5, "fp32"), (60.0, "bf16")])
     def test_the_faster_one(self, bundle, monkeypatch, bf16, chosen):
         speeds = {"fp32": 29.0, "bf16": bf16}
-        monkeypatch.setattr("stamp_deploy.engine.load.precisions_of", lambda bundle, name: tuple(speeds))
-        monkeypatch.setattr(auto, "precisions_of", lambda bundle, name: tuple(speeds))
+        monkeypatch.setattr("stamp_deploy.engine.load.precisions_of", lambda bundle, name, wanted=None: tuple(speeds))
+        monkeypatch.setattr(auto, "precisions_of", lambda bundle, name, wanted=None: tuple(speeds))
         monkeypatch.setattr(auto, "_try", lambda b, name, batch, threads, p, device: Trial(name, p, speeds[p]))
         monkeypatch.setattr(auto, "_open", lambda b, name, batch, threads, p, device: Told(b, batch, precision=p))
         engine = load_engine(bundle, "openvino", batch=BATCH)

@@ -129,7 +129,8 @@ def run_forked(work: Callable[[], int], folder: Path, limit_s: float, blow: tupl
     finally:
         os.close(ended)
     _, status, usage = os.wait4(pid, 0)
-    out, err = (name.read_bytes() for name in names)
+    # a blow may come before the child has opened its files
+    out, err = (name.read_bytes() if name.exists() else b"" for name in names)
     seconds = time.monotonic() - started
     return Ran(os.waitstatus_to_exitcode(status), out, err, seconds, usage.ru_maxrss * 1024, hung)
 

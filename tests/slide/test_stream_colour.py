@@ -143,7 +143,7 @@ def test_what_the_reader_spoils_is_refused(tmp_path: Path) -> None:
         ("rgb", "RGB", "right"),
         ("420", "RGB", "told"),
         ("444", "RGB", "told"),
-        ("rgb", "YBR_FULL_422", "refused"),
+        ("rgb", "YBR_FULL_422", "told"),
     ],
 )
 def test_dicom(data_dir: Path, tmp_path: Path, coding: str, tag: str, outcome: str) -> None:
@@ -158,10 +158,9 @@ def test_dicom(data_dir: Path, tmp_path: Path, coding: str, tag: str, outcome: s
     dataset.PhotometricInterpretation = tag
     path = tmp_path / "a.dcm"
     dataset.save_as(path)
-    if outcome == "refused":
+    if (coding, tag) == ("rgb", "YBR_FULL_422"):  # OpenSlide would convert RGB as if it were YCbCr
         with pytest.raises(SlideError, match="would show wrong colours"):
-            open_slide(path, mpp=0.25)
-        return
+            open_slide(path, mpp=0.25, route="openslide")
     with open_slide(source, mpp=0.25) as slide:
         want = slide.read_region(0, 0, 0, slide.width, slide.height).astype(int)
     with open_slide(path, mpp=0.25) as slide:

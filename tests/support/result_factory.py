@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from stamp_deploy.atomic import staged_directory
 from stamp_deploy.engine.base import EngineInfo
 from stamp_deploy.grid import Grid
 from stamp_deploy.heads import HeadCall
@@ -16,6 +18,7 @@ from stamp_deploy.provenance import RESEARCH_USE, software
 from stamp_deploy.result import BundleFacts, Result, SlideFacts, TileCounts
 from stamp_deploy.trust import SlideTrust, TileFlag, Verdict
 from stamp_deploy.validation import QUANTILES, PathwayValidation, Scale, Validation
+from stamp_deploy.writers import write_all
 
 HALLMARKS = (
     "HALLMARK_EPITHELIAL_MESENCHYMAL_TRANSITION",
@@ -190,6 +193,13 @@ def make_result(
         "research_use": RESEARCH_USE,
     }
     return Result(**{**given, **changes})
+
+
+def stored(result: Result, folder: Path, formats: tuple[str, ...] = ("json", "hdf5")) -> Path:
+    """A finished result folder, as a run leaves it."""
+    with staged_directory(folder, hashes=True) as staging:
+        write_all(result, staging, formats)
+    return folder
 
 
 def _names(pathways: int | Sequence[str]) -> tuple[str, ...]:

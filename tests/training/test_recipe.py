@@ -21,7 +21,8 @@ from stamp_deploy.training.cohort.spot_tiles import spot_tiles
 from stamp_deploy.training.config import TrainConfig
 from stamp_deploy.training.heads.abmil import GatedABMIL
 from stamp_deploy.training.heads.bags import Bag, LabelledSlide, LabelTable
-from stamp_deploy.training.heads.calibration import HeadConfig, Slides, calibrated_entry
+from stamp_deploy.training.heads.calibration import Slides, calibrated_entry
+from stamp_deploy.training.heads.config import HeadConfig
 from stamp_deploy.training.heads.metrics import auprc, auroc, patient_interval, softmax
 from stamp_deploy.training.heads.train import _class_weights, _loss, train_head
 from stamp_deploy.training.loop import fit

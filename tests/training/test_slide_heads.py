@@ -19,6 +19,7 @@ from stamp_deploy.errors import DataError, UsageError
 from stamp_deploy.export.demo.synthetic import PROGRAMS, Section
 from stamp_deploy.training.heads.abmil import GatedABMIL, hazard_loss, risk_score
 from stamp_deploy.training.heads.bags import Bag, find_bags, read_labels
+from stamp_deploy.training.heads.config import HeadConfig
 from stamp_deploy.training.heads.metrics import (
     abstention_band,
     binary_threshold,
@@ -28,7 +29,7 @@ from stamp_deploy.training.heads.metrics import (
     patient_interval,
     softmax,
 )
-from stamp_deploy.training.heads.train import HeadConfig, load_heads, patient_folds, train_head
+from stamp_deploy.training.heads.train import load_heads, patient_folds, train_head
 
 FAST = HeadConfig(name="immune", folds=3, epochs=12, hidden=48, attention=24, lr=2e-3, draws=100)
 DIM = 24
@@ -140,13 +141,11 @@ def _verb():
 
 
 def test_heads_of_one_folder_are_kept_beside_each_other(cohort, tmp_path: Path) -> None:
-    from dataclasses import replace
-
     features, labels, _ = cohort
     table = read_labels(labels, find_bags(features))
-    quick = replace(FAST, epochs=1, draws=10)
+    quick = FAST.with_(epochs=1, draws=10)
     for name in ("a", "b", "a"):
-        train_head(table, tmp_path, replace(quick, name=name))
+        train_head(table, tmp_path, quick.with_(name=name))
     assert [entry["name"] for _, entry in load_heads(tmp_path)] == ["b", "a"]
     (tmp_path / "heads" / "a.safetensors").unlink()
     with pytest.raises(UsageError, match="head a cannot be read"):

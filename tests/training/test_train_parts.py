@@ -27,6 +27,7 @@ from stamp_deploy.training.cohort.config import load_config as load_cohort_confi
 from stamp_deploy.training.cohort.readers.keys import KEYS_OF_FORMAT
 from stamp_deploy.training.config import TrainConfig, load_config
 from stamp_deploy.training.data import plan_epoch
+from stamp_deploy.training.heads.config import HeadConfig
 from stamp_deploy.training.losses import (
     AuxiliaryHeads,
     anchor_loss,
@@ -254,11 +255,26 @@ def test_files_of_settings_that_cannot_be_read_say_why(tmp_path: Path) -> None:
 
 
 def test_every_setting_has_its_reason() -> None:
-    for model in (TrainConfig, CohortConfig, *KEYS_OF_FORMAT.values()):
+    for model in (TrainConfig, CohortConfig, HeadConfig, *KEYS_OF_FORMAT.values()):
         for name, field in model.model_fields.items():
             assert field.description, f"{model.__name__}.{name}"
     shown = TrainConfig().to_toml(reasons=True)
     assert "adapters and backbone" in shown and TrainConfig.checked(tomllib.loads(shown)) == TrainConfig()
+
+
+@pytest.mark.parametrize(
+    ("values", "cause", "remedy"),
+    [
+        ({"fold": 3}, "unknown setting fold", "did you mean folds?"),
+        ({"folds": 1}, "folds = 1 must be 2 or more", ""),
+        ({"max_error": 1.5}, "max_error = 1.5 is not possible: it must be less than or equal to 1", ""),
+        ({"lr": "fast"}, "lr = 'fast' is of the wrong type: not a float", "such as 0.0002"),
+    ],
+)
+def test_a_heads_settings_are_checked(values: dict, cause: str, remedy: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        HeadConfig.checked(values)
+    assert (caught.value.cause, caught.value.remedy) == (cause, remedy)
 
 
 def test_the_published_schemas_are_those_of_the_code() -> None:
@@ -268,5 +284,7 @@ def test_the_published_schemas_are_those_of_the_code() -> None:
         assert published == json.loads(json.dumps(schema)), "python -m stamp_deploy.training.schemas docs/schema"
     properties = schemas()["train.schema.json"]["properties"]
     assert properties["lr"]["description"] == "adapters and backbone" and properties["lora_r"]["minimum"] == 1
+    infer = schemas()["infer.schema.json"]["properties"]
+    assert all(option["description"] for option in infer.values()) and infer["batch"]["maximum"] == 4096
     kinds = schemas()["cohort.schema.json"]["properties"]["samples"]["items"]["oneOf"]
     assert {k["properties"]["format"]["const"] for k in kinds} == set(KEYS_OF_FORMAT)

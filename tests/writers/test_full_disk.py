@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from stamp_deploy.writers import load_writer
+from stamp_deploy.writers import formats
 from stamp_deploy.writers.hdf5_file import hdf5_file
 
 FORMATS = ("hdf5", "anndata", "json", "parquet", "geojson", "ome-tiff", "heatmaps")
@@ -54,7 +54,7 @@ def write(name: str, folder: Path, *limits: int) -> subprocess.CompletedProcess[
 def test_the_code_is_6_wherever_the_disk_ends(name: str, tmp_path: Path) -> None:
     whole = write(name, tmp_path, 0)
     assert (whole.returncode, whole.stderr) == (0, "")
-    file = tmp_path / "out" / load_writer(name).FILES[0]
+    file = tmp_path / "out" / formats.FORMATS[name].files
     most = file.stat().st_size >> 10
     for path in sorted((tmp_path / "out").iterdir()):
         path.unlink()

@@ -51,7 +51,7 @@ def test_every_writer_keeps_the_protocol() -> None:
             assert extra and f"stamp-deploy[{extra}]" in str(error)
             continue
         assert name == writer.NAME
-        assert writer.FILES
+        assert known.files
     with pytest.raises(UsageError, match="unknown output format"):
         load_writer("xlsx")
 

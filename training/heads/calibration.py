@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .abmil import risk_score
 from .bags import LabelTable
+from .config import HeadConfig
 from .metrics import (
     abstention_band,
     auprc,
@@ -26,28 +27,6 @@ from .metrics import (
     patient_interval,
     softmax,
 )
-
-
-@dataclass(frozen=True)
-class HeadConfig:
-    """Settings of a head, with their reasons."""
-
-    name: str = "head"
-    folds: int = 5
-    epochs: int = 40  # at most; stopping decides
-    patience: int = 8
-    lr: float = 2e-4
-    weight_decay: float = 1e-2
-    dropout: float = 0.25
-    hidden: int = 512
-    attention: int = 384
-    bags_a_step: int = 8  # gradients of so many slides are summed
-    max_tiles: int = 4096  # of a slide in a training step, drawn anew each time; predictions use all
-    bins: int = 4  # of survival times, by quantiles of the events
-    max_error: float = 0.1  # aim of the abstention band
-    max_abstain: float = 0.4  # share of slides that may go without a call
-    draws: int = 1000  # of the bootstrap
-    seed: int = 0
 
 
 @dataclass(eq=False)

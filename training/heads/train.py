@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,8 @@ from stamp_deploy.errors import DataError, UsageError
 from ..model.checkpoint import read_tensors, write_tensors
 from .abmil import GatedABMIL, hazard_loss
 from .bags import LabelledSlide, LabelTable
-from .calibration import HeadConfig, Slides, calibrated_entry
+from .calibration import Slides, calibrated_entry
+from .config import HeadConfig
 
 SCHEMA = "stamp-deploy/heads/1"
 
@@ -63,7 +63,7 @@ def train_head(
     everything = np.arange(len(slides.bags))
     final, _ = _fit(
         slides, everything, everything[:0], table.task, dim, outputs,
-        replace(config, epochs=max(1, round(float(np.median(epochs))))), config.folds,
+        config.with_(epochs=max(1, round(float(np.median(epochs))))), config.folds,
     )  # fmt: skip
     entry = calibrated_entry(table, slides, raw, config) | {
         "model": {

@@ -9,6 +9,7 @@ from pathlib import Path
 from ...errors import SlideError
 from ..backends import Backend, Level
 from .index import StorageIndex
+from .jpeg_dicom import jpeg_dicom
 from .jpeg_tiff import jpeg_tiff
 
 MakeIndex = Callable[[Path, Backend, tuple[Level, ...], tuple[int, ...]], StorageIndex | str]
@@ -36,7 +37,10 @@ class Provider:
     make: MakeIndex
 
 
-PROVIDERS = (Provider("jpeg-tiff", "tiled JPEG TIFF", ("aperio", "generic-tiff"), jpeg_tiff),)
+PROVIDERS = (
+    Provider("jpeg-tiff", "tiled JPEG TIFF", ("aperio", "generic-tiff"), jpeg_tiff),
+    Provider("jpeg-dicom", "DICOM whole-slide image of JPEG frames", ("dicom",), jpeg_dicom),
+)
 
 
 def find_storage(

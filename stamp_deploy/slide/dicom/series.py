@@ -1,6 +1,6 @@
 """DICOM slides: one slide is a series of files, of which any may be named.
 
-Headers are read by pydicom, up to the pixel data. What is there of people is never kept.
+Headers are read up to the pixel data (see header.py). What is there of people is never kept.
 """
 
 from __future__ import annotations
@@ -11,26 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import SlideError
+from ...errors import SlideError
+from .elements import PIXEL_DATA, HeaderError
+from .header import KEPT, Header, read_header_of
 
 JPEG_2000 = ("1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91")
 _CHUNK = 1 << 22
-_PIXEL_DATA, _ITEM, _END = (0x7FE0, 0x0010), (0xFFFE, 0xE000), (0xFFFE, 0xE0DD)
+_ITEM, _END = (0xFFFE, 0xE000), (0xFFFE, 0xE0DD)
 _UNDEFINED = 0xFFFFFFFF
 _NOT_THE_SLIDE = ("LABEL", "OVERVIEW", "THUMBNAIL", "LOCALIZER")
-_TAGS = [
-    "SOPInstanceUID",
-    "SeriesInstanceUID",
-    "ImageType",
-    "Modality",
-    "TotalPixelMatrixColumns",
-    "TotalPixelMatrixRows",
-    "TotalPixelMatrixFocalPlanes",
-    "NumberOfFrames",
-    "SamplesPerPixel",
-    "PhotometricInterpretation",
-    "BitsAllocated",
-]
 
 
 @dataclass(frozen=True)
@@ -80,19 +69,18 @@ def is_dicom(path: Path) -> bool:
 
 def read_instance(path: Path) -> Instance | None:
     """The header of a DICOM file; None where it is none, or is damaged."""
-    import pydicom
-
     if not is_dicom(path):
         return None
     try:
-        data = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_TAGS)
+        header = _header_or_none(path)
+        data, syntax = (header.data, header.transfer_syntax) if header is not None else _by_pydicom(path)
         kinds = [str(value).upper() for value in data.get("ImageType") or []]
         return Instance(
             path=path,
             sop_uid=str(data.get("SOPInstanceUID", "")),
             series_uid=str(data.get("SeriesInstanceUID", "")),
             flavor=kinds[2] if len(kinds) > 2 else "",
-            transfer_syntax=str(data.file_meta.get("TransferSyntaxUID", "")),
+            transfer_syntax=syntax,
             columns=_whole(data, "TotalPixelMatrixColumns"),
             rows=_whole(data, "TotalPixelMatrixRows"),
             focal_planes=_whole(data, "TotalPixelMatrixFocalPlanes") or 1,
@@ -101,7 +89,22 @@ def read_instance(path: Path) -> Instance | None:
             photometric=str(data.get("PhotometricInterpretation", "")),
         )
     except Exception:
-        return None  # pydicom raises nearly anything on a damaged header; OpenSlide says what is wrong with it
+        return None  # damaged headers raise nearly anything; OpenSlide says what is wrong with it
+
+
+def _header_or_none(path: Path) -> Header | None:
+    try:
+        return read_header_of(path)
+    except HeaderError:
+        return None  # pydicom forgives more
+
+
+def _by_pydicom(path: Path) -> tuple[Any, str]:
+    """(data, transfer syntax) of a file in one of the older encodings, or with faults that pydicom forgives."""
+    import pydicom
+
+    data = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(KEPT))
+    return data, str(data.file_meta.get("TransferSyntaxUID", ""))
 
 
 def _whole(data: Any, name: str) -> int:
@@ -163,39 +166,49 @@ def pixel_data(path: Path) -> Iterator[bytes]:
     OSError
         It cannot be read.
     """
-    import pydicom
-
     with path.open("rb") as handle:
         try:
-            data = pydicom.dcmread(handle, stop_before_pixels=True, specific_tags=["SOPInstanceUID"])
-        except OSError:
+            start, end = _pixels(path)
+            handle.seek(start)
+            if end:
+                yield from _pieces(handle, end - start, path)
+                return
+            first = True
+            while True:
+                group, element, size = struct.unpack("<HHL", _exactly(handle, 8, path))
+                if (group, element) == _END:
+                    return
+                if (group, element) != _ITEM:
+                    raise _damaged(path)
+                if first:
+                    _exactly(handle, size, path)  # the basic offset table
+                    first = False
+                else:
+                    yield from _pieces(handle, size, path)
+        except (OSError, SlideError):
             raise
         except Exception as error:
             raise _damaged(path) from error
+
+
+def _pixels(path: Path) -> tuple[int, int]:
+    """Where the value of the pixel data begins and ends; the end is 0 where only its items tell."""
+    header = _header_or_none(path)
+    if header is not None:
+        pixels = header.elements[PIXEL_DATA]
+        return pixels.start, pixels.end
+    import pydicom
+
+    with path.open("rb") as handle:
+        data = pydicom.dcmread(handle, stop_before_pixels=True, specific_tags=["SOPInstanceUID"])
         order = "<" if data.is_little_endian is not False else ">"
-        implicit = bool(data.is_implicit_VR)
-        tag = struct.unpack(order + "HH", _exactly(handle, 4, path))
-        if tag != _PIXEL_DATA:
+        group, element = struct.unpack(order + "HH", _exactly(handle, 4, path))
+        if group << 16 | element != PIXEL_DATA:
             raise _damaged(path)
-        if implicit:
-            (length,) = struct.unpack(order + "L", _exactly(handle, 4, path))
-        else:
-            (length,) = struct.unpack(order + "4xL", _exactly(handle, 8, path))
-        if length != _UNDEFINED:
-            yield from _pieces(handle, length, path)
-            return
-        first = True
-        while True:
-            group, element, size = struct.unpack("<HHL", _exactly(handle, 8, path))
-            if (group, element) == _END:
-                return
-            if (group, element) != _ITEM:
-                raise _damaged(path)
-            if first:
-                _exactly(handle, size, path)  # the basic offset table
-                first = False
-            else:
-                yield from _pieces(handle, size, path)
+        form = "L" if data.is_implicit_VR else "4xL"
+        (length,) = struct.unpack(order + form, _exactly(handle, struct.calcsize(order + form), path))
+        start = handle.tell()
+    return start, 0 if length == _UNDEFINED else start + length
 
 
 def first_stream(path: Path, most: int = 1 << 16) -> bytes:
