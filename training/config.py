@@ -9,7 +9,7 @@ from .toml_settings import Numbers, Texts, TomlSettings, read_toml, setting
 
 
 class TrainConfig(TomlSettings):
-    """A training run. Paths are relative to the working folder; empty strings and zeros mean "not set"."""
+    """A training run. Paths are relative to the config's folder; empty strings and zeros mean "not set"."""
 
     # What is learned from
     cohort: str = setting("", "folder written by `stamp-deploy cohort build`")
@@ -132,4 +132,17 @@ def load_config(path: Path) -> TrainConfig:
     UsageError
         No such file, not TOML, or as `TrainConfig.checked`.
     """
-    return TrainConfig.checked(read_toml(path, "name the config of the run"), path)
+    return TrainConfig.checked(placed(read_toml(path, "name the config of the run"), path.parent), path)
+
+
+def placed(values: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Settings whose relative paths are taken from the config's folder, or from the working folder where that alone
+    holds such a file, as runs of older versions state them."""
+    out = dict(values)
+    for key in ("cohort", "gmt", "weights", "cache_dir"):
+        value = out.get(key)
+        if not isinstance(value, str) or not value or Path(value).is_absolute():
+            continue
+        here = (folder / value).resolve()
+        out[key] = value if not here.exists() and Path(value).exists() else str(here)
+    return out

@@ -23,7 +23,7 @@ from stamp_deploy.system.memory import keep_memory
 from .autocast import autocast, use_bf16
 from .config import TrainConfig
 from .data import Batch, Loader
-from .model import FROZEN_FILE, RunInfo, StampModel, is_peft, save_run
+from .model import FROZEN_FILE, RunInfo, StampModel, is_peft, read_info, save_run
 from .model.checkpoint import Checkpoint
 from .model.embed import embed_tiles
 from .model.ridge_heads import set_ridge_head, set_ridge_heads
@@ -113,9 +113,10 @@ class _Trainer:
         embeddings = self._embed(model, self.start.train)
         set_ridge_heads(model, embeddings, self.start.train, pathway=self.config.head_init == "ridge")
         position, step = self._train(model, embeddings)
-        info = self._finish(step.model, position, embeddings, warm_up) if self.main else self.start.info
+        if self.main:
+            self._finish(step.model, position, embeddings, warm_up)
         self.accelerator.wait_for_everyone()
-        return info
+        return read_info(self.out)  # what the first process wrote, for all of them
 
     def _keep_views(self, model: StampModel) -> list[list[Views]]:
         """What the first block that learns gets of each view."""
@@ -266,7 +267,7 @@ class _Trainer:
 
     def _finish(
         self, model: StampModel, position: Position, frozen: list[NDArray[np.float32]], warm_up: list[dict[str, Any]]
-    ) -> RunInfo:
+    ) -> None:
         embeddings = self._embed(model, self.start.train)
         refit = self.config.refits_head
         set_ridge_heads(model, embeddings, self.start.train, pathway=refit)
@@ -293,7 +294,6 @@ class _Trainer:
             info.software["weights_sha256"] = sha256
         save_run(self.out, model.cpu(), info, weights=weights, copy_backbone=self.config.copy_backbone)
         shutil.rmtree(self.out / "checkpoint", ignore_errors=True)
-        return info
 
 
 def _note(position: Position) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def train(
     stamp_deploy.cli train CONFIG -o RUN
     """
     from .ablations import controls_left, train_ablations, train_controls
-    from .config import TrainConfig
+    from .config import TrainConfig, placed
     from .loop import fit
     from .model import load_run
     from .recipes import read_recipe
@@ -49,7 +50,7 @@ def train(
 
     if config is None and recipe is None:
         raise click.UsageError("name a CONFIG, or a recipe: --recipe NAME")
-    stated = read_toml(config, "name the config of the run") if config is not None else {}
+    stated = placed(read_toml(config, "name the config of the run"), config.parent) if config is not None else {}
     start = read_recipe(recipe) if recipe is not None else {}
     chosen = TrainConfig.checked({**start, **stated}, config).with_(**parse_settings(settings))
     if show:
@@ -57,25 +58,26 @@ def train(
         return
     if out is None:
         raise click.UsageError("name the folder to be made: -o RUN")
+    say = click.echo if int(os.environ.get("RANK", "0")) == 0 else (lambda text: None)  # of several processes, one
     if ablations:
         wanted = tuple(filter(None, (rows or "").split(",")))
-        for row, info in train_ablations(chosen, out, wanted, overwrite=overwrite, say=click.echo):
-            click.echo(f"{row:<16} {describe(info.metrics)}")
-        click.echo(f"table    stamp-deploy evaluate {out / 'lora'} --ablations {out}")
+        for row, info in train_ablations(chosen, out, wanted, overwrite=overwrite, say=say):
+            say(f"{row:<16} {describe(info.metrics)}")
+        say(f"table    stamp-deploy evaluate {out / 'lora'} --ablations {out}")
         return
     if rows:
         raise UsageError("--rows goes with --ablations")
     left = controls_left(chosen, out) if not overwrite else ()
     info = load_run(out)[1] if left else fit(chosen, out, overwrite=overwrite)
-    click.echo(f"run      {out}: {info.pfm_id}, {len(info.pathway_names)} outputs, {describe(info.metrics)}")
+    say(f"run      {out}: {info.pfm_id}, {len(info.pathway_names)} outputs, {describe(info.metrics)}")
     note = info.cohort.get("note")
     if note:
-        click.echo(f"note     {note}")
+        say(f"note     {note}")
     if not info.share_merged:
-        click.echo(f"licence  {info.licence}: do not publish the merged weights")
+        say(f"licence  {info.licence}: do not publish the merged weights")
     if chosen.controls:
         for row, control in train_controls(chosen, out, overwrite=overwrite):
-            click.echo(f"control  {row:<11} {describe(control.metrics)}")
+            say(f"control  {row:<11} {describe(control.metrics)}")
 
 
 def describe(metrics: dict[str, Any]) -> str:

@@ -84,7 +84,7 @@ def evaluate(options: EvaluateOptions, progress: Progress | None = None) -> Eval
     for name, kind, other in runs:
         add_run(table, name, kind, other, sets)
     add_frozen_head(table, run, sets)
-    add_missing(table, options.run.name)
+    add_missing(table, run)
     verdict = judge(table.sections, runs[0][1].key, options.seed)
     evaluation = Evaluation(table.rows, table.sections, sets.names, test)
     evaluation.document = {

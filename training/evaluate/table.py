@@ -154,11 +154,11 @@ def add_frozen_head(table: Table, run: Run, sets: GeneSets) -> None:
     table.add("frozen_head", KINDS["frozen_head"].label, "head", predictions, note)
 
 
-def add_missing(table: Table, run: str) -> None:
+def add_missing(table: Table, run: Run) -> None:
     have = {row.key for row in table.rows}
     for kind in RUNS:
         if kind.key not in have:
-            missing = command_for(kind, run)
+            missing = command_for(kind, str(run.path), run.config)
             table.rows.append(Row(kind.key, kind.label, "head" if kind.head else "probe", missing=missing))
     order = [kind.key for kind in (*BASELINES, *RUNS)]
     table.rows.sort(key=lambda row: (order.index(row.key.split(":")[0]), row.key, row.how))

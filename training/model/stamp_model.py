@@ -351,6 +351,19 @@ def adapter_state(model: StampModel) -> dict[str, Tensor]:
     return dict(get_peft_model_state_dict(model.backbone))
 
 
+def read_info(path: Path) -> RunInfo:
+    """run.json of a finished run.
+
+    Raises
+    ------
+    UsageError
+        The folder is no finished run.
+    """
+    if not (path / "run.json").is_file():
+        raise UsageError("this is not a finished training run: it holds no run.json", path=path)
+    return RunInfo.from_dict(json.loads((path / "run.json").read_text(encoding="utf-8")))
+
+
 def load_run(path: Path | str) -> tuple[StampModel, RunInfo]:
     """Rebuild a run's model, in evaluation mode, on the CPU.
 
@@ -362,9 +375,7 @@ def load_run(path: Path | str) -> tuple[StampModel, RunInfo]:
     from safetensors.torch import load_file
 
     path = Path(path)
-    if not (path / "run.json").is_file():
-        raise UsageError("this is not a finished training run: it holds no run.json", path=path)
-    info = RunInfo.from_dict(json.loads((path / "run.json").read_text(encoding="utf-8")))
+    info = read_info(path)
     weights, sha256 = path / "backbone.safetensors", ""
     if not weights.is_file() and (path / "backbone.json").is_file():
         entry = json.loads((path / "backbone.json").read_text(encoding="utf-8"))
