@@ -205,7 +205,7 @@ def train(config: TrainConfig, out: Path) -> dict[str, Any]:
 def seconds(folds: Sequence[str], args: argparse.Namespace, seeds: int, rung: str) -> float:
     """Mean time of the training loop of a run, views not counted."""
     runs = [args.work / fold / str(seed) / rung for fold in folds for seed in range(seeds)]
-    return round(statistics.mean(load_run(run)[1].metrics["seconds"] for run in runs), 1)
+    return round(statistics.mean(float(load_run(run)[1].metrics["seconds"]) for run in runs), 1)
 
 
 def ladder(folds: Sequence[str], args: argparse.Namespace, seed: int) -> dict[str, list[SectionResult]]:
@@ -224,7 +224,7 @@ def ladder(folds: Sequence[str], args: argparse.Namespace, seed: int) -> dict[st
             first = next(iter(rows.values()))
             facts = {"truth": first.truth, "mask": first.mask, "xy_um": first.xy_um, "depth": first.depth}
             predicted = {f"row/{name}": r.predicted for name, r in rows.items()}
-            np.savez(file, **{k: np.asarray(v) for k, v in {**facts, **predicted}.items()})  # type: ignore[arg-type]
+            np.savez(file, **{k: np.asarray(v) for k, v in {**facts, **predicted}.items()})
         with np.load(file, allow_pickle=False) as kept:
             for name in kept.files:
                 if name.startswith("row/"):
@@ -290,7 +290,7 @@ def depth_table(args: argparse.Namespace) -> dict[str, Any]:
     from stamp_deploy.training.evaluate.runs import open_run, score_sections
     from stamp_deploy.training.gene_sets import read_gmt
     from stamp_deploy.training.metrics import section_z
-    from stamp_deploy.training.ridge import fit_ridge_measured
+    from stamp_deploy.training.ridge import EMBEDDING_FLOOR, fit_ridge_measured
 
     sets, table = read_gmt(Path(gmt(args))), {}
     folds = SECTIONS[:1] if args.quick else SECTIONS
@@ -301,13 +301,14 @@ def depth_table(args: argparse.Namespace) -> dict[str, Any]:
         plain = {s.sample.id: s for s in score_sections(samples, sets, "ucell")}
         for fold in folds:
             run = open_run(args.work / fold / "0" / "last_stage", cache=args.work / "trunk")
-            x = {s.id: section_z(run.frozen(s)) for s in samples}
+            x = {s.id: run.frozen(s) - run.frozen(s).mean(axis=0) for s in samples}
             names = [n for n in SECTIONS if n != fold]
             y, masks = [section_z(scored[n].truth) for n in names], [scored[n].mask for n in names]
-            predicted = fit_ridge_measured([x[n] for n in names], y, masks, names).predict(x[fold])
-            facts = {"mask": plain[fold].mask, "xy_um": plain[fold].xy_um, "depth": plain[fold].depth}
-            raw = SectionResult(fold, "C", plain[fold].truth, predicted, **facts)
-            own = SectionResult(fold, "C", scored[fold].truth, predicted, **facts)
+            model = fit_ridge_measured([x[n] for n in names], y, masks, names, floor=EMBEDDING_FLOOR)
+            predicted = model.predict(x[fold])
+            held = plain[fold]
+            raw = SectionResult(fold, "C", held.truth, predicted, held.mask, held.xy_um, held.depth)
+            own = SectionResult(fold, "C", scored[fold].truth, predicted, held.mask, held.xy_um, held.depth)
             rows.append([float(np.nanmedian(v)) for v in (raw.r, raw.partial_r, own.r, own.depth_r)])
         keys = ("r", "partial_r", "own_r", "own_depth_r")
         table[depth] = {k: round(float(v), 4) for k, v in zip(keys, np.mean(rows, axis=0), strict=True)}

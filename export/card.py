@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from stamp_deploy.bundle.reference import NO_REFERENCE
 from stamp_deploy.bundle.schema import SCHEMA_VERSION
 from stamp_deploy.bundle.validation_block import read_validation
 from stamp_deploy.engine.parity import StageReport, to_table
@@ -74,7 +75,8 @@ def _validation(document: dict[str, Any]) -> list[str]:
             *(_row(entry) for entry in found.pathways),
             "",
         ]
-    return lines + [f"- Not known: {sentence}." for sentence in filter(None, found.lacks.split("; "))] + [""]
+    unknown = [*filter(None, found.lacks.split("; ")), *([] if document.get("trust") else [NO_REFERENCE])]
+    return lines + [f"- Not known: {sentence}." for sentence in unknown] + [""]
 
 
 def _row(entry: PathwayValidation) -> str:

@@ -28,6 +28,8 @@ from stamp_deploy.errors import DataError, SlideError, UsageError
 from stamp_deploy.result import Result
 from stamp_deploy.result_files import read_result
 from stamp_deploy.tiles import TileStatus
+from stamp_deploy.trust import SlideTrust
+from stamp_deploy.validation import QUANTILES, PathwayValidation, Scale, Validation
 from stamp_deploy.writers.names import find_name
 
 
@@ -99,8 +101,27 @@ def test_a_result_comes_back_whole(tmp_path: Path) -> None:
         make_head("a/b", 150, abstain=None, interval=None, thresholds=()),
         make_head("survival", 0, kind="survival", classes=("low", "high"), probabilities=(1.5,), call="high"),
     )
+    names = ("HYPOXIA", "TNFα via NF-κB", "a/b")
+    known = PathwayValidation("HYPOXIA", r=0.4, r_low=0.1, r_high=0.6, sections=3, patients=2, scale=Scale(0.5, 2.0))
+    known = replace(known, predictions=dict.fromkeys(QUANTILES, 1.0))
+    rng = np.random.default_rng(0)
     result = make_result(
-        n_tiles=150, pathways=("HYPOXIA", "TNFα via NF-κB", "a/b"), heads=heads, timing={"engine": 1.25}
+        n_tiles=150,
+        pathways=names,
+        heads=heads,
+        timing={"engine": 1.25},
+        validation=Validation("z", (known, *map(PathwayValidation, names[1:])), "no controls"),
+        pathways_global=rng.normal(size=(150, 3)).astype(np.float32),
+        trust=SlideTrust(
+            "doubtful",
+            ("because",),
+            1.75,
+            rng.uniform(0, 4, 150).astype(np.float32),
+            rng.integers(0, 64, 150).astype(np.uint16),
+            150,
+            "a rule",
+            rng.uniform(0, 100, 150).astype(np.float32),
+        ),
     )
     again = read_result(stored(result, tmp_path / "out"))
     for field in fields(Result):

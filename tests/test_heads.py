@@ -264,3 +264,33 @@ def test_an_answer_that_is_not_finite_is_never_a_call(tmp_path: Path, output: st
     onnx.save(model, tmp_path / "msi.onnx")
     with pytest.raises(BundleError, match="not finite"):
         call_heads(bundle_of(tmp_path, spec_of()), np.ones((3, DIM), np.float32))
+
+
+def test_a_head_says_whom_it_learned_from_and_why_it_makes_no_call(tmp_path: Path) -> None:
+    mean_head(tmp_path / "msi.onnx", np.array([[0, 0, 0, 0], [1, 0, 0, 0]]))
+    counts = {"MSS": {"slides": 80, "patients": 70}, "MSI-H": {"slides": 20, "patients": 18}}
+    details = {"slides": 100, "patients": 88, "class_counts": counts, "sites": None, "auroc": 0.9}
+    bundle = bundle_of(tmp_path, spec_of(details=details))
+    embedding = np.full((9, DIM), 3.0, np.float32)
+    (called,) = call_heads(bundle, embedding)
+    assert called.population == {key: details[key] for key in ("slides", "patients", "class_counts", "sites")}
+    assert called.to_dict()["population"]["class_counts"]["MSI-H"]["slides"] == 20
+    assert (called.call, called.abstained, called.cause) == ("MSI-H", False, "")
+    (refused,) = call_heads(bundle, embedding, refusal="because")
+    assert (refused.call, refused.abstained, refused.cause) == (None, True, "because")
+    assert refused.probabilities == called.probabilities, "what the head computes is told, without a call"
+
+
+def test_a_survival_head_abstains_outside_too(tmp_path: Path) -> None:
+    mean_head(tmp_path / "msi.onnx", np.array([[1, 0, 0, 0]]))
+    bundle = bundle_of(tmp_path, spec_of(kind="survival", classes=("low", "high"), thresholds=(0.0,)))
+    (call,) = call_heads(bundle, np.ones((5, DIM), np.float32))
+    assert call.call == "high" and not call.abstained
+    (call,) = call_heads(bundle, np.ones((5, DIM), np.float32), refusal="because")
+    assert call.abstained and call.call is None and call.cause == "because"
+
+
+def test_the_cause_of_no_call_is_told(tmp_path: Path) -> None:
+    mean_head(tmp_path / "msi.onnx", np.array([[0, 0, 0, 0], [1, 0, 0, 0]]))
+    (call,) = call_heads(bundle_of(tmp_path, spec_of(abstain=(0.0, 1.0))), np.zeros((5, DIM), np.float32))
+    assert call.abstained and "abstention band" in call.cause

@@ -85,7 +85,8 @@ def describe(
     pfm = get_pfm(config.pfm)
     kwargs = json.loads(config.timm_kwargs) if config.timm_kwargs else dict(pfm.kwargs)
     tile_px, mpp = config.tile_px or pfm.tile_px, config.mpp or pfm.mpp
-    fields_px, view_px = (), 0
+    fields_px: tuple[int, ...] = ()
+    view_px = 0
     if config.fields_um:
         view_px, fields_px = tile_px, tuple(round(side / mpp) for side in config.fields_um)
         tile_px = max(fields_px)

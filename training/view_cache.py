@@ -101,7 +101,7 @@ class ViewLoader:
             slide.append(torch.full((len(index),), i))
             genes.append(torch.from_numpy(section.genes[index]))
         parts = [torch.cat(p) for p in (inputs, target, mask, slide, genes, frozen)]
-        return Batch(*parts[:5], frozen=parts[5], field=torch.tensor(field))
+        return Batch(*parts, torch.tensor(field))
 
 
 def keep_views(

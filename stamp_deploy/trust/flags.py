@@ -61,8 +61,8 @@ def tile_flags(
     Blurred: the Laplacian is low for the gradient that is there (a low Laplacian alone fires on 43 % of another
     patient's clean tiles). Ink: a hue that haematoxylin and eosin do not give (`stamp_deploy.tissue.ink`). Dark or
     folded: the brightest channel is low, or much is dark and grey. Over-stained: more haematoxylin or eosin than any
-    training tile. Not H&E: no colour, or of other hues, or a residual far beyond the training tiles'. Foreign: farther
-    than `OUTSIDE`.
+    training tile. Not H&E: no colour, or of other hues, or a mean residual twice as far from the middle of the training
+    tiles' range as its ends are. Foreign: farther than `OUTSIDE`.
     """
     low, high = limits(reference)
     value = {name: measures[:, place] for name, place in _AT.items()}
@@ -77,7 +77,7 @@ def tile_flags(
         | (value["eosin mean"] > high[_AT["eosin mean"]]),
         TileFlag.NOT_HE: (value["coloured"] < min(low[_AT["coloured"]], GREY_SHARE))
         | (value["hue of H&E"] < min(low[_AT["hue of H&E"]], HE_HUE_SHARE))
-        | (np.abs(value["residual mean"] - (low[residual] + high[residual]) / 2) > 1.5 * reach),
+        | (np.abs(value["residual mean"] - (low[residual] + high[residual]) / 2) > reach),
         TileFlag.FOREIGN: ratio > OUTSIDE,
     }
     found = np.zeros(len(measures), np.uint16)

@@ -27,6 +27,8 @@ from .options import (
 )
 
 if TYPE_CHECKING:
+    from ..checks.inspect import Inspection
+    from ..checks.inspect_bundle import BundleInspection
     from ..result import Result
 
 OUTRANKS = "Microns per pixel at full resolution; outranks what the slide records."
@@ -71,17 +73,26 @@ def infer(slide: Path, bundle: Path, out: Path, as_json: bool, require_signature
         print_result(result, out)
 
 
-@click.command(cls=Command, examples=("inspect slide.svs", "inspect slide.ndpi --target-mpp 1.0 --tile-px 256 --json"))
+@click.command(
+    cls=Command,
+    examples=("inspect slide.svs", "inspect slide.ndpi --target-mpp 1.0 --tile-px 256 --json", "inspect bundle"),
+)
 @click.argument("slide", type=PATH)
 @option("--mpp", type=float, group=READING, help=OUTRANKS)
 @option("--target-mpp", default=0.5, show_default=True, group=READING, help="Resolution the model wants.")
 @option("--tile-px", default=224, show_default=True, group=READING, help="Tile size the model wants.")
 @json_option
 def inspect(slide: Path, mpp: float | None, target_mpp: float, tile_px: int, as_json: bool) -> None:
-    """What a SLIDE is, which route and level would be read, and why."""
-    from ..checks.inspect import describe
+    """What a SLIDE is, which route and level would be read, and why; or what a bundle is and what it does not know."""
+    report: Inspection | BundleInspection
+    if (slide / "bundle.json").is_file():
+        from ..checks.inspect_bundle import describe_bundle
 
-    report = describe(slide, mpp=mpp, target_mpp=target_mpp, tile_px=tile_px)
+        report = describe_bundle(slide)
+    else:
+        from ..checks.inspect import describe
+
+        report = describe(slide, mpp=mpp, target_mpp=target_mpp, tile_px=tile_px)
     click.echo(json.dumps(report.to_dict(), indent=2) if as_json else report.to_text())
 
 

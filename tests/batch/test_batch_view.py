@@ -95,6 +95,19 @@ def test_long_tables_leave_out_what_is_done(
     assert "Doe-200.svs" in shown and "Doe-7.svs" not in shown and "200 done, 1 failed" in shown
 
 
+def test_a_slide_outside_is_done_and_flagged_however_long_the_table(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "140")
+    report = _report(["done"] * 200)
+    report["slides"][7] |= {"trust": "outside", "reason": ""}
+    report["slides"][9] |= {"trust": "inside", "reason": ""}
+    TerminalView().finished(report)
+    shown = capsys.readouterr().out
+    assert "Doe-7.svs" in shown and "outside what the model knows" in shown and "Doe-9.svs" not in shown
+    assert "200 done, 1 outside; exit code" in shown
+
+
 def test_pace_counts_bytes_of_parts_and_tiles_once() -> None:
     pace = Pace(4000)
     pace.see("a", 50, 100, 2000)

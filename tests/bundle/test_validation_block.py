@@ -15,6 +15,7 @@ from support.bundle_factory import GLOBAL_FACTOR, make_bundle
 from stamp_deploy.bundle import load_bundle
 from stamp_deploy.bundle.reference import NO_REFERENCE
 from stamp_deploy.bundle.triton import encoder_config
+from stamp_deploy.checks.inspect_bundle import describe_bundle
 from stamp_deploy.checks.verify import verify_path
 from stamp_deploy.engine import load_engine
 from stamp_deploy.engine.golden import check_engine, load_golden
@@ -57,6 +58,7 @@ def test_what_is_written_comes_back_as_records(tmp_path: Path) -> None:
     assert first.predictions["p05"] == 2.0 and first.global_predictions == {}
     assert first.validated
     assert bundle.lacks == ("no control with random gene sets", NO_REFERENCE)
+    assert describe_bundle(bundle.path).facts["validated"] == 2
     assert Validation.from_dict(json.loads(json.dumps(found.to_dict()))) == found
 
 
@@ -76,9 +78,12 @@ def test_a_bundle_of_version_1_loads_and_says_what_it_lacks(tmp_path: Path) -> N
     assert [p.name for p in bundle.validation.pathways] == list(PATHWAYS)
     assert not any(p.validated or p.r is not None for p in bundle.validation.pathways)
     said = " ".join(bundle.lacks)
-    for word in ("how its scores were validated", "comparable across slides", "version 1"):
+    for word in ("how its scores were validated", "comparable across slides", "version 1", "no reference"):
         assert word in said
     assert all(f"not known: {what}" in verify_path(path) for what in bundle.lacks)
+    told = describe_bundle(path).to_text()
+    assert "schema version 1" in told and "0 with a held-out r, 0 validated" in told and "slides are not judged" in told
+    assert all(what in told for what in bundle.lacks)
     assert check_engine(bundle, load_engine(bundle, "onnxruntime", batch=4))
 
 

@@ -69,7 +69,10 @@ def test_the_bundle_says_it_and_gives_both_read_outs(evaluated: tuple[Path, Eval
     entries = {p.name: p for p in bundle.validation.pathways}
     for entry in found.document["validation"]["pathways"]:
         assert entries[entry["name"]].r == entry["r"] and entries[entry["name"]].targets == entry["targets"]
-    assert bundle.lacks[0] == "no control with random gene sets was run"
+    assert bundle.lacks == ("no control with random gene sets was run",)
+    known = bundle.read_trust()
+    assert known is not None and (known.left_out_by, known.groups) == ("patient", 2), "a1 and b1, not what was held out"
+    assert known.tiles <= 120 and known.embedding is not None and known.mpp == bundle.mpp
     card = (bundle.path / "card.md").read_text()
     assert "| RED | " in card and "Not known: no control with random gene sets was run." in card
     from stamp_deploy.engine import load_engine

@@ -336,3 +336,24 @@ def test_head_is_exportable_in_shape() -> None:
     order = torch.randperm(5)
     two, moved = head(x[order])
     assert torch.allclose(one, two, atol=1e-6) and torch.allclose(attention[order], moved, atol=1e-6)
+
+
+def test_sites_are_counted_where_the_table_states_them(cohort, tmp_path: Path) -> None:
+    """From the table to the entry of the head, which export puts into the bundle and every result repeats."""
+    features, labels, _ = cohort
+    bags = find_bags(features)
+    assert read_labels(labels, bags).sites() is None
+    rows = list(csv.DictReader(labels.open()))
+    with (tmp_path / "labels.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, [*rows[0], "Hospital"])
+        writer.writeheader()
+        for place, row in enumerate(rows):
+            writer.writerow(row | {"Hospital": ("North", "South", "")[place % 3]})
+    table = read_labels(tmp_path / "labels.csv", bags)
+    sites = table.sites()
+    assert sites is not None and set(sites) == {"North", "South", "not stated"}
+    assert sum(site["slides"] for site in sites.values()) == len(table.slides)
+    north = [s for s in table.slides if s.site == "North"]
+    assert sites["North"] == {"slides": len(north), "patients": len({s.patient for s in north})}
+    entry = train_head(table, tmp_path / "head", FAST)
+    assert entry["details"]["sites"] == sites and entry["details"]["class_counts"] == table.counts()

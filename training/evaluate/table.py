@@ -56,7 +56,7 @@ class Table:
 
 def _centred(values: NDArray[np.floating]) -> NDArray[np.float64]:
     x = np.asarray(values, np.float64)
-    return x - x.mean(axis=0)
+    return np.asarray(x - x.mean(axis=0), np.float64)
 
 
 def add_baselines(table: Table, run: Run, have_training: bool) -> None:

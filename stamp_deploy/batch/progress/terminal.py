@@ -97,17 +97,17 @@ class TerminalView:
             table.add_column(name, justify="right" if name in ("tiles", "s", "attempts") else "left")
         rows = report["slides"]
         if len(rows) > self.MOST_ROWS:
-            rows = [row for row in rows if row["state"] != AttemptState.DONE or row["trust"] in FLAGGED]
+            rows = [row for row in rows if row["state"] != AttemptState.DONE or row.get("trust") in FLAGGED]
         for row in rows:
             tiles = row["tiles"].get("ok", "") if row["tiles"] else ""
             seconds = f"{row['seconds']:.1f}" if row["attempts"] else ""
-            remark = row["reason"] or FLAGGED.get(row["trust"], "")
+            remark = row["reason"] or FLAGGED.get(row.get("trust"), "")
             values = (row["name"], row["state"], str(tiles), seconds, str(row["attempts"] or ""), remark)
             table.add_row(*map(Text, values))
         if rows:
             self._console.print(table)
         counts = ", ".join(f"{number} {state}" for state, number in report["counts"].items() if number)
-        flagged = [row["trust"] for row in report["slides"] if row["trust"] in FLAGGED]
+        flagged = [row.get("trust") for row in report["slides"] if row.get("trust") in FLAGGED]
         counts += "".join(f", {flagged.count(name)} {name}" for name in FLAGGED if name in flagged)
         self._console.print(f"{counts or 'nothing to do'}; exit code {report['exit_code']}", highlight=False)
 
