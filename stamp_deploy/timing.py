@@ -8,7 +8,7 @@ from dataclasses import replace
 from .result import Result
 
 READER = ("read", "decode", "resample")
-IN_SEQUENCE = ("start_up", "open_and_tissue", "stream", "heads", "write")
+IN_SEQUENCE = ("start_up", "open_and_tissue", "stream", "gallery", "heads", "write")
 """Stages that follow each other; during ``stream`` decoding and the engine run side by side."""
 
 

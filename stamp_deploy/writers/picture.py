@@ -44,8 +44,9 @@ class View:
     box: tuple[float, float, float, float]
 
 
-def make_view(result: Result, max_px: int = MAX_PICTURE_PX) -> View:
-    """Crop the thumbnail to the scored tiles and one tile around them, and bring it to at most `max_px`."""
+def make_view(result: Result, max_px: int = MAX_PICTURE_PX, *, enlarge: bool = True) -> View:
+    """Crop the thumbnail to the scored tiles and one tile around them, and bring its longer side to `max_px`; to less
+    where it has fewer pixels and is not to be enlarged."""
     from PIL import Image
 
     grid, slide = result.grid, result.slide
@@ -58,6 +59,7 @@ def make_view(result: Result, max_px: int = MAX_PICTURE_PX) -> View:
     top, bottom = math.floor(y0 * high / slide.height), math.ceil(y1 * high / slide.height)
     crop = result.thumbnail[top:bottom, left:right]
     scale = max_px / max(crop.shape[:2])
+    scale = scale if enlarge else min(scale, 1.0)
     width_um = (right - left) * slide.width / wide * slide.mpp_x
     height_um = (bottom - top) * slide.height / high * slide.mpp_y
     size = max(1, round(crop.shape[1] * scale)), max(1, round(crop.shape[0] * scale))
