@@ -214,7 +214,7 @@ def ladder(folds: Sequence[str], args: argparse.Namespace, seed: int) -> dict[st
     for fold in folds:
         folder = args.work / fold / str(seed)
         file = folder / "predictions.npz"
-        if not file.exists():
+        if not file.exists() or not set(rungs(args)) <= _rows(file):
             compare = tuple((rung, folder / rung) for rung in rungs(args) if rung != "last_stage")
             options = EvaluateOptions(folder / "last_stage", compare=compare, tier1=False, cache=args.work / "trunk")
             made = evaluate(options)
@@ -233,6 +233,12 @@ def ladder(folds: Sequence[str], args: argparse.Namespace, seed: int) -> dict[st
                     )
                     out.setdefault(name.removeprefix("row/"), []).append(row)
     return out
+
+
+def _rows(file: Path) -> set[str]:
+    """The rows whose predictions a file holds."""
+    with np.load(file, allow_pickle=False) as kept:
+        return {name.removeprefix("row/") for name in kept.files if name.startswith("row/")}
 
 
 def summarise(found: dict[int, dict[str, list[SectionResult]]]) -> dict[str, Any]:
@@ -452,7 +458,8 @@ def markdown(d: dict[str, Any]) -> str:
     lines += ["", "## Bars", ""]
     lines += [_bar(key, d[key], limit) for key, limit in BARS if key in d]
     lines.append(_bar("aligned_minus_frozen_low", d["aligned_minus_frozen_low"], 0.0))
-    lines.append(_bar("aligned_ridge over random_sets", d["aligned_ridge"], d["random_sets"]))
+    if "random_sets" in d:
+        lines.append(_bar("aligned_ridge over random_sets", d["aligned_ridge"], d["random_sets"]))
     if "loader_tiles_s_core" in d:
         lines.append(_bar("loader_tiles_s_core (224 px, with stain jitter)", d["loader_tiles_s_core"], 1500.0))
     took = ", ".join(f"{k} {v:.0f}" for k, v in d["seconds_a_run"].items())
