@@ -2,8 +2,8 @@
 
 `X` float32 [N, P] holds the scores, `obsm["spatial"]` the tiles' centres in level-0 pixels (squidpy's
 convention, with `uns["spatial"]` holding the thumbnail and its scale), `obsm["X_embedding"]` the
-embeddings. `layers["pathways_global"]` holds the read-out that is comparable across slides, and `obs` says of each tile
-how far it is from what the model knows, where the bundle can tell.
+embeddings. `layers["pathways_global"]` holds the read-out that is comparable across slides, and `obs` says
+how far each tile is from what the model knows, where the bundle can tell.
 """
 
 from __future__ import annotations

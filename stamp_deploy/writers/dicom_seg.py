@@ -23,7 +23,7 @@ __all__ = ["NAME", "NEEDS", "check", "write"]
 
 
 def write(result: Result, directory: Path) -> list[Path]:
-    """Write a binary segmentation with one segment, "Scored tissue", one pixel a grid cell.
+    """Write a binary segmentation with one segment, "Scored tissue", one pixel per grid cell.
 
     Raises
     ------

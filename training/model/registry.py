@@ -61,7 +61,7 @@ class PFM:
     mean, std : tuple of float
         Normalisation of RGB in [0, 1].
     tile_px, mpp : int, float
-        The tile that the model was trained on, in pixels and microns a pixel.
+        The tile that the model was trained on, in pixels and microns per pixel.
     lora_target : str
         Layers that LoRA adapts unless a run says otherwise.
     package : tuple of str
