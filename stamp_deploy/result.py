@@ -127,7 +127,7 @@ class Result:
     pathways_global : float32 [N, P] or None
         Scores of the read-out that is comparable across slides; None where the bundle has none.
     validation : Validation or None
-        What the bundle says of its scores.
+        What the bundle says about its scores.
     trust : SlideTrust or None
         Whether the slide looks like what the model knows; its arrays are per tile, in the order of `coords`.
     tissue_mask : bool [h, w] or None

@@ -111,14 +111,14 @@ class Painter:
         palette: str = STRETCHED,
         opacity: float = OPACITY,
     ) -> NDArray[np.uint8]:
-        """The picture of one value a tile, coloured from `low` to `high`: uint8 [h, w, 3]."""
+        """The picture of one value per tile, coloured from `low` to `high`: uint8 [h, w, 3]."""
         cells = value_map(self._result, values)
         level = 1 + np.clip((cells - low) / (high - low), 0, 1) * 254
         index = np.where(np.isnan(level), 0, np.rint(level)).astype(np.int64)
         index += self._left_out * 255
         # Beside the grid, where row or column is -1, there is nothing: one more row and column of entry 0.
         colours = _colours(palette, opacity)[np.pad(index, ((0, 1), (0, 1)))]
-        # Four bytes a pixel, looked up and added at once; no sum runs over into the next byte.
+        # Four bytes per pixel, looked up and added at once; no sum runs over into the next byte.
         shown = np.take(colours[self._view.rows], self._view.columns, axis=1)
         shown += self._under(opacity)
         if self._hatch is not None:

@@ -1,6 +1,6 @@
 """What the report's script needs, as JSON: the slide's picture, cells, quantised maps, histograms, the gallery.
 
-Scores travel quantised (16 bits a value, 8 for large slides, and cells merged for very large ones), so that the page
+Scores travel quantised (16 bits per value, 8 for large slides, and cells merged for very large ones), so that the page
 stays below 8 MB. Exact values are in tiles.parquet.
 """
 
@@ -96,7 +96,7 @@ def groups(layers: list[dict[str, Any]]) -> list[tuple[str, list[tuple[int, str]
 
 
 def _fit(result: Result, layers: int) -> tuple[int, int]:
-    """Cells to merge on a side, and bits a value, so that the layers fit `MAX_LAYER_CHARS`."""
+    """Cells to merge on a side, and bits per value, so that the layers fit `MAX_LAYER_CHARS`."""
     n = len(result.coords) * max(layers, 1)
     for merge, bits in ((1, 16), (1, 8)):
         if n * bits / 8 * 4 / 3 <= MAX_LAYER_CHARS:

@@ -26,7 +26,7 @@ SHOWN = 6
 
 
 def rich_table(evaluation: Evaluation) -> Table:
-    """One line a row: its own prediction, and the ridge probe on its embedding where it has one."""
+    """One line per row: its own prediction, and the ridge probe on its embedding where it has one."""
     from rich import box
     from rich.table import Table as RichTable
 
@@ -207,7 +207,7 @@ def draw_maps(path: Path, result: SectionResult, styles: Sequence[MapStyle], xy:
 
 
 def draw_scatter(path: Path, result: SectionResult, names: tuple[str, ...], row: str) -> None:
-    """Measured against predicted, a point a spot; and r of every pathway."""
+    """Measured against predicted, a point per spot; and r of every pathway."""
     figure = _figure((2.3 * SHOWN, 6.4))
     upper, lower = figure.subfigures(2, 1, height_ratios=[1, 1.2])
     chosen = chosen_pathways(result)
