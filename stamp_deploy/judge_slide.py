@@ -42,7 +42,7 @@ def judge_slide(
         The slide is outside or was not judged, and `InferOptions.strict` asks for a verdict.
     """
     clock = time.perf_counter()
-    reference = prepared.bundle.read_trust() if sample is not None else None
+    reference = prepared.bundle.reference
     if reference is None or sample is None:
         why = NO_REFERENCE if prepared.bundle.trust_file is None else "the model's tiles are too small to be measured"
         trust = not_judged(len(index), why)
