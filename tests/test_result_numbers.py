@@ -277,11 +277,12 @@ def test_records_of_another_kind_are_refused(tmp_path: Path, field: str, value: 
         read_result(folder)
 
 
+@pytest.mark.parametrize("other", ["00" * 32, "ff" * 32])
 @pytest.mark.parametrize("name", ["slide_sha256", "bundle_sha256"])
-def test_files_of_two_slides_or_bundles_are_not_mixed(tmp_path: Path, name: str) -> None:
+def test_files_of_two_slides_or_bundles_are_not_mixed(tmp_path: Path, name: str, other: str) -> None:
     folder = stored(crooked(), tmp_path / "out")
     with h5py.File(folder / "tiles.h5", "r+") as file:
-        file.attrs[name] = "00" * 32
+        file.attrs[name] = other
     with pytest.raises(DataError, match=f"different {name.partition('_')[0]}s"):
         read_result(folder)
 
@@ -292,14 +293,16 @@ def test_files_of_two_slides_or_bundles_are_not_mixed(tmp_path: Path, name: str)
         ("MAX_RECORD_BYTES", 1 << 20, None),
         ("MAX_RECORD_BYTES", 100, "more than"),
         ("MAX_THUMBNAIL_PX", 6000, None),
-        ("MAX_THUMBNAIL_PX", 5999, "thumbnail is larger"),
+        ("MAX_THUMBNAIL_PX", 5999, "tissue mask is larger"),
+        ("MAX_THUMBNAIL_PX", 5899, "thumbnail is larger"),
     ],
 )
 def test_sizes_have_a_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, constant: str, value: int, said: str | None
 ) -> None:
-    """The thumbnail has 60 x 100 pixels."""
-    folder = stored(crooked(), tmp_path / "out")
+    """The mask has 60 x 100 pixels, the thumbnail 59 x 100."""
+    thumbnail = np.zeros((59, 100, 3), np.uint8)
+    folder = stored(crooked(thumbnail=thumbnail, tissue_mask=np.ones((60, 100), bool)), tmp_path / "out")
     monkeypatch.setattr(result_files, constant, value)
     if said is None:
         assert len(read_result(folder).coords) == 5
@@ -326,3 +329,53 @@ def test_a_summary_of_no_tiles_is_empty() -> None:
     empty = make_result(n_tiles=0, pathways=2, heads=0)
     assert empty.summary() == {}
     assert empty.tile_cells.shape == (0, 2)
+
+
+@pytest.mark.parametrize("names", [("AAA", "DOWN"), ("ZZZ", "DOWN"), ("DOWN", "UP")])
+def test_both_files_name_the_same_pathways_in_one_order(tmp_path: Path, names: tuple[str, str]) -> None:
+    folder = stored(crooked(), tmp_path / "out")
+    with h5py.File(folder / "tiles.h5", "r+") as file:
+        file["pathway_names"][:] = names
+    with pytest.raises(DataError, match="different pathways"):
+        read_result(folder)
+
+
+@pytest.mark.parametrize(
+    ("shape", "limit", "found"),
+    [
+        ((60, 100, 3), 6000, True),
+        ((60, 100, 3), 5999, False),
+        ((60, 100, 4), 1 << 20, False),
+        ((60, 100, 2), 1 << 20, False),
+        ((60, 100), 1 << 20, False),
+        (None, 1 << 20, False),
+    ],
+)
+def test_the_picture_alone_is_read_where_it_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...] | None, limit: int, found: bool
+) -> None:
+    monkeypatch.setattr(result_files, "MAX_THUMBNAIL_PX", limit)
+    with h5py.File(tmp_path / "tiles.h5", "w") as file:
+        if shape is not None:
+            file["thumbnail"] = np.full(shape, 7, np.uint8)
+    picture = result_files.read_thumbnail(tmp_path / "tiles.h5")
+    assert (picture is not None) == found
+    if found:
+        assert (picture == 7).all()
+
+
+@pytest.mark.parametrize("trust", [False, True])
+def test_tiles_that_trust_leaves_out_do_not_count(trust: bool) -> None:
+    result = crooked(trust=make_trust(5, left_out=(1, 3))) if trust else crooked()
+    assert result.counted.tolist() == ([True, False, True, False, True] if trust else [True] * 5)
+    weights = FRACTION * result.counted
+    expected = (PATHWAYS * weights[:, None]).sum(0) / weights.sum()
+    assert [row["mean"] for row in result.summary().values()] == pytest.approx(expected.tolist())
+
+
+def test_the_read_out_that_summaries_rest_on() -> None:
+    assert crooked().summarised == "pathways"
+    both = crooked(pathways_global=PATHWAYS + 10)
+    assert both.summarised == "pathways_global"
+    assert both.summary()["UP"]["max"] == 14.5
+    np.testing.assert_array_equal(both.tile_scores().values, PATHWAYS + 10)
