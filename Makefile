@@ -7,6 +7,8 @@
 # make asan         the C core under the address and undefined-behaviour sanitizers
 # make faults       MINUTES=60: hostile slides, bundles, names, states and kills; figures in benchmarks/results/faults.md
 # make mutants      MODULE=grid: faults planted in a module, and the share that its tests notice
+# make other-pythons  the tests that matter on every other Python that is found, 3.11 and newer
+# make audit        known vulnerabilities of the versions in locks/, where an index of them can be reached
 # make wheel        a wheel that carries its libraries, in wheelhouse/, and its bill of materials
 # make wheel-check  that wheel in a clean environment, installed without an index
 #
@@ -28,7 +30,7 @@ PARALLEL ?= -n auto --dist loadfile
 # The tests of the compiled tiler, for the checked and sanitized builds.
 TILER_TESTS := $(wildcard tests/tiles/test_*.py)
 
-.PHONY: demo test coverage lint docs checked asan faults mutants wheel wheel-check clean
+.PHONY: demo test coverage lint docs checked asan faults mutants wheel wheel-check other-pythons audit clean
 .DELETE_ON_ERROR:
 
 demo: $(STAMP)-demo
@@ -124,6 +126,12 @@ faults: $(STAMP)-test
 # One short name of benchmarks/mutants.py, or all; a machine of two cores takes minutes for each.
 mutants: $(STAMP)-test
 	$(BIN)/python benchmarks/mutants.py $(or $(MODULE),$(error MODULE=... names what is to be mutated))
+
+other-pythons:
+	$(PYTHON) .ci/other-pythons
+
+audit:
+	$(PYTHON) .ci/audit
 
 clean:
 	rm -rf $(VENV) build dist wheelhouse demo-out *.egg-info stamp_deploy/*.so

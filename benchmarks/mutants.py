@@ -81,17 +81,17 @@ MODULES: dict[str, tuple[str, str]] = {
         "stamp_deploy/engine/verdict.py",
         "tests/engine/test_parity.py tests/engine/test_verdict.py",
     ),
-    "atomic": ("stamp_deploy/atomic.py", "tests/test_atomic.py tests/batch/test_nth_failure.py"),
+    "atomic": ("stamp_deploy/atomic.py", "tests/test_atomic.py"),
     "records": (
         "stamp_deploy/batch/records/*.py",
         "tests/batch/test_audit.py tests/batch/test_claims.py tests/batch/test_ledger.py tests/batch/test_metrics.py "
         "tests/batch/test_batch_state.py tests/batch/test_nth_failure.py",
     ),
-    "losses": ("training/losses.py", "tests/training/test_train_parts.py"),
-    "split": ("training/split.py", "tests/training/test_train_parts.py tests/training/test_recipe.py"),
-    "metrics": ("training/metrics.py", "tests/training/test_evaluate.py"),
-    "head-metrics": ("training/heads/metrics.py", "tests/training/test_slide_heads.py"),
-    "calibration": ("training/heads/calibration.py", "tests/training/test_slide_heads.py"),
+    "losses": ("training/losses.py", "tests/training/test_losses.py"),
+    "split": ("training/split.py", "tests/training/test_split.py"),
+    "metrics": ("training/metrics.py", "tests/training/test_metrics.py"),
+    "head-metrics": ("training/heads/metrics.py", "tests/training/test_head_metrics.py"),
+    "calibration": ("training/heads/calibration.py", "tests/training/test_head_metrics.py"),
 }
 """Short name -> the files that are mutated (patterns), and the tests that must notice their mutants."""
 

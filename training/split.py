@@ -28,9 +28,9 @@ def split_cohort(cohort: Cohort, config: TrainConfig) -> Split:
     Raises
     ------
     UsageError
-        A sample that does not exist, or one in two places.
+        A sample in two places.
     DataError
-        Nothing is left to learn from.
+        A sample that does not exist, or nothing is left to learn from.
     """
     for name in (*config.samples, *config.held_out, *config.validation):
         cohort[name]  # raises where there is none

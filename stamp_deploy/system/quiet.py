@@ -26,7 +26,9 @@ _NAMES = (
 LIBRARIES = frozenset(_NAMES.split())
 """Packages that read or write files of patients. Their messages and warnings are dropped in every process."""
 LEFT_OUT = "message left out: it may quote a file"
-_QUOTED = re.compile(r"“[^”]*”|‘[^’]*’|\"[^\"]*\"|'[^']*'|`[^`]*`|«[^»]*»")
+_QUOTED = re.compile(  # up to the closing mark, or to the end; an apostrophe inside a word (can't) is no mark
+    r"“[^”]*(?:”|$)|‘.*?(?:’(?!\w)|$)|\"[^\"]*(?:\"|$)|(?<!\w)'.*?(?:'(?!\w)|$)|`[^`']*(?:[`']|$)|«[^»]*(?:»|$)"
+)
 _QUOTING = re.compile(r"((?:XML|[Kk]ey[ -]?file|INI)\b[^:]*)[:,].*", re.DOTALL)
 
 

@@ -1,4 +1,4 @@
-"""Metrics, baselines and the table of `evaluate`, on small cohorts whose answer is known."""
+"""Baselines and the table of `evaluate`, on small cohorts whose answer is known."""
 
 from __future__ import annotations
 
@@ -12,94 +12,9 @@ from click.testing import CliRunner
 from support.cohort_factory import make_cohort, make_run, program_gmt
 
 from stamp_deploy.errors import DataError, UsageError
-from stamp_deploy.training.metrics import (
-    SectionResult,
-    bootstrap,
-    headline,
-    median_r,
-    pearson,
-    pooled_r,
-    section_median_r,
-    section_z,
-    summary,
-)
+from stamp_deploy.training.metrics import section_median_r, section_z
 from stamp_deploy.training.ridge import fit_ridge, fit_ridge_cv
 from stamp_deploy.training.stain_features import FEATURE_NAMES, features29, hed
-
-# metrics
-
-
-def test_pearson_is_numpy_s() -> None:
-    rng = np.random.default_rng(0)
-    a, b = rng.normal(size=(50, 4)), rng.normal(size=(50, 4))
-    expected = [np.corrcoef(a[:, i], b[:, i])[0, 1] for i in range(4)]
-    np.testing.assert_allclose(pearson(a, b), expected)
-
-
-def test_a_constant_prediction_is_worth_nothing_and_a_constant_truth_has_no_r() -> None:
-    a = np.c_[np.arange(10.0), np.full(10, 3.0)]
-    r = pearson(a, np.c_[np.full(10, 7.0), np.arange(10.0)])
-    assert r[0] == 0 and np.isnan(r[1])
-    assert median_r(r) == 0
-
-
-def result(name: str, patient: str, seed: int, noise: float, mask: list[bool] | None = None) -> SectionResult:
-    rng = np.random.default_rng(seed)
-    truth = rng.normal(size=(80, 3))
-    return SectionResult(name, patient, truth, truth + noise * rng.normal(size=(80, 3)), np.array(mask or [True] * 3))
-
-
-def test_the_headline_is_the_mean_over_sections_of_the_median_over_pathways() -> None:
-    sections = [result("a", "p", 1, 0.5), result("b", "q", 2, 2.0)]
-    expected = np.mean([np.median(pearson(s.truth, s.predicted)) for s in sections])
-    assert headline(sections) == pytest.approx(expected)
-    assert section_median_r(sections[0].truth, sections[0].predicted) == pytest.approx(median_r(sections[0].r))
-
-
-def test_masked_pathways_do_not_count() -> None:
-    s = result("a", "p", 1, 0.5, [True, False, True])
-    assert np.isnan(s.r[1])
-    pooled = pooled_r([s, result("b", "q", 2, 0.5)])
-    assert np.isfinite(pooled).all()
-    assert pooled_r([s])[1] != pooled_r([s])[1]
-
-
-def test_pooling_removes_each_section_s_level_and_spread() -> None:
-    a, b = result("a", "p", 1, 0.3), result("b", "q", 2, 0.3)
-    moved = SectionResult("b", "q", b.truth * 50 + 1000, b.predicted * 0.01 - 5, b.mask)
-    np.testing.assert_allclose(pooled_r([a, b]), pooled_r([a, moved]))
-
-
-def test_intervals_draw_patients_then_sections_then_do_not_exist() -> None:
-    many = [result(f"{p}{i}", p, 7 * i + ord(p), 0.5 + i) for p in "pqrs" for i in range(2)]
-    patients = bootstrap(many)
-    assert patients.unit == "patients" and patients.low is not None and patients.high is not None
-    assert patients.low <= headline(many) <= patients.high
-    assert bootstrap(many) == patients
-    one = bootstrap(many[:2])
-    assert one.unit == "sections" and "one patient" in one.note
-    alone = bootstrap(many[:1])
-    assert alone.low is None and "no interval exists" in alone.note
-
-
-def test_two_sections_of_a_patient_are_drawn_together() -> None:
-    # sections of a patient are equal: drawing sections would give a narrower interval than drawing patients
-    same = [
-        SectionResult(f"{p}{i}", p, s.truth, s.predicted, s.mask)
-        for p, noise in (("p", 0.3), ("q", 3.0))
-        for s in [result(p, p, 1, noise)]
-        for i in range(20)
-    ]
-    interval = bootstrap(same)
-    medians = [median_r(s.r) for s in (same[0], same[-1])]
-    assert interval.low == pytest.approx(min(medians)) and interval.high == pytest.approx(max(medians))
-
-
-def test_summaries_are_json() -> None:
-    document = summary([result("a", "p", 1, 0.5, [True, False, True])], ["X", "Y", "Z"])
-    text = json.dumps(document, allow_nan=False)
-    assert document["per_pathway"]["Y"]["mean_r"] is None and '"a"' in text
-
 
 # baselines
 

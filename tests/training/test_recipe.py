@@ -1,8 +1,7 @@
-"""What one wrong line in the recipe would change: losses by hand, splits, rates, the best weights, heads, places."""
+"""What one wrong line in the recipe would change: splits, rates, the best weights, heads, places."""
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -13,92 +12,24 @@ torch = pytest.importorskip("torch", reason="training needs the extra [train]")
 pytest.importorskip("sklearn", reason="training needs the extra [train]")
 
 from support.cohort_factory import make_cohort, program_gmt
+from support.head_slides import slides_of
 from torch.nn import functional
 
 from stamp_deploy.grid import Grid
-from stamp_deploy.training.cohort import load_cohort
 from stamp_deploy.training.cohort.spot_tiles import spot_tiles
 from stamp_deploy.training.config import TrainConfig
 from stamp_deploy.training.heads.abmil import GatedABMIL
 from stamp_deploy.training.heads.bags import Bag, LabelledSlide, LabelTable
-from stamp_deploy.training.heads.calibration import Slides, calibrated_entry
+from stamp_deploy.training.heads.calibration import Slides
 from stamp_deploy.training.heads.config import HeadConfig
-from stamp_deploy.training.heads.metrics import auprc, auroc, patient_interval, softmax
 from stamp_deploy.training.heads.train import _class_weights, _loss, train_head
 from stamp_deploy.training.loop import fit
-from stamp_deploy.training.losses import contrastive_loss
 from stamp_deploy.training.model import load_run
 from stamp_deploy.training.model.checkpoint import read_tensors
 from stamp_deploy.training.run_setup import prepare
-from stamp_deploy.training.split import split_cohort
 from stamp_deploy.training.validation import validation_r
 
 TINY = '{"img_size": 32, "patch_size": 8, "embed_dim": 48, "depth": 2, "num_heads": 3}'
-
-
-# the contrastive loss
-
-
-def one_slide_info_nce(image: Any, molecular: Any, target: Any, temperature: float) -> Any:
-    """Both directions over one slide, written out row by row."""
-    n = len(image)
-    profile = target - target.mean(1, keepdim=True)
-    profile = profile / profile.norm(dim=1, keepdim=True)
-    cosine = (image / image.norm(dim=1, keepdim=True)) @ (molecular / molecular.norm(dim=1, keepdim=True)).T
-    alike = torch.softmax(profile @ profile.T / 0.1, dim=1)
-    total = torch.zeros(())
-    for i in range(n):
-        for j in range(n):
-            wanted = 0.5 * float(alike[i, j]) + 0.5 * (i == j)
-            from_image = torch.log_softmax(cosine[i] / temperature, 0)[j]
-            from_profile = torch.log_softmax(cosine[:, j] / temperature, 0)[i]
-            total = total - wanted * (from_image + from_profile) / (2 * n)
-    return total
-
-
-def test_the_contrastive_loss_by_hand() -> None:
-    """Its temperature, both directions, and negatives of the own slide only."""
-    torch.manual_seed(0)
-    image, molecular, target = torch.randn(9, 5), torch.randn(9, 5), torch.randn(9, 4)
-    slide = torch.tensor([0, 1, 0, 1, 0, 1, 0, 1, 1])
-    for temperature in (0.07, 0.5):
-        parts = [
-            one_slide_info_nce(image[slide == s], molecular[slide == s], target[slide == s], temperature)
-            for s in (0, 1)
-        ]
-        found = contrastive_loss(image, molecular, target, slide, torch.tensor(math.log(temperature)))
-        assert float(found) == pytest.approx(float(torch.stack(parts).mean()), rel=1e-5)
-
-
-def test_tiles_of_one_slide_learn_nothing_from_profiles_of_another() -> None:
-    torch.manual_seed(0)
-    image, molecular, target = torch.randn(8, 5, requires_grad=True), torch.randn(8, 5), torch.randn(8, 4)
-    slide = torch.tensor([0] * 4 + [1] * 4)
-    gradients = []
-    for moved in (molecular, torch.cat([molecular[:4], torch.randn(4, 5)])):
-        image.grad = None
-        contrastive_loss(image, moved, target, slide, torch.tensor(-2.0)).backward()
-        gradients.append(image.grad[:4].clone())
-    assert torch.equal(gradients[0], gradients[1]) and gradients[0].abs().sum() > 0
-
-
-# which patients stop the training
-
-
-def test_validation_draws_whole_patients_by_their_share(tmp_path: Path) -> None:
-    sections = {f"{p}{i}": p for p in "abcdefgh" for i in (1, 2)}
-    cohort = load_cohort(make_cohort(tmp_path, sections, spots=8))
-    drawn = set()
-    for seed in range(6):
-        split = split_cohort(cohort, TrainConfig(val_fraction=0.25, seed=seed, held_out=("h1", "h2")))
-        patients = {s.patient for s in split.validation}
-        assert len(patients) == 2 and len(split.validation) == 4  # a quarter of 7 patients, both their sections
-        assert not patients & {s.patient for s in split.train} and len(split.train) == 10
-        assert "h" not in patients
-        drawn.add(frozenset(patients))
-    assert len(drawn) > 1
-    assert not split_cohort(cohort, TrainConfig(val_fraction=0.0)).validation
-    assert len({s.patient for s in split_cohort(cohort, TrainConfig(val_fraction=0.01)).validation}) == 1
 
 
 # a run
@@ -162,31 +93,6 @@ def test_rare_classes_weigh_more_and_only_in_training() -> None:
     assert float(_loss(raw, slides, rows, "binary", None)) == pytest.approx(float(each.mean()))
 
 
-def slides_of(label: np.ndarray, patients: list[str] | None = None) -> Slides:
-    n = len(label)
-    bags = [torch.zeros(1, 2) for _ in range(n)]
-    names = patients or [f"p{i}" for i in range(n)]
-    return Slides(bags, label, np.zeros(n), np.zeros(n, bool), names, np.zeros(n, np.int64), np.zeros(0))
-
-
-def test_the_average_precision_is_that_of_the_positive_class() -> None:
-    label = np.array([0, 1, 0, 0, 1, 0])
-    positive = np.array([0.9, 0.8, 0.7, 0.2, 0.6, 0.1])
-    p = np.stack([1 - positive, positive], axis=1)
-    # positives stand second and fourth: precision 1/2 and 2/4
-    assert auprc(label, p) == pytest.approx((1 / 2 + 2 / 4) / 2)
-    assert auroc(label, p) == pytest.approx(5 / 8)  # of 8 pairs, 5 in order
-
-
-def test_the_interval_draws_patients_not_slides() -> None:
-    """Two patients of 30 equal slides each: means of a draw are 0, 1/2 or 1; drawing slides would stay near 1/2."""
-    value = np.repeat([0.0, 1.0], 30)
-    patients = ["a"] * 30 + ["b"] * 30
-    seen = set()
-    interval = patient_interval(patients, lambda rows: seen.add(v := float(value[rows].mean())) or v)
-    assert seen == {0.0, 0.5, 1.0} and interval == (0.0, 1.0)
-
-
 def test_the_gate_decides_with_the_content_what_is_attended_to() -> None:
     torch.manual_seed(0)
     head = GatedABMIL(4, 2, hidden=6, attention=3, dropout=0.0).eval()
@@ -200,28 +106,6 @@ def test_the_gate_decides_with_the_content_what_is_attended_to() -> None:
         logits, found = head(x)
         torch.testing.assert_close(found, attention)
         torch.testing.assert_close(logits, head.classify((attention[:, None] * h).sum(0)))
-
-
-def test_probabilities_thresholds_and_bands_are_of_the_calibrated_head() -> None:
-    """Logits three times too sure: the temperature says so, and what is decided is decided after it."""
-    rng = np.random.default_rng(0)
-    true = rng.normal(0, 1.5, (600, 2))
-    label = np.array([rng.choice(2, p=p) for p in softmax(true)])
-    raw = 3 * true
-    slides = slides_of(label, [f"p{i // 2}" for i in range(600)])
-    bag = Bag("x", Path("x"))
-    table = LabelTable(tuple(LabelledSlide(bag, p, int(y)) for p, y in zip(slides.patients, label, strict=True)),
-                       "binary", ("no", "yes"), 0, 0)  # fmt: skip
-    entry = calibrated_entry(table, slides, raw, HeadConfig(draws=20, max_error=0.15))
-    assert entry["temperature"] == pytest.approx(3, rel=0.15)
-    calibration = entry["details"]["calibration"]
-    assert calibration["ece_after"] < 0.05 < calibration["ece_before"]
-    p = softmax(raw, entry["temperature"])[:, 1]
-    low, high = entry["abstain"]
-    called = (p < low) | (p > high)
-    wrong = (p >= entry["thresholds"][0]) != (label == 1)
-    assert wrong[called].mean() == pytest.approx(entry["details"]["abstention"]["error"])
-    assert wrong[called].mean() <= 0.15 < wrong.mean()
 
 
 def test_each_fold_predicts_patients_that_it_never_saw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,15 +20,6 @@ from stamp_deploy.export.demo.synthetic import PROGRAMS, Section
 from stamp_deploy.training.heads.abmil import GatedABMIL, hazard_loss, risk_score
 from stamp_deploy.training.heads.bags import Bag, find_bags, read_labels
 from stamp_deploy.training.heads.config import HeadConfig
-from stamp_deploy.training.heads.metrics import (
-    abstention_band,
-    binary_threshold,
-    concordance,
-    fit_temperature,
-    negative_log_likelihood,
-    patient_interval,
-    softmax,
-)
 from stamp_deploy.training.heads.train import load_heads, patient_folds, train_head
 
 FAST = HeadConfig(name="immune", folds=3, epochs=12, hidden=48, attention=24, lr=2e-3, draws=100)
@@ -284,16 +275,6 @@ def test_features_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
     assert find_bags(tmp_path)["c"].embeddings().shape == (4, 2)
 
 
-def test_concordance_by_hand() -> None:
-    time, event = np.array([1.0, 2.0, 3.0, 2.0]), np.array([True, True, False, False])
-    # known pairs: 0 before 1, 2, 3; 1 before 2; 1 before 3, which is censored at the same time
-    assert concordance(time, event, np.array([4.0, 3.0, 1.0, 2.0])) == 1.0
-    assert concordance(time, event, np.array([1.0, 2.0, 4.0, 3.0])) == 0.0
-    assert concordance(time, event, np.zeros(4)) == 0.5
-    assert concordance(time, event, np.array([4.0, 1.0, 2.0, 0.0])) == pytest.approx(4 / 5)
-    assert np.isnan(concordance(time, np.zeros(4, bool), time))
-
-
 def test_hazard_loss_is_the_likelihood() -> None:
     logits = torch.tensor([[0.3, -0.2, 0.5], [0.1, 0.4, -1.0]])
     h = torch.sigmoid(logits)
@@ -301,32 +282,6 @@ def test_hazard_loss_is_the_likelihood() -> None:
     found = hazard_loss(logits, torch.tensor([1, 2]), torch.tensor([True, False]))
     assert float(found) == pytest.approx(float(expected), rel=1e-5)
     assert float(risk_score(torch.tensor([2.0, 2.0]))) > float(risk_score(torch.tensor([-2.0, -2.0])))
-
-
-def test_temperature_undoes_overconfidence() -> None:
-    rng = np.random.default_rng(0)
-    true = rng.normal(size=(4000, 3))
-    label = np.array([rng.choice(3, p=p) for p in softmax(true)])
-    found = fit_temperature(3 * true, label)
-    assert found == pytest.approx(3, rel=0.1)
-    assert negative_log_likelihood(3 * true, label, found) < negative_log_likelihood(3 * true, label)
-
-
-def test_abstention_band_is_the_narrowest_that_meets_the_aim() -> None:
-    value = np.array([0.05, 0.1, 0.45, 0.48, 0.52, 0.9])
-    wrong = np.array([False, False, False, True, True, False])
-    band = abstention_band(value, wrong, 0.5, max_error=0.0, max_share=0.5)
-    assert band["band"] == [0.48, 0.52] and band["met"] and band["error"] == 0 and band["share"] == pytest.approx(1 / 3)
-    assert abstention_band(value, ~wrong, 0.5, max_error=0.0, max_share=0.5)["met"] is False
-    assert abstention_band(value, np.zeros(6, bool), 0.5, max_error=0.1, max_share=0.5)["band"] is None
-
-
-def test_threshold_and_interval() -> None:
-    p, label = np.array([0.1, 0.2, 0.3, 0.4]), np.array([0, 0, 1, 1])
-    assert binary_threshold(p, label) == pytest.approx(0.25)
-    assert patient_interval(["a", "a"], lambda r: 1.0) is None
-    low, high = patient_interval(list("abcdef"), lambda r: float(np.mean(r)), draws=200)  # type: ignore[misc]
-    assert low < 2.5 < high
 
 
 def test_head_is_exportable_in_shape() -> None:
