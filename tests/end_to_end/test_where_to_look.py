@@ -122,6 +122,21 @@ def test_annotations_without_tissue_are_refused(place: Path, tmp_path: Path) -> 
     assert len(score(place, roi=path, all_tiles=True).coords) == 1
 
 
+@pytest.mark.parametrize("option", ["--roi", "--tissue-mask"])
+def test_a_hostile_file_ends_the_command_with_code_2_and_nothing_written(
+    place: Path,
+    tmp_path: Path,
+    runner: Runner,  # noqa: F811
+    option: str,
+) -> None:
+    path = tmp_path / "hostile.geojson"
+    path.write_text('{"type": "FeatureCollection", "features": [')
+    done = runner("infer", place / "slide.svs", "--bundle", place / "bundle", option, path, "-o", tmp_path / "out")
+    assert done.code == 2
+    assert done.err.startswith("stamp-deploy: hostile.geojson: it is no JSON in UTF-8 - export it again from QuPath")
+    assert sorted(tmp_path.iterdir()) == [path]
+
+
 def test_the_mask_goes_out_is_edited_and_comes_back(place: Path, tmp_path: Path) -> None:
     out = tmp_path / "first"
     first = sd.infer_slide(

@@ -21,7 +21,7 @@ THUMBNAIL_CACHE_BYTES = 12 << 20
 
 
 class OpenSlideBackend:
-    """A slide opened by OpenSlide. Its errors latch, so the handle is opened anew after one.
+    """A slide opened by OpenSlide. Its errors latch, so the handle is opened again after one.
 
     JPEG 2000 is decoded in a child process (see isolated.py).
 
