@@ -51,7 +51,7 @@ from stamp_deploy.tissue import TissueRule, find_tissue
 from stamp_deploy.trust import TileFlag
 from stamp_deploy.trust.distance import tile_distances
 from stamp_deploy.trust.judge import judge
-from stamp_deploy.trust.sample import chosen
+from stamp_deploy.trust.sample import SAMPLE_TILES, chosen
 from stamp_deploy.trust.statistics import DENSITY, UNMIX, measure_tiles
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
@@ -356,7 +356,7 @@ def _seconds_a_tile(side: int) -> float:
 
 def to_text(record: dict[str, Any]) -> str:
     """trust.md."""
-    lines = ["# Trust", "", *(__doc__ or "").split("\n\n")[2:4], ""]
+    lines = ["# Trust", "", *"\n\n".join((__doc__ or "").split("\n\n")[2:4]).strip().split("\n"), ""]
     for view, part in record["power"].items():
         for label, facts in part.items():
             lines += [
@@ -383,11 +383,14 @@ def to_text(record: dict[str, Any]) -> str:
                     else f"| {name} | {real} | {row['detected_at_5_percent']:.0%} | {_shares(row)} |"
                 )
             lines.append("")
+    most_s = 1e-6 * record["cost"]["microseconds_a_tile"] * SAMPLE_TILES
     lines += [
         "## Cost",
         "",
-        f"{record['cost']['microseconds_a_tile']:.0f} us of one core a tile; at most 512 tiles a slide. The limit is "
-        f"{COST_LIMIT:.0%} of a run.",
+        f"{record['cost']['microseconds_a_tile']:.0f} us of one core a tile, at most {SAMPLE_TILES} tiles a slide: "
+        f"{most_s:.3f} s at most. That is {COST_LIMIT:.0%} of {most_s / COST_LIMIT:.1f} s, and an engine of "
+        f"{STAND_IN_TILES_PER_S:.0f} tiles/s takes so long for {most_s / COST_LIMIT * STAND_IN_TILES_PER_S:.0f} tiles "
+        "alone. Where seconds scatter widely the machine was busy with other work, and the shares are of slower runs.",
         "",
         "| engine | tiles | with, s | without, s | difference | measuring, share of the run | most |",
         "|---|---|---|---|---|---|---|",
