@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import time
 import warnings
 from pathlib import Path
 from uuid import UUID
@@ -41,15 +40,12 @@ def test_geojson_keeps_qupaths_rules(tmp_path: Path) -> None:
         assert set(measured) == {*names, "tissue fraction", "attention: head-1"}
 
 
-def test_geojson_of_twenty_thousand_tiles_is_gzipped_quick_and_repeatable(tmp_path: Path) -> None:
+def test_geojson_of_twenty_thousand_tiles_is_gzipped_and_repeatable(tmp_path: Path) -> None:
     result = make_result(n_tiles=20_000, pathways=50, thumbnail_px=200)
-    clock = time.perf_counter()
     (path,) = write_all(result, tmp_path, ["geojson"])
-    seconds = time.perf_counter() - clock
     assert path.name == "tiles.geojson.gz"
     first = path.read_bytes()
     assert len(json.loads(gzip.decompress(first))["features"]) == 20_000
-    assert seconds < 5, f"{seconds:.1f} s"
     write_all(result, tmp_path, ["geojson"])
     assert path.read_bytes() == first
 
