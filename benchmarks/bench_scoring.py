@@ -34,7 +34,7 @@ BESIDE = 5_000
 
 
 def draw(rng: np.random.Generator, spots: int) -> sparse.csr_array:
-    """Counts float32 [spots, GENES], DETECTED genes a spot, from 1 to some hundred."""
+    """Counts float32 [spots, GENES], DETECTED genes per spot, from 1 to some hundred."""
     indices = np.empty((spots, DETECTED), np.int32)
     step = GENES // DETECTED
     for row in range(spots):  # one gene of each run of neighbours: sorted and without repeats
@@ -124,7 +124,7 @@ def markdown(found: dict[str, Any]) -> str:
     return f"""# Pathway scoring
 
 Written by benchmarks/bench_scoring.py on {found["machine"]}. {size},
-{found["genes_a_spot"]:,} genes with counts a spot; medians of {found["repeats"]} runs, the spread in brackets.
+{found["genes_a_spot"]:,} genes with counts per spot; medians of {found["repeats"]} runs, the spread in brackets.
 
 | method | seconds | processor seconds |
 |---|---|---|

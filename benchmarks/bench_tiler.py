@@ -217,7 +217,7 @@ def memory_child(path: str) -> None:
         with open_tiles(slide, tiles, batch=64, threads=2) as source:
             for _ in source:
                 pass
-    # VmHWM starts anew at exec; getrusage's peak would include the parent that was forked
+    # VmHWM starts again at exec; getrusage's peak would include the parent that was forked
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     print(int(status["VmHWM"].split()[0]) / 1000)
 
@@ -322,7 +322,7 @@ def to_markdown(report: dict[str, Any]) -> str:
         "",
         f"Finding that the glass slide holds no tissue takes {k['glass_tissue_finding_s']:.2f} s more (thumbnail and "
         f"mask); decoding all tissue takes {k['all_tissue_s']:.2f} s on one thread.",
-        "", "## Tiles a second", "",
+        "", "## Tiles per second", "",
     ]  # fmt: skip
     for name, slide in slides.items():
         lines += [f"### {name}", "", "| reader | 40x to 0.5 um/px | 20x native |", "|---|---|---|"]

@@ -128,7 +128,7 @@ def her2st_cohort(args: argparse.Namespace) -> Path:
 
 
 def run_children(folds: Sequence[str], args: argparse.Namespace) -> None:
-    """One process a fold, `jobs` at a time."""
+    """One process per fold, `jobs` at a time."""
     command = [sys.executable, __file__, "--work", str(args.work), "--data", str(args.data)]
     command += ["--quick"] * args.quick
     waiting = list(folds)

@@ -67,7 +67,7 @@ def _with_tissue(tiles: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def features(tiles: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Sixteen colour and texture numbers a tile [N, 16], each standardised: what the stand-in pathway head learns."""
+    """Sixteen colour and texture numbers per tile [N, 16], each standardised: what the stand-in pathway head learns."""
     rows = []
     for tile in tiles:
         x = tile.astype(np.float64) / 255

@@ -250,7 +250,8 @@ def write_table() -> None:
         f"The bar is {BAR:.0%}. Mutants inside type annotations are left out; equivalent mutants (nothing that a test "
         "could see has changed) do not count. A mutant is tried with the tests that ran its line, the quickest "
         f"first, up to {TESTS_S:g} s of processor time; one without end is stopped by that and counts as "
-        f"noticed. Samples are drawn with seed {SEED}.\n",
+        f"noticed. Samples are drawn with seed {SEED}; those that do not parse are left out. Survivors may have "
+        "been tried again, alone, after tests were added.\n",
         "| module | files | mutants | tried | equivalent | noticed | without end | share | 95 % interval | revision |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]

@@ -52,6 +52,13 @@ COMPARED: dict[str, tuple[Ratio, ...]] = {
         _spread("resampled_fraction"),
         _spread("glass_fraction", higher_is_better=False),
     ),
+    "formats": (
+        _spread("dicom420_vs_openslide"),
+        _spread("dicom420_vs_svs"),
+        _spread("philips_vs_openslide"),
+        _spread("scn_vs_openslide"),
+        _spread("dicom_open_100k_s", higher_is_better=False),
+    ),
     "batch": (
         _spread("e2e_over_slowest_stage", higher_is_better=False),
         Ratio("rss_growth_fraction", False, "", 1.0),

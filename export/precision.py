@@ -113,7 +113,7 @@ def lower(precision: str, full: Path, chain: Chain) -> tuple[dict[str, Any], lis
     Returns
     -------
     dict
-        What parity.json's summary says of it.
+        What parity.json's summary says about it.
     list of dict
         Twins in the same precision, for engines that another file of it suits better.
 
@@ -161,7 +161,7 @@ def add_twins(full: Path, chain: Chain, *, by_default: bool) -> tuple[dict[str, 
     Returns
     -------
     dict
-        What parity.json's summary says of them.
+        What parity.json's summary says about them.
     list of dict
         The twins, as bundle.json holds them.
 

@@ -43,7 +43,7 @@ class ReferenceTiles:
     Attributes
     ----------
     groups : tuple of uint8 [N, T, T, 3]
-        One array a patient, section or part.
+        One array per patient, section or part.
     left_out_by : str
         What the groups are.
     """

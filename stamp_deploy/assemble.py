@@ -102,6 +102,7 @@ def assemble(
         validation=bundle.validation,
         trust=trust,
         pathways_global=pathways_global,
+        gallery=prepared.gallery,
     )
 
 

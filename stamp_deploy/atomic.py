@@ -210,7 +210,7 @@ def staged_directory(
 
 
 def _is_full(directory: Path) -> bool:
-    """Whether the disk refuses 256 KiB more for want of space or quota."""
+    """Whether the disk refuses 256 KiB more for lack of space or quota."""
     try:
         with (directory / f"{_STAGING}space").open("xb") as handle:
             handle.write(bytes(1 << 18))

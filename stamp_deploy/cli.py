@@ -40,7 +40,7 @@ SUMMARIES = {
     "sign": "Sign a bundle with a private key.",
     "triton": "Lay a bundle out as a model repository of the Triton server.",
     "parity": "Check a bundle's engines on this machine.",
-    "summary": "Put all results of a batch beside each other: tables, page, heat map.",
+    "summary": "Put all results of a batch side by side: tables, page, heat map.",
     "train": "Fine-tune a foundation model on pathway scores.",
     "train-head": "Train a slide-level head on tile embeddings.",
     "verify": "Check the hashes of a bundle or a result.",

@@ -103,12 +103,12 @@ class Grid:
 
     @property
     def columns(self) -> int:
-        """Columns: as many as start inside the slide and are at least half inside it; 1 at the least."""
+        """Columns: as many as start inside the slide and are at least half inside it; 1 at least."""
         return _count(self.slide_width, self.span_x, self.step_x)
 
     @property
     def rows(self) -> int:
-        """Rows: as many as start inside the slide and are at least half inside it; 1 at the least."""
+        """Rows: as many as start inside the slide and are at least half inside it; 1 at least."""
         return _count(self.slide_height, self.span_y, self.step_y)
 
     def coords(self, columns: NDArray[np.integer], rows: NDArray[np.integer]) -> NDArray[np.int64]:
@@ -138,7 +138,7 @@ class TileSet:
     total : int
         Tiles in the whole grid.
     skipped_background : int
-        Tiles left out for want of tissue: total - N.
+        Tiles left out for lack of tissue: total - N.
     """
 
     grid: Grid

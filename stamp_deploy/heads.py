@@ -37,7 +37,7 @@ class HeadCall:
     classes : tuple of str
         Class names; for survival the names of the risk groups, or ("risk",).
     probabilities : tuple of float
-        One a class, summing to 1; for survival the risk score (a log hazard ratio, no unit) alone.
+        One per class, summing to 1; for survival the risk score (a log hazard ratio, no unit) alone.
     call : str or None
         The called class; None when the head abstained or makes no call.
     abstained : bool

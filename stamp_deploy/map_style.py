@@ -118,7 +118,7 @@ def map_styles(
     unit : str
         Unit of the scores.
     validation : Validation or None
-        What the bundle says of them.
+        What the bundle says about them.
     """
     known = {facts.name: facts for facts in validation.pathways} if validation is not None else {}
     every = [known.get(name, PathwayValidation(name)) for name in names]

@@ -1,4 +1,4 @@
-"""Score maps: one value a grid cell, NaN where the slide has no scored tile."""
+"""Score maps: one value per grid cell, NaN where the slide has no scored tile."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from .result import Result
 
 
 def value_map(result: Result, values: NDArray[np.floating]) -> NDArray[np.float32]:
-    """Lay one value a tile out on the grid.
+    """Lay one value per tile out on the grid.
 
     Parameters
     ----------
     values : float [N]
-        One value a tile, in the result's order.
+        One value per tile, in the result's order.
 
     Returns
     -------

@@ -17,6 +17,7 @@ from .bundle import Bundle
 from .bundle.reference import NO_REFERENCE
 from .config import InferOptions
 from .errors import StampError, UsageError
+from .gallery import Gallery
 from .grid import TileSet, make_grid
 from .slide import Slide, open_slide
 from .system import isolation, log
@@ -42,6 +43,7 @@ class Prepared:
     thumbnail: NDArray[np.uint8]
     started: datetime
     seconds: dict[str, float] = field(default_factory=dict)
+    gallery: Gallery | None = None
 
     @property
     def tiles(self) -> TileSet:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .engine.base import EngineInfo
+from .gallery import Gallery
 from .grid import Grid
 from .heads import HeadCall
 from .provenance import RESEARCH_USE
@@ -126,13 +127,15 @@ class Result:
     pathways_global : float32 [N, P] or None
         Scores of the read-out that is comparable across slides; None where the bundle has none.
     validation : Validation or None
-        What the bundle says of its scores.
+        What the bundle says about its scores.
     trust : SlideTrust or None
         Whether the slide looks like what the model knows; its arrays are per tile, in the order of `coords`.
     tissue_mask : bool [h, w] or None
         Tissue over the whole level 0, found or given; None where every tile was scored.
     summaries : tuple of RegionSummary
         The slide in figures, whole first, then by class of annotation; empty in results of schema version 1.
+    gallery : Gallery or None
+        Pictures of the highest and lowest tiles; None where they were not taken.
     thumbnail : uint8 [h, w, 3]
         RGB overview of the whole level 0.
     timing : dict of float
@@ -175,6 +178,7 @@ class Result:
     trust: SlideTrust | None = None
     pathways_global: NDArray[np.float32] | None = None
     summaries: tuple[RegionSummary, ...] = ()
+    gallery: Gallery | None = None
     tissue_mask: NDArray[np.bool_] | None = None
 
     def __post_init__(self) -> None:
@@ -191,11 +195,16 @@ class Result:
             shapes["trust.tile_distance"] = (self.trust.tile_distance.shape, (n,))
             shapes["trust.tile_flags"] = (self.trust.tile_flags.shape, (n,))
             shapes["trust.tile_percentile"] = (self.trust.tile_percentile.shape, (n,))
+        if self.gallery is not None:
+            shapes["gallery.highest"] = (self.gallery.highest.shape[:1], (p,))
+            shapes["gallery.lowest"] = (self.gallery.lowest.shape[:1], (p,))
         wrong = [f"{name} {got}, expected {want}" for name, (got, want) in shapes.items() if got != want]
         if wrong:
             raise ValueError("result arrays disagree: " + "; ".join(wrong))
         if self.tiles.ok != n:
             raise ValueError(f"{n} tiles have scores but {self.tiles.ok} were counted as readable")
+        if self.gallery is not None and (self.gallery.tiles >= n).any():
+            raise ValueError("the gallery shows tiles that the result does not have")
         scores = (self.embedding, self.pathways, *(() if self.pathways_global is None else (self.pathways_global,)))
         if not all(np.isfinite(values).all() for values in scores):
             raise ValueError("embeddings or pathway scores are not finite")

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from . import gallery
 from .atomic import is_done
 from .engine.base import EngineInfo
 from .errors import DataError, UsageError
@@ -111,7 +112,10 @@ def _arrays(path: Path, record: dict[str, Any]) -> dict[str, Any]:
         wanted = [attention_name(head["name"]) for head in record["heads"]]
         if MASK in file and int(np.prod(file[MASK].shape, dtype=np.int64)) > MAX_THUMBNAIL_PX:
             raise ValueError("its tissue mask is larger than any that is written")
-        arrays = {name: file[name][()] for name in (*ARRAYS, *OPTIONAL_ARRAYS, *wanted) if name in file}
+        if "gallery/jpeg" in file and file["gallery/jpeg"].size > gallery.MAX_STORED_BYTES:
+            raise ValueError("its gallery is larger than any that is written")
+        taken = (*ARRAYS, *OPTIONAL_ARRAYS, *gallery.ARRAYS, *wanted)
+        arrays = {name: file[name][()] for name in taken if name in file}
     names = tuple(name.decode() if isinstance(name, bytes) else str(name) for name in arrays["pathway_names"])
     if names != tuple(record["pathways"]["names"]):
         raise ValueError(f"{RECORD} and {TILES} name different pathways")
@@ -172,6 +176,7 @@ def _result(record: dict[str, Any], arrays: dict[str, Any]) -> Result:
         trust=_trust(record.get("trust"), arrays),
         pathways_global=arrays["pathways_global"] if record["pathways"].get("global_scores") else None,
         summaries=tuple(map(RegionSummary.from_dict, record.get("summaries", ()))),
+        gallery=gallery.Gallery.from_arrays(arrays),
     )
 
 

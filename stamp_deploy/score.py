@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from .engine import Engine, EngineInfo, EngineOutput
 from .errors import COPY_AGAIN, SlideError
+from .gallery_tiles import take_gallery
 from .prepare import Prepared
 from .system import isolation, log
 from .tiles import TileStatus
@@ -47,6 +48,8 @@ class Scores:
 
 def score(prepared: Prepared, engine: Engine, *, progress: Progress | None = None) -> Scores:
     """Run the engine over the readable tiles; nothing else, so that it is free for the next slide at once.
+
+    At the end the tiles of the gallery are read again, while the slide is open.
 
     Raises
     ------
@@ -96,7 +99,9 @@ def score(prepared: Prepared, engine: Engine, *, progress: Progress | None = Non
     if sample is not None:
         prepared.seconds["trust"] = sample.seconds
     index = np.concatenate(kept)
-    return Scores(engine.info, index, found.embedding, found.pathways, found.pathways_global, sample)
+    scores = Scores(engine.info, index, found.embedding, found.pathways, found.pathways_global, sample)
+    prepared.gallery = take_gallery(prepared, index, sample, found.embedding, found.pathways)
+    return scores
 
 
 def _check_budget(prepared: Prepared, seen: int) -> None:

@@ -1,4 +1,4 @@
-"""Which stage of a run took longest: from start-up to writing, with what ran beside each other taken apart."""
+"""Which stage of a run took longest: from start-up to writing, with what ran side by side taken apart."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import replace
 from .result import Result
 
 READER = ("read", "decode", "resample")
-IN_SEQUENCE = ("start_up", "open_and_tissue", "stream", "heads", "write")
+IN_SEQUENCE = ("start_up", "open_and_tissue", "stream", "gallery", "heads", "write")
 """Stages that follow each other; during ``stream`` decoding and the engine run side by side."""
 
 
@@ -35,6 +35,6 @@ def limiting_stage(seconds: Mapping[str, float]) -> str:
 
 
 def add_time(result: Result, stage: str, seconds: float) -> Result:
-    """The result with a further stage's seconds, and the limiting stage found anew."""
+    """The result with a further stage's seconds, and the limiting stage found again."""
     timing = {**result.timing, stage: seconds}
     return replace(result, timing=timing, limiting=limiting_stage(timing))

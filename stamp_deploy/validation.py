@@ -44,7 +44,7 @@ class PathwayValidation:
         r of the controls on the same sections: ridge regression on the frozen model's embeddings, on those of a model
         that was taught random gene sets of the same sizes, and on 29 stain and texture features.
     depth_r : float or None
-        r of the predicted score with the log of the number of counts a spot.
+        r of the predicted score with the log of the number of counts per spot.
     global_r : float or None
         r of the read-out that is comparable across slides, over the spots of all those sections together.
     predictions, targets, global_predictions : dict of float
@@ -81,14 +81,14 @@ class PathwayValidation:
 
 @dataclass(frozen=True)
 class Validation:
-    """What a bundle says of its scores.
+    """What a bundle says about its scores.
 
     Attributes
     ----------
     unit : str
         Unit of the scores of `pathways`; empty where the bundle does not say.
     pathways : tuple of PathwayValidation
-        One a pathway, in the bundle's order.
+        One per pathway, in the bundle's order.
     lacks : str
         What a reader would want to know and the bundle does not say, in words; empty where nothing is missing.
     """

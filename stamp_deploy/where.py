@@ -32,7 +32,7 @@ class Where:
     classes : dict of str to float32 [N]
         Per class of annotation, the share of each tile that is tissue of that class.
     facts : dict
-        What the record says of it.
+        What the record says about it.
     notes : tuple of str
         What a reader of the result should know.
     """

@@ -62,9 +62,11 @@ NO_GPU_HERE = {"build"}
 SMALL_DEMO = """
 import sys
 import stamp_deploy.export.demo.demo as demo
-demo.COHORT_SEEDS = (11, 15)
+demo.TRAINING_SEEDS, demo.HELD_OUT_SEEDS = (11, 12), (31, 32)
+demo.SECTION_SIZE.update(width=1920, height=1440)
 demo.SLIDE_SIZE.update(width=1920, height=1440)
-demo.TRAINING.update(epochs=1, warm_up_steps=2)
+demo.START.update(warm_up_steps=2)
+demo.ALIGNMENT.update(epochs=1)
 sys.argv = ["stamp-deploy", "demo", "-o", sys.argv[1]]
 from stamp_deploy.cli import main
 main()

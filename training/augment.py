@@ -79,7 +79,7 @@ def turn_each(x: Tensor, rng: np.random.Generator) -> Tensor:
 
 
 def jitter_stain(x: Tensor, sd: float, rng: np.random.Generator) -> Tensor:
-    """Other amounts of stain: concentrations scaled by 1 + sd e and shifted by 0.3 sd e, e normal, a tile and stain.
+    """Other amounts of stain: concentrations scaled by 1 + sd e and shifted by 0.3 sd e, e normal, per tile and stain.
 
     After Tellez et al. 2018 ("Whole-slide mitosis detection ... with stain augmentation"). Strong jitter erases the
     amount of haematoxylin, which is signal here: keep sd near .03.

@@ -60,7 +60,7 @@ class TrainConfig(TomlSettings):
         "none", 'self-supervised steps before, for random weights: "vicreg" (see training/warm_up.py)'
     )
     warm_up_steps: int = setting(0, "200 were enough on three sections of 180 spots", ge=0)
-    warm_up_batch: int = setting(128, "views a step: two of each crop")
+    warm_up_batch: int = setting(128, "views per step: two of each crop")
     # Losses: a weight of 0 switches a term off
     w_regression: float = setting(1.0, "smooth L1 on z-scores", ge=0)
     w_correlation: float = setting(0.5, "mean (1 - rho)^2 per slide: what is reported is r", ge=0)
@@ -71,12 +71,12 @@ class TrainConfig(TomlSettings):
     projection_dim: int = setting(128, "of the contrastive space", ge=0)
     # The loop
     epochs: int = setting(20, "0: no adaptation, ridge heads on the model as it is", ge=0)
-    batch_slides: int = setting(8, "8 x 48 = 384: enough in-slide negatives, several slides a step", ge=1)
+    batch_slides: int = setting(8, "8 x 48 = 384: enough in-slide negatives, several slides per step", ge=1)
     batch_spots: int = setting(48, "of each section", ge=1)
     micro_batch: int = setting(
         0, "tiles a forward pass; 0: the whole batch. The frozen reference runs in the same pieces", ge=0
     )
-    accumulation: int = setting(1, "batches a step", ge=1)
+    accumulation: int = setting(1, "batches per step", ge=1)
     lr: float = setting(1e-4, "adapters and backbone", ge=0)
     lr_heads: float = setting(3e-4, "heads start from scratch or ridge and may move faster", ge=0)
     weight_decay: float = setting(0.05, "on every weight that learns", ge=0)

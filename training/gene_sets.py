@@ -28,7 +28,7 @@ class GeneSets:
     genes : tuple of tuple of str
         The genes of each set, without repeats, in the order of the file.
     weights : tuple of tuple of float, optional
-        A weight a gene, for the weighted z-mean; None where the file states none.
+        A weight per gene, for the weighted z-mean; None where the file states none.
     """
 
     names: tuple[str, ...]
@@ -103,7 +103,7 @@ class SetCoverage:
 
 
 def read_gmt(path: str | Path) -> GeneSets:
-    """Read a GMT file: a line a set, tab-separated: name, description, genes.
+    """Read a GMT file: a line per set, tab-separated: name, description, genes.
 
     A field ``GENE,0.7`` states a weight (Enrichr's convention); genes without one weigh 1.
 

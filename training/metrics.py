@@ -38,7 +38,7 @@ def pearson(truth: Array, predicted: Array) -> NDArray[np.float64]:
 
 
 def section_z(values: Array) -> NDArray[np.float64]:
-    """(x - mean) / sd a column within a section, float64 [N, P]; columns that do not vary become 0."""
+    """(x - mean) / sd per column within a section, float64 [N, P]; columns that do not vary become 0."""
     x = np.asarray(values, np.float64)
     centred = x - x.mean(axis=0)
     sd = x.std(axis=0)
@@ -128,7 +128,7 @@ def headline(sections: Sequence[SectionResult]) -> float:
 
 
 def pooled_r(sections: Sequence[SectionResult]) -> NDArray[np.float64]:
-    """Pearson r a pathway over all spots together, each section z-scored on its own first: float64 [P].
+    """Pearson r per pathway over all spots together, each section z-scored on its own first: float64 [P].
 
     Sections in which a pathway is masked leave it out. The prediction is z-scored too, so that a section with a wide
     prediction does not outweigh the others.
@@ -232,7 +232,7 @@ def _drawn(
 
 @dataclass(frozen=True, eq=False)
 class PathwayIntervals:
-    """95 % intervals of the mean r a pathway, float64 [P], NaN where none exists; `unit` as in `Interval`, or None."""
+    """95 % intervals of the mean r per pathway, float64 [P], NaN where there is none; `unit` as in `Interval`."""
 
     low: NDArray[np.float64]
     high: NDArray[np.float64]

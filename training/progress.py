@@ -14,7 +14,7 @@ from stamp_deploy.system.progress import Lines
 
 
 class Report:
-    """A progress bar on standard error where that is a terminal, otherwise a line a minute."""
+    """A progress bar on standard error where that is a terminal, otherwise a line per minute."""
 
     def __init__(self, enabled: bool) -> None:
         self._bar: Any = None
@@ -111,7 +111,7 @@ class Events:
         if self._writer is None:
             from torch.utils.tensorboard import SummaryWriter
 
-            # An epoch that was begun before the run was killed is written anew: older events of it are dropped.
+            # An epoch that was begun before the run was killed is written again: older events of it are dropped.
             self._writer = SummaryWriter(str(self._folder), purge_step=int(row["epoch"]))
         for name, value in row.items():
             if name != "epoch" and isinstance(value, int | float):

@@ -135,7 +135,7 @@ def log_cp10k(counts: sparse.csr_array) -> sparse.csr_array:
 
 
 def robust_z(values: NDArray[np.floating], clip: float = 4.0) -> NDArray[np.float32]:
-    """Within-slide robust z-scores: (x - median) / (1.4826 MAD) a column, clipped; float32 [N, P].
+    """Within-slide robust z-scores: (x - median) / (1.4826 MAD) per column, clipped; float32 [N, P].
 
     A column whose MAD is 0 falls back on its standard deviation, and is 0 where that is 0 too.
     """
@@ -172,7 +172,7 @@ def as_counts(counts: Any, columns: int) -> sparse.csr_array:
 
 
 def _blocks(matrix: sparse.csr_array, block_values: int) -> list[slice]:
-    """Slices of rows with at most `block_values` non-zeros each (one row at the least)."""
+    """Slices of rows with at most `block_values` non-zeros each (one row at least)."""
     n, indptr = matrix.shape[0], matrix.indptr
     out, start = [], 0
     while start < n:

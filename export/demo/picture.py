@@ -35,7 +35,7 @@ class Match:
 
 
 def write_comparison(path: Path, result: Result, truth: NDArray[np.float32], matches: Sequence[Match]) -> None:
-    """Write a PNG: one column a program, truth float32 [N, P] above the inferred map; the slide itself at the left."""
+    """Write a PNG: one column per program, truth float32 [N, P] above the inferred map; the slide at the left."""
     view = make_view(result, max_px=WIDTH_PX)
     height = WIDTH_PX * view.height_um / view.width_um
     columns = len(matches) + 1

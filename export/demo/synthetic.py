@@ -1,9 +1,10 @@
 """Synthetic H&E sections whose molecular programs are known at every point: for the demo and for tests.
 
-A `Section` is a seed. From it follow smooth fields, one a program, in [0, 1]; the picture (each visible program has a
-morphology of its own) and the expression (each program drives its genes) are drawn from the same fields, so that what
-a model should find is known. One program, ``UNSEEN``, drives genes and leaves no trace in the picture: a model that
-predicts it is fooling somebody. Nothing here is meant to look like a particular tissue.
+A `Section` is a seed. From it follow smooth fields, one per program, in [0, 1]; the picture and the expression (each
+program drives its genes) are drawn from the same fields, so that what a model should find is known. Each visible
+program has a morphology of its own, in fine texture rather than in mean colour. One program, ``UNSEEN``, drives genes
+and leaves no trace in the picture: a model that predicts it is fooling somebody. Nothing here is meant to look like a
+particular tissue.
 """
 
 from __future__ import annotations
@@ -23,18 +24,39 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 PROGRAMS = ("PROLIFERATION", "HYPOXIA", "STROMA", "IMMUNE", "UNSEEN")
-"""Large nuclei; pale eosin; fibres; small dark nuclei; nothing."""
+"""Large nuclei; vacuoles; fibres; small dark nuclei; nothing."""
 VISIBLE = PROGRAMS[:4]
+EOSIN_RANGE = (0.75, 1.25)
+"""Eosin varies over a section by this factor, whatever the programs do: mean colour tells little of them."""
 GENES_EACH = 24
 BACKGROUND_GENES = 480
 STORAGE_TILE = 240
-PITCH_UM = 100.0
-"""Centre to centre of the spots, as on Visium."""
 
 HAEMATOXYLIN = np.array([0.65, 0.70, 0.29], np.float32)
 EOSIN = np.array([0.09, 0.95, 0.28], np.float32)
 """Optical density a unit of stain, red, green, blue (Ruifrok and Johnston 2001; eosin after Macenko et al. 2009)."""
 GLASS = np.array([243, 242, 244], np.float32)
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Round things of one kind: how many per mm2 where their program is 0 and 1, and what they look like.
+
+    ``depth`` is in 1/100: of haematoxylin for nuclei, of the eosin that a vacuole takes away.
+    """
+
+    program: int
+    per_mm2: tuple[int, int]
+    radii_um: tuple[float, float]
+    depth: tuple[int, int]
+    power: float = 1.5
+
+
+NUCLEI = (
+    Cells(PROGRAMS.index("PROLIFERATION"), (500, 7000), (3.2, 4.4), (45, 80)),
+    Cells(PROGRAMS.index("IMMUNE"), (200, 10_000), (2.0, 2.6), (110, 150)),
+)
+VACUOLES = (Cells(PROGRAMS.index("HYPOXIA"), (0, 8000), (2.4, 3.4), (70, 95), power=1.0),)
 
 
 @dataclass(frozen=True)
@@ -48,13 +70,16 @@ class Section:
     width, height : int
         Level-0 pixels, multiples of 16.
     mpp : float
-        Microns a level-0 pixel.
+        Microns per level-0 pixel.
+    pitch_um : float
+        Centre to centre of the spots; 100 as on Visium.
     """
 
     seed: int
     width: int = 4800
     height: int = 3840
     mpp: float = 0.5
+    pitch_um: float = 100.0
 
     def __post_init__(self) -> None:
         if self.width % 16 or self.height % 16 or min(self.width, self.height) < 960:
@@ -71,7 +96,7 @@ class Section:
 
     def spots(self) -> NDArray[np.float64]:
         """Centres (x, y) in level-0 pixels of the spots under tissue, on a hexagonal lattice: float64 [N, 2]."""
-        pitch = PITCH_UM / self.mpp
+        pitch = self.pitch_um / self.mpp
         rows = np.arange(pitch, self.height - pitch, pitch * np.sqrt(3) / 2)
         points = [
             (x, y)
@@ -85,46 +110,56 @@ class Section:
         """The stained section on glass: uint8 [height, width, 3]."""
         rng = np.random.default_rng((self.seed, 1))
         stain = rng.uniform(0.85, 1.15, 2).astype(np.float32)  # every laboratory stains a little differently
-        nuclei = self._nuclei(rng)
+        nuclei = self._cells(rng, NUCLEI)
+        vacuoles = self._cells(np.random.default_rng((self.seed, 3)), VACUOLES)
         grain = ndimage.gaussian_filter(rng.normal(size=(512, 512)), 1.5, mode="wrap").astype(np.float32)
         grain /= grain.std()
         out = np.empty((self.height, self.width, 3), np.uint8)
         for top in range(0, self.height, STORAGE_TILE):
             bottom = min(top + STORAGE_TILE, self.height)
-            out[top:bottom] = self._stripe(top, bottom, nuclei, grain, stain)
+            out[top:bottom] = self._stripe(slice(top, bottom), nuclei, vacuoles, grain, stain)
         return out
 
     @cached_property
     def _fields(self) -> list[NDArray[np.float32]]:
-        """Fields on a lattice of 32 px: one a program, then the tissue's height; ranks make the programs uniform."""
+        """Fields on a lattice of 32 px: one per program, then the tissue's height."""
         rng = np.random.default_rng((self.seed, 0))
-        shape = (self.height // 32 + 2, self.width // 32 + 2)
-        fields = []
-        for _ in PROGRAMS:
-            noise = ndimage.gaussian_filter(rng.normal(size=shape), 200 / (32 * self.mpp), mode="reflect")
-            ranks = noise.ravel().argsort().argsort().reshape(shape)
-            fields.append((ranks / (ranks.size - 1)).astype(np.float32))
+        shape = self._lattice
+        fields = [self._uniform_field(rng) for _ in PROGRAMS]
         y, x = np.mgrid[-1 : 1 : shape[0] * 1j, -1 : 1 : shape[1] * 1j]
         edge = ndimage.gaussian_filter(rng.normal(size=shape), 400 / (32 * self.mpp), mode="reflect")
         dome = 1 - (np.abs(x) ** 2.5 + np.abs(y) ** 2.5) ** 0.8 + 0.25 * edge / np.abs(edge).max()
         fields.append(dome.astype(np.float32))
         return fields
 
+    @cached_property
+    def _eosin(self) -> NDArray[np.float32]:
+        """By what factor the section takes eosin, on the lattice: a field of its own."""
+        low, high = EOSIN_RANGE
+        return low + (high - low) * self._uniform_field(np.random.default_rng((self.seed, 4)))
+
+    @property
+    def _lattice(self) -> tuple[int, int]:
+        return self.height // 32 + 2, self.width // 32 + 2
+
+    def _uniform_field(self, rng: np.random.Generator) -> NDArray[np.float32]:
+        """A smooth field; ranks make its values uniform in [0, 1]."""
+        noise = ndimage.gaussian_filter(rng.normal(size=self._lattice), 200 / (32 * self.mpp), mode="reflect")
+        ranks = noise.ravel().argsort().argsort().reshape(self._lattice)
+        return (ranks / (ranks.size - 1)).astype(np.float32)
+
     def _sample(self, field: NDArray[np.float32], xy: NDArray[Any]) -> NDArray[np.float32]:
         at = np.asarray(xy, np.float64)[:, ::-1].T / 32
         return np.asarray(ndimage.map_coordinates(field, at, order=1, mode="nearest"), np.float32)
 
-    def _nuclei(self, rng: np.random.Generator) -> NDArray[np.uint8]:
-        """Haematoxylin of every nucleus, in 1/100 units: uint8 [height, width]."""
+    def _cells(self, rng: np.random.Generator, kinds: tuple[Cells, ...]) -> NDArray[np.uint8]:
+        """Ellipses of some kinds, each as deep as its kind says: uint8 [height, width]."""
         canvas = np.zeros((self.height, self.width), np.uint8)
-        kinds = (  # program, nuclei a mm2 at 0 and at 1, radius um, haematoxylin
-            (0, 500, 7000, (3.2, 4.4), (45, 80)),
-            (3, 200, 10_000, (2.0, 2.6), (110, 150)),
-        )
-        for program, low, high, radii, dye in kinds:
-            stamps = [_nucleus(rng, radii, dye, self.mpp) for _ in range(64)]
+        for kind in kinds:
+            low, high = kind.per_mm2
+            stamps = [_ellipse(rng, kind, self.mpp) for _ in range(64)]
             points = self._candidates(rng, high)
-            wanted = (low + (high - low) * self.programs(points)[:, program] ** 1.5) / high
+            wanted = (low + (high - low) * self.programs(points)[:, kind.program] ** kind.power) / high
             points = points[(rng.uniform(size=len(points)) < wanted) & self.in_tissue(points)]
             half = len(stamps[0]) // 2
             inside = (points > half).all(1) & (points < (self.width - half - 1, self.height - half - 1)).all(1)
@@ -134,25 +169,32 @@ class Section:
         return canvas
 
     def _candidates(self, rng: np.random.Generator, density: float) -> NDArray[np.float64]:
-        """Points (x, y) on a jittered lattice of `density` a mm2: cells keep some distance from each other."""
+        """Points (x, y) on a jittered lattice of `density` per mm2: cells keep some distance from each other."""
         step = 1000 / self.mpp / np.sqrt(density)
         x, y = np.meshgrid(np.arange(0, self.width, step), np.arange(0, self.height, step))
         lattice = np.stack([x.ravel(), y.ravel()], axis=1)
         return lattice + rng.uniform(0, step, lattice.shape)
 
     def _stripe(
-        self, top: int, bottom: int, nuclei: NDArray[np.uint8], grain: NDArray[np.float32], stain: NDArray[np.float32]
+        self,
+        rows: slice,
+        nuclei: NDArray[np.uint8],
+        vacuoles: NDArray[np.uint8],
+        grain: NDArray[np.float32],
+        stain: NDArray[np.float32],
     ) -> NDArray[np.uint8]:
-        """Rows [top, bottom) by the law of Lambert and Beer: glass * 10 ** -(stain * density)."""
+        """Some rows by the law of Lambert and Beer: glass * 10 ** -(stain * density)."""
+        top, bottom = rows.start, rows.stop
         y = np.arange(top, bottom, dtype=np.float32)[:, None]
         x = np.arange(self.width, dtype=np.float32)[None, :]
-        pale, fibre, height = (_bilinear(field, y / 32, x / 32) for field in (*self._fields[1:3], self._fields[-1]))
+        fields = self._eosin, self._fields[PROGRAMS.index("STROMA")], self._fields[-1]
+        amount, fibre, height = (_bilinear(field, y / 32, x / 32) for field in fields)
         noise = np.tile(grain, (1, self.width // 512 + 1))[np.arange(top, bottom) % 512, : self.width]
         phase = (0.8 * x + 0.6 * y) * np.float32(self.mpp * 2 * np.pi / 11)  # fibres 11 um apart
         waves = np.sin(phase + 6 * np.sin(y * np.float32(self.mpp / 70)) + 0.5 * noise)
-        eosin = (0.46 - 0.32 * pale + 0.16 * fibre * waves + 0.03 * noise).clip(0.03)
+        eosin = amount * (0.40 + 0.16 * fibre * waves + 0.03 * noise) * (1 - vacuoles[rows] / np.float32(100))
         tissue = ((height - 0.42) / 0.01).clip(0, 1)  # a soft edge
-        dyes = (stain[0] * tissue * (nuclei[top:bottom] / np.float32(100) + 0.04), stain[1] * tissue * eosin)
+        dyes = (stain[0] * tissue * (nuclei[rows] / np.float32(100) + 0.04), stain[1] * tissue * eosin.clip(0.03))
         out = np.empty((bottom - top, self.width, 3), np.uint8)
         for channel in range(3):
             density = dyes[0] * HAEMATOXYLIN[channel] + dyes[1] * EOSIN[channel]
@@ -161,16 +203,14 @@ class Section:
         return out
 
 
-def _nucleus(
-    rng: np.random.Generator, radii: tuple[float, float], dye: tuple[int, int], mpp: float
-) -> NDArray[np.uint8]:
-    """One elliptic nucleus, haematoxylin in 1/100 units: uint8, square, of the side that the largest one needs."""
-    reach = int(radii[1] / mpp) + 1
+def _ellipse(rng: np.random.Generator, kind: Cells, mpp: float) -> NDArray[np.uint8]:
+    """One of a kind: uint8, square, of the side that the largest one needs."""
+    reach = int(kind.radii_um[1] / mpp) + 1
     dy, dx = np.mgrid[-reach : reach + 1, -reach : reach + 1]
-    radius, flat, angle = rng.uniform(*radii) / mpp, rng.uniform(0.7, 1.0), rng.uniform(0, np.pi)
+    radius, flat, angle = rng.uniform(*kind.radii_um) / mpp, rng.uniform(0.7, 1.0), rng.uniform(0, np.pi)
     along, across = dx * np.cos(angle) + dy * np.sin(angle), dy * np.cos(angle) - dx * np.sin(angle)
     shape = along**2 + (across / flat) ** 2 <= radius**2
-    return np.where(shape, int(rng.uniform(*dye)), 0).astype(np.uint8)
+    return np.where(shape, int(rng.uniform(*kind.depth)), 0).astype(np.uint8)
 
 
 def _bilinear(field: NDArray[np.float32], y: NDArray[Any], x: NDArray[Any]) -> NDArray[np.float32]:
@@ -182,7 +222,7 @@ def _bilinear(field: NDArray[np.float32], y: NDArray[Any], x: NDArray[Any]) -> N
 
 
 def gene_names() -> tuple[str, ...]:
-    """The genes of `expression`: GENES_EACH a program, then those that belong to none."""
+    """The genes of `expression`: GENES_EACH per program, then those that belong to none."""
     own = [f"{program[:4]}{i + 1}" for program in PROGRAMS for i in range(GENES_EACH)]
     return (*own, *(f"BKG{i + 1}" for i in range(BACKGROUND_GENES)))
 
@@ -193,7 +233,7 @@ def expression(section: Section, depth: float = 12_000.0) -> AnnData:
     Parameters
     ----------
     depth : float
-        Median counts a spot; single spots vary by a factor of about 1.3.
+        Median counts per spot; single spots vary by a factor of about 1.3.
 
     Returns
     -------

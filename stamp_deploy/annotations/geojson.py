@@ -61,7 +61,7 @@ class Annotations:
     ignored: tuple[str, ...]
 
     def facts(self) -> dict[str, Any]:
-        """What the record of a run says of the file: neither its name nor its place."""
+        """What the record of a run says about the file: neither its name nor its place."""
         return {
             "sha256": self.sha256,
             "classes": list(self.areas),

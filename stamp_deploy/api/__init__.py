@@ -1,6 +1,6 @@
 """What ``import stamp_deploy as sd`` gives: slides, bundles and results as a notebook wants them.
 
-Everything here is made of the modules below it; nothing of the flow is done anew.
+Everything here is made of the modules below it; nothing of the flow is done again.
 """
 
 from __future__ import annotations

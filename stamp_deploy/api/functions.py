@@ -118,7 +118,7 @@ def infer_slide(
     engine : Engine or str
         An engine of `load_engine`, kept open; or the name of one.
     progress : bool
-        Show a bar, or a line a minute where there is no place for one.
+        Show a bar, or a line per minute where there is no place for one.
     **options
         Further fields of `InferOptions`: mpp, batch, threads, precision, exact, all_tiles, min_fraction,
         roi, roi_use, tissue_mask, max_unreadable, time_limit_s, overwrite.

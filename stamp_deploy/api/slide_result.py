@@ -42,7 +42,7 @@ class SlideResult(Result):
 
     @property
     def scores(self) -> DataFrame:
-        """One row a tile: position, tissue fraction, pathways, attention. Needs pandas; `to_arrow` does not.
+        """One row per tile: position, tissue fraction, pathways, attention. Needs pandas; `to_arrow` does not.
 
         >>> result = read_result("result")
         >>> list(result.scores.columns[:6])

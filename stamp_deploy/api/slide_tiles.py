@@ -54,7 +54,7 @@ class OpenSlide(Slide):
         tile_px, mpp, overlap_px : int, float, int
             Side of a tile, its microns per pixel, pixels that neighbours share; without a bundle.
         batch : int
-            Tiles a batch; the last one may be smaller.
+            Tiles per batch; the last one may be smaller.
         all_tiles : bool
             Glass, too.
         threads : int

@@ -10,7 +10,7 @@ from ..config import FILES, InferOptions
 
 STATE_FOLDER = ".stamp"
 STALL_S = 300.0
-"""Seconds without headway after which a slide counts as hung."""
+"""Seconds without progress after which a slide counts as hung."""
 LEASE_S = 600.0
 """Seconds without a heartbeat after which another host's claim is taken over."""
 
@@ -34,7 +34,7 @@ class BatchOptions:
     devices, workers
         See ``workers.local.worker_setups``.
     stall_s : float
-        Seconds without headway after which a slide counts as hung.
+        Seconds without progress after which a slide counts as hung.
     lease_s : float
         Seconds without a heartbeat after which another host's claim is taken over.
     wait_for_others : bool

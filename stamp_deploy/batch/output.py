@@ -27,7 +27,7 @@ Tell = Callable[[Finding], None]
 def open_output(options: BatchOptions, bundle: Bundle, tell: Tell = lambda finding: None) -> None:
     """Make the output folder, or check that what it holds came from the same bundle and options.
 
-    A damaged record of these is written anew where the audit log shows that every run was with them, or where there
+    A damaged record of these is written again where the audit log shows that every run was with them, or where there
     is no result yet.
 
     Raises
@@ -67,7 +67,7 @@ def open_output(options: BatchOptions, bundle: Bundle, tell: Tell = lambda findi
                 path=options.out,
             )
         write_json_atomic(path, ours)
-        detail = f"{CONFIG_FILE} was damaged and is written anew: every run was with this bundle and these options"
+        detail = f"{CONFIG_FILE} was damaged and is written again: every run was with this bundle and these options"
         tell(Finding(FindingKind.REPAIRED, "", detail))
         return
     if theirs != ours:

@@ -284,7 +284,7 @@ def _run_batch(
 
 
 def _summarise(options: BatchOptions, view: View) -> None:
-    """Put all results beside each other; they are whole without it, so that a failure is told and no more."""
+    """Put all results side by side; they are whole without it, so that a failure is told and no more."""
     from ..cases import write_summary
 
     if "json" not in options.infer.writers:

@@ -80,4 +80,4 @@ class FindingKind(StrEnum):
     """Results are whole, the summary beside them could not be written."""
     NO_LOCKS = "no-locks"
     REPAIRED = "repaired"
-    """Something of the batch's own that was damaged and has been made anew."""
+    """Something of the batch's own that was damaged and has been made again."""

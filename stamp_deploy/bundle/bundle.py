@@ -28,7 +28,7 @@ class HeadSpec:
     Attributes
     ----------
     thresholds : tuple of float
-        Binary: one, on the probability of ``classes[1]``. Multiclass: none (argmax) or one a class.
+        Binary: one, on the probability of ``classes[1]``. Multiclass: none (argmax) or one per class.
         Survival: cuts of the log hazard between risk groups.
     abstain : (low, high), optional
         Binary: a probability of ``classes[1]`` inside the band is no call. Multiclass: the largest
@@ -113,7 +113,7 @@ class Bundle:
 
     @property
     def widths(self) -> dict[str, int]:
-        """Values a tile in each of the encoder's outputs."""
+        """Values per tile in each of the encoder's outputs."""
         return {name: self.embedding_dim if name == "embedding" else len(self.pathways) for name in self.outputs}
 
     @property

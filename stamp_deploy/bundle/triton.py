@@ -1,4 +1,4 @@
-"""A bundle as a model repository of NVIDIA's Triton Inference Server: one model for the encoder, one a head.
+"""A bundle as a model repository of NVIDIA's Triton Inference Server: one model for the encoder, one per head.
 
     REPO/NAME/config.pbtxt, pathways.txt, 1/encoder.onnx[.data]
     REPO/NAME-HEAD/config.pbtxt, [classes.txt,] 1/HEAD.onnx

@@ -48,7 +48,7 @@ def check_validation(value: Any, pathways: list[str]) -> None:
         text(note, "sentences on what 'validation' lacks", 1000)
     entries = value.get("pathways")
     if not isinstance(entries, list) or len(entries) != len(pathways):
-        fail(f"'validation' must hold one entry a pathway, {len(pathways)} of them")
+        fail(f"'validation' must hold one entry per pathway, {len(pathways)} of them")
     for entry, name in zip(entries, pathways, strict=True):
         _pathway(entry, name)
 

@@ -1,4 +1,4 @@
-"""Many results beside each other: tables, a clustered heat map and a page, slides of a case together."""
+"""Many results side by side: tables, a clustered heat map and a page, slides of a case together."""
 
 from .write import SUMMARY_FOLDER, Written, write_summary
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..summaries import RegionSummary
+from ..writers import summary_table
 from ..writers.summary_table import column_names, summary_rows
 from .slide_record import Results, SlideRecord
 
@@ -155,6 +156,8 @@ def columns_of(rows: Sequence[Row], otherwise: Sequence[str]) -> list[str]:
     return list(rows[0]) if rows else list(otherwise)
 
 
-TEXT_COLUMNS = ("case_id", "slide", "result", "verdict", "reasons", "head", "kind", "call", "value_name", "warnings",
-                "region", "scores", "pathway", "threshold_is")  # fmt: skip
+TEXT_COLUMNS = (
+    "case_id", "slide", "result", "verdict", "reasons", "head", "kind", "call", "value_name", "warnings",
+    *summary_table.TEXT_COLUMNS,
+)  # fmt: skip
 CASE_COLUMNS = ["case_id", "slides", "slides_left_out", "doubtful_slides", "tissue_mm2"]

@@ -133,7 +133,7 @@ def check_site(
 
 
 def _check(bundle: Bundle, engine: BatchedEngine) -> tuple[StageReport, float]:
-    """The numbers of an engine, checked anew, and its tiles/s; the verdict is remembered for `infer` and `batch`."""
+    """The numbers of an engine, checked again, and its tiles/s; the verdict is remembered for `infer` and `batch`."""
     try:
         verdict = accept(bundle, engine, anew=True)
     finally:

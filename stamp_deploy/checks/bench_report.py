@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Rate:
-    """A setting and what it reached: tiles a second, the median of repeats, and their spread (max - min)."""
+    """A setting and what it reached: tiles per second, the median of repeats, and their spread (max - min)."""
 
     setting: int
     tiles_per_s: float

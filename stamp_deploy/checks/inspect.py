@@ -27,7 +27,8 @@ class Inspection:
     Attributes
     ----------
     facts : dict
-        JSON values: slide (the file name), format, size_bytes, width, height, levels, route, mpp (null where it is
+        JSON values: slide (the file name), format, size_bytes, width, height, levels, route (name: of the index's
+        provider or of the reader; reason: also why not the compiled tiler; compiled), mpp (null where it is
         unknown), evidence, problem (what would keep the slide from being scored, or null), and, where mpp is known,
         model, reading, tissue, tiles (of which some are decoded: tried, readable), notes.
     """
@@ -55,7 +56,7 @@ class Inspection:
             ),
             ("mpp", f"{mpp['x']:g} x {mpp['y']:g} um/px, by {mpp['source']}" if mpp else "unknown"),
             *_listed("evidence", facts["evidence"]),
-            ("route", f"{facts['route']['name']}: {facts['route']['reason']}"),
+            *_listed("route", [f"{facts['route']['name']}: {facts['route']['reason']}", _speed(facts["route"])]),
         ]
         if "reading" in facts:
             model, tissue, tiles = facts["model"], facts["tissue"], facts["tiles"]
@@ -124,7 +125,7 @@ def _facts(slide: Slide) -> dict[str, Any]:
         "width": slide.width,
         "height": slide.height,
         "levels": [asdict(level) for level in slide.levels],
-        "route": asdict(slide.route),
+        "route": {**asdict(slide.route), "compiled": slide.route.compiled},
         "mpp": {"x": found.mpp_x, "y": found.mpp_y, "source": found.source},
         "evidence": [*found.evidence, *(f"beware: {note}" for note in (found.conflict, *slide.notes) if note)],
         "problem": None,
@@ -186,6 +187,12 @@ def human_size(size_bytes: int) -> str:
 def _millimetres(facts: dict[str, Any]) -> str:
     mpp = facts["mpp"]
     return f", {facts['width'] * mpp['x'] / 1000:.2f} x {facts['height'] * mpp['y'] / 1000:.2f} mm"
+
+
+def _speed(route: dict[str, Any]) -> str:
+    if route["compiled"]:
+        return "fast: each storage tile is decoded once, at the scale that the model needs"
+    return f"slow: {route['name']} reads a region for each tile, because of the reason above"
 
 
 def _listed(name: str, lines: list[str]) -> list[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""Two results of one slide beside each other."""
+"""Two results of one slide side by side."""
 
 from .agreement import Agreement, agreement
 from .comparison import Comparison, compare_results

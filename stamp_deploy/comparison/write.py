@@ -76,6 +76,7 @@ def _matched_part(comparison: Comparison) -> Result:
         validation=None,
         pathways_global=None,
         summaries=(),
+        gallery=None,
     )
 
 

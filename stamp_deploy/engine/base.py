@@ -27,7 +27,7 @@ OUTPUTS = ("embedding", "pathways", "pathways_global")
 
 @dataclass(frozen=True)
 class EngineOutput:
-    """What the encoder says of N tiles.
+    """What the encoder says about N tiles.
 
     Attributes
     ----------
@@ -78,7 +78,7 @@ class Engine(Protocol):
 
     ``run`` takes uint8 [N, T, T, 3] (RGB, NHWC, C-contiguous), 1 <= N <= ``max_batch``, and may be
     called from one thread at a time. ``stream`` takes an iterable of such batches and yields one
-    output a batch, in order; engines with asynchronous queues overlap transfers and compute there.
+    output per batch, in order; engines with asynchronous queues overlap transfers and compute there.
     """
 
     @property
@@ -118,7 +118,7 @@ class BatchedEngine(ABC):
     compiled = ""
     """What this machine made of the encoder (a plan, a converted graph), as a hash; empty where it runs as shipped."""
     gate: Callable[[BatchedEngine], object] | None = None
-    """Called when the engine had to be compiled anew while it scores; raises where the outcome fails parity."""
+    """Called when the engine had to be compiled again while it scores; raises where the outcome fails parity."""
 
     def __init__(
         self,
@@ -313,7 +313,7 @@ class BatchedEngine(ABC):
         """Wait for a piece; its arrays belong to the caller."""
 
     def _allocate(self) -> None:  # noqa: B027  engines without buffers of their own have nothing to do
-        """Make room for pieces of `_chunk` tiles; clears `accepted` where that means compiling anew."""
+        """Make room for pieces of `_chunk` tiles; clears `accepted` where that means compiling again."""
 
     def _release(self) -> None:  # noqa: B027
         """Give everything back."""

@@ -38,7 +38,7 @@ def load_engine(
     batch : int
         The largest number of tiles that will be handed over at once.
     threads : int
-        CPU threads; 0 means one a core.
+        CPU threads; 0 means one per core.
     precision : str, optional
         The engine's own choice where not given: of several, the fastest that passes parity here. "auto" tries the
         bundle's twins, too, those included that it does not offer unasked.

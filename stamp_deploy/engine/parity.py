@@ -205,7 +205,7 @@ def compare(
 
 
 def to_table(stages: list[StageReport]) -> str:
-    """A readable table, one row a stage, with the failures below."""
+    """A readable table, one row per stage, with the failures below."""
     columns = ("cosine_min", "max_abs", "spearman_min", "pearson_min", "bias_max", "slope_max", "head_max_abs")
     width = max([5, *(len(stage.stage) for stage in stages)])
     lines = [f"{'stage':<{width}}  tiles  {'  '.join(f'{name:>12}' for name in columns)}  verdict"]

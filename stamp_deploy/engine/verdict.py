@@ -59,7 +59,7 @@ def accept(bundle: Bundle, engine: BatchedEngine, *, anew: bool = False) -> Verd
     """Hold an engine to the golden tiles, unless this machine has done so before, and tell the engine.
 
     An engine that fails is closed, and what this machine compiled for it is deleted. One that passes is given its
-    gate: what it has to compile anew while it scores is held to the same tiles.
+    gate: what it has to compile again while it scores is held to the same tiles.
 
     Parameters
     ----------
@@ -71,7 +71,7 @@ def accept(bundle: Bundle, engine: BatchedEngine, *, anew: bool = False) -> Verd
     StampError
         The engine fails to run, or the golden tiles cannot be read; the engine is closed.
     """
-    engine.gate = None  # what is compiled anew during the check is judged by the check itself
+    engine.gate = None  # what is compiled again during the check is judged by the check itself
     verdict = None if anew else _remembered(bundle, engine)
     if verdict is None:
         verdict = _check(bundle, engine)
@@ -103,7 +103,7 @@ def _gate(bundle: Bundle, engine: BatchedEngine) -> None:
     if not verdict:
         info = engine.info
         raise ParityError(
-            f"{info.name} {info.precision} had to be compiled anew for smaller batches ({info.details['batch']}), and "
+            f"{info.name} {info.precision} had to be compiled again for smaller batches ({info.details['batch']}), and "
             f"what came out does not reproduce the golden outputs: {'; '.join(verdict.failures)}",
             remedy="use a smaller --batch, or another --engine",
         )

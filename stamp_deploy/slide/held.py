@@ -47,7 +47,7 @@ class HeldFiles:
         if part == self.path and self._descriptor >= 0:
             return os.dup(self._descriptor)
         descriptor = os.open(part, os.O_RDONLY | os.O_CLOEXEC)
-        if _content(os.fstat(descriptor)) != _content(self._seen[part]):
+        if part not in self._seen or _content(os.fstat(descriptor)) != _content(self._seen[part]):
             os.close(descriptor)
             raise self.changed(part)
         return descriptor

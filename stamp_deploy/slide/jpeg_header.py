@@ -1,4 +1,4 @@
-"""What a JPEG stream says of its own colours: by its JFIF or Adobe marker, or by the names of its components."""
+"""What a JPEG stream says about its own colours: by its JFIF or Adobe marker, or by the names of its components."""
 
 from __future__ import annotations
 

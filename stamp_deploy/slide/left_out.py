@@ -22,6 +22,7 @@ from .tiff import read_pages
 
 _SPARSE = ("generic-tiff", "philips")
 _WHOLE = ("aperio",)
+_BY_INDEX = (*_SPARSE, "dicom")
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,8 +106,8 @@ def find_left_out(
     storage : StorageIndex or str
         The slide's storage tiles, where they are known.
     """
-    if vendor == "dicom":
-        return (None if isinstance(storage, str) else _union(_by_index(levels, storage))), None
+    if vendor in _BY_INDEX and not isinstance(storage, str) and len(found := _by_index(levels, storage)) == len(levels):
+        return _union(found), None
     if vendor not in _SPARSE + _WHOLE:
         return None, None
     try:

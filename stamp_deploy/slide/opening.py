@@ -20,6 +20,7 @@ from .slide import Slide
 from .storage.index import StorageIndex
 from .storage.jpeg_dicom import open_jpeg_dicom
 from .storage.providers import find_storage
+from .storage.sub_pages import with_sub_pages
 from .stream_colour import believe_streams
 
 
@@ -126,7 +127,7 @@ def _open_backend(path: Path, route: str | None, accept: Collection[str]) -> Bac
         if not isinstance(reader, str):
             return reader
     try:
-        return OpenSlideBackend(path)
+        backend = OpenSlideBackend(path)
     except SlideError as first:
         # a scanner's file that is damaged must not be taken for a plain image without resolution
         if route is not None or OpenSlideBackend.detect(path) not in (None, "generic-tiff"):
@@ -136,3 +137,4 @@ def _open_backend(path: Path, route: str | None, accept: Collection[str]) -> Bac
             return VipsBackend(path, accept)
         except UnknownFormatError:
             raise first from None
+    return backend if route == "openslide" else with_sub_pages(path, backend)

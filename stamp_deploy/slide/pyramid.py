@@ -31,7 +31,7 @@ def levels_of_the_slide(backend: Backend) -> tuple[tuple[Level, ...], tuple[int,
     Returns
     -------
     levels : tuple of Level
-        Numbered anew from 0.
+        Numbered again from 0.
     numbers : tuple of int
         The number of each in the file.
     notes : tuple of str

@@ -17,7 +17,8 @@ from .backends.by_storage import StorageReader
 from .backends.by_stream import Recoloured
 from .dicom import first_stream, is_dicom, volume_instances
 from .jpeg_header import NAMES, RGB, YCBCR, stated_colours
-from .storage.index import StorageGrid, StorageIndex
+from .storage.index import StorageIndex
+from .storage.providers import find_storage
 from .tiff import jpeg_colours, read_pages
 
 _TILED = ("aperio", "generic-tiff", "philips", "leica", "ventana", "trestle", "huron")
@@ -57,13 +58,10 @@ def believe_streams(path: Path, backend: Backend) -> tuple[Backend, tuple[str, .
     note = f"its colour tag says {tag} and its JPEG streams say {stream}: read as the streams say"
     if isinstance(backend, StorageReader):
         return backend, (note,)
-    if backend.name == "openslide" and backend.vendor in _COMPILED:
-        coded = [page.coded for page in read_pages(path)]
-        grids = [(page,) for page in coded if isinstance(page, StorageGrid)]
-        if len(grids) == len(coded) == len(backend.levels):
-            index = StorageIndex((path,), tuple(grids))
-            backend.close()
-            return StorageReader(index, backend.levels, backend.vendor, backend.properties, name="openslide"), (note,)
+    _, index = find_storage(path, backend, backend.levels, tuple(range(len(backend.levels))))
+    if isinstance(index, StorageIndex) and not any(isinstance(grids, str) for grids in index.levels):
+        backend.close()
+        return StorageReader(index, backend.levels, backend.vendor, backend.properties, name=backend.name), (note,)
     if all(picture.tag == RGB for picture in wrong):
         if backend.name != "pyvips":
             return Recoloured(backend, {picture.number for picture in wrong}), (note,)

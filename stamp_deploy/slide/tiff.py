@@ -25,9 +25,13 @@ JPEG = 7
 SAMPLES = 3
 """Storage tiles of a page whose headers are looked at: the first, the middle and the last."""
 IMAGE_DESCRIPTION = 270
+MAX_SUB_PAGES = 64
+"""More pages inside of a page than any pyramid has levels."""
 
 
-def read_levels(path: Path, levels: Sequence[Level], numbers: Sequence[int] | None = None) -> list[StorageGrid | str]:
+def read_levels(
+    path: Path, levels: Sequence[Level], numbers: Sequence[int] | None = None, vendor: str | None = None
+) -> list[StorageGrid | str]:
     """The directory of each pyramid level, or why the compiled tiler cannot read that level.
 
     Parameters
@@ -36,21 +40,31 @@ def read_levels(path: Path, levels: Sequence[Level], numbers: Sequence[int] | No
     levels : sequence of Level
     numbers : sequence of int, optional
         The number of each in the file, as OpenSlide counts; their index by default.
+    vendor : str, optional
+        As for `read_pages`. The pages of a vendor may be padded: the part that the level shows is taken.
 
     Raises
     ------
     SlideError
         The file is not a TIFF, or its directories are damaged.
     """
-    pages = read_pages(path)
+    pages = read_pages(path, vendor)
     found: list[StorageGrid | str] = []
     for number, level in zip(numbers or range(len(levels)), levels, strict=True):
         page = pages[number] if number < len(pages) else None
-        if page is None or (page.width, page.height) != (level.width, level.height):
+        if page is None or not _shows(page, level, padded=vendor is not None):
             found.append(f"level {number} is not one of the file's tiled pages")
-        else:
+        elif isinstance(page.coded, str) or vendor is None:
             found.append(page.coded)
+        else:
+            found.append(page.coded.cropped(level.width, level.height))
     return found
+
+
+def _shows(page: StoredPage, level: Level, *, padded: bool) -> bool:
+    over = page.width - level.width, page.height - level.height
+    # less than two storage tiles of padding: one of the page's own, and one of a level 0 that is padded, too
+    return over == (0, 0) or (padded and all(0 <= o < 2 * side for o, side in zip(over, page.tile_px, strict=True)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +86,8 @@ class StoredPage:
         Its colour tag.
     stated : frozenset of int
         What JPEG streams of it state themselves (see jpeg_header.py), by a sample of them.
+    directory : int
+        Its number in the chain of directories.
     """
 
     width: int
@@ -81,6 +97,7 @@ class StoredPage:
     coded: StorageGrid | str
     photometric: int
     stated: frozenset[int]
+    directory: int
 
 
 def read_pages(path: Path, vendor: str | None = None) -> tuple[StoredPage, ...]:
@@ -120,12 +137,66 @@ def _read_pages(path: Path, vendor: str | None, key: tuple[int, ...]) -> tuple[S
     except OSError:
         raise
     except Exception as error:
-        # what tifffile raises on damaged directories is anything: fuzzing met TypeError, AttributeError, struct.error
+        raise _damaged(path, error) from error
+
+
+def read_sub_pages(path: Path) -> tuple[StoredPage, ...]:
+    """The first page of a TIFF and the pages inside of it (SubIFDs), finest first; nothing where there are none.
+
+    Raises
+    ------
+    SlideError
+        The file is not a TIFF, cannot be read, or its directories are damaged.
+    """
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            first = next(tiff_pages(tiff), None)
+            places = first.subifds if first is not None else None
+            if first is None or not places or len(places) > MAX_SUB_PAGES or not first.is_tiled:
+                return ()
+            inside = [first.pages[i].aspage() for i in range(len(places))]
+            pages = [first, *(page for page in inside if page.is_tiled)]
+            return tuple(_read_page(page, True) for page in sorted(pages, key=lambda page: -page.imagewidth))
+    except OSError as error:
         raise SlideError(
-            f"its TIFF directories cannot be read: {' '.join(str(error).split())}",
+            f"cannot be read: {error.strerror or 'input/output error'}",
             path=path,
-            remedy="copy or scan the slide again",
+            remedy="check the disk and the rights",
         ) from error
+    except Exception as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> SlideError:
+    """What tifffile raises on damaged directories is anything: fuzzing met TypeError, AttributeError, struct.error."""
+    return SlideError(
+        f"its TIFF directories cannot be read: {' '.join(str(error).split())}",
+        path=path,
+        remedy="copy or scan the slide again",
+    )
+
+
+def read_description(path: Path) -> str:
+    """The ImageDescription of a TIFF's first page; empty where there is none, or no page.
+
+    Raises
+    ------
+    SlideError
+        The file is not a TIFF, or cannot be read.
+    """
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            page = next(tiff_pages(tiff), None)
+            note = page.tags.valueof(IMAGE_DESCRIPTION, "") if page is not None else ""
+    except OSError:
+        raise
+    except Exception as error:
+        raise _damaged(path, error) from error
+    return note.decode("utf-8", "replace") if isinstance(note, bytes) else str(note)
 
 
 def jpeg_colours(path: Path) -> list[tuple[int, frozenset[int]]]:
@@ -167,6 +238,7 @@ def _read_page(page, absent_is_glass: bool) -> StoredPage:  # type: ignore[no-un
         reason if reason is not None else _describe(page, absent_is_glass),
         int(page.photometric),
         _stated(page),
+        int(page.index),
     )
 
 

@@ -2,13 +2,16 @@
 
 Neighbouring tiles resemble each other, so that resampling single tiles would give intervals that are far too narrow.
 Whole square blocks of tiles are drawn instead, with replacement, as many as hold tissue (Hall 1985, Resampling a
-coverage pattern; Lahiri 2003, Resampling methods for dependent data, chapter 12). The side of a block is n ** (1 / 4)
-tiles: the volume of the best block grows as n ** (d / (d + 2)), d = 2 (Lahiri, section 12.3; its constant depends on
-the unknown field and is taken as 1). Everything summarised here follows from sums over tiles, so that a replicate is
-a sum of block sums.
+coverage pattern; Lahiri 2003, Resampling methods for dependent data, chapter 12). A block must be large beside the
+distance over which tiles resemble each other: its side is twice the `reach` of the pathway (reach.py), and at least
+n ** (1 / 4) tiles, as the best block's volume grows as n ** (d / (d + 2)), d = 2 (Lahiri, section 12.3). Where too few
+blocks of that size hold tissue there is no interval: it would be too narrow. Percentile limits are widened for the
+number of blocks as Student's t is beside the normal distribution (Hesterberg 2015, The American Statistician 69,
+371-386, "expanded percentile interval"). All figures follow from sums over tiles: a replicate is a sum of block sums.
 
-An interval tells how far a figure depends on which part of this slide was seen. It covers neither the model's error nor
-another section, scan, stain or patient.
+The limits are nominal: docs/summaries.md says how often they held the truth on simulated fields, which is less than
+95 %. An interval tells how far a figure depends on which part of this slide was seen. It covers neither the model's
+error nor another section, scan, stain or patient.
 """
 
 from __future__ import annotations
@@ -18,6 +21,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import norm
+from scipy.stats import t as student_t
 
 from .tile_scores import TileScores
 
@@ -26,6 +31,8 @@ SEED = 20261126
 COVERAGE = 0.95
 MIN_SIDE = 2
 """Least tiles along a block's side: a block of one tile would take neighbours for independent."""
+SIDE_IN_REACHES = 2
+"""Side of a block beside the reach of a pathway (our own choice, by the simulations in docs/summaries.md)."""
 MIN_BLOCKS = 8
 """Fewer blocks give no interval: of 8 there are 6,435 different draws, of 4 there are 35 (our own choice)."""
 
@@ -59,7 +66,10 @@ class Blocks:
         """Why there are no intervals; empty where there are."""
         if len(self.draws):
             return ""
-        return f"the tissue fills {self.count} blocks of {self.side_um:.0f} um, and {MIN_BLOCKS} are needed"
+        return (
+            f"tiles resemble each other so far that blocks of {self.side_um:.0f} um are needed; tissue lies in "
+            f"{self.count} of them, and {MIN_BLOCKS} are the least"
+        )
 
     def sums(self, per_tile: NDArray[np.float64]) -> NDArray[np.float64]:
         """Sum over each replicate's tiles, float64 [replicates, ...], of values [N, ...]."""
@@ -69,9 +79,14 @@ class Blocks:
         return flat.reshape(len(self.draws), *per_tile.shape[1:])
 
 
-def make_blocks(tiles: TileScores) -> Blocks:
+def side_tiles(tiles: int, reach: int) -> int:
+    """Tiles along the side of a block, for a pathway whose tiles resemble each other over `reach` tiles."""
+    return max(MIN_SIDE, math.ceil(math.sqrt(math.sqrt(tiles))), SIDE_IN_REACHES * reach)
+
+
+def make_blocks(tiles: TileScores, reach: int = 0) -> Blocks:
     """Lay square blocks over the grid and draw the replicates; the same tiles give the same draws."""
-    side = max(MIN_SIDE, math.ceil(len(tiles) ** 0.25))
+    side = side_tiles(len(tiles), reach)
     _, member = np.unique(tiles.cells // side, axis=0, return_inverse=True)
     member = member.reshape(-1).astype(np.int64)
     count = int(member.max()) + 1 if len(member) else 0
@@ -82,15 +97,17 @@ def make_blocks(tiles: TileScores) -> Blocks:
     return Blocks(side, side * tiles.step_um, count, member, draws)
 
 
-def limits(replicates: NDArray[np.float64]) -> list[tuple[float, float] | None]:
-    """Percentile limits at `COVERAGE` for each column of replicates [B, P]; None where there are no replicates.
+def limits(replicates: NDArray[np.float64], blocks: int) -> list[tuple[float, float] | None]:
+    """Percentile limits for each column of replicates [B, P]; None where there are no replicates.
 
     Replicates without a finite value (one that drew tiles of one score alone has no Moran's I) are left out.
     """
-    edges = [50 * (1 - COVERAGE), 50 * (1 + COVERAGE)]
+    tail = (1 - COVERAGE) / 2
+    if blocks > 1:
+        tail = float(norm.cdf(student_t.ppf(tail, blocks - 1) * math.sqrt(blocks / (blocks - 1))))
     found: list[tuple[float, float] | None] = []
     for column in replicates.T:
         finite = column[np.isfinite(column)]
-        low, high = np.percentile(finite, edges) if len(finite) else (math.nan, math.nan)
+        low, high = np.percentile(finite, [100 * tail, 100 * (1 - tail)]) if len(finite) else (math.nan, math.nan)
         found.append((float(low), float(high)) if len(finite) else None)
     return found

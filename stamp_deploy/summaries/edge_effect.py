@@ -22,7 +22,7 @@ def tissue_correlation(values: NDArray[np.floating], tissue_fraction: NDArray[np
 
     Returns
     -------
-    list of float or None, one a pathway
+    list of float or None, one per pathway
         None where there are fewer than `MIN_TILES` tiles, or where all fractions or all scores are equal.
     """
     if len(values) < MIN_TILES:

@@ -12,24 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .blocks import Blocks
+from .neighbours import neighbour_pairs
 from .tile_scores import TileScores
 
 MIN_TILES = 4
-
-
-def neighbour_pairs(cells: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Pairs (i, j) of tiles that share an edge, each once: int64 [M, 2] of (column, row) cells [N, 2]."""
-    if len(cells) == 0:
-        return np.empty((0, 2), np.int64)
-    wide = int(cells[:, 0].max()) + 2  # one column more than there are: the last one's right neighbour is nobody
-    flat = cells[:, 1] * wide + cells[:, 0]
-    order = np.argsort(flat)
-    found = []
-    for step in (1, wide):
-        at = np.minimum(np.searchsorted(flat[order], flat + step), len(flat) - 1)
-        match = flat[order[at]] == flat + step
-        found.append(np.column_stack([np.flatnonzero(match), order[at[match]]]))
-    return np.concatenate(found)
 
 
 def morans_i(tiles: TileScores, blocks: Blocks) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .blocks import COVERAGE, REPLICATES, SEED, Blocks, limits, make_blocks
+from .blocks import COVERAGE, REPLICATES, SEED, Blocks, limits, make_blocks, side_tiles
 from .edge_effect import tissue_correlation
 from .hot_spot import HotSpot, hot_spot
 from .moran import morans_i
+from .reach import reaches
 from .tile_scores import TileScores, common_thresholds
 from .weighted import usable_weights, weighted_mean, weighted_percentiles, weighted_sd
 
@@ -54,6 +55,14 @@ class PathwaySummary:
         What it would be without any pattern: -1 / (n - 1).
     tissue_correlation : float or None
         Spearman's rho of score and tissue fraction (edge_effect.py).
+    reach_um : float
+        Distance over which tiles resemble each other (reach.py).
+    blocks : int
+        Blocks of the bootstrap that hold tissue.
+    block_um : float
+        Side of a block, microns.
+    no_interval_because : str
+        Why there are no intervals; empty where there are.
     """
 
     name: str
@@ -73,6 +82,10 @@ class PathwaySummary:
     morans_i_interval: Limits
     morans_i_expected: float | None
     tissue_correlation: float | None
+    reach_um: float
+    blocks: int
+    block_um: float
+    no_interval_because: str
 
 
 @dataclass(frozen=True)
@@ -91,12 +104,10 @@ class RegionSummary:
         Tissue of the tiles that count.
     scores : str
         "pathways_global" or "pathways": the read-out that was summarised.
-    blocks : int
-        Blocks of the bootstrap.
-    block_um : float
-        Side of a block, microns.
-    no_interval : str
-        Why there are no intervals; empty where there are.
+    replicates, seed, coverage : int, int, float
+        Of the bootstrap; the coverage is nominal.
+    high_z : float
+        z from which on a tile is high.
     pathways : tuple of PathwaySummary
         Empty where no tile counts.
     """
@@ -106,9 +117,6 @@ class RegionSummary:
     tiles_left_out: int
     tissue_mm2: float
     scores: str
-    blocks: int = 0
-    block_um: float = 0.0
-    no_interval: str = ""
     replicates: int = REPLICATES
     seed: int = SEED
     coverage: float = COVERAGE
@@ -141,18 +149,24 @@ def summarise(tiles: TileScores, *, region: str = "", left_out: int = 0, scores:
         Which read-out `tiles` hold.
     """
     if len(tiles) == 0:
-        return RegionSummary(region, 0, left_out, 0.0, scores, no_interval="no tile counts")
-    blocks = make_blocks(tiles)
-    pathways: list[PathwaySummary] = []
-    for first in range(0, len(tiles.names), PATHWAYS_AT_ONCE):
-        pathways += _pathway_summaries(tiles.pathways(slice(first, first + PATHWAYS_AT_ONCE)), blocks)
-    return RegionSummary(
-        region, len(tiles), left_out, float(tiles.tissue_mm2.sum()), scores, blocks.count, blocks.side_um,
-        blocks.why_none, pathways=tuple(pathways),
-    )  # fmt: skip
+        return RegionSummary(region, 0, left_out, 0.0, scores)
+    by_side: dict[int, list[int]] = {}
+    reach = reaches(tiles)
+    for i, steps in enumerate(reach):
+        by_side.setdefault(side_tiles(len(tiles), steps), []).append(i)
+    found: dict[int, PathwaySummary] = {}
+    for members in by_side.values():
+        blocks = make_blocks(tiles, max(reach[i] for i in members))
+        for first in range(0, len(members), PATHWAYS_AT_ONCE):
+            part = members[first : first + PATHWAYS_AT_ONCE]
+            rows = _pathway_summaries(tiles.pathways(part), blocks, [reach[i] * tiles.step_um for i in part])
+            found.update(zip(part, rows, strict=True))
+    tissue_mm2 = float(tiles.tissue_mm2.sum())
+    pathways = tuple(found[i] for i in range(len(tiles.names)))
+    return RegionSummary(region, len(tiles), left_out, tissue_mm2, scores, pathways=pathways)
 
 
-def _pathway_summaries(tiles: TileScores, blocks: Blocks) -> list[PathwaySummary]:
+def _pathway_summaries(tiles: TileScores, blocks: Blocks, reach_um: list[float]) -> list[PathwaySummary]:
     """The figures of each pathway."""
     weights = usable_weights(tiles.weights)
     mean, sd = weighted_mean(tiles.values, weights), weighted_sd(tiles.values, weights)
@@ -163,10 +177,12 @@ def _pathway_summaries(tiles: TileScores, blocks: Blocks) -> list[PathwaySummary
     moran, moran_again = morans_i(tiles, blocks)
     low_quartile, own, high_quartile = weighted_percentiles(tiles.values, weights, (25, OWN_PERCENTILE, 75))
     correlations = tissue_correlation(tiles.values, tiles.weights)
-    spans = {name: limits(values) if len(values) else [None] * len(mean) for name, values in again.items()}
-    moran_spans = limits(moran_again) if len(moran_again) else [None] * len(mean)
+    spans = {
+        name: limits(values, blocks.count) if len(values) else [None] * len(mean) for name, values in again.items()
+    }
+    moran_spans = limits(moran_again, blocks.count) if len(moran_again) else [None] * len(mean)
     tissue_mm2 = float(tiles.tissue_mm2.sum())
-    pathways = []
+    pathways: list[PathwaySummary] = []
     for i, name in enumerate(tiles.names):
         scale, common = tiles.scales[i], high[i]
         threshold = float(own[i]) if common is None else common
@@ -190,6 +206,10 @@ def _pathway_summaries(tiles: TileScores, blocks: Blocks) -> list[PathwaySummary
                 morans_i_interval=moran_spans[i] if known else None,
                 morans_i_expected=-1 / (len(tiles) - 1) if known else None,
                 tissue_correlation=correlations[i],
+                reach_um=reach_um[i],
+                blocks=blocks.count,
+                block_um=blocks.side_um,
+                no_interval_because=blocks.why_none,
             )
         )
     return pathways

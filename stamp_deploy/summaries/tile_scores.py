@@ -57,11 +57,10 @@ class TileScores:
         """Microns from a tile to its neighbour."""
         return self.grid.step_x * self.grid.mpp_x
 
-    def pathways(self, chosen: slice) -> TileScores:
+    def pathways(self, chosen: Sequence[int]) -> TileScores:
         """The same tiles with some of the pathways."""
-        return TileScores(
-            self.names[chosen], self.values[:, chosen], self.weights, self.cells, self.grid, self.scales[chosen]
-        )
+        names, scales = tuple(self.names[i] for i in chosen), tuple(self.scales[i] for i in chosen)
+        return TileScores(names, self.values[:, list(chosen)], self.weights, self.cells, self.grid, scales)
 
     def of(self, chosen: NDArray[np.bool_], weights: NDArray[np.float64] | None = None) -> TileScores:
         """The tiles that are `chosen` (bool [N]) alone; `weights` [N] take the place of the tissue fractions."""

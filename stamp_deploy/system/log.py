@@ -1,4 +1,4 @@
-"""Logs for machines: one JSON object a line on standard error, without patient data.
+"""Logs for machines: one JSON object per line on standard error, without patient data.
 
 Folder names can identify patients, so a path is logged by its file name's hash only, unless the
 user asks for names.

@@ -10,7 +10,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Processor:
-    """What /proc/cpuinfo says of the first core.
+    """What /proc/cpuinfo says about the first core.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""How a long job shows that it moves: a bar on a terminal or in a notebook, a line a minute anywhere else."""
+"""How a long job shows that it moves: a bar on a terminal or in a notebook, a line per minute anywhere else."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def _notebook_bar(what: str) -> Iterator[Advance]:
 
 
 class Lines:
-    """A line a minute: how many are done, and how long the rest may take at the pace so far.
+    """A line per minute: how many are done, and how long the rest may take at the pace so far.
 
     Parameters
     ----------

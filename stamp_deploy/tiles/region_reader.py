@@ -17,7 +17,7 @@ from .reader import StageTimes, Stop, TileStatus
 
 
 class RegionReader:
-    """Reads one region a tile; one that cannot be decoded marks its tile CORRUPT, what the file lacks MISSING.
+    """Reads one region per tile; one that cannot be decoded marks its tile CORRUPT, what the file lacks MISSING.
 
     Parameters
     ----------

@@ -142,4 +142,5 @@ def _span(
     """First and last storage tile along one axis that [corner, corner + length) touches."""
     first = np.floor(corner + 1e-6)
     last = np.ceil(np.where(corner - first > 1e-6, corner, first) + length - 1e-6) - 1
-    return (first // storage).astype(np.int64), np.minimum(last // storage, count - 1).astype(np.int64)
+    # a tile may begin before the grid, as at the border of an area
+    return np.maximum(first // storage, 0).astype(np.int64), np.minimum(last // storage, count - 1).astype(np.int64)

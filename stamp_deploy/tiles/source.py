@@ -202,7 +202,7 @@ def open_tiles(
     slide : Slide
     tileset : TileSet
     batch : int
-        Tiles a batch; the last one may be smaller.
+        Tiles per batch; the last one may be smaller.
     threads : int
         Decoding threads; 0 takes every core of the process.
     exact : bool

@@ -14,7 +14,7 @@ from ..system.names import printable
 @click.command(cls=Command, examples=("audit results", "audit results --results"))
 @click.argument("out", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @option("--results", is_flag=True, help="Hash every finished result and compare it with the log.")
-@option("--json", "as_json", is_flag=True, group="Output", help="Print the events, one JSON object a line.")
+@option("--json", "as_json", is_flag=True, group="Output", help="Print the events, one JSON object per line.")
 def audit(out: Path, results: bool, as_json: bool) -> None:
     """Check the audit log of OUT, the folder of a batch or watch, and show what it says."""
     from ..batch.records.audit_check import check_audit

@@ -43,7 +43,7 @@ _common = together(
            help="Where workers run: on this host, or on a Ray cluster."),
     option("--address", group=SCHEDULING, help="Ray cluster to connect to (with --executor ray)."),
     option("--stall", "stall_s", default=300.0, show_default=True, group=SCHEDULING,
-           help="Seconds without headway after which a slide counts as hung."),
+           help="Seconds without progress after which a slide counts as hung."),
     option("--lease", "lease_s", default=600.0, show_default=True, group=SCHEDULING,
            help="Seconds until a lost host's slides are free."),
     option("--retry-failed", is_flag=True, group=SCHEDULING, help="Try failed and quarantined slides again."),

@@ -87,7 +87,7 @@ def reading_options(mpp: str, *, budgets: bool = True) -> Decorate:
 
 
 def engine_options(*, sizes: bool = True) -> Decorate:
-    """Options of the engine; `sizes` are tiles a batch and threads."""
+    """Options of the engine; `sizes` are tiles per batch and threads."""
     asked = (
         option("--batch", default=32, show_default=True, group=ENGINE, help="Tiles handed to the engine at once."),
         option("--threads", default=0, group=ENGINE, show_default=True,

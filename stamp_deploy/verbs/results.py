@@ -1,4 +1,4 @@
-"""The verbs ``summary`` and ``compare``: many results beside each other, and two results of one slide."""
+"""The verbs ``summary`` and ``compare``: many results side by side, and two results of one slide."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .options import OUTPUT, PATH, json_option, overwrite_option
 )
 @option("-o", "--out", "folder", type=PATH, group=OUTPUT, show_default="OUT/summary", help="Folder to write into.")
 def summary(out: Path, cases: Path | None, folder: Path | None) -> None:
-    """Put all results of OUT, the folder of a batch, beside each other.
+    """Put all results of OUT, the folder of a batch, side by side.
 
     Writes pathways, figures, calls and cases as CSV and Parquet, a clustered heat map of slides by pathways, and
     index.html with thumbnails, flags and links to the reports. `batch` does this at its end.

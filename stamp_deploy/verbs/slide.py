@@ -54,7 +54,7 @@ OUTRANKS = "Microns per pixel at full resolution; outranks what the slide record
 def infer(slide: Path, bundle: Path, out: Path, as_json: bool, require_signature: Path | None, **rest: Any) -> None:
     """Score one SLIDE: pathway maps and slide-level calls.
 
-    The folder OUT appears when everything in it is on the disk, or not at all. Without a terminal a line a minute
+    The folder OUT appears when everything in it is on the disk, or not at all. Without a terminal a line per minute
     says how far it is.
     """
     clock = time.perf_counter()

@@ -2,8 +2,8 @@
 
 `X` float32 [N, P] holds the scores, `obsm["spatial"]` the tiles' centres in level-0 pixels (squidpy's
 convention, with `uns["spatial"]` holding the thumbnail and its scale), `obsm["X_embedding"]` the
-embeddings. `layers["pathways_global"]` holds the read-out that is comparable across slides, and `obs` says of each tile
-how far it is from what the model knows, where the bundle can tell.
+embeddings. `layers["pathways_global"]` holds the read-out that is comparable across slides, and `obs` says
+how far each tile is from what the model knows, where the bundle can tell.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 
 from ..result import Result
 from .hdf5_file import hdf5_file
-from .summary_table import column_names, summary_rows
+from .summary_table import TEXT_COLUMNS, column_names, summary_rows
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -92,5 +92,4 @@ def to_anndata(result: Result) -> AnnData:
 
 def _kinds() -> dict[str, str]:
     """Types of the summaries' columns: a column without any value would have none that HDF5 knows."""
-    text = {"region": "str", "scores": "str", "pathway": "str", "threshold_is": "str"}
-    return {name: text.get(name, "float64") for name in column_names()}
+    return {name: "str" if name in TEXT_COLUMNS else "float64" for name in column_names()}

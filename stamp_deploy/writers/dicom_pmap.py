@@ -1,4 +1,4 @@
-"""dicom/map-001.dcm ...: one DICOM Parametric Map a pathway, one pixel a grid cell."""
+"""dicom/map-001.dcm ...: one DICOM Parametric Map per pathway, one pixel per grid cell."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = ["NAME", "NEEDS", "check", "write"]
 
 
 def write(result: Result, directory: Path) -> list[Path]:
-    """Write one Parametric Map a pathway, numbered in the bundle's order, all in one series.
+    """Write one Parametric Map per pathway, numbered in the bundle's order, all in one series.
 
     Raises
     ------

@@ -23,7 +23,7 @@ __all__ = ["NAME", "NEEDS", "check", "write"]
 
 
 def write(result: Result, directory: Path) -> list[Path]:
-    """Write a binary segmentation with one segment, "Scored tissue", one pixel a grid cell.
+    """Write a binary segmentation with one segment, "Scored tissue", one pixel per grid cell.
 
     Raises
     ------
@@ -41,15 +41,16 @@ def _write(result: Result, sources: Sequence[Dataset], directory: Path) -> list[
 
     source = sources[0]
     place = geometry(result, source)
-    rule = result.tissue.get("rule", {})
+    by_hand = drawn_by_hand(result)
+    kinds = hd.seg.SegmentAlgorithmTypeValues
     segment = SegmentDescription(
         segment_number=1,
         segment_label="Scored tissue",
         segmented_property_category=codes.SCT.Tissue,
         segmented_property_type=codes.SCT.Tissue,
-        algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
+        algorithm_type=kinds.SEMIAUTOMATIC if by_hand else kinds.AUTOMATIC,
         algorithm_identification=hd.AlgorithmIdentificationSequence(
-            name=str(rule.get("method", "tissue rule"))[:64],
+            name=(by_hand or str(result.tissue.get("rule", {}).get("method", "tissue rule")))[:64],
             version=result.software.get("stamp-deploy", "unknown"),
             family=codes.DCM.ArtificialIntelligence,
             source=MANUFACTURER,
@@ -81,3 +82,11 @@ def _write(result: Result, sources: Sequence[Dataset], directory: Path) -> list[
     path = directory / "dicom" / "tiles-seg.dcm"
     save(image, sources, path)
     return [path]
+
+
+def drawn_by_hand(result: Result) -> str:
+    """What a person drew of where the slide was scored, in words; empty where the program found it alone."""
+    given = "tissue mask" if result.tissue.get("source") == "given" else ""
+    restricted = "annotations" if result.tissue.get("roi", {}).get("use") == "restrict" else ""
+    what = " and ".join(part for part in (given, restricted) if part)
+    return f"{what} drawn by hand" if what else ""

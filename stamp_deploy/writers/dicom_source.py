@@ -208,7 +208,7 @@ def _series(first: Dataset, path: Path) -> Iterator[Dataset]:
 
 
 def geometry(result: Result, source: Dataset) -> Geometry:
-    """Pixel spacing, orientation and position of a map with one pixel a grid cell.
+    """Pixel spacing, orientation and position of a map with one pixel per grid cell.
 
     DICOM places an image by the centre of its first pixel (PS3.3 C.8.12.6), so the map's lies half a cell
     less half a source pixel further along rows and columns than the source's.

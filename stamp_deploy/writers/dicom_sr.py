@@ -23,7 +23,7 @@ __all__ = ["NAME", "NEEDS", "check", "write"]
 
 
 def write(result: Result, directory: Path) -> list[Path]:
-    """Write an unverified, preliminary Comprehensive 3D SR: a measurement group a head, one for the pathways.
+    """Write an unverified, preliminary Comprehensive 3D SR: a measurement group per head, one for the pathways.
 
     Raises
     ------

@@ -67,6 +67,9 @@ def write(result: Result, directory: Path) -> list[Path]:
         file.create_dataset("tissue_fraction", data=result.tissue_fraction.astype(np.float32, copy=False))
         # What `render` and `read_result` draw on: lossless, so that pictures made later are the same.
         file.create_dataset("thumbnail", data=result.thumbnail, chunks=True, compression="gzip", compression_opts=1)
+        if result.gallery is not None:
+            for name, values in result.gallery.to_arrays().items():
+                file.create_dataset(name, data=values)
         if result.tissue_mask is not None:
             file.create_dataset(MASK, data=result.tissue_mask, chunks=True, compression="gzip", compression_opts=1)
         for head in result.heads:

@@ -1,4 +1,4 @@
-"""maps/<pathway>.png, one a pathway, and the overview sheets."""
+"""maps/<pathway>.png, one per pathway, and the overview sheets."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TITLE_PX, FACTS_PX = 26, 13
 
 
 def write(result: Result, directory: Path) -> list[Path]:
-    """Write one PNG a pathway into maps/, and the overview sheets."""
+    """Write one PNG per pathway into maps/, and the overview sheets."""
     from .canvas import png_bytes
 
     folder = directory / "maps"

@@ -1,4 +1,4 @@
-"""maps.ome.tiff: the score maps as a pyramid with physical pixel sizes, one channel a pathway.
+"""maps.ome.tiff: the score maps as a pyramid with physical pixel sizes, one channel per pathway.
 
 One pixel is one grid cell at full resolution; NaN where there is no tile. `PhysicalSizeX` and
 `PhysicalSizeY` are the step of the grid in microns, so that QuPath and Fiji measure right.

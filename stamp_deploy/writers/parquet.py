@@ -1,4 +1,4 @@
-"""tiles.parquet: one row a tile, one column a pathway."""
+"""tiles.parquet: one row per tile, one column per pathway."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def write(result: Result, directory: Path) -> list[Path]:
 
 
 def to_table(result: Result) -> Table:
-    """One row a tile, as a `pyarrow.Table`.
+    """One row per tile, as a `pyarrow.Table`.
 
     Columns: x, y (int64, level-0 pixels of the tile's top-left corner), column, row (int32, grid position),
-    tissue_fraction (float32), a float32 column a pathway, global.<pathway> where the bundle has a read-out that is
+    tissue_fraction (float32), a float32 column per pathway, global.<pathway> where the bundle has a read-out that is
     comparable across slides, and attention.<head> for each slide-level head. Where the slide was judged: trust_distance
     and trust_percentile (float32, NaN where the tile was not measured), trust_flags (uint16) and left_out (bool). The
     embeddings stand in tiles.h5. The schema's metadata names slide, bundle, grid and unit.

@@ -44,8 +44,9 @@ class View:
     box: tuple[float, float, float, float]
 
 
-def make_view(result: Result, max_px: int = MAX_PICTURE_PX) -> View:
-    """Crop the thumbnail to the scored tiles and one tile around them, and bring it to at most `max_px`."""
+def make_view(result: Result, max_px: int = MAX_PICTURE_PX, *, enlarge: bool = True) -> View:
+    """Crop the thumbnail to the scored tiles and one tile around them, and bring its longer side to `max_px`; to less
+    where it has fewer pixels and is not to be enlarged."""
     from PIL import Image
 
     grid, slide = result.grid, result.slide
@@ -58,6 +59,7 @@ def make_view(result: Result, max_px: int = MAX_PICTURE_PX) -> View:
     top, bottom = math.floor(y0 * high / slide.height), math.ceil(y1 * high / slide.height)
     crop = result.thumbnail[top:bottom, left:right]
     scale = max_px / max(crop.shape[:2])
+    scale = scale if enlarge else min(scale, 1.0)
     width_um = (right - left) * slide.width / wide * slide.mpp_x
     height_um = (bottom - top) * slide.height / high * slide.mpp_y
     size = max(1, round(crop.shape[1] * scale)), max(1, round(crop.shape[0] * scale))
@@ -109,14 +111,14 @@ class Painter:
         palette: str = STRETCHED,
         opacity: float = OPACITY,
     ) -> NDArray[np.uint8]:
-        """The picture of one value a tile, coloured from `low` to `high`: uint8 [h, w, 3]."""
+        """The picture of one value per tile, coloured from `low` to `high`: uint8 [h, w, 3]."""
         cells = value_map(self._result, values)
         level = 1 + np.clip((cells - low) / (high - low), 0, 1) * 254
         index = np.where(np.isnan(level), 0, np.rint(level)).astype(np.int64)
         index += self._left_out * 255
         # Beside the grid, where row or column is -1, there is nothing: one more row and column of entry 0.
         colours = _colours(palette, opacity)[np.pad(index, ((0, 1), (0, 1)))]
-        # Four bytes a pixel, looked up and added at once; no sum runs over into the next byte.
+        # Four bytes per pixel, looked up and added at once; no sum runs over into the next byte.
         shown = np.take(colours[self._view.rows], self._view.columns, axis=1)
         shown += self._under(opacity)
         if self._hatch is not None:

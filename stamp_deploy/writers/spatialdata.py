@@ -1,7 +1,7 @@
 """slide.zarr: a SpatialData store of thumbnail, tile polygons and scores, for squidpy and napari.
 
 Elements share the coordinate system "global", level-0 pixels: image `thumbnail` (scaled up to it), shapes
-`tiles` (one square a tile), table `scores` (pathways as variables, annotating `tiles`).
+`tiles` (one square per tile), table `scores` (pathways as variables, annotating `tiles`).
 """
 
 from __future__ import annotations

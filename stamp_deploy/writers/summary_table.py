@@ -13,6 +13,8 @@ from ..summaries import PathwaySummary, RegionSummary
 NAME = "summaries"
 NEEDS: tuple[str, ...] = ()
 REGION_COLUMNS = ("region", "tiles", "tiles_left_out", "tissue_mm2", "scores")
+TEXT_COLUMNS = ("region", "scores", "pathway", "threshold_is", "no_interval_because")
+"""Columns of text; all others are numbers."""
 SPOT_COLUMNS = ("area_mm2", "tiles", "mean", "x_level0_px", "y_level0_px")
 
 

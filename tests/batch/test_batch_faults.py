@@ -17,6 +17,7 @@ from support.slide_factory import damage, texture, write_slide
 from test_batch import lines, make_slide, run
 
 from stamp_deploy.atomic import is_done
+from stamp_deploy.cases import SUMMARY_FOLDER
 from stamp_deploy.errors import DataError, UsageError
 from stamp_deploy.verbs.audit import audit
 
@@ -58,7 +59,7 @@ def test_full_disk_is_exit_6_leaves_whole_results_only_and_resumes(
     options = (slides, "--bundle", bundle, "-o", out, "--ignore-space", "--all-tiles")
     first = run(*options)
     assert first.returncode == 6, first.stdout + first.stderr
-    finished = [path for path in out.iterdir() if path.is_dir() and path.name != ".stamp"]
+    finished = [path for path in out.iterdir() if path.is_dir() and path.name not in (".stamp", SUMMARY_FOLDER)]
     assert all(is_done(path) for path in finished), "a result was left half-written"
     assert len(finished) < 4
     assert not any(line["event"] == "slide" and line["state"] != "done" for line in lines(first)), "a slide was blamed"

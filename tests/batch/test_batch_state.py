@@ -21,6 +21,7 @@ from stamp_deploy.batch.records.audit import AuditLog, verify_audit
 from stamp_deploy.batch.records.audit_check import check_audit
 from stamp_deploy.batch.records.claims import Claims
 from stamp_deploy.batch.records.ledger import Ledger, open_ledger
+from stamp_deploy.cases import SUMMARY_FOLDER
 from stamp_deploy.errors import DataError, DiskError
 from stamp_deploy.verbs.audit import audit
 
@@ -55,7 +56,7 @@ def told(done: subprocess.CompletedProcess[str]) -> list[str]:
 
 
 def results(out: Path) -> list[Path]:
-    return sorted(path for path in out.iterdir() if path.is_dir() and path.name != ".stamp")
+    return sorted(path for path in out.iterdir() if path.is_dir() and path.name not in (".stamp", SUMMARY_FOLDER))
 
 
 @pytest.mark.parametrize("content", ["", "{half", "[]", "\0" * 300, "[" * 5000])

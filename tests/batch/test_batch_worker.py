@@ -98,7 +98,7 @@ def test_hanging_slide_is_named_and_costs_no_other_slide_an_attempt(tmp_path: Pa
     bench.slide("b")
     bench.slide("c")
     assert bench.run() == {"a": "quarantined", "b": "done", "c": "done"}
-    assert "no headway for 0.7 s while scoring" in bench.board.settled["a"].reason
+    assert "no progress for 0.7 s while scoring" in bench.board.settled["a"].reason
     assert [row.state for row in bench.ledger.attempts("a")] == ["timeout", "quarantined"]
     assert {row.state for row in bench.ledger.attempts("b")} <= {"interrupted", "done"}
 
@@ -217,7 +217,7 @@ def test_a_slide_must_be_opened_within_its_time_limit(tmp_path: Path, monkeypatc
     bench.slide("hangs", "at prepare hang")
     assert bench.run() == {"good": "done", "hangs": "quarantined"}
     reasons = {outcome.reason for outcome in bench.heard if outcome.key == "hangs"}
-    assert "no headway for 3 s while preparing" in reasons
+    assert "no progress for 3 s while preparing" in reasons
 
 
 def test_dicom_is_parsed_by_the_probe(tmp_path: Path) -> None:

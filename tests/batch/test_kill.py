@@ -20,6 +20,7 @@ from support.bundle_factory import make_bundle
 from test_batch import COMMAND, ROOT, children, make_slide
 
 from stamp_deploy.atomic import is_done
+from stamp_deploy.cases import SUMMARY_FOLDER
 
 SLIDES = 5
 VOLATILE = {"started_utc", "timing_seconds", "limiting_stage"}
@@ -67,7 +68,9 @@ def start(slides: Path, bundle: Path, out: Path) -> subprocess.Popen[bytes]:
 
 
 def result_folders(out: Path) -> list[Path]:
-    return sorted(p for p in out.iterdir() if p.is_dir() and not p.name.startswith(".")) if out.is_dir() else []
+    others = (SUMMARY_FOLDER,)
+    found = out.iterdir() if out.is_dir() else ()
+    return sorted(p for p in found if p.is_dir() and not p.name.startswith(".") and p.name not in others)
 
 
 @pytest.mark.kill

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 from support.cli_runner import Runner, runner  # noqa: F401 - a fixture
-from support.result_factory import make_head, make_result
+from support.result_factory import full_result, make_head, make_result
 from support.result_folders import NAMES, facts, slide_result, store
 
 from stamp_deploy.comparison import agreement, compare_results, match_tiles
+from stamp_deploy.comparison.write import write_comparison
 from stamp_deploy.errors import UsageError
 from stamp_deploy.grid import Grid
 from stamp_deploy.result import Result
@@ -174,3 +175,9 @@ def test_the_verb_writes_table_record_and_maps(tmp_path: Path, runner: Runner) -
     strange = store(slide_result("b.svs", [0.0] * 5, seed=1), tmp_path / "strange")
     refused = runner("compare", first, strange)
     assert refused.code == 2 and "different slides" in refused.err
+
+
+def test_results_with_a_gallery_are_compared_and_drawn_without_it(tmp_path: Path) -> None:
+    one = full_result(300, 3)
+    write_comparison(compare_results(one, one), tmp_path / "out")
+    assert len(list((tmp_path / "out" / "difference").glob("*.png"))) == 3

@@ -122,6 +122,21 @@ def test_annotations_without_tissue_are_refused(place: Path, tmp_path: Path) -> 
     assert len(score(place, roi=path, all_tiles=True).coords) == 1
 
 
+@pytest.mark.parametrize("option", ["--roi", "--tissue-mask"])
+def test_a_hostile_file_ends_the_command_with_code_2_and_nothing_written(
+    place: Path,
+    tmp_path: Path,
+    runner: Runner,  # noqa: F811
+    option: str,
+) -> None:
+    path = tmp_path / "hostile.geojson"
+    path.write_text('{"type": "FeatureCollection", "features": [')
+    done = runner("infer", place / "slide.svs", "--bundle", place / "bundle", option, path, "-o", tmp_path / "out")
+    assert done.code == 2
+    assert done.err.startswith("stamp-deploy: hostile.geojson: it is no JSON in UTF-8 - export it again from QuPath")
+    assert sorted(tmp_path.iterdir()) == [path]
+
+
 def test_the_mask_goes_out_is_edited_and_comes_back(place: Path, tmp_path: Path) -> None:
     out = tmp_path / "first"
     first = sd.infer_slide(
@@ -175,3 +190,19 @@ def test_a_batch_takes_folders_of_both(place: Path, rois: Path, tmp_path: Path, 
     other = runner("batch", place / "slide.svs", *common, "--tissue-mask", masks, "-o", tmp_path / "none")
     assert other.code == 4
     assert "no file for slide.svs" in (tmp_path / "none" / "batch.json").read_text()
+
+
+def test_the_read_out_that_is_comparable_across_slides_is_summarised(place: Path, tmp_path: Path) -> None:
+    make_bundle(tmp_path / "bundle", tile_px=64, global_scores=True)
+    result = sd.infer_slide(
+        place / "slide.svs", tmp_path / "bundle", tmp_path / "out", engine="onnxruntime", progress=False,
+        formats=["json", "hdf5"],
+    )  # fmt: skip
+    whole = result.summaries[0]
+    assert whole.scores == "pathways_global"
+    weights = result.tissue_fraction.astype(float)
+    assert [item.mean for item in whole.pathways] == pytest.approx(weights @ result.pathways_global / weights.sum())
+    assert [item.mean for item in whole.pathways] != pytest.approx(weights @ result.pathways / weights.sum())
+    again = sd.read_result(tmp_path / "out")
+    assert again.summaries == result.summaries
+    assert np.array_equal(again.tissue_mask, result.tissue_mask)

@@ -235,7 +235,7 @@ class TestAPlanBuiltAgain:
             assert engine.piece == 3 and engine.accepted
             engine.close()
         else:
-            with pytest.raises(ParityError, match="compiled anew"):
+            with pytest.raises(ParityError, match="compiled again"):
                 list(engine.stream([tiles[:5], tiles[5:10]]))
         assert runtime.leaks() == ""
 

@@ -278,7 +278,7 @@ class TestMidSlide:
             assert np.array_equal(np.concatenate([o.pathways for o in found]), engine.golden.pathways[:8])
             assert engine.accepted and engine.piece == 2
         else:
-            with pytest.raises(ParityError, match="compiled anew for smaller batches"):
+            with pytest.raises(ParityError, match="compiled again for smaller batches"):
                 list(engine.stream([tiles[:4], tiles[4:8]]))
             assert engine.rejected
 

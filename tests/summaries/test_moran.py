@@ -9,7 +9,8 @@ import pytest
 from support.tile_fields import cells_of, tile_scores
 
 from stamp_deploy.summaries.blocks import make_blocks
-from stamp_deploy.summaries.moran import morans_i, neighbour_pairs
+from stamp_deploy.summaries.moran import morans_i
+from stamp_deploy.summaries.neighbours import neighbour_pairs
 
 
 def test_it_is_what_pysal_says(blob: np.ndarray) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +14,16 @@ from PIL import Image
 
 from stamp_deploy.atomic import staged_directory
 from stamp_deploy.engine.base import EngineInfo
+from stamp_deploy.gallery import MAX_PATHWAYS, Gallery, as_table, extremes
 from stamp_deploy.grid import Grid
 from stamp_deploy.heads import HeadCall
 from stamp_deploy.provenance import RESEARCH_USE, software
 from stamp_deploy.result import BundleFacts, Result, SlideFacts, TileCounts
+from stamp_deploy.summarise import add_summaries
 from stamp_deploy.trust import SlideTrust, TileFlag, Verdict
 from stamp_deploy.validation import QUANTILES, PathwayValidation, Scale, Validation
 from stamp_deploy.writers import write_all
+from stamp_deploy.writers.picture import result_styles
 
 HALLMARKS = (
     "HALLMARK_EPITHELIAL_MESENCHYMAL_TRANSITION",
@@ -106,6 +111,25 @@ def make_trust(n: int, verdict: Verdict = "inside", left_out: Sequence[int] = ()
     )
 
 
+def make_gallery(result: Result, file_bytes: int = 0) -> Gallery:
+    """The gallery that a run would take, with small pictures; of about `file_bytes` each, where given."""
+    none = np.empty(0, np.int64)
+    high, low = [none] * len(result.pathway_names), [none] * len(result.pathway_names)
+    for style in result_styles(result)[:MAX_PATHWAYS]:
+        scores = result.pathways[:, style.index]
+        high[style.index], low[style.index] = extremes(
+            scores, result.tissue_fraction, result.tile_cells, result.counted
+        )
+    tiles = np.unique(np.concatenate([none, *high, *low]))
+    files = []
+    for tile in tiles:
+        file = io.BytesIO()
+        Image.new("RGB", (64, 64), (200, int(tile) % 200, 180)).save(file, "JPEG")
+        noise = np.random.default_rng(int(tile)).bytes(max(0, file_bytes - len(file.getvalue())))
+        files.append(file.getvalue() + noise)
+    return Gallery(as_table(high), as_table(low), tiles, tuple(files), 64, 1.75)
+
+
 def make_result(
     n_tiles: int = 400,
     pathways: int | Sequence[str] = 3,
@@ -117,13 +141,14 @@ def make_result(
     mpp: float = 0.2526,
     target_mpp: float = 0.5,
     thumbnail_px: int = 1024,
+    aspect: float = 1.3,
     **changes: Any,
 ) -> Result:
-    """A Result of `n_tiles` readable tiles on a grid about 2.4 times as large, wider than high.
+    """A Result of `n_tiles` readable tiles on a grid about 2.4 times as large, `aspect` times wider than high.
 
     `pathways` and `heads` are numbers or the things themselves; `changes` replace fields of the Result.
     """
-    columns = int(np.ceil(np.sqrt(n_tiles * 2.4 * 1.3))) or 1
+    columns = int(np.ceil(np.sqrt(n_tiles * 2.4 * aspect))) or 1
     rows = int(np.ceil(n_tiles * 2.4 / columns)) or 1
     span = tile_px * target_mpp / mpp
     width, height = int(columns * span + span / 3), int(rows * span + span / 3)
@@ -193,6 +218,19 @@ def make_result(
         "research_use": RESEARCH_USE,
     }
     return Result(**{**given, **changes})
+
+
+def full_result(n_tiles: int = 1200, pathways: int = 6, **changes: Any) -> Result:
+    """A result with everything that the report can show: validation, trust, gallery, summaries."""
+    names = make_result(20, pathways).pathway_names
+    left_out = range(100, 130)
+    given: dict[str, Any] = {
+        "validation": make_validation(names, not_validated=2, unmeasured=1),
+        "trust": make_trust(n_tiles, "doubtful", left_out),
+        "thumbnail_px": 1200,
+    }
+    result = add_summaries(make_result(n_tiles, pathways, 2, **{**given, **changes}))
+    return replace(result, gallery=make_gallery(result))
 
 
 def stored(result: Result, folder: Path, formats: tuple[str, ...] = ("json", "hdf5")) -> Path:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from support.format_factory import pages_of, write_philips, write_scn
 from support.slide_factory import texture, write_slide
 
 from stamp_deploy.errors import SlideError
@@ -36,6 +37,8 @@ CASES = (
     "dicom",
     "dicom-two-files",
     "dicom-raw",
+    "philips",
+    "scn",
     "jpeg-2000",
     "stripped",
     "raw",
@@ -53,6 +56,12 @@ def given(request: pytest.FixtureRequest, tmp_path: Path) -> Given:
     if kind in ("jpeg-tiff", "openslide", "pyvips"):
         path = write_slide(tmp_path / "a.svs", texture(420, 530), tile=128, coding="422")
         return Given(path, kind, 0.5, 64, 1)
+    if kind in ("philips", "scn"):
+        pages = pages_of(write_slide(tmp_path / "a.svs", texture(420, 530), tile=128, coding="422"))
+        if kind == "philips":
+            return Given(write_philips(tmp_path / "a.tiff", pages), "jpeg-philips", 0.5, 64, 1)
+        path = write_scn(tmp_path / "a.scn", [(32, 64, pages), (700, 32, pages)], size=(1300, 520))
+        return Given(path, "jpeg-scn", 0.5, 64, 1)
     data: Path = request.getfixturevalue("data_dir")
     return {
         "dicom": Given(data / "dicom" / "camelyon_multiframe_jpeg.dcm", "jpeg-dicom", 0.25, 64, 1),

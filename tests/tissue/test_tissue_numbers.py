@@ -182,6 +182,16 @@ def test_otsus_threshold_lies_half_way_between_two_values() -> None:
     assert tissue._otsu(values, values < 0.2) == 1.0
 
 
+def test_otsu_counts_every_band_of_rows() -> None:
+    """Bands of 128 rows: what only the second or third one holds counts, too."""
+    values = np.full((384, 50), 0.1, np.float32)
+    everywhere = np.ones(values.shape, bool)
+    for rows in (slice(128, 256), slice(256, 384), slice(0, 128)):
+        one = values.copy()
+        one[rows] = 0.5
+        assert tissue._otsu(one, everywhere) == pytest.approx(0.3, abs=1 / 256)
+
+
 def test_otsu_agrees_with_the_definition() -> None:
     """The cut that maximises the variance between the classes, tried one by one."""
     rng = np.random.default_rng(5)
@@ -208,7 +218,7 @@ def test_otsu_agrees_with_the_definition() -> None:
 def test_white_is_made_grey_where_it_can_be_glass(white: tuple[int, int, int], balanced: bool) -> None:
     """Bright enough (180) and hardly coloured (10 %); the brightest percent decides, its median colour."""
     rgb = np.full((200, 200, 3), 120, np.uint8)
-    rgb[:5] = white  # 2.5 %: glass may be little
+    rgb[1:10:2] = white  # 2.5 %: glass may be little; a small picture is looked at pixel by pixel
     gains = tissue._white_balance(rgb)
     expected = max(white) / np.array(white) if balanced else np.ones(3)
     np.testing.assert_allclose(gains, expected, rtol=1e-6)
@@ -558,3 +568,12 @@ def test_where_all_is_tissue_nothing_is_looked_for() -> None:
     assert (found.sections, found.mask.any(), found.left.any()) == (0, False, False)
     found = faint(np.zeros((50, 60), np.float32))
     assert (found.sections, found.mask.any(), found.left.any()) == (0, False, False)
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "shape"),
+    [(16000, 8012, (501, 1000)), (8012, 16000, (1000, 501)), (16000, 8004, (500, 1000)), (9, 3, (1, 1))],
+)
+def test_the_shape_of_the_mask_is_known_before_it_is_made(width: int, height: int, shape: tuple[int, int]) -> None:
+    """At 0.5 um/px and 8 um a mask pixel, 16 level-0 pixels a side, rounded to the next whole number."""
+    assert tissue.mask_shape(Sized(width, height, (0.5, 0.5), (2, 2)), TissueRule()) == shape

@@ -1,21 +1,25 @@
-"""report.html: its text, and what it does in headless Chromium."""
+"""report.html: its text and its data."""
 
 from __future__ import annotations
 
+import json
 import re
-import shutil
-from collections.abc import Iterator
+from base64 import b64decode, b64encode
+from dataclasses import replace
+from hashlib import sha256
+from html import unescape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from support.result_factory import make_head, make_result
+from support.result_factory import full_result, make_gallery, make_head, make_result, make_trust, make_validation
 
-from stamp_deploy.result import Result
-from stamp_deploy.writers.report_html import MAX_LAYER_CHARS, map_layers, page_data, render, significant, write
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+from stamp_deploy.gallery_tiles import MAX_BYTES
+from stamp_deploy.writers.picture import result_styles
+from stamp_deploy.writers.report_data import BINS, MAX_LAYER_CHARS, histogram, map_layers, page_data
+from stamp_deploy.writers.report_html import render, write
+from stamp_deploy.writers.report_words import significant
 
 
 def test_page_is_self_contained_and_says_what_it_must() -> None:
@@ -25,6 +29,8 @@ def test_page_is_self_contained_and_says_what_it_must() -> None:
     assert "http://" not in page
     assert "https://" not in page
     assert "default-src 'none'" in page
+    script = page[page.rindex("<script>") + len("<script>") : page.rindex("</script>")]
+    assert f"script-src 'sha256-{b64encode(sha256(script.encode()).digest()).decode()}';" in page
     for text in (
         result.slide.sha256,
         result.bundle.sha256,
@@ -63,8 +69,6 @@ def test_a_huge_slide_is_merged_and_says_so() -> None:
 
 
 def test_quantised_values_are_within_a_step_of_the_scores() -> None:
-    from base64 import b64decode
-
     result = make_result(n_tiles=300, pathways=2, heads=1)
     data = page_data(result)
     assert data["bits"] == 16
@@ -99,120 +103,131 @@ def test_numbers_have_three_digits(value: float, text: str) -> None:
     assert significant(value) == text
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright drives the browser test")
-    if CHROMIUM is None:
-        pytest.skip("no Chromium found: apt-get install chromium")
-    with playwright.sync_playwright() as driver:
-        started = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield started
-        started.close()
+def test_values_in_the_page_are_the_results() -> None:
+    result = full_result()
+    page = render(result)
+    summary = result.summary()
+    rows = re.findall(r'<tr data-layer="(\d+)" data-sort="([^"]*)">.*?<button title="([^"]*)">', page)
+    styles = result_styles(result)
+    assert [name for _, _, name in rows] == [style.name for style in styles]
+    for (number, sort, name), style in zip(rows, styles, strict=True):
+        values = json.loads(unescape(sort))
+        assert int(number) == styles.index(style)
+        assert values["r"] == style.r
+        for key in ("mean", "sd", "p05", "p50", "p95"):
+            assert values[key] == pytest.approx(summary[name][key])
+            assert f">{significant(summary[name][key])}</td>" in page
+        whole = next(item for item in result.summaries[0].pathways if item.name == name)
+        assert values["share"] == pytest.approx(whole.share_above)
+        assert values["z"] == pytest.approx(whole.mean_z)
+        assert values["moran"] == pytest.approx(whole.morans_i)
+    data = page_data(result)
+    assert result.gallery is not None
+    for style, layer in zip(styles, data["layers"], strict=False):
+        for shown, side in zip(layer["tiles"], (result.gallery.highest, result.gallery.lowest), strict=True):
+            assert [tile for tile, _ in shown] == side[style.index].tolist()
+            for tile, score in shown:
+                assert score == pytest.approx(float(result.pathways[tile, style.index]), rel=1e-5)
+                x, y, file = data["gallery"]["tiles"][str(tile)]
+                assert [x, y] == result.coords[tile].tolist()
+                assert b64decode(file) == result.gallery.jpeg[result.gallery.tiles.tolist().index(tile)]
 
 
-class Page:
-    """The report, open in a browser, with everything it complained of or asked for."""
-
-    def __init__(self, browser: Any, path: Path, width: int, height: int, **options: Any) -> None:
-        self.page = browser.new_page(viewport={"width": width, "height": height}, **options)
-        self.complaints: list[str] = []
-        self.requests: list[str] = []
-        self.page.on("console", lambda message: self.complaints.append(message.text))
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.on("request", lambda request: self.requests.append(request.url))
-        self.page.goto(path.as_uri())
-        self.page.wait_for_selector("body[data-ready=yes]")
-
-    def check_quiet(self) -> None:
-        assert self.complaints == []
-        outside = [url for url in self.requests if not url.startswith(("file:", "data:"))]
-        assert outside == []
-        assert sum(url.startswith("file:") for url in self.requests) == 1
+def test_histograms_count_the_tiles_that_count_and_show_what_the_bundle_expects() -> None:
+    result = full_result()
+    for style in result_styles(result):
+        found = histogram(result, style)
+        z = style.shown(result.pathways[result.counted, style.index])
+        assert sum(found["counts"]) == result.counted.sum() == 1170
+        assert len(found["counts"]) == BINS
+        edges = np.linspace(found["low"], found["high"], BINS + 1)
+        for i in (5, 20, 40):
+            assert found["counts"][i] == ((z >= edges[i]) & (z < edges[i + 1])).sum()
+        if style.r is None:
+            assert (found["known"], found["outside"]) == (None, None)
+            continue
+        low, _, high = found["known"]
+        assert (low, high) == pytest.approx(((-1.6 - 0.1) / 0.8, (1.8 - 0.1) / 0.8))
+        assert found["outside"] == pytest.approx(((z < low) | (z > high)).mean())
 
 
-@pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> tuple[Result, Path]:
-    result = make_result(n_tiles=2000, pathways=8, heads=2, thumbnail_px=1400)
-    (path,) = write(result, tmp_path_factory.mktemp("report"))
-    return result, path
+@pytest.mark.parametrize(
+    ("verdict", "word"),
+    [("inside", "Inside"), ("doubtful", "Doubtful"), ("outside", "Outside"), ("not judged", "Not judged")],
+)
+def test_the_verdict_and_its_reasons_stand_at_the_top(verdict: Any, word: str) -> None:
+    trust = make_trust(400, verdict, [3, 4])
+    top = render(make_result(400, trust=trust)).split('id="maps"')[0]
+    assert f'<span class="word">{word}</span>' in top
+    for reason in trust.reasons:
+        assert reason in top
+    assert "2 of 400 tiles (0.5 %); 2 blurred" in top
+    assert trust.rule in top
 
 
-def test_browser_switches_maps_and_shows_values(browser: Any, report: tuple[Result, Path]) -> None:
-    result, path = report
-    opened = Page(browser, path, 1280, 900)
-    page = opened.page
-    assert page.locator("#layer option").count() == 1 + 8 + 2
-    before = page.evaluate("document.getElementById('map').toDataURL()")
-    page.select_option("#layer", "3")
-    assert page.locator("#shown").inner_text() == "E2F targets"
-    assert page.evaluate("document.getElementById('map').toDataURL()") != before
-    with_map = page.evaluate("document.getElementById('map').toDataURL()")
-    page.locator("#opacity").fill("0")
-    assert page.evaluate("document.getElementById('map').toDataURL()") != with_map
-    page.locator("#opacity").fill("80")
+def test_what_is_not_known_is_said() -> None:
+    page = render(make_result(pathways=3))
+    assert '<span class="word">Not judged</span>' in page
+    assert "was not measured" in page
+    assert page.count("r not measured") >= 3
+    assert "Not validated" not in page.split("<script")[0]
+    assert "stretched to this slide" in page
 
-    best = int(result.pathways[:, 3].argmax())
-    box = page_data(result)["box"]
-    centre = result.coords[best] + np.array([result.grid.span_x, result.grid.span_y]) / 2
-    rect = page.locator("#map").bounding_box()
-    page.mouse.move(
-        rect["x"] + (centre[0] - box[0]) / (box[2] - box[0]) * rect["width"],
-        rect["y"] + (centre[1] - box[1]) / (box[3] - box[1]) * rect["height"],
+
+def test_what_is_not_validated_comes_last_under_its_heading() -> None:
+    result = full_result()
+    page = render(result).split("<script")[0]
+    heading = page.index('scope="rowgroup">Not validated')
+    for style in result_styles(result):
+        at = page.index(f'title="{style.name}">')
+        assert (at > heading) == style.pale
+        assert style.title in page
+    layers = page_data(result)["layers"]
+    assert [layer["group"] for layer in layers[:6]] == ["Pathways"] * 3 + ["Not validated"] * 3
+    assert [layer["pale"] for layer in layers[:6]] == [False] * 3 + [True] * 3
+    assert {tuple(layer["range"]) for layer in layers[:6]} == {(-3.0, 3.0)}
+
+
+def test_fifty_pathways_of_twenty_thousand_tiles_with_a_full_gallery_stay_below_eight_megabytes(tmp_path: Path) -> None:
+    names = make_result(20, 50).pathway_names
+    result = make_result(
+        20_000, 50, thumbnail=np.random.default_rng(0).integers(60, 255, (1400, 2048, 3), dtype=np.uint8),
+        validation=make_validation(names, 8), trust=make_trust(20_000, "doubtful", range(500)),
+    )  # fmt: skip
+    result = replace(result, gallery=make_gallery(result, file_bytes=MAX_BYTES // 96))
+    assert result.gallery is not None
+    assert 0.9 * MAX_BYTES < sum(map(len, result.gallery.jpeg)) <= MAX_BYTES
+    (path,) = write(result, tmp_path)
+    assert path.stat().st_size < 8_000_000
+
+
+def test_left_out_cells_and_their_flags_travel() -> None:
+    result = full_result()
+    flags = page_data(result)["flags"]
+    assert np.array_equal(np.frombuffer(b64decode(flags["leftOut"]), np.uint8) > 0, ~result.counted)
+    words = [flags["words"][code] for code in b64decode(flags["codes"])]
+    assert words[99:131] == ["", *["blurred"] * 30, ""]
+
+
+def test_the_outline_is_that_of_the_tissue_mask_under_the_picture() -> None:
+    result = make_result(400)
+    mask = np.zeros((result.slide.height // 40, result.slide.width // 40), bool)
+    mask[20:60, 30:90] = True
+    data = page_data(replace(result, tissue_mask=mask))
+    packed = data["mask"]
+    wide, high = packed["size"]
+    bits = np.unpackbits(np.frombuffer(b64decode(packed["bits"]), np.uint8), bitorder="little")[: wide * high]
+    rows, columns = np.nonzero(bits.reshape(high, wide))
+    left, top, right, bottom = packed["box"]
+    kx, ky = (right - left) / wide, (bottom - top) / high
+    scale_x, scale_y = result.slide.width / mask.shape[1], result.slide.height / mask.shape[0]
+    found = (
+        left + columns.min() * kx,
+        left + (columns.max() + 1) * kx,
+        top + rows.min() * ky,
+        top + (rows.max() + 1) * ky,
     )
-    shown = float(page.locator("#tip b").inner_text().replace("\N{MINUS SIGN}", "-"))
-    assert shown == pytest.approx(float(result.pathways[best, 3]), rel=0.005)
-    assert "above 99 % of tiles" in page.locator("#tip").inner_text()
-
-    width_before = page.locator("#scale-bar").bounding_box()["width"]
-    page.click("#in")
-    width_after = page.locator("#scale-bar").bounding_box()["width"]
-    label = page.locator("#scale-text").inner_text()
-    assert (label, width_after) != ("", width_before)
-    page.click("#home")
-    page.locator("tr[data-layer='5'] button").click()
-    assert page.locator("#shown").inner_text() == "Hypoxia"
-    opened.check_quiet()
-    page.close()
-
-
-def test_scale_bar_is_right_in_pixels(browser: Any, report: tuple[Result, Path]) -> None:
-    result, path = report
-    opened = Page(browser, path, 1280, 900)
-    box = page_data(result)["box"]
-    wide = opened.page.locator("#map").bounding_box()["width"]
-    number, unit = opened.page.locator("#scale-text").inner_text().split()
-    microns = float(number) * (1000 if unit == "mm" else 1)
-    expected = microns / ((box[2] - box[0]) * result.slide.mpp_x) * wide
-    assert opened.page.locator("#scale-bar").bounding_box()["width"] == pytest.approx(expected, abs=1)
-    opened.check_quiet()
-    opened.page.close()
-
-
-def test_phone_shows_everything_without_sideways_scrolling(browser: Any, report: tuple[Result, Path]) -> None:
-    opened = Page(browser, report[1], 375, 740, device_scale_factor=2, is_mobile=True, has_touch=True)
-    page = opened.page
-    assert page.evaluate("document.documentElement.scrollWidth") <= 375
-    rect = page.locator("#map").bounding_box()
-    assert rect["width"] > 300
-    page.touchscreen.tap(rect["x"] + rect["width"] / 2, rect["y"] + rect["height"] / 3)
-    assert page.locator("#tip").is_visible()
-    opened.check_quiet()
-    page.close()
-
-
-def test_print_is_a_few_pages_without_controls(browser: Any, report: tuple[Result, Path]) -> None:
-    opened = Page(browser, report[1], 1280, 900)
-
-    def bar_over_map() -> float:
-        bar, picture = (opened.page.locator(name).bounding_box()["width"] for name in ("#scale-bar", "#map"))
-        return float(bar / picture)
-
-    on_screen = bar_over_map()
-    opened.page.emulate_media(media="print")
-    assert bar_over_map() == pytest.approx(on_screen, rel=0.02)  # the map is narrower on paper
-    assert not opened.page.locator("#layer").is_visible()
-    assert opened.page.locator("#shown").is_visible()
-    pages = len(re.findall(rb"/Type\s*/Page\b", opened.page.pdf(format="A4")))
-    assert 1 <= pages <= 4
-    opened.check_quiet()
-    opened.page.close()
+    x0, y0, x1, y1 = data["box"]
+    there = (max(30 * scale_x, x0), min(90 * scale_x, x1), max(20 * scale_y, y0), min(60 * scale_y, y1))
+    assert found == pytest.approx(there, abs=1.5 * max(scale_x, scale_y))
+    assert page_data(result)["mask"] is None

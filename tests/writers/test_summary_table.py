@@ -14,7 +14,8 @@ from stamp_deploy.writers import load_writer
 
 def test_the_table_holds_every_figure(tmp_path: Path) -> None:
     pandas = pytest.importorskip("pandas")
-    plain = make_result(n_tiles=400, pathways=2)
+    noise = np.random.default_rng(0).normal(size=(400, 2)).astype(np.float32)
+    plain = make_result(n_tiles=400, pathways=2, pathways_global=noise)
     classes = {"Tumor": plain.tissue_fraction, "None": np.zeros(400, np.float32)}
     result = add_summaries(plain, classes)
     table = pandas.read_csv(load_writer("summaries").write(result, tmp_path)[0], keep_default_na=False, na_values=[""])

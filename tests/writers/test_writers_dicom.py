@@ -151,6 +151,24 @@ def test_a_tile_lies_at_the_same_millimetres_in_map_and_slide(slide: Path, tmp_p
         assert np.allclose(found, result.coords, atol=0.01), name
 
 
+@pytest.mark.parametrize(
+    ("tissue", "kind", "name"),
+    [
+        ({"rule": {"method": "saturation-otsu"}, "source": "found"}, "AUTOMATIC", "saturation-otsu"),
+        ({"source": "given"}, "SEMIAUTOMATIC", "tissue mask drawn by hand"),
+        ({"source": "found", "roi": {"use": "restrict"}}, "SEMIAUTOMATIC", "annotations drawn by hand"),
+        ({"rule": {"method": "m"}, "source": "found", "roi": {"use": "split"}}, "AUTOMATIC", "m"),
+    ],
+)
+def test_a_segmentation_says_what_a_person_drew(
+    slide: Path, tmp_path: Path, tissue: dict[str, object], kind: str, name: str
+) -> None:
+    result = dataclasses.replace(dicom_result(slide), tissue=tissue)
+    segment = hd.seg.segread(write_all(result, tmp_path, ["dicom-seg"])[0]).get_segment_description(1)
+    assert segment.algorithm_type.value == kind
+    assert segment.algorithm_identification.name == name
+
+
 def test_segmentation_marks_the_scored_tiles(slide: Path, tmp_path: Path) -> None:
     result = dicom_result(slide)
     (path,) = write_all(result, tmp_path, ["dicom-seg"])

@@ -26,7 +26,7 @@ def write_qc_sheet(
 ) -> None:
     """Draw the sheet as PNG.
 
-    Left: the image with every spot, coloured by its counts. Right: counts and genes a spot, how far gene sets are
+    Left: the image with every spot, coloured by its counts. Right: counts and genes per spot, how far gene sets are
     covered. Below: tiles from poor to rich spots, as the model will see them. No patient id is shown.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -40,8 +40,8 @@ def write_qc_sheet(
     left, right = upper.subfigures(1, 2, width_ratios=[1.75, 1])
     _image(left.subplots(), figure, prepared, slide, facts, totals)
     plots = right.subplots(3, 1, height_ratios=[1, 1, 1.3])
-    _histogram(plots[0], totals, "counts a spot (log scale)", log=True)
-    _histogram(plots[1], genes, "genes a spot", log=False)
+    _histogram(plots[0], totals, "counts per spot (log scale)", log=True)
+    _histogram(plots[1], genes, "genes per spot", log=False)
     _coverage(plots[2], facts.qc["coverage"])
     order = np.argsort(totals, kind="stable")
     shown = order[np.linspace(0, len(order) - 1, min(TILES_SHOWN, len(order))).astype(int)]

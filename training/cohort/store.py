@@ -31,7 +31,7 @@ _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 @dataclass(frozen=True)
 class SampleFacts:
-    """What cohort.json says of a sample.
+    """What cohort.json says about a sample.
 
     Attributes
     ----------

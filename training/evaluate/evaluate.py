@@ -40,7 +40,7 @@ class Evaluation:
     ----------
     rows : list of Row
     sections : dict of list of SectionResult
-        Row key and how ("lora/head") -> truth and prediction a section, for pictures.
+        Row key and how ("lora/head") -> truth and prediction per section, for pictures.
     names : tuple of str
         Pathways.
     document : dict
@@ -177,7 +177,7 @@ def _warnings(table: Table, train_cohort: Cohort | None) -> list[str]:
         out.append("the training cohort is not here: baselines and probes cannot be computed")
     masked = [f"{s.sample.id}: {int((~s.mask).sum())}" for s in test if not s.mask.all()]
     if masked:
-        out.append("gene sets left out for want of measured genes (" + ", ".join(masked) + ")")
+        out.append("gene sets left out, too few of their genes are measured (" + ", ".join(masked) + ")")
     return out
 
 

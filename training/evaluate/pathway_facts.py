@@ -1,4 +1,4 @@
-"""What a bundle says of each pathway: evaluation.json's ``validation``, from the run's own head on sections left out.
+"""What a bundle says about each pathway: evaluation.json's ``validation``, of its own head on sections left out.
 
 Nothing is filled in: what was not measured is None.
 """
@@ -36,7 +36,7 @@ def pathway_facts(
     test : sequence of Section
         The sections that were tested, in the order of the rows.
     rows : dict of list of SectionResult
-        "lora/head" and so on -> truth and prediction a section.
+        "lora/head" and so on -> truth and prediction per section.
     """
     from .rows import kind_of
 
@@ -82,7 +82,7 @@ def pathway_facts(
 
 
 def mean_r(sections: Sequence[SectionResult]) -> NDArray[np.float64]:
-    """Mean over sections of Pearson r a pathway, float64 [P]; NaN where no section has one."""
+    """Mean over sections of Pearson r per pathway, float64 [P]; NaN where no section has one."""
     return _mean([s.r for s in sections])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ SHOWN = 6
 
 
 def rich_table(evaluation: Evaluation) -> Table:
-    """One line a row: its own prediction, and the ridge probe on its embedding where it has one."""
+    """One line per row: its own prediction, and the ridge probe on its embedding where it has one."""
     from rich import box
     from rich.table import Table as RichTable
 
@@ -137,7 +138,8 @@ def write_evaluation(evaluation: Evaluation, out: Path, *, overwrite: bool = Fal
         if pictures and best is not None:
             for section, result in zip(evaluation.tests, evaluation.sections[best], strict=True):
                 xy = np.asarray(section.sample.expression().obsm["spatial"], np.float64)
-                draw_maps(staging / f"maps-{result.id}.png", result, evaluation.names, xy, best)
+                styles = map_looks(evaluation.names, result, evaluation.document["validation"])
+                draw_maps(staging / f"maps-{result.id}.png", result, styles, xy, best)
                 draw_scatter(staging / f"scatter-{result.id}.png", result, evaluation.names, best)
 
 
@@ -157,20 +159,43 @@ def chosen_pathways(result: SectionResult, count: int = SHOWN) -> list[int]:
     return [int(order[i]) for i in np.unique(np.linspace(0, len(order) - 1, min(count, len(order))).astype(int))]
 
 
-def draw_maps(path: Path, result: SectionResult, names: tuple[str, ...], xy: NDArray[np.float64], row: str) -> None:
-    """Truth beside prediction, z-scored within the section, for pathways from best to worst."""
+def map_looks(names: tuple[str, ...], result: SectionResult, said: dict[str, Any] | None) -> list[MapStyle]:
+    """The look of each pathway's maps, by its column: z within the section, and what all sections say of it.
+
+    Parameters
+    ----------
+    said : dict, optional
+        evaluation.json's ``validation``.
+    """
+    known = {entry["name"]: entry for entry in (said or {}).get("pathways", ())}
+    keys = ("r", "r_low", "r_high", "sections", "patients")
+    facts = [
+        PathwayValidation(name, **{key: known[name][key] for key in keys if name in known}, scale=Scale(0.0, 1.0))
+        for name in names
+    ]
+    styles = map_styles(names, section_z(result.predicted), "z", Validation("z", tuple(facts)))
+    return sorted(styles, key=lambda style: style.index)
+
+
+def draw_maps(path: Path, result: SectionResult, styles: Sequence[MapStyle], xy: NDArray[np.float64], row: str) -> None:
+    """Truth beside prediction, z-scored within the section, for pathways from best to worst.
+
+    Those that are not validated over all sections come last, their predictions pale.
+    """
     spread = np.ptp(xy, axis=0) + spot_diameter(xy)
     cell = 2.3 * float(np.clip(spread[1] / max(spread[0], 1e-9), 0.4, 2.5))
     figure = _figure((2.5 * SHOWN, 2 * cell + 1.2))
-    chosen = chosen_pathways(result)
+    chosen = sorted(chosen_pathways(result), key=lambda p: styles[p].pale)
     axes = figure.subplots(2, max(len(chosen), 1), squeeze=False)
     truth, predicted, r = section_z(result.truth), section_z(result.predicted), result.r
-    styles = _styles(names, predicted)
     drawn = None
     for column, p in enumerate(chosen):
         for line, values in enumerate((truth, predicted)):
-            drawn = _spots(axes[line, column], xy, values[:, p], styles[p])
-        axes[0, column].set_title(f"{_short(names[p])}\nr = {r[p]:.2f}", fontsize=9, color=_INK)
+            pale = styles[p].pale and line == 1
+            spots = _spots(axes[line, column], xy, values[:, p], styles[p], opacity=0.45 if pale else 1.0)
+            drawn = spots if drawn is None or not pale else drawn
+        title = f"{_short(styles[p].name)}\nr = {r[p]:.2f}{', not validated' if styles[p].pale else ''}"
+        axes[0, column].set_title(title, fontsize=9, color=_INK)
     for line, label in enumerate(("measured", "predicted")):
         axes[line, 0].text(-0.06, 0.5, label, transform=axes[line, 0].transAxes, rotation=90, va="center", fontsize=10)
     if drawn is not None:
@@ -182,7 +207,7 @@ def draw_maps(path: Path, result: SectionResult, names: tuple[str, ...], xy: NDA
 
 
 def draw_scatter(path: Path, result: SectionResult, names: tuple[str, ...], row: str) -> None:
-    """Measured against predicted, a point a spot; and r of every pathway."""
+    """Measured against predicted, a point per spot; and r of every pathway."""
     figure = _figure((2.3 * SHOWN, 6.4))
     upper, lower = figure.subfigures(2, 1, height_ratios=[1, 1.2])
     chosen = chosen_pathways(result)
@@ -227,19 +252,15 @@ def _figure(size: tuple[float, float]) -> Any:
     return figure
 
 
-def _styles(names: tuple[str, ...], z: NDArray[np.float64]) -> dict[int, MapStyle]:
-    """The look of maps that are z already, by the pathway's column: as on every other picture of a score."""
-    facts = tuple(PathwayValidation(name, scale=Scale(0.0, 1.0)) for name in names)
-    return {style.index: style for style in map_styles(names, z, "z", Validation("z", facts))}
-
-
-def _spots(axes: Any, xy: NDArray[np.float64], values: NDArray[np.float64], style: MapStyle) -> Any:
+def _spots(
+    axes: Any, xy: NDArray[np.float64], values: NDArray[np.float64], style: MapStyle, opacity: float = 1.0
+) -> Any:
     from matplotlib.collections import EllipseCollection
 
     diameter = np.full(len(xy), 1.5 * spot_diameter(xy))
     spots = EllipseCollection(
         diameter, diameter, np.zeros(len(xy)), units="x", offsets=xy, offset_transform=axes.transData,
-        array=values, cmap=style.palette, linewidths=0,
+        array=values, cmap=style.palette, linewidths=0, alpha=opacity,
     )  # fmt: skip
     spots.set_clim(style.low, style.high)
     axes.add_collection(spots)

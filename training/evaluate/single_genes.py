@@ -1,7 +1,7 @@
 """Tier 1: single genes, after the protocol of HEST-Bench (Jaume et al. 2024).
 
 log1p of raw counts, the 50 most variable genes, embeddings standardised and reduced to 256 principal components, ridge
-with alpha = 100 / (components x genes), Pearson r a gene over the spots of the test patients, mean over genes, then
+with alpha = 100 / (components x genes), Pearson r per gene over the spots of the test patients, mean over genes, then
 over folds. Most variable means here: the largest variance of log1p counts among genes found in 10 % of the spots or
 more.
 """
@@ -30,7 +30,7 @@ class GeneTargets:
     Attributes
     ----------
     genes : tuple of str
-    values : list of float32 [N, G], one a sample
+    values : list of float32 [N, G], one per sample
     """
 
     genes: tuple[str, ...]

@@ -18,7 +18,7 @@ class HeadConfig(TomlSettings):
     hidden: int = setting(512, "width of a tile's representation", ge=1)
     attention: int = setting(384, "width of the gated attention", ge=1)
     bags_a_step: int = setting(8, "gradients of so many slides are summed", ge=1)
-    max_tiles: int = setting(4096, "of a slide in a training step, drawn anew each time; predictions use all", ge=1)
+    max_tiles: int = setting(4096, "of a slide in a training step, drawn again each time; predictions use all", ge=1)
     bins: int = setting(4, "of survival times, by quantiles of the events", ge=2)
     max_error: float = setting(0.1, "aim of the abstention band: wrong calls outside it", ge=0, le=1)
     max_abstain: float = setting(0.4, "share of slides that may go without a call", ge=0, le=1)

@@ -1,4 +1,4 @@
-"""Checkpoints that a killed run resumes from, bit for bit: a safetensors file a stage, replaced atomically, no pickle.
+"""Checkpoints that a killed run resumes from, bit for bit: a safetensors file per stage, replaced whole, no pickle.
 
 A file holds the trainable tensors, the optimiser's moments and torch's random state; its header holds the position,
 as JSON. Frozen tensors are not in it: they come from the weights file, or from `base.safetensors` beside it.

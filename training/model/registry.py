@@ -50,7 +50,7 @@ class PFM:
     mean, std : tuple of float
         Normalisation of RGB in [0, 1].
     tile_px, mpp : int, float
-        The tile that the model was trained on, in pixels and microns a pixel.
+        The tile that the model was trained on, in pixels and microns per pixel.
     licence : str
         Of the weights. ``share_merged`` is False where it forbids publishing derived weights.
     """

@@ -46,7 +46,7 @@ class LoraSettings:
 class RunInfo:
     """run.json: what is needed to rebuild the model and to say where it comes from.
 
-    `tile_px` pixels at `mpp` microns a pixel are what the model expects; `mean` and `std` normalise RGB in [0, 1].
+    `tile_px` pixels at `mpp` microns per pixel are what the model expects; `mean` and `std` normalise RGB in [0, 1].
     """
 
     pfm_id: str

@@ -85,7 +85,7 @@ class Changes:
             return ""
 
     def _hash_in_result(self, key: str) -> str:
-        """What a result without a record says of its slide."""
+        """What a result without a record says about its slide."""
         try:
             sha256 = json.loads((self._out / key / "result.json").read_text(encoding="utf-8"))["slide"]["sha256"]
         except (OSError, ValueError, TypeError, KeyError):

@@ -63,12 +63,12 @@ def plan_batch(
     skipped : Skipped, optional
         What was left out of the folders that were named, to be reported.
     bytes_per_tile : int
-        Estimated bytes of output a tile.
+        Estimated bytes of output per tile.
     tile_span_um : float
         Side of a tile in microns.
     mpp : float, optional
         Microns per pixel of the slides that record none and are given none: one value for a folder of many must not
-        outrank what each slide says of itself.
+        outrank what each slide says about itself.
     shard : (int, int)
         Keep the slides whose fingerprint falls in shard i of n. Membership depends on the slide's bytes
         only, so that shards that start at different times, with files arriving, never miss one.

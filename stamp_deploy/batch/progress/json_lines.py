@@ -19,7 +19,7 @@ from .pace import Pace
 
 
 class JsonView:
-    """One JSON object a line. Slides appear by token (see log.py), by name only when asked for."""
+    """One JSON object per line. Slides appear by token (see log.py), by name only when asked for."""
 
     EVERY_S = 10.0
 

@@ -6,7 +6,7 @@ import time
 
 
 class Pace:
-    """Tiles a second and seconds left, from tiles seen and the share of the slides' bytes done."""
+    """Tiles per second and seconds left, from tiles seen and the share of the slides' bytes done."""
 
     def __init__(self, total_bytes: int) -> None:
         self._total = max(1, total_bytes)

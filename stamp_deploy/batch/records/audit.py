@@ -1,6 +1,6 @@
 """An append-only audit log: who ran what on which bytes, as a chain of hashes.
 
-One JSON object a line. Each line carries the SHA-256 of the line before it, so that a changed, removed
+One JSON object per line. Each line carries the SHA-256 of the line before it, so that a changed, removed
 or inserted line breaks the chain at that place. Cutting lines off the end leaves a valid shorter chain:
 batch.json therefore records the last hash, and ``verify_audit`` takes it. Slides are named by SHA-256 only;
 no file name, folder or case id is written. Each host writes its own file (see ledger.py for the reason).

@@ -72,7 +72,7 @@ def _audit_head(report: Path) -> str:
         raise DataError(
             "the batch report cannot be read: it was changed or damaged",
             path=report,
-            remedy="run the batch again, which writes it anew",
+            remedy="run the batch again, which writes it again",
         ) from error
 
 

@@ -19,7 +19,7 @@ LEFT = "left"
 _UNSETTLED = {PlanState.RUN: LEFT, PlanState.BAD: AttemptState.FAILED}
 SCHEMA = "stamp-deploy/batch"
 MEASURED = ("tiles", "timing", "limiting", "slide_sha256", "result_sha256", "rss", "rss_peak", "warnings", "trust")
-"""What a worker says of a finished slide; null for the others."""
+"""What a worker says about a finished slide; null for the others."""
 
 
 def exit_code(done: int, bad: int, *, disk: bool, interrupted: bool, left: int) -> ExitCode:
@@ -40,7 +40,7 @@ def report_name(shard: tuple[int, int]) -> str:
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What a report says of the run as a whole; times are ISO 8601 in UTC."""
+    """What a report says about the run as a whole; times are ISO 8601 in UTC."""
 
     bundle_name: str
     bundle_sha256: str

@@ -34,7 +34,7 @@ class SlideRecord:
 
 
 class SlideStates:
-    """The records of one output directory, a small file a key; a damaged one counts as none."""
+    """The records of one output directory, a small file per key; a damaged one counts as none."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -1,4 +1,4 @@
-"""Worker processes on this machine: one a GPU, or one a group of CPU cores."""
+"""Worker processes on this machine: one per GPU, or one per group of CPU cores."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def worker_setups(
     workers : int
         CPU groups; 0 is one. Ignored for GPUs, which get one worker each.
     stall_s : float
-        Seconds without headway after which a slide counts as hung.
+        Seconds without progress after which a slide counts as hung.
 
     Raises
     ------

@@ -140,7 +140,7 @@ class ChildProcess:
         return self._process.poll() in (-signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP)
 
     def was_killed(self) -> bool:
-        """Whether it died of SIGKILL: by an operator or for want of memory, not by a fault of its own."""
+        """Whether it died of SIGKILL: by an operator or for lack of memory, not by a fault of its own."""
         return self._process.poll() == -signal.SIGKILL
 
     def kill(self) -> None:

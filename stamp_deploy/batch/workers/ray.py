@@ -1,4 +1,4 @@
-"""Actors of a Ray cluster: one a GPU, or one a share of CPU cores.
+"""Actors of a Ray cluster: one per GPU, or one per share of CPU cores.
 
 The driver (this process) holds the claims, the ledger and the decisions; an actor only supervises one
 worker process on its node, as the local executor does here. When a node is lost its slides go back to
@@ -35,7 +35,7 @@ SILENCE_S = 60.0
 
 @dataclass(frozen=True)
 class RaySetup:
-    """What actors are made of: worker settings as for the local executor, and resources a worker."""
+    """What actors are made of: worker settings as for the local executor, and resources per worker."""
 
     config: dict[str, Any]
     log_folder: str

@@ -71,7 +71,7 @@ def _processor_seconds(pid: int) -> float:
 
 
 def _stat(pid: int) -> list[str]:
-    """What /proc says of a process, from its state on; empty where it is gone."""
+    """What /proc says about a process, from its state on; empty where it is gone."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

@@ -1,6 +1,6 @@
 """The supervisor of a worker process: start it, feed it, watch it, replace it.
 
-Blame: a slide whose stage makes no headway for ``stall_s`` has hung, and its worker is killed. When a
+Blame: a slide whose stage makes no progress for ``stall_s`` has hung, and its worker is killed. When a
 worker dies by itself every slide in it is suspect: each is marked crashed and tried once more, alone.
 A slide that crashes or hangs a second time is quarantined (by the board); the innocent ones get through.
 """
@@ -211,7 +211,7 @@ class Supervisor:
                     work,
                     listener,
                     OutcomeState.TIMEOUT,
-                    f"no headway for {self._limit_s(work.stage):g} s while {work.stage}",
+                    f"no progress for {self._limit_s(work.stage):g} s while {work.stage}",
                 )
             else:
                 self._end(
@@ -219,7 +219,7 @@ class Supervisor:
                 )
 
     def _limit_s(self, stage: str) -> float:
-        """Seconds without headway that a stage may have: a slide must be opened within its time limit."""
+        """Seconds without progress that a stage may have: a slide must be opened within its time limit."""
         limit_s = self._setup.config.get("options", {}).get("time_limit_s")
         if stage != "preparing" or limit_s is None:
             return self._setup.stall_s

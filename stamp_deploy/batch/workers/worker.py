@@ -107,7 +107,7 @@ class Worker:
         except Exception as error:
             self._fail(task, error)
             return
-        # The writer may be busy with the last slide: waiting for it is no lack of headway.
+        # The writer may be busy with the last slide: waiting for it is no lack of progress.
         self._send("stage", key=task.key, stage="scored")
         self._scored.put((task, scored))
 

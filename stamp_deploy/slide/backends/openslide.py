@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ THUMBNAIL_CACHE_BYTES = 12 << 20
 
 
 class OpenSlideBackend:
-    """A slide opened by OpenSlide. Its errors latch, so the handle is opened anew after one.
+    """A slide opened by OpenSlide. Its errors latch, so the handle is opened again after one.
 
     JPEG 2000 is decoded in a child process (see isolated.py).
 
@@ -44,11 +45,7 @@ class OpenSlideBackend:
         values = ((name, slide.properties.get(name)) for name in slide.properties)
         self.properties = {str(name): str(value) for name, value in values if value is not None}
         self.vendor = self.properties.get("openslide.vendor", "unknown")
-        width, height = slide.dimensions
-        self.levels = tuple(
-            Level(index, w, h, width / w if index else 1.0, height / h if index else 1.0)
-            for index, (w, h) in enumerate(slide.level_dimensions)
-        )
+        self.levels = _levels(slide, self.vendor)
         if holds_jpeg_2000(path, self.vendor):
             self._child = ChildReader(path)
 
@@ -124,6 +121,23 @@ class OpenSlideBackend:
                     remedy=remedy_for(str(error)),
                 ) from error
         return self._slide
+
+
+def _levels(slide: Any, vendor: str) -> tuple[Level, ...]:
+    """The levels as they lie over level 0.
+
+    The pages of a Philips slide are padded to whole storage tiles: their sizes say nothing of their downsamples, which
+    OpenSlide has from the slide's own record, and what lies beyond level 0 is no picture.
+    """
+    width, height = slide.dimensions
+    levels = []
+    for index, ((w, h), downsample) in enumerate(zip(slide.level_dimensions, slide.level_downsamples, strict=True)):
+        if vendor == "philips" and index and downsample >= 1:
+            w, h = (min(side, math.ceil(full / downsample)) for side, full in ((w, width), (h, height)))
+            levels.append(Level(index, w, h, downsample, downsample))
+        else:
+            levels.append(Level(index, w, h, width / w if index else 1.0, height / h if index else 1.0))
+    return tuple(levels)
 
 
 def _short(error: Exception, path: Path) -> str:

@@ -1,4 +1,4 @@
-"""One file of a DICOM whole-slide image: what it says of its frames."""
+"""One file of a DICOM whole-slide image: what it says about its frames."""
 
 from __future__ import annotations
 

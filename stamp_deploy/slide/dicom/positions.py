@@ -24,7 +24,8 @@ _CHUNK = 32 << 20
 _ITEM_BYTES = struct.pack("<HHL", 0xFFFE, 0xE000, UNDEFINED)
 _BETWEEN = struct.pack("<HHL", 0xFFFE, 0xE00D, 0) + _ITEM_BYTES
 _END_BYTES = struct.pack("<HHL", 0xFFFE, 0xE0DD, 0)
-_LONG = np.array([struct.unpack("<H", vr)[0] for vr in LONG_VRS], np.int64)
+_IS_LONG = np.zeros(1 << 16, bool)
+_IS_LONG[[struct.unpack("<H", vr)[0] for vr in LONG_VRS]] = True
 _SQ, _UN = struct.unpack("<H", b"SQ")[0], struct.unpack("<H", b"UN")[0]
 NOT_STATED, TWICE = -(1 << 40), -(1 << 41)
 
@@ -143,7 +144,11 @@ class _Lanes:
     """One lane an item: its place, and how many sequences and items of undefined length are open around it."""
 
     def __init__(self, data: bytes) -> None:
-        self._content, self._size = np.frombuffer(data + b"\0" * 16, np.uint8), len(data)
+        padded, self._size = data + b"\0" * 16, len(data)
+        # a number begins at any byte: one view for each width, at a stride of one byte
+        self._views = {
+            count: np.ndarray((len(padded) - count,), f"<u{count}", padded, strides=(1,)) for count in (2, 4)
+        }
 
     def run(
         self, begins: NDArray[np.int64], ends: NDArray[np.int64] | None
@@ -188,7 +193,7 @@ class _Lanes:
         tag = self._number(at, 2) << 16 | self._number(at + 2, 2)
         plain = (tag >> 16) != 0xFFFE
         vr = np.where(plain, self._number(at + 4, 2), 0)
-        long = plain & np.isin(vr, _LONG)
+        long = plain & _IS_LONG[vr]
         short = plain & ~long
         length = np.where(short, self._number(at + 6, 2), self._number(np.where(long, at + 8, at + 4), 4))
         opens = (tag == ITEM) | (plain & ((vr == _SQ) | ((vr == _UN) & (length == UNDEFINED))))
@@ -204,8 +209,5 @@ class _Lanes:
 
     def _number(self, at: NDArray[np.int64], count: int) -> NDArray[np.int64]:
         """Little-endian numbers of 2 or 4 bytes; beyond the content they are zero."""
-        inside = np.minimum(at, len(self._content) - 4)
-        value = np.zeros(len(at), np.int64)
-        for i in range(count):
-            value |= self._content[inside + i].astype(np.int64) << 8 * i
-        return value
+        view = self._views[count]
+        return np.asarray(view[np.minimum(at, len(view) - 1)], np.int64)

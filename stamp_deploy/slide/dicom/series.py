@@ -157,7 +157,7 @@ def slide_in_folder(folder: Path) -> Path:
 
 
 def pixel_data(path: Path) -> Iterator[bytes]:
-    """The pixel data of a DICOM file, in pieces, without the tables of offsets, which writers make anew.
+    """The pixel data of a DICOM file, in pieces, without the tables of offsets, which writers make again.
 
     Raises
     ------

@@ -6,7 +6,8 @@ so a provider promises that they are not negative; that they lie inside the file
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from pathlib import Path
 
@@ -73,6 +74,19 @@ class StorageGrid:
             raise ValueError(f"{self.width} x {self.height} px need {shape} storage tiles, not {self.offsets.shape}")
         object.__setattr__(self, "files", np.ascontiguousarray(np.broadcast_to(self.files, shape)))
 
+    def cropped(self, width: int, height: int) -> StorageGrid:
+        """The top left part of the picture, `width` x `height` px at most."""
+        width, height = min(width, self.width), min(height, self.height)
+        rows, columns = -(-height // self.tile_height), -(-width // self.tile_width)
+        return replace(
+            self,
+            width=width,
+            height=height,
+            offsets=self.offsets[:rows, :columns].copy(),
+            sizes=self.sizes[:rows, :columns].copy(),
+            files=self.files[:rows, :columns].copy(),
+        )
+
     @property
     def scales(self) -> tuple[int, ...]:
         """Denominators of the decoding scales that divide a storage tile."""
@@ -98,6 +112,10 @@ class StorageIndex:
 
     files: tuple[Path, ...]
     levels: tuple[tuple[StorageGrid, ...] | str, ...]
+
+    def part(self, numbers: Sequence[int]) -> StorageIndex:
+        """Some of the levels, by their numbers."""
+        return StorageIndex(self.files, tuple(self.levels[number] for number in numbers))
 
     def scales(self, level: int) -> tuple[int, ...]:
         """The decoding scales at which a level can be read; none where it cannot."""

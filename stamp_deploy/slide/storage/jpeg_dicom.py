@@ -34,7 +34,7 @@ def jpeg_dicom(path: Path, backend: Backend, levels: tuple[Level, ...], numbers:
         reader = open_jpeg_dicom(path)
         reason = reader if isinstance(reader, str) else "that was asked for"
         return f"format dicom is read by {backend.name}: {reason}"
-    return StorageIndex(backend.index.files, tuple(backend.index.levels[number] for number in numbers))
+    return backend.index.part(numbers)
 
 
 def open_jpeg_dicom(path: Path) -> StorageReader | str:

@@ -10,6 +10,8 @@ from ...errors import SlideError
 from ..backends import Backend, Level
 from .index import StorageIndex
 from .jpeg_dicom import jpeg_dicom
+from .jpeg_philips import jpeg_philips
+from .jpeg_scn import jpeg_scn
 from .jpeg_tiff import jpeg_tiff
 
 MakeIndex = Callable[[Path, Backend, tuple[Level, ...], tuple[int, ...]], StorageIndex | str]
@@ -40,6 +42,8 @@ class Provider:
 PROVIDERS = (
     Provider("jpeg-tiff", "tiled JPEG TIFF", ("aperio", "generic-tiff"), jpeg_tiff),
     Provider("jpeg-dicom", "DICOM whole-slide image of JPEG frames", ("dicom",), jpeg_dicom),
+    Provider("jpeg-scn", "Leica SCN", ("leica",), jpeg_scn),
+    Provider("jpeg-philips", "Philips TIFF", ("philips",), jpeg_philips),
 )
 
 

@@ -63,7 +63,7 @@ def _claims(out: Path, choose: random.Random) -> None:
     """Claims of nobody: garbage, folders, of the future, under each name that a slide's claim may have."""
     claims = out / ".stamp" / "claims"
     claims.mkdir(exist_ok=True)
-    for result in (p for p in out.iterdir() if p.is_dir() and not p.name.startswith(".")):
+    for result in (p for p in out.iterdir() if (p / "DONE").is_file()):
         for name in (result.name, f"{result.name}.json", f"{result.name}.claim"):
             path = claims / name
             if choose.random() < 0.3:
@@ -75,7 +75,7 @@ def _claims(out: Path, choose: random.Random) -> None:
 
 
 def _result_file(out: Path, choose: random.Random) -> None:
-    results = [p for p in out.iterdir() if p.is_dir() and not p.name.startswith(".")]
+    results = [p for p in out.iterdir() if (p / "DONE").is_file()]
     path = choose.choice(_files(choose.choice(results)))
     if choose.random() < 0.5:
         path.unlink()

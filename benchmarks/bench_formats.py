@@ -1,0 +1,219 @@
+"""Every format that the compiled tiler reads, against OpenSlide + PIL and against the same streams in an SVS.
+
+    python benchmarks/bench_formats.py [--json FILE] [--markdown FILE]    writes benchmarks/results/formats.{json,md}
+    python benchmarks/bench_formats.py --quick --json FILE                under 50 s, 4:2:0 only
+
+The pixels are make_wsi.py's (as in bench_tiler.py), written in each format by tests/support out of the very same JPEG
+streams. Every round runs every reader once, one after the other, on one thread; a ratio is taken within a round.
+Figures are medians over the rounds; the spread is the largest less the smallest. What no provider reads is null.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from bench_tiler import DATA, ROOT, Case, case, describe_machine, make_slide, middle, part, read_rival
+from result_files import keep
+from rivals import Read, installed, versions
+
+sys.path.insert(0, str(ROOT / "tests"))
+
+from support.dicom_factory import How, Picture, write_level
+from support.format_factory import Page, pages_of, write_dicom, write_philips, write_scn
+from support.slide_factory import encode
+
+from stamp_deploy.slide import open_slide
+from stamp_deploy.tiles import TileStatus, open_tiles
+
+CODINGS = {"420": "4:2:0", "422": "4:2:2", "rgb": "RGB"}
+KEYS = (
+    "dicom420_vs_openslide", "dicom420_vs_svs", "philips_vs_openslide", "scn_vs_openslide", "j2k_vs_openslide",
+    "dicom_open_100k_s",
+)  # fmt: skip
+BARS = {
+    "dicom420_vs_openslide": 7.0, "dicom422_vs_openslide": 6.0, "dicomrgb_vs_openslide": 5.0, "dicom420_vs_svs": 0.95,
+    "dicom422_vs_svs": 0.95, "dicomrgb_vs_svs": 0.95, "dicom_20x_vs_openslide": 3.5, "philips_vs_openslide": 6.0,
+    "scn_vs_openslide": 6.0, "j2k_vs_openslide": 2.2,
+}  # fmt: skip
+OPEN_FRAMES, OPEN_ACROSS, OPEN_BAR_S = 100_000, 400, 1.0
+SVS = "svs"
+
+
+def read_ours(one: Case) -> float:
+    """Tiles/s through the compiled tiler, from opening it to its last batch."""
+    with open_slide(one.slide, mpp=one.mpp) as slide:
+        if not slide.route.compiled:
+            raise RuntimeError(f"{one.slide.name} is not read by the compiled tiler: {slide.route.reason}")
+        clock = time.perf_counter()
+        with open_tiles(slide, one.tiles, batch=64, threads=1) as source:
+            for batch in source:
+                if (batch.status != TileStatus.OK).any():
+                    raise RuntimeError("a tile of a sound slide is unreadable")
+        return len(one.tiles) / (time.perf_counter() - clock)
+
+
+def write_formats(folder: Path, pages: list[Page], names: list[str], mpp: float) -> dict[str, Path]:
+    """The slide in each format, all of the same streams."""
+    size = pages[0].width, pages[0].height
+    found = {}
+    if "dicom" in names:
+        found["dicom"] = write_dicom(folder / "dicom", pages, mpp=mpp)
+    if "philips" in names:
+        found["philips"] = write_philips(folder / "slide-philips.tiff", pages, mpp=mpp)
+    if "scn" in names:
+        # the glass is one storage tile larger, so that the area is not taken for the picture of all of it
+        glass = size[0] + pages[0].side, size[1]
+        found["scn"] = write_scn(folder / "slide.scn", [(0, 0, pages)], size=glass, mpp=mpp)
+    for path in found.values():
+        path.read_bytes()  # into the page cache
+    return found
+
+
+def compare(cases: dict[str, Case], rivals: dict[str, Read], rounds: int) -> None:
+    """Fill the cases' rates, all readers of all formats one after the other within a round."""
+    for one in cases.values():  # pages, imports
+        read_ours(Case(one.slide, one.mpp, part(one.tiles, slice(64)), one.runs))
+    for _ in range(rounds):
+        for name, one in cases.items():
+            one.rates.setdefault("tiler", []).append(read_ours(one))
+            for rival, read in rivals.items():
+                if name != SVS:
+                    one.rates.setdefault(rival, []).append(read_rival(one, read))
+
+
+def figures_of(cases: dict[str, Case], label: str) -> dict[str, float]:
+    """Ratios and their spreads: each format against OpenSlide, and against the SVS of the same streams."""
+    found: dict[str, float] = {}
+    for name, one in cases.items():
+        if name == SVS:
+            continue
+        key = f"{name}{label}" if name == "dicom" else name + ("" if label == "420" else label)
+        found[f"{key}_vs_openslide"], found[f"{key}_vs_openslide_spread"] = one.ratio("tiler", "OpenSlide")
+        pairs = zip(one.rates["tiler"], cases[SVS].rates["tiler"], strict=True)
+        found[f"{key}_vs_svs"], found[f"{key}_vs_svs_spread"] = middle([a / b for a, b in pairs])
+    return found
+
+
+def open_seconds(folder: Path, rounds: int) -> dict[str, float]:
+    """Opening a DICOM slide of 100,000 frames with an item for each and an extended table of offsets."""
+    folder.mkdir()
+    stream = encode(np.full((64, 64, 3), 243, np.uint8), "420")
+    down = OPEN_FRAMES // OPEN_ACROSS
+    picture = Picture(OPEN_ACROSS * 64, down * 64, 64, [stream] * OPEN_FRAMES)
+    (path,) = write_level(folder / "many.dcm", picture, How(table="extended", per_frame=True, undefined=True))
+    seconds = []
+    for _ in range(rounds):
+        path.touch()  # another state of the file: nothing that was remembered of it counts
+        clock = time.perf_counter()
+        open_slide(path).close()
+        seconds.append(time.perf_counter() - clock)
+    value, spread = middle(seconds)
+    return {"dicom_open_100k_s": value, "dicom_open_100k_s_spread": spread}
+
+
+def run(*, quick: bool) -> dict[str, Any]:
+    rivals, _ = installed()
+    if "OpenSlide" not in rivals:
+        raise SystemExit("openslide-python and openslide-bin are needed to compare with")
+    rounds = 3 if quick else 7
+    kept = {"OpenSlide": rivals["OpenSlide"]}  # the others read TIFF alone, or not these variants of it
+    report: dict[str, Any] = {
+        "machine": describe_machine(), "rounds": rounds, "readers": {"OpenSlide": versions()["OpenSlide"]}, "rates": {},
+        **dict.fromkeys(KEYS),
+    }  # fmt: skip
+    tiles, limit, sample = ("60x48", 500, 32) if quick else ("200x160", 4000, 96)
+    with tempfile.TemporaryDirectory() as name:
+        for coding in ("420",) if quick else tuple(CODINGS):
+            folder = Path(name) / coding
+            folder.mkdir()
+            svs = make_slide(folder, "slide", tiles, recode=None if coding == "rgb" else coding)
+            formats = ["dicom", "philips", "scn"] if coding == "420" else ["dicom"]
+            paths = {SVS: svs, **write_formats(folder, pages_of(svs), formats, 0.25)}
+            cases = {key: case(path, 0.25, limit, sample) for key, path in paths.items()}
+            compare(cases, kept, rounds)
+            report.update(figures_of(cases, coding))
+            report["rates"][CODINGS[coding]] = {key: one.rates for key, one in cases.items()}
+            if coding == "420" and not quick:
+                native = {key: case(paths[key], 0.5, limit, 2 * sample) for key in (SVS, "dicom")}
+                compare(native, kept, rounds)
+                report.update(figures_of(native, "_20x"))
+                report["rates"]["4:2:0, 20x native"] = {key: one.rates for key, one in native.items()}
+            for path in folder.rglob("*"):
+                if path.is_file():
+                    path.unlink()
+        report.update(open_seconds(Path(name) / "open", rounds))
+    report["missed"] = missed_bars(report)
+    return report
+
+
+def missed_bars(report: dict[str, Any]) -> list[str]:
+    """Which bars the run did not reach; a figure that was not measured is no miss here."""
+    out = [
+        f"{key}: {report[key]:.2f}, the bar is {bar:g}"
+        for key, bar in BARS.items()
+        if report.get(key) is not None and report[key] < bar
+    ]
+    if report["dicom_open_100k_s"] >= OPEN_BAR_S:
+        out.append(f"dicom_open_100k_s: {report['dicom_open_100k_s']:.2f} s, the bar is {OPEN_BAR_S:g} s")
+    return out
+
+
+def to_markdown(report: dict[str, Any]) -> str:
+    machine = report["machine"]
+    lines = [
+        "# Formats, measured", "",
+        f"Written by benchmarks/bench_formats.py on {machine['date']}: {machine['cpu']}, {machine['cores']} cores "
+        f"(load {machine['load_at_start']:.1f} at the start), Python {machine['python']}, {machine['core']}. "
+        f"Medians of {report['rounds']} interleaved rounds, the spread (largest less smallest) in brackets. "
+        "One thread, tiles of 224 px, the same JPEG streams in each format (made of a real slide's tiles).", "",
+        "| | measured | bar |", "|---|---|---|",
+    ]  # fmt: skip
+    for key, value in report.items():
+        if key.endswith(("_vs_openslide", "_vs_svs")):
+            bar = f"{BARS[key]:g}" if key in BARS else ""
+            text = "not built" if value is None else f"{value:.2f} ({report[key + '_spread']:.2f})"
+            lines.append(f"| {key} | {text} | {bar} |")
+    seconds = f"{report['dicom_open_100k_s']:.3f} s ({report['dicom_open_100k_s_spread']:.3f})"
+    lines += [f"| dicom_open_100k_s | {seconds} | below {OPEN_BAR_S:g} s |", "", "## Tiles a second", ""]
+    for coding, formats in report["rates"].items():
+        lines += [f"### {coding}", "", "| format | compiled tiler | OpenSlide + PIL |", "|---|---|---|"]
+        for name, rates in formats.items():
+            cells = [
+                "{:,.0f} ({:,.0f})".format(*middle(rates[r])) if r in rates else "" for r in ("tiler", "OpenSlide")
+            ]
+            lines.append(f"| {name} | {cells[0]} | {cells[1]} |")
+        lines.append("")
+    lines += ["## Missed", "", *([f"- {m}" for m in report["missed"]] or ["None."]), ""]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="4:2:0 only, a smaller slide, fewer rounds")
+    parser.add_argument("--json", type=Path, help="write the numbers here")
+    parser.add_argument("--markdown", type=Path, help="write the tables here")
+    options = parser.parse_args()
+    if not (DATA / "slides" / "CMU-1-Small-Region.svs").is_file():
+        raise SystemExit(f"{DATA} lacks the test data; name their folder by STAMP_TEST_DATA")
+    started = time.perf_counter()
+    report = run(quick=options.quick)
+    report["seconds"] = round(time.perf_counter() - started, 1)
+    text = to_markdown(report)
+    if options.json is not None:
+        options.json.write_text(json.dumps(report, indent=1) + "\n")
+    if options.markdown is not None:
+        options.markdown.write_text(text)
+    if not options.quick:
+        keep("formats", report, text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

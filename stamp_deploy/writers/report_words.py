@@ -1,0 +1,245 @@
+"""The words of the report: calls, verdicts, rows of the table of pathways, provenance."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from ..heads import HeadCall
+from ..map_style import MapStyle, signed
+from ..result import Result
+from ..summaries import PathwaySummary
+from ..trust import TileFlag
+from ..validation import MIN_VALIDATED_R
+
+VERDICTS = {
+    "inside": ("Inside", "This slide looks like the tiles that the model was made on."),
+    "doubtful": (
+        "Doubtful",
+        "This slide differs from the tiles that the model was made on. Read its scores with care.",
+    ),
+    "outside": (
+        "Outside",
+        "This slide does not look like the tiles that the model was made on. How far its scores hold is not known.",
+    ),
+    "not judged": ("Not judged", "Nobody knows whether this slide looks like what the model was made on."),
+}
+"""What a verdict is called and what it means. "Outside" says what was seen and no more: a scanner that the model has
+not seen looks outside, too, where scores hold well (our own measurement)."""
+
+
+def significant(value: float) -> str:
+    """Three significant digits without an exponent for everyday sizes, with a true minus sign."""
+    text = "0" if value == 0 else f"{value:.3g}"
+    if "e" not in text and abs(value) < 1000 and value != 0:
+        decimals = max(0, 2 - math.floor(math.log10(abs(value))))
+        text = f"{value:.{min(decimals, 3)}f}"
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
+def trust_words(result: Result) -> dict[str, Any]:
+    """The verdict on the slide for the top of the page: its name, what it means, why, and what is left out."""
+    trust = result.trust
+    verdict = "not judged" if trust is None else trust.verdict
+    name, meaning = VERDICTS[verdict]
+    reasons = ["this result holds no judgement of the slide"] if trust is None else list(trust.reasons)
+    left_out = [] if trust is None else _left_out(result)
+    facts = []
+    if trust is not None and trust.distance is not None:
+        facts.append(
+            f"Distance {significant(trust.distance)}: the slide's median over the largest median of a reference "
+            f"section that was left out; {trust.judged_tiles:,} tiles judged."
+        )
+    gone = f"Left out of summaries: {'; '.join(left_out)}. They are hatched on the maps." if left_out else ""
+    if trust is not None and trust.rule:
+        facts.append(f"Rule: {trust.rule}.")
+    return {
+        "verdict": verdict,
+        "name": name,
+        "meaning": meaning,
+        "reasons": reasons,
+        "left_out": gone,
+        "facts": facts,
+    }
+
+
+def _left_out(result: Result) -> list[str]:
+    """ "12 tiles of 900 (1.3 %)", and how many of each kind."""
+    assert result.trust is not None
+    gone = result.trust.left_out
+    count = int(gone.sum())
+    if not count:
+        return []
+    flags = result.trust.tile_flags[gone]
+    kinds = [
+        f"{int(((flags & int(flag)) != 0).sum()):,} {flag.label}" for flag in TileFlag if (flags & int(flag)).any()
+    ]
+    return [f"{count:,} of {len(gone):,} tiles ({100 * count / len(gone):.1f} %)", *kinds]
+
+
+def validation_words(result: Result, styles: tuple[MapStyle, ...]) -> list[str]:
+    """How far the pathways' scores were checked, in one or two sentences."""
+    lacks = "" if result.validation is None else result.validation.lacks
+    tail = [f"{lacks[:1].upper()}{lacks[1:]}."] if lacks else []
+    if not styles:
+        return tail
+    if all(style.status == "not measured" for style in styles):
+        return ["How well the pathways' scores hold up on sections that training never saw was not measured.", *tail]
+    good = sum(style.status == "validated" for style in styles)
+    words = (
+        f"{good} of {len(styles)} pathways are validated: Pearson r of at least {MIN_VALIDATED_R:g} on sections that "
+        "training never saw, with an interval above 0. The others are shown last and pale."
+    )
+    return [words, *tail]
+
+
+def _probability(value: float) -> str:
+    """Two decimals, and never a 0.00 or 1.00 that is not exact."""
+    if 0 < value < 0.005:
+        return "< 0.01"
+    return "> 0.99" if 0.995 <= value < 1 else f"{value:.2f}"
+
+
+def call_words(head: HeadCall) -> dict[str, Any]:
+    """A call for the table: words, and positions in percent for its little diagram."""
+    scale = head.kind != "survival"
+    word = _probability if scale else significant
+
+    def percent(value: float) -> float:
+        return round(100 * min(max(value, 0.0), 1.0), 2)
+
+    return {
+        "name": head.name,
+        "kind": head.kind,
+        "call": head.call or ("No call" if head.abstained else "\N{EM DASH}"),
+        "abstained": head.abstained,
+        "value": word(head.value),
+        "value_name": head.value_name,
+        "interval": None if head.interval is None else [word(v) for v in head.interval],
+        "thresholds": [f"{v:g}" for v in head.thresholds],
+        "abstain": None if head.abstain is None else [f"{v:g}" for v in head.abstain],
+        "classes": [(name, word(p)) for name, p in zip(head.classes, head.probabilities, strict=False)],
+        "diagram": scale,
+        "at": percent(head.value) if scale else 0,
+        "bar": [percent(v) for v in head.interval] if scale and head.interval else None,
+        "band": [percent(v) for v in head.abstain] if scale and head.abstain else None,
+        "cut": percent(head.thresholds[0]) if head.kind == "binary" and head.thresholds else None,
+    }
+
+
+STATISTICS = ("mean", "sd", "p05", "p50", "p95")
+
+
+def spread_in_z(result: Result) -> bool:
+    """Whether the spread of every pathway can be drawn on the scale that all slides share."""
+    return bool(result.pathway_names) and all(scale is not None for scale in result.tile_scores().scales)
+
+
+def pathway_rows(result: Result, styles: tuple[MapStyle, ...]) -> list[dict[str, Any]]:
+    """The table's rows in the order of the maps; `sort` holds the numbers that a column is sorted by.
+
+    Each pathway's 5th to 95th percentile is placed between all pathways' extremes: in z where every pathway has a
+    scale, else in the unit of the scores.
+    """
+    summary = result.summary()
+    if not summary:
+        return []
+    scales = dict(zip(result.pathway_names, result.tile_scores().scales, strict=True))
+    in_z = spread_in_z(result)
+
+    def placed(name: str) -> list[float]:
+        centre, spread = (in_z and scales[name]) or (0.0, 1.0)
+        return [(summary[name][key] - centre) / spread for key in ("p05", "p25", "p50", "p75", "p95")]
+
+    low = min(placed(name)[0] for name in summary)
+    width = (max(placed(name)[-1] for name in summary) - low) or 1.0
+    whole = {item.name: item for item in result.summaries[0].pathways} if result.summaries else {}
+    return [
+        {
+            "layer": number,
+            "name": style.name,
+            "label": style.label,
+            "pale": style.pale,
+            "short": style.short,
+            "title": style.title,
+            "r": "\N{EN DASH}" if style.r is None else signed(style.r, 2),
+            "sort": {"r": style.r, **{key: summary[style.name][key] for key in STATISTICS}, **_areas(whole, style)[1]},
+            **{key: significant(summary[style.name][key]) for key in STATISTICS},
+            **_areas(whole, style)[0],
+            "bar": [round(100 * (value - low) / width, 2) for value in placed(style.name)],
+        }
+        for number, style in enumerate(styles)
+    ]
+
+
+def _areas(whole: dict[str, PathwaySummary], style: MapStyle) -> tuple[dict[str, str], dict[str, float | None]]:
+    """Mean z, tissue above the threshold, hot-spot and Moran's I, in words and as numbers; a dash where unknown."""
+    item = whole.get(style.name)
+    spot = None if item is None or item.hot_spot is None else item.hot_spot.area_mm2
+    numbers = {
+        "z": None if item is None else item.mean_z,
+        "share": None if item is None else item.share_above,
+        "spot": spot,
+        "moran": None if item is None else item.morans_i,
+    }
+    dash = "\N{EN DASH}"
+    words = {key: dash if value is None else significant(value) for key, value in numbers.items()}
+    if numbers["share"] is not None:
+        words["share"] = f"{100 * numbers['share']:.1f} %"
+    return words, numbers
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def provenance_rows(record: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Headed lists of (term, value), in words."""
+    slide, bundle, engine, grid, plan = (record[key] for key in ("slide", "bundle", "engine", "grid", "read_plan"))
+    return [
+        (
+            "Slide",
+            [
+                ("SHA-256", slide["sha256"]),
+                ("Format", slide["vendor"]),
+                ("Resolution", f"{slide['mpp_x']:g} x {slide['mpp_y']:g} µm/px, from {slide['mpp_source']}"),
+                ("Evidence for it", "; ".join(slide["mpp_evidence"]) or "none recorded"),
+                ("Read by", f"{slide['route']}: {slide['route_reason']}"),
+                (
+                    "Reading plan",
+                    ", ".join(f"{key.replace('_', ' ')} {_short(value)}" for key, value in plan.items()),
+                ),
+            ],
+        ),
+        (
+            "Model",
+            [
+                ("Bundle", bundle["name"]),
+                ("SHA-256 of bundle.json", bundle["sha256"]),
+                ("Foundation model", f"{bundle['pfm_id']} ({bundle['pfm_licence']})"),
+                ("Gene sets' SHA-256", bundle["gene_set_sha256"]),
+                (
+                    "Tiles",
+                    f"{grid['tile_px']} px at {grid['target_mpp']:g} µm/px, overlap {grid['overlap_px']} px",
+                ),
+            ],
+        ),
+        (
+            "Run",
+            [
+                ("Started (UTC)", record["started_utc"]),
+                (
+                    "Engine",
+                    f"{engine['name']} {engine['version']} on {engine['device']}, {engine['precision']}",
+                ),
+                ("Chosen because", engine["why"] or "not recorded"),
+                (
+                    "Time",
+                    ", ".join(f"{key.replace('_', ' ')} {s:g} s" for key, s in record["timing_seconds"].items()),
+                ),
+                ("Limiting stage", record["limiting_stage"] or "not recorded"),
+                ("Configuration's SHA-256", record["config_sha256"]),
+                ("Software", ", ".join(f"{key} {value}" for key, value in record["software"].items())),
+            ],
+        ),
+    ]

@@ -1,0 +1,177 @@
+"""Slides of other scanners out of the JPEG streams of a tiled TIFF, so that OpenSlide opens them, too."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tifffile
+
+from .dicom_factory import How, Picture, write_level
+
+SCN = "http://www.leica-microsystems.com/scn/2010/10/01"
+
+
+@dataclass(frozen=True)
+class Page:
+    """A level as it is coded: streams row by row, tables that they share, the colour tag and subsampling."""
+
+    width: int
+    height: int
+    side: int
+    streams: Sequence[bytes]
+    tables: bytes
+    photometric: int
+    subsampling: tuple[int, int]
+
+    @property
+    def whole_streams(self) -> list[bytes]:
+        """The streams with their tables."""
+        return [self.tables[:-2] + stream[2:] if self.tables else stream for stream in self.streams]
+
+
+def pages_of(path: Path) -> list[Page]:
+    """The tiled pages of a TIFF of JPEG storage tiles, finest first."""
+    data, found = path.read_bytes(), []
+    with tifffile.TiffFile(path) as tiff:
+        for page in tiff.pages:
+            assert isinstance(page, tifffile.TiffPage)
+            if page.is_tiled:
+                places = zip(page.dataoffsets, page.databytecounts, strict=True)
+                found.append(
+                    Page(
+                        page.imagewidth, page.imagelength, page.tilewidth,
+                        [data[offset : offset + size] for offset, size in places], bytes(page.jpegtables or b""),
+                        int(page.photometric), page.subsampling or (1, 1),
+                    )
+                )  # fmt: skip
+    return found
+
+
+def write_page(writer: tifffile.TiffWriter, page: Page, *, padded: bool = False, **options: object) -> None:
+    """One page, its size as it is or padded to whole storage tiles."""
+    width, height = page.width, page.height
+    if padded:
+        width, height = (-(-side // page.side) * page.side for side in (width, height))
+    given = {"metadata": None, **options}
+    writer.write(
+        iter(page.streams), shape=(height, width, 3), dtype=np.uint8, tile=(page.side, page.side), compression="jpeg",
+        photometric="ycbcr", subsampling=page.subsampling, jpegtables=page.tables or None, **given,
+    )  # fmt: skip
+
+
+def set_colours(path: Path, tags: Sequence[int | None]) -> None:
+    """The colour tag of each page; tifffile writes streams that are given as YCbCr."""
+    with tifffile.TiffFile(path, mode="r+b") as tiff:
+        for page, tag in zip(tiff.pages, tags, strict=True):
+            if tag is not None:
+                page.tags["PhotometricInterpretation"].overwrite(tag)
+
+
+def write_dicom(folder: Path, pages: Sequence[Page], how: How | None = None, *, mpp: float = 0.5) -> Path:
+    """A series of one instance a level; the file of level 0."""
+    folder.mkdir(exist_ok=True)
+    written = []
+    for number, page in enumerate(pages):
+        own = how or How(
+            table="extended",
+            photometric="RGB" if page.photometric == 2 else "YBR_FULL_422",
+            image_type=("DERIVED", "PRIMARY", "VOLUME", "RESAMPLED" if number else "NONE"),
+        )
+        picture = Picture(page.width, page.height, page.side, page.whole_streams)
+        scale = pages[0].width / page.width
+        written += write_level(folder / f"level-{number}.dcm", picture, own, mpp=mpp * scale)
+    return written[0]
+
+
+def write_sub_pages(path: Path, pages: Sequence[Page], *, mpp: float = 0.5) -> Path:
+    """A TIFF whose levels lie inside of its first page, as OME-TIFF has them."""
+    per_cm = 10_000 / mpp
+    with tifffile.TiffWriter(path, bigtiff=True) as writer:
+        first, *others = pages
+        write_page(writer, first, subifds=len(others), resolution=(per_cm, per_cm), resolutionunit=3)
+        for page in others:
+            write_page(writer, page, subfiletype=1)
+    with tifffile.TiffFile(path, mode="r+b") as tiff:
+        for page, inside in zip(pages, [tiff.pages[0], *tiff.pages[0].pages], strict=True):
+            inside.aspage().tags["PhotometricInterpretation"].overwrite(page.photometric)
+    return path
+
+
+PHILIPS = """<?xml version="1.0" encoding="UTF-8" ?><DataObject ObjectType="DPUfsImport">
+<Attribute Name="PIM_DP_SCANNED_IMAGES" Group="0x301D" Element="0x1003" PMSVR="IDataObjectArray"><Array>
+<DataObject ObjectType="DPScannedImage">
+<Attribute Name="PIM_DP_IMAGE_TYPE" Group="0x301D" Element="0x1004" PMSVR="IString">WSI</Attribute>
+<Attribute Name="PIIM_PIXEL_DATA_REPRESENTATION_SEQUENCE" Group="0x1001" Element="0x8B01" PMSVR="IDataObjectArray">
+<Array>{levels}</Array></Attribute>
+<Attribute Name="DICOM_PIXEL_SPACING" Group="0x0028" Element="0x0030" PMSVR="IDoubleArray">"{mm}" "{mm}"</Attribute>
+</DataObject></Array></Attribute></DataObject>"""
+PHILIPS_LEVEL = """<DataObject ObjectType="PixelDataRepresentation">
+<Attribute Name="DICOM_PIXEL_SPACING" Group="0x0028" Element="0x0030" PMSVR="IDoubleArray">"{mm}" "{mm}"</Attribute>
+</DataObject>"""
+
+
+def write_philips(path: Path, pages: Sequence[Page], *, mpp: float = 0.5) -> Path:
+    """A Philips TIFF: pages padded to whole storage tiles, the downsamples in XML."""
+    scales = [round(pages[0].width / page.width) for page in pages]
+    levels = "".join(PHILIPS_LEVEL.format(mm=mpp / 1000 * scale) for scale in scales)
+    with tifffile.TiffWriter(path, bigtiff=True) as writer:
+        for number, page in enumerate(pages):
+            first = {"description": PHILIPS.format(levels=levels, mm=mpp / 1000), "software": "Philips DP v1.0"}
+            write_page(writer, page, padded=True, **(first if number == 0 else {"subfiletype": 1}))
+    set_colours(path, [page.photometric for page in pages])
+    return path
+
+
+def write_scn(
+    path: Path,
+    areas: Sequence[tuple[int, int, Sequence[Page]]],
+    *,
+    size: tuple[int, int],
+    mpp: float = 0.5,
+    light: str = "brightfield",
+) -> Path:
+    """A Leica SCN of areas (x, y, pages) on a glass of `size`, level-0 pixels; with a picture of the whole glass."""
+    nm, first, images = (
+        round(mpp * 1000),
+        1,
+        [_scn_image("macro", [(0, 64, 64)], (*size, 0, 0), round(mpp * 1000), light)],
+    )
+    for number, (x, y, pages) in enumerate(areas):
+        dimensions = [(first + i, page.width, page.height) for i, page in enumerate(pages)]
+        images.append(_scn_image(f"area-{number}", dimensions, (pages[0].width, pages[0].height, x, y), nm, light))
+        first += len(pages)
+    xml = (
+        f'<?xml version="1.0"?><scn xmlns="{SCN}" uuid="urn:uuid:0"><collection name="c" uuid="urn:uuid:1" '
+        f'sizeX="{size[0] * nm}" sizeY="{size[1] * nm}"><barcode>x</barcode>{"".join(images)}</collection></scn>'
+    )
+    per_cm = 10_000 / mpp
+    with tifffile.TiffWriter(path, bigtiff=True) as writer:
+        glass = np.full((64, 64, 3), 240, np.uint8)
+        writer.write(
+            glass, description=xml, photometric="rgb", tile=(64, 64), compression="jpeg", metadata=None
+        )  # fmt: skip
+        for _, _, pages in areas:
+            for page in pages:
+                write_page(writer, page, resolution=(per_cm, per_cm), resolutionunit=3)
+    set_colours(path, [None, *(page.photometric for _, _, pages in areas for page in pages)])
+    return path
+
+
+def _scn_image(
+    name: str, dimensions: Sequence[tuple[int, int, int]], view: tuple[int, int, int, int], nm: int, light: str
+) -> str:
+    listed = "".join(
+        f'<dimension sizeX="{w}" sizeY="{h}" r="{r}" ifd="{ifd}"/>' for r, (ifd, w, h) in enumerate(dimensions)
+    )
+    width, height, x, y = (side * nm for side in view)
+    return (
+        f'<image name="{name}" uuid="urn:uuid:{name}"><creationDate>2020-01-01T00:00:00Z</creationDate>'
+        f'<device model="Leica SCN400" version="1.4"/><pixels sizeX="{dimensions[0][1]}" sizeY="{dimensions[0][2]}">'
+        f'{listed}</pixels><view sizeX="{width}" sizeY="{height}" offsetX="{x}" offsetY="{y}"/><scanSettings>'
+        "<objectiveSettings><objective>20</objective></objectiveSettings><illuminationSettings>"
+        f"<numericalAperture>0.4</numericalAperture><illuminationSource>{light}</illuminationSource>"
+        "</illuminationSettings></scanSettings></image>"
+    )
