@@ -42,7 +42,10 @@ setup(
     options={"build": {"build_base": BUILD_BASE}},
     include_package_data=False,
     package_dir={"stamp_deploy.training": "training", "stamp_deploy.export": "export"},
-    package_data={"stamp_deploy": ["py.typed", "*.pyi", "writers/templates/*", "cases/templates/*"]},
+    package_data={
+        "stamp_deploy": ["py.typed", "*.pyi", "writers/templates/*", "cases/templates/*"],
+        "stamp_deploy.training": ["recipes/*.toml"],
+    },
     ext_modules=cythonize(
         extensions,
         build_dir=f"{BUILD_BASE}/cython",

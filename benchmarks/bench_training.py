@@ -1,17 +1,16 @@
-"""What alignment teaches, measured on real sections: the ladder, its controls, and the loader.
+"""What alignment teaches, measured on real sections: the ladder of the recipe `stamp`, its controls, and the loader.
 
-    python benchmarks/bench_training.py --work DIR [--quick] [--jobs 2] [--data DIR] [--results DIR]
+    python benchmarks/bench_training.py --work DIR [--seeds 3] [--rungs A,B] [--full] [--parts A,B] [--quick]
 
-1. The ladder on her2st C2 to C5: each section held out in turn, trained on the other three, 50 Hallmark UCell
-   scores, unsmoothed; Pearson r of each pathway within the section, the median over pathways, the mean over sections.
-   A small transformer from random weights is warmed up on the pixels of the three training sections; each rung starts
-   from that backbone.
-2. The synthetic cohort, whose programs are known: held-out r, and r of a run on shuffled targets.
-3. Tiles a second of the loader alone against the training step.
+1. The ladder on her2st C2 to C5: each section held out in turn, trained on the other three with `train --recipe stamp`
+   (EfficientNet-Lite0, three fields of view), 50 Hallmark UCell scores, unsmoothed. Every figure is `evaluate`'s. The
+   rungs differ from the recipe in what RUNGS says; nothing is chosen on a held-out section.
+2. What taking depth out of the targets does: ridge on the frozen embedding for each setting of `depth`.
+3. The synthetic cohort, whose programs are known: held-out r, and r of a run on shuffled targets.
+4. Tiles a second of the loader alone, on one core, against the training step.
 
-Runs lie in DIR/FOLD/RUNG and are kept: a second call trains only what is missing. Settings that the folds share stand
-in LADDER below. What was left to choose (CANDIDATES) is chosen in each fold by an inner split: trained on two of its
-three training sections, validated on the third. The held-out section takes no part in any choice.
+Runs lie in DIR/FOLD/SEED/RUNG and are kept, as are kept views and the work of frozen layers: a second call does only
+what is missing. One process, one thread. Parts that are not asked for keep the figures that stand in the results.
 """
 
 from __future__ import annotations
@@ -21,59 +20,80 @@ import json
 import os
 import platform
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from result_files import keep
 
 from stamp_deploy.training.cohort.build import build_cohort
 from stamp_deploy.training.config import TrainConfig
 from stamp_deploy.training.evaluate import EvaluateOptions, evaluate
+from stamp_deploy.training.metrics import SectionResult, headline, mean_r
 from stamp_deploy.training.model import load_run
+from stamp_deploy.training.recipes import read_recipe
+from stamp_deploy.training.space_blocks import resampled_r, space_blocks
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("STAMP_TEST_DATA", ROOT.parent / "shared" / "data"))
 SECTIONS = ("C2", "C3", "C4", "C5")
-REFERENCE_FLOOR = 0.364
-"""29 features + ridge, as measured independently before this project began."""
-STORED_PX, MPP = 160, 2.0
-"""Stored tiles are larger than the model's 112 px, so that crops can be moved."""
-
-LADDER: dict[str, Any] = {
-    "pfm": "stamp-vit-s",
-    "val_fraction": 0.0,
-    "shift_um": 48.0,
-    "hed_jitter": 0.03,
-    "precision": "fp32",
-    "threads": 1,
-    "checkpoint_minutes": 1.0,
-    "progress": False,
+STORED_PX, MPP = 356, 0.7
+"""Stored tiles are larger than the largest field's 320 px, so that crops can be moved."""
+LORA: dict[str, Any] = {"adapt": "lora", "lr": 3e-3, "epochs": 12}
+RUNGS: dict[str, dict[str, Any]] = {
+    "last_stage": {},
+    "shuffled": {"control": "shuffled"},
+    "random_sets": {"control": "random-sets"},
+    "lora_r8": {**LORA, "lora_r": 8, "lora_alpha": 16.0},
+    "lora_r32": {**LORA, "lora_r": 32, "lora_alpha": 64.0},
 }
+FULL: dict[str, Any] = {"adapt": "full", "lr": 3e-5, "cache_views": 0}
+ROWS = {
+    "floor_29_features": "features_29/baseline",
+    "depth_only": "depth_only/baseline",
+    "frozen_head": "frozen_head/head",
+    "frozen_ridge": "frozen_ridge_cv/baseline",
+    "frozen_with_neighbours": "frozen_ridge_cv/neighbours",
+    "last_stage": "last_block/probe",
+    "last_stage_head": "last_block/head",
+    "aligned_with_neighbours": "last_block/neighbours",
+    "lora_r8": "lora/probe",
+    "lora_r8_head": "lora/head",
+    "lora_r32": "lora:lora_r32/probe",
+    "lora_r32_head": "lora:lora_r32/head",
+    "full_finetune": "full/probe",
+    "random_sets": "random_sets/probe",
+    "shuffled": "shuffled/probe",
+    "shuffled_head": "shuffled/head",
+}
+"""Rows of this table, by the key and read-out that `evaluate` gives them."""
+PAIRS = {
+    "aligned_minus_frozen": ("last_stage", "frozen_ridge"),
+    "aligned_minus_frozen_with_neighbours": ("aligned_with_neighbours", "frozen_with_neighbours"),
+    "aligned_minus_frozen_head": ("last_stage_head", "frozen_head"),
+    "lora_r8_minus_frozen": ("lora_r8", "frozen_ridge"),
+    "lora_r32_minus_frozen": ("lora_r32", "frozen_ridge"),
+    "aligned_minus_random_sets": ("last_stage", "random_sets"),
+    "aligned_minus_shuffled": ("last_stage", "shuffled"),
+    "aligned_minus_depth_only": ("last_stage", "depth_only"),
+    "aligned_minus_29_features": ("last_stage", "floor_29_features"),
+    "lora_r8_minus_last_stage": ("lora_r8", "last_stage"),
+}
+PARTS = ("ladder", "depth", "synthetic", "loader")
+CARRIED = (
+    "depth_targets", "synthetic_r", "synthetic_shuffled", "synthetic_programs", "loader_tiles_s_core", "loader_spread",
+)  # fmt: skip
+"""Figures of the parts that can be left out."""
+SYNTHETIC: dict[str, Any] = {
+    "pfm": "stamp-vit-s", "val_fraction": 0.0, "hed_jitter": 0.03, "precision": "fp32", "threads": 1,
+    "checkpoint_minutes": 1.0, "progress": False,
+}  # fmt: skip
 WARM_UP: dict[str, Any] = {
     "adapt": "frozen", "epochs": 0, "warm_up": "vicreg", "warm_up_steps": 200, "warm_up_batch": 96,
 }  # fmt: skip
-ADAPT: dict[str, Any] = {
-    "smooth_um": 220.0, "target_rank": 3, "batch_spots": 64, "w_contrastive": 0.0, "w_anchor": 0.1,
-    "warmup_fraction": 0.15, "lr_heads": 5e-4,
-}  # fmt: skip
-"""Training targets are denoised: half a mean over neighbours, then three components."""
-CANDIDATES: dict[str, dict[str, Any]] = {"gentle": {"epochs": 12, "lr": 2e-3}, "bold": {"epochs": 16, "lr": 5e-3}}
-RUNGS: dict[str, dict[str, Any]] = {
-    "lora_r8": {"adapt": "lora", "lora_r": 8, "lora_alpha": 16.0},
-    "lora_r32": {"adapt": "lora", "lora_r": 32, "lora_alpha": 64.0},
-    "full_finetune": {"adapt": "full"},
-    "random_sets": {"adapt": "lora", "lora_r": 8, "lora_alpha": 16.0, "control": "random-sets"},
-    "shuffled": {"adapt": "lora", "lora_r": 8, "lora_alpha": 16.0, "control": "shuffled"},
-}
-LORA = ("lora_r8", "lora_r32")
-ONLY_RIDGE = ("floor_29_features", "frozen_ridge", "random_sets")
-FULL_LR_SHARE = 0.03
-"""Full fine-tuning moves all weights, so it takes a thirtieth of LoRA's rate."""
 
 
 def main() -> None:
@@ -82,24 +102,36 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder for cohorts and runs; kept between calls")
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
-    parser.add_argument("--jobs", type=int, default=2, help="folds trained at a time, one thread each")
-    parser.add_argument("--quick", action="store_true", help="a smoke test: one fold, a few steps, nothing written")
-    parser.add_argument("--fold", help=argparse.SUPPRESS)  # a child process
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--rungs", default=",".join(RUNGS), help="of the ladder; last_stage is always among them")
+    parser.add_argument("--parts", default=",".join(PARTS), help="what to measure: " + ", ".join(PARTS))
+    parser.add_argument("--full", action="store_true", help="with full fine-tuning: hours on two cores")
+    parser.add_argument("--quick", action="store_true", help="a smoke test: one fold, an epoch, nothing written")
     args = parser.parse_args()
+    args.work = args.work.resolve()
     args.work.mkdir(parents=True, exist_ok=True)
-    if args.fold:
-        train_fold(args.fold, args)
-        return
-    folds = SECTIONS[:1] if args.quick else SECTIONS
+    import torch
+
+    torch.set_num_threads(1)
+    folds, seeds = (SECTIONS[:1], 1) if args.quick else (SECTIONS, args.seeds)
     clock = time.perf_counter()
     her2st_cohort(args)
-    run_children(folds, args)
-    ladder = {fold: json.loads((args.work / fold / "evaluation.json").read_text(encoding="utf-8")) for fold in folds}
-    document = {
-        **summarise(ladder),
-        **synthetic(args),
-        **loader_speed(args),
-        "folds": ladder,
+    found: dict[int, dict[str, list[SectionResult]]] = {}
+    for seed in range(seeds):
+        for rung in rungs(args):
+            for fold in folds:
+                train(settings(fold, args, seed, rung), args.work / fold / str(seed) / rung)
+        found[seed] = ladder(folds, args, seed)
+    before = args.results / "training.json"
+    kept: dict[str, Any] = json.loads(before.read_text(encoding="utf-8")) if before.exists() and not args.quick else {}
+    document: dict[str, Any] = {k: v for k, v in kept.items() if k in CARRIED}
+    document |= summarise(found)
+    document |= {"seeds": seeds, "folds": list(folds), "sections": per_section(found)}
+    for part, measure in (("depth", depth_table), ("synthetic", synthetic), ("loader", loader_speed)):
+        if part in args.parts.split(","):
+            document |= measure(args)
+    document |= {
+        "seconds_a_run": {r: seconds(folds, args, seeds, r) for r in rungs(args)},
         "quick": args.quick,
         "seconds_this_call": round(time.perf_counter() - clock),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
@@ -108,6 +140,12 @@ def main() -> None:
     print(text)
     if not args.quick:
         keep("training", document, text, args.results)
+
+
+def rungs(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """The rungs to train, and what they change."""
+    wanted = {"last_stage", *args.rungs.split(",")}
+    return {k: v for k, v in RUNGS.items() if k in wanted} | ({"full_finetune": FULL} if args.full else {})
 
 
 def her2st_cohort(args: argparse.Namespace) -> Path:
@@ -127,37 +165,29 @@ def her2st_cohort(args: argparse.Namespace) -> Path:
     return out
 
 
-def run_children(folds: Sequence[str], args: argparse.Namespace) -> None:
-    """One process per fold, `jobs` at a time."""
-    command = [sys.executable, __file__, "--work", str(args.work), "--data", str(args.data)]
-    command += ["--quick"] * args.quick
-    waiting = list(folds)
-    running: list[subprocess.Popen[bytes]] = []
-    while waiting or running:
-        while waiting and len(running) < args.jobs:
-            one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
-            running.append(subprocess.Popen([*command, "--fold", waiting.pop(0)], env=one_thread))
-        finished = [p for p in running if p.poll() is not None]
-        for process in finished:
-            running.remove(process)
-            if process.returncode:
-                raise SystemExit(f"a fold failed with exit code {process.returncode}")
-        time.sleep(0.5)
+def gmt(args: argparse.Namespace) -> str:
+    """The Hallmark gene sets."""
+    return str(next((args.data / "gmt").glob("h.all.*.gmt")))
 
 
-def settings(fold: str, args: argparse.Namespace, *changes: dict[str, Any]) -> TrainConfig:
-    """The config of a run that holds `fold` out."""
+def settings(fold: str, args: argparse.Namespace, seed: int, rung: str, **changes: Any) -> TrainConfig:
+    """The config of a run that holds `fold` out: the recipe, with what the rung changes."""
     values: dict[str, Any] = {
-        **LADDER,
+        **read_recipe("stamp"),
         "cohort": str(args.work / "cohort"),
-        "gmt": str(next((args.data / "gmt").glob("h.all.*.gmt"))),
+        "gmt": gmt(args),
         "samples": [s for s in SECTIONS if s != fold],
         "held_out": [fold],
+        "val_fraction": 0.0,  # one patient: nothing to stop on
+        "cache_dir": str(args.work / "views"),
+        "seed": seed,
+        "threads": 1,
+        "progress": False,
+        **rungs(args).get(rung, {}),
+        **changes,
     }
-    for change in changes:
-        values |= change
     if args.quick:
-        values |= {"warm_up_steps": min(3, values.get("warm_up_steps", 0)), "epochs": min(1, values.get("epochs", 1))}
+        values["epochs"] = min(1, values["epochs"])
     return TrainConfig.from_dict(values)
 
 
@@ -168,154 +198,132 @@ def train(config: TrainConfig, out: Path) -> dict[str, Any]:
     if not (out / "run.json").exists():
         clock = time.perf_counter()
         info = fit(config, out)
-        print(f"{out.parent.name}/{out.name}: {time.perf_counter() - clock:.0f} s, {info.metrics}", flush=True)
+        print(f"{out}: {time.perf_counter() - clock:.0f} s, {info.metrics}", flush=True)
     return dict(load_run(out)[1].metrics)
 
 
-def train_fold(fold: str, args: argparse.Namespace) -> None:
-    """Every run of a fold, the warm-up first; then its rows of the table."""
-    import torch
-
-    from stamp_deploy.system.memory import keep_memory
-
-    keep_memory()
-    torch.set_num_threads(1)
-    folder = args.work / fold
-    train(settings(fold, args, WARM_UP), folder / "frozen")
-    from_there = {"weights": str(folder / "frozen" / "backbone.safetensors")}
-    chosen = choose(fold, args, from_there)
-    for rung, change in RUNGS.items():
-        candidate = dict(CANDIDATES[chosen])
-        if change["adapt"] == "full":
-            candidate["lr"] *= FULL_LR_SHARE
-        train(settings(fold, args, ADAPT, candidate, change, from_there), folder / rung)
-    file = folder / "evaluation.json"
-    if not file.exists():
-        file.write_text(json.dumps(evaluate_fold(fold, args), indent=2) + "\n", encoding="utf-8")
+def seconds(folds: Sequence[str], args: argparse.Namespace, seeds: int, rung: str) -> float:
+    """Mean time of the training loop of a run, views not counted."""
+    runs = [args.work / fold / str(seed) / rung for fold in folds for seed in range(seeds)]
+    return round(statistics.mean(float(load_run(run)[1].metrics["seconds"]) for run in runs), 1)
 
 
-def choose(fold: str, args: argparse.Namespace, from_there: dict[str, Any]) -> str:
-    """The candidate with the best r on inner validation sections: never the held-out one.
-
-    Each candidate trains LoRA r8 on two of the three training sections; the last epoch's r on the third counts, not
-    the best epoch's.
-    """
-    file = args.work / fold / "choice.json"
-    if file.exists():
-        return str(json.loads(file.read_text(encoding="utf-8"))["chosen"])
-    inner = [s for s in SECTIONS if s != fold]
-    scores: dict[str, dict[str, float]] = {}
-    for name, candidate in CANDIDATES.items():
-        scores[name] = {}
-        for validation in inner[-1:]:
-            change = {"samples": [s for s in inner if s != validation], "validation": [validation], "patience": 0}
-            config = settings(fold, args, ADAPT, candidate, RUNGS["lora_r8"], from_there, change)
-            out = args.work / fold / f"inner_{name}_{validation}"
-            train(config, out)
-            scores[name][validation] = last_validation_r(out)
-    best = max(scores, key=lambda name: statistics.mean(scores[name].values()))
-    file.write_text(json.dumps({"chosen": best, "inner_validation_r": scores}, indent=2), encoding="utf-8")
-    return best
-
-
-def last_validation_r(run: Path) -> float:
-    """validation_r of the last epoch in metrics.csv."""
-    import csv
-
-    with (run / "metrics.csv").open(encoding="utf-8") as rows:
-        return float(list(csv.DictReader(rows))[-1]["validation_r"])
-
-
-def evaluate_fold(fold: str, args: argparse.Namespace) -> dict[str, Any]:
-    """Every row of a fold, by the product's own evaluation: row -> {"head": r, "probe": r}."""
-    folder = args.work / fold
-    compare = tuple((rung, folder / rung) for rung in ("frozen", *RUNGS) if rung != "lora_r8")
-    found = evaluate(EvaluateOptions(folder / "lora_r8", compare=compare, tier1=False))
-    rows: dict[str, Any] = {}
-    for row in found.document["rows"]:
-        if row["result"] is not None:
-            rows.setdefault(row["key"], {})[row["how"]] = row["result"]["mean_of_medians"]
-    rows["refit"] = refit(fold, args)
-    for rung in ("frozen", *RUNGS):
-        rows.setdefault("runs", {})[rung] = load_run(folder / rung)[1].metrics
-    choice = folder / "choice.json"
-    rows["choice"] = json.loads(choice.read_text(encoding="utf-8")) if choice.exists() else None
-    return rows
-
-
-def refit(fold: str, args: argparse.Namespace) -> dict[str, float]:
-    """One read-out for all: the product's ridge head, fitted on each run's embedding of the training sections with the
-    same denoised Hallmark targets; r on the held-out section. What differs between rungs is the embedding alone."""
-    from stamp_deploy.training.model.embed import embed_tiles
-    from stamp_deploy.training.model.ridge_heads import set_ridge_heads
-    from stamp_deploy.training.run_setup import prepare
-    from stamp_deploy.training.validation import validation_r
-
-    inner = {"samples": [s for s in SECTIONS if s != fold], "held_out": [], "validation": [fold]}
-    start = prepare(settings(fold, args, ADAPT, inner))  # the held-out section is only scored, as validation would be
-    out = {"floor_29_features": floor_denoised(start)}
-    for rung in ("frozen", *RUNGS):
-        model, info = load_run(args.work / fold / rung)
-        if len(info.pathway_names) != len(start.info.pathway_names):
-            raise SystemExit(f"{rung} has other outputs")
-        set_ridge_heads(model, [embed_tiles(model, info, s.tiles) for s in start.train], start.train)
-        out[rung] = round(validation_r(model, info, start.validation), 6)
+def ladder(folds: Sequence[str], args: argparse.Namespace, seed: int) -> dict[str, list[SectionResult]]:
+    """Every row of every fold, by the product's own evaluation: row -> results of the held-out sections."""
+    out: dict[str, list[SectionResult]] = {}
+    for fold in folds:
+        folder = args.work / fold / str(seed)
+        file = folder / "predictions.npz"
+        if not file.exists() or not set(rungs(args)) <= _rows(file):
+            compare = tuple((rung, folder / rung) for rung in rungs(args) if rung != "last_stage")
+            options = EvaluateOptions(folder / "last_stage", compare=compare, tier1=False, cache=args.work / "trunk")
+            made = evaluate(options)
+            print(made.document["verdict"]["sentence"], flush=True)
+            (folder / "evaluation.json").write_text(json.dumps(made.document, indent=1) + "\n", encoding="utf-8")
+            rows = {name: made.sections[key][0] for name, key in ROWS.items() if key in made.sections}
+            first = next(iter(rows.values()))
+            facts = {"truth": first.truth, "mask": first.mask, "xy_um": first.xy_um, "depth": first.depth}
+            predicted = {f"row/{name}": r.predicted for name, r in rows.items()}
+            np.savez(file, **{k: np.asarray(v) for k, v in {**facts, **predicted}.items()})
+        with np.load(file, allow_pickle=False) as kept:
+            for name in kept.files:
+                if name.startswith("row/"):
+                    row = SectionResult(
+                        fold, "C", kept["truth"], kept[name], kept["mask"], kept["xy_um"], kept["depth"]
+                    )
+                    out.setdefault(name.removeprefix("row/"), []).append(row)
     return out
 
 
-def floor_denoised(start: Any) -> float:
-    """29 features + ridge on the denoised targets."""
-    from stamp_deploy.training.metrics import section_median_r, section_z
-    from stamp_deploy.training.ridge import fit_ridge_cv
-    from stamp_deploy.training.stain_features import features29
-
-    x = [section_z(features29(s.tiles, start.info.mpp)) for s in start.train]
-    groups = [s.sample.id for s in start.train for _ in s.target]
-    model = fit_ridge_cv(np.concatenate(x), np.concatenate([s.target for s in start.train]), groups)
-    (held,) = start.validation
-    predicted = model.predict(section_z(features29(held.tiles, start.info.mpp)))
-    return round(section_median_r(held.scores, predicted, held.mask), 6)
+def _rows(file: Path) -> set[str]:
+    """The rows whose predictions a file holds."""
+    with np.load(file, allow_pickle=False) as kept:
+        return {name.removeprefix("row/") for name in kept.files if name.startswith("row/")}
 
 
-def row_of(rows: dict[str, Any], rung: str, how: str) -> float | None:
-    """r of a rung in a fold, by the model's head or by a ridge probe."""
-    if how == "refit":
-        refit: float | None = rows["refit"].get({"frozen_ridge": "frozen"}.get(rung, rung))
-        return refit
-    place = {
-        "floor_29_features": ("features_29", "baseline" if how == "probe" else ""),
-        "frozen_ridge": ("frozen_ridge_cv", "baseline" if how == "probe" else ""),
-        "lora_r8": ("lora", how),
-        "lora_r32": ("lora:lora_r32", how),
-        "full_finetune": ("full", how),
-        "random_sets": ("random_sets", how),
-        "shuffled": ("shuffled", how),
+def summarise(found: dict[int, dict[str, list[SectionResult]]]) -> dict[str, Any]:
+    """Median r over pathways, mean over sections and seeds, of every row; differences of mean r, with intervals."""
+    out: dict[str, Any] = {}
+    rows = {name: [made[name] for made in found.values()] for name in found[0]}
+    for name, of_seeds in rows.items():
+        out[name] = round(statistics.mean(headline(r) for r in of_seeds), 4)
+    out["aligned_ridge"] = out["last_stage"]
+    for key, row in (("frozen", "frozen_ridge"), ("aligned", "last_stage")):
+        for kind in ("partial_r", "predicted_depth_r"):
+            values = [np.nanmedian(getattr(s, kind)) for results in rows[row] for s in results]
+            out[f"{kind}_{key}"] = round(float(np.mean(values)), 4)
+    out["truth_depth_r"] = round(float(np.mean([np.nanmedian(s.depth_r) for s in rows["frozen_ridge"][0]])), 4)
+    for name, (a, b) in PAIRS.items():
+        if a in rows and b in rows:
+            value, low, high = difference(rows[a], rows[b])
+            out |= {name: value, f"{name}_low": low, f"{name}_high": high}
+    return out
+
+
+def difference(a: list[list[SectionResult]], b: list[list[SectionResult]]) -> tuple[float, float, float]:
+    """Mean r over pathways of `a` minus `b`, mean over seeds and sections, and its 95 % interval by the block
+    bootstrap: all seeds and both rows see the same draws of a section's blocks."""
+    draws = np.mean([_draws(x) - _draws(y) for x, y in zip(a, b, strict=True)], axis=0)
+    value = statistics.mean(mean_r(x) - mean_r(y) for x, y in zip(a, b, strict=True))
+    low, high = np.percentile(draws, [2.5, 97.5])
+    return round(value, 4), round(float(low), 4), round(float(high), 4)
+
+
+def _draws(sections: list[SectionResult]) -> NDArray[np.float64]:
+    parts = []
+    for i, s in enumerate(sections):
+        r = resampled_r(s.truth, s.predicted, space_blocks(np.asarray(s.xy_um)), seed=(0, i))
+        assert r is not None
+        parts.append(r[:, s.mask].mean(axis=1))
+    return np.asarray(np.mean(parts, axis=0), np.float64)
+
+
+def per_section(found: dict[int, dict[str, list[SectionResult]]]) -> dict[str, dict[str, float]]:
+    """Row -> section -> median r, mean over seeds."""
+    return {
+        name: {
+            s.id: round(statistics.mean(float(np.nanmedian(made[name][i].r)) for made in found.values()), 4)
+            for i, s in enumerate(results)
+        }
+        for name, results in found[0].items()
     }
-    key, by = place[rung]
-    value = rows.get(key, {}).get(by)
-    return None if value is None else float(value)
 
 
-def summarise(ladder: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Means over the folds. The floor and every rung by one read-out, the floor's: ridge on features that are z-scored
-    within section (`evaluate`'s probe); shuffled by its own predictions. *_head, *_probe and *_refit are all ways."""
-    out: dict[str, Any] = {"floor_reference": REFERENCE_FLOOR}
-    for rung in ("floor_29_features", "frozen_ridge", *RUNGS):
-        ways = ("probe", "refit") if rung in ONLY_RIDGE else ("head", "probe", "refit")
-        values = {how: mean_over(ladder, rung, how) for how in ways}
-        out[rung] = values["head" if rung == "shuffled" else "probe"]
-        out |= {f"{rung}_{how}": r for how, r in values.items()}
-    return out
+def depth_table(args: argparse.Namespace) -> dict[str, Any]:
+    """Ridge on the frozen embedding of the held-out section, its targets with and without depth: r with the plain
+    scores, their partial r given depth, r with the scores that were learned, r of those with depth."""
+    from stamp_deploy.training.cohort import load_cohort
+    from stamp_deploy.training.evaluate.runs import open_run, score_sections
+    from stamp_deploy.training.gene_sets import read_gmt
+    from stamp_deploy.training.metrics import section_z
+    from stamp_deploy.training.ridge import EMBEDDING_FLOOR, fit_ridge_measured
 
-
-def mean_over(ladder: dict[str, dict[str, Any]], rung: str, how: str) -> float:
-    """Mean over the folds, 4 digits."""
-    values = [row_of(rows, rung, how) for rows in ladder.values()]
-    return round(statistics.mean(v for v in values if v is not None), 4)
+    sets, table = read_gmt(Path(gmt(args))), {}
+    folds = SECTIONS[:1] if args.quick else SECTIONS
+    samples = list(load_cohort(args.work / "cohort"))
+    for depth in ("none", "residual", "downsample"):
+        rows: list[list[float]] = []
+        scored = {s.sample.id: s for s in score_sections(samples, sets, "ucell", depth)}  # type: ignore[arg-type]
+        plain = {s.sample.id: s for s in score_sections(samples, sets, "ucell")}
+        for fold in folds:
+            run = open_run(args.work / fold / "0" / "last_stage", cache=args.work / "trunk")
+            x = {s.id: run.frozen(s) - run.frozen(s).mean(axis=0) for s in samples}
+            names = [n for n in SECTIONS if n != fold]
+            y, masks = [section_z(scored[n].truth) for n in names], [scored[n].mask for n in names]
+            model = fit_ridge_measured([x[n] for n in names], y, masks, names, floor=EMBEDDING_FLOOR)
+            predicted = model.predict(x[fold])
+            held = plain[fold]
+            raw = SectionResult(fold, "C", held.truth, predicted, held.mask, held.xy_um, held.depth)
+            own = SectionResult(fold, "C", scored[fold].truth, predicted, held.mask, held.xy_um, held.depth)
+            rows.append([float(np.nanmedian(v)) for v in (raw.r, raw.partial_r, own.r, own.depth_r)])
+        keys = ("r", "partial_r", "own_r", "own_depth_r")
+        table[depth] = {k: round(float(v), 4) for k, v in zip(keys, np.mean(rows, axis=0), strict=True)}
+    return {"depth_targets": table}
 
 
 def synthetic(args: argparse.Namespace) -> dict[str, Any]:
-    """r on a held-out synthetic section, over the programs that leave a trace in the picture, and shuffled."""
+    """r on a held-out synthetic section, over the programs that leave a trace in the picture, and shuffled; a small
+    transformer from random weights, warmed up on pixels."""
     from stamp_deploy.export.demo import synthetic as made
 
     folder = args.work / "synthetic"
@@ -327,20 +335,22 @@ def synthetic(args: argparse.Namespace) -> dict[str, Any]:
         build_cohort(config, folder / "cohort")
     held = f"section-{seeds[-1]}"
     common = {
-        **LADDER, "mpp": 1.0, "shift_um": 8.0, "cohort": str(folder / "cohort"), "samples": [],
+        **SYNTHETIC, "mpp": 1.0, "shift_um": 8.0, "cohort": str(folder / "cohort"),
         "gmt": str(folder / "raw" / "programs.gmt"), "held_out": [held], "w_contrastive": 0.0,
     }  # fmt: skip
     frozen = folder / "frozen"
-    train(settings("", args, common, WARM_UP), frozen)
+    steps = {"warm_up_steps": 3} if args.quick else {}
+    train(TrainConfig.from_dict({**common, **WARM_UP, **steps}), frozen)
     fixed = {"lr_heads": 5e-4, "warmup_fraction": 0.15, "batch_spots": 24, "head_final": "ridge"}
     out: dict[str, Any] = {}
     for name, change in (("run", {}), ("shuffled", {"control": "shuffled"})):
-        start = {"weights": str(frozen / "backbone.safetensors"), "adapt": "full", "epochs": 10, "lr": 1e-4}
-        train(settings("", args, common, start, fixed, change), folder / name)
+        start = {"weights": str(frozen / "backbone.safetensors"), "adapt": "full", "lr": 1e-4}
+        start["epochs"] = 1 if args.quick else 10
+        train(TrainConfig.from_dict({**common, **start, **fixed, **change}), folder / name)
         options = EvaluateOptions(folder / name, tier1=False)
         rows = [row for row in evaluate(options).document["rows"] if row["how"] == "head" and row["result"]]
-        programs = {k: v["mean_r"] for k, v in rows[0]["result"]["per_pathway"].items()}
-        out[name] = programs
+        own = next(row for row in rows if row["key"] in ("full", "shuffled"))
+        out[name] = {k: v["mean_r"] for k, v in own["result"]["per_pathway"].items()}
     visible = [p for p in out["run"] if p in made.VISIBLE]
     return {
         "synthetic_r": round(statistics.median(out["run"][p] for p in visible), 4),
@@ -350,167 +360,129 @@ def synthetic(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def loader_speed(args: argparse.Namespace) -> dict[str, Any]:
-    """Tiles a second of the loader alone and of the training step, on the ladder's own data, interleaved."""
-    import torch
-
-    from stamp_deploy.system.memory import keep_memory
+    """Tiles of 224 px that one core augments in a second of its own time: crops, stain jitter, turns, normalisation."""
     from stamp_deploy.training.data import Loader
-    from stamp_deploy.training.model import build_model
-    from stamp_deploy.training.objective import Alignment
     from stamp_deploy.training.run_setup import prepare
 
-    keep_memory()
-    torch.set_num_threads(1)
-    config = settings(SECTIONS[0], args, ADAPT, RUNGS["lora_r8"])
+    config = settings(SECTIONS[0], args, 0, "last_stage", fields_um=[], field_steps="joined", cache_views=0)
     start = prepare(config)
     info = start.info
     loader = Loader(start.train, config, info.tile_px, info.mean, info.std, info.mpp)
-    step = Alignment(build_model(info), config).train()
-    load, compute = [], []
+    found = []
     for epoch in range(1 if args.quick else 5):
-        clock = time.perf_counter()
-        batches = [loader.make(rows, epoch, i) for i, rows in enumerate(loader._plan(epoch))]
-        load.append(sum(len(b.tiles) for b in batches) / (time.perf_counter() - clock))
-        clock = time.perf_counter()
-        for batch in batches[:1] if args.quick else batches:
-            step(*batch.fields())[0].backward()
-        count = len(batches[0].tiles) if args.quick else sum(len(b.tiles) for b in batches)
-        compute.append(count / (time.perf_counter() - clock))
+        clock = time.process_time()
+        count = sum(len(loader.make(rows, epoch, i).tiles) for i, rows in enumerate(loader._plan(epoch)))
+        found.append(count / (time.process_time() - clock))
     return {
-        "loader_tiles_per_s": round(statistics.median(load), 1),
-        "loader_spread": [round(min(load), 1), round(max(load), 1)],
-        "step_tiles_per_s": round(statistics.median(compute), 1),
-        "step_spread": [round(min(compute), 1), round(max(compute), 1)],
-        "loader_over_step": round(statistics.median(load) / statistics.median(compute), 2),
+        "loader_tiles_s_core": round(statistics.median(found), 1),
+        "loader_spread": [round(min(found), 1), round(max(found), 1)],
     }
+
+
+LABELS = {
+    "floor_29_features": "29 stain and texture features",
+    "depth_only": "sequencing depth of the tested spots (no picture)",
+    "frozen_ridge": "frozen",
+    "last_stage": "aligned: last stage",
+    "lora_r8": "aligned: LoRA r8",
+    "lora_r32": "aligned: LoRA r32",
+    "full_finetune": "aligned: full fine-tuning",
+    "random_sets": "control: last stage on random gene sets",
+    "shuffled": "control: last stage on shuffled targets",
+    "frozen_with_neighbours": "frozen, with neighbours",
+    "aligned_with_neighbours": "aligned: last stage, with neighbours",
+    "frozen_head": "frozen, the run's head",
+    "last_stage_head": "aligned: last stage, the run's head",
+    "lora_r8_head": "aligned: LoRA r8, the run's head",
+    "lora_r32_head": "aligned: LoRA r32, the run's head",
+    "shuffled_head": "control: shuffled targets, the run's head",
+}
+BARS = (("frozen_ridge", 0.445), ("aligned_ridge", 0.465), ("aligned_with_neighbours", 0.485), ("synthetic_r", 0.9))
 
 
 def markdown(d: dict[str, Any]) -> str:
     """benchmarks/results/training.md."""
     folds = d["folds"]
-    names = {
-        "floor_29_features": "29 stain and texture features + ridge",
-        "frozen_ridge": "frozen backbone + ridge",
-        "lora_r8": "LoRA r8",
-        "lora_r32": "LoRA r32",
-        "full_finetune": "full fine-tuning",
-        "random_sets": "control: LoRA r8 on random gene sets",
-        "shuffled": "control: LoRA r8 on shuffled targets",
-    }
+    count = f"{d['seeds']} seed" + "s" * (d["seeds"] > 1)
     lines = [
         "# Training, measured",
         "",
-        f"Written by benchmarks/bench_training.py on {d['machine']}; Pearson r within the held-out section, median",
-        "over 50 Hallmark UCell scores, unsmoothed. Each section is held out in turn and trained on the other three.",
+        f"Written by benchmarks/bench_training.py on {d['machine']}; {count}. her2st C2 to C5, one patient: each",
+        "section is held out and trained on the other three with `train --recipe stamp` (EfficientNet-Lite0 with",
+        "ImageNet weights, fields of 112, 157 and 224 um). Pearson r within the held-out section, median over 50",
+        "Hallmark UCell scores, unsmoothed. Read-out: `evaluate`'s probe, ridge with its penalty chosen on training",
+        "sections; `the run's head` is ridge on denoised targets; `with neighbours` adds the mean of the 8 neighbours'",
+        "embedding.",
         "",
-        "| rung | by | " + " | ".join(folds) + " | mean |",
-        "|---|---|" + "---|" * (len(folds) + 1),
+        "| features | " + " | ".join(folds) + " | mean |",
+        "|---|" + "---|" * (len(folds) + 1),
     ]
-    for rung, label in names.items():
-        for how in ("head", "probe", "refit"):
-            values = [row_of(rows, rung, how) for rows in folds.values()]
-            if any(v is None for v in values) or (how == "head" and rung in ONLY_RIDGE):
-                continue
-            shown = " | ".join(f"{v:.3f}" for v in values if v is not None)
-            by = {"head": "own head", "probe": "ridge", "refit": "ridge, denoised"}[how]
-            mean = statistics.mean(v for v in values if v is not None)
-            lines.append(f"| {label} | {by} | {shown} | **{mean:.3f}** |")
-    best = max((*LORA, "full_finetune"), key=lambda k: d[k])
+    for key, label in LABELS.items():
+        if key in d["sections"]:
+            shown = " | ".join(f"{d['sections'][key][f]:.3f}" for f in folds)
+            lines.append(f"| {label} | {shown} | **{d[key]:.3f}** |")
     lines += [
         "",
-        f"The floor that was measured before this project began, with other code, is {REFERENCE_FLOOR}.",
-        "`ridge` is the ladder: the procedure by which the floor is defined, on each model's embedding instead of the",
-        "29 features (ridge, penalty by cross-validation over the training sections, all z-scored within section; what",
-        "`evaluate` calls the probe), so that rows differ by the embedding alone. Two more ways of reading show what",
-        "hangs on the read-out: `own head` is the pathway head as gradient descent left it; `ridge, denoised` is",
-        '`head_final = "ridge"`, with the denoised targets that the runs learn from.',
-        "Random gene sets: size-matched; that run's own head predicts other scores and cannot be compared.",
-        "Shuffled: the targets of each training section are permuted among its spots. Its embedding stays near the",
-        "frozen one, so ridge with true targets on it is another frozen row; its own head is the control.",
+        "## Differences of mean r over pathways",
         "",
-        "## Bars",
+        "Paired, by the same read-out; 95 % intervals draw blocks of 600 um within the sections. They say nothing",
+        "about other patients.",
         "",
-        _bar("best rung over the reference floor", d[best], REFERENCE_FLOOR, names[best]),
-        _bar("best rung over the floor as measured here", d[best], d["floor_29_features"], names[best]),
-        *(_bar(f"{names[r]} over its own frozen backbone", d[r], d["frozen_ridge"]) for r in LORA),
-        *(_bar(f"{names[r]} over random gene sets", d[r], d["random_sets"]) for r in LORA),
-        *(_bar(f"{names[r]} over shuffled targets, their own predictions", d[r], d["shuffled"]) for r in LORA),
-        *(_bar(f"{names[r]} over shuffled targets, the same read-out", d[r], d["shuffled_probe"]) for r in LORA),
-        "",
-        "By the other ways of reading:",
-        "",
-        *(
-            _bar(f"{names[r]} over frozen, both by denoised ridge", d[f"{r}_refit"], d["frozen_ridge_refit"])
-            for r in (*LORA, "full_finetune")
-        ),
-        *(
-            _bar(f"{names[r]}, own head, over frozen + ridge", d[f"{r}_head"], d["frozen_ridge"])
-            for r in (*LORA, "full_finetune")
-        ),
-        "",
-        "The gain over the frozen backbone, section by section (`ridge`):",
-        "",
-        *(f"- {names[r]}: " + ", ".join(_gains(folds, r)) for r in (*LORA, "full_finetune", "random_sets", "shuffled")),
-        "",
-        "## What was chosen, and on what",
-        "",
-        "Each fold chose one of two candidates (rate and epochs) on one of its own training sections, trained on the",
-        "two others; no fold's held-out section took part. The ranges that the candidates come from, and the",
-        "denoising of targets, were explored before on another patient's section (B4) and on one inner split, C3 and",
-        "C4 for training and C5 for validation. So the fold that holds C5 out is not wholly free of C5. That the",
-        "column `ridge` is the ladder was settled when two folds had been read in all three ways; all three are shown",
-        "with their bars. Without the C5 fold the means of `ridge` are:",
-        ", ".join(f"{label} {_without(folds, rung, 'C5'):.3f}" for rung, label in names.items() if rung != "shuffled")
-        + ".",
-        "",
+        "| | difference | 95 % |",
+        "|---|---|---|",
     ]
-    for fold, rows in folds.items():
-        choice = rows.get("choice")
-        if choice:
-            shown = "; ".join(
-                f"{name} " + ", ".join(f"{v:.3f} ({s})" for s, v in scores.items())
-                for name, scores in choice["inner_validation_r"].items()
+    for name in PAIRS:
+        if name in d:
+            lines.append(
+                f"| {name.replace('_', ' ')} | {d[name]:+.3f} | {d[name + '_low']:+.3f} to {d[name + '_high']:+.3f} |"
             )
-            lines.append(f"- {fold} held out: {choice['chosen']} (r on inner validation: {shown})")
-    lines += ["", "## Synthetic cohort, held-out section", "", "| program | r | shuffled |", "|---|---|---|"]
-    programs = d["synthetic_programs"]
-    for name, r in programs["run"].items():
-        lines.append(f"| {name} | {_shown(r)} | {_shown(programs['shuffled'][name])} |")
     lines += [
         "",
-        f"Median over the programs that leave a trace in the picture: {d['synthetic_r']:.3f} (bar: .9 or more);",
-        f"shuffled {d['synthetic_shuffled']:.3f} (bar: .1 or less). UNSEEN leaves no trace: near 0 is right.",
+        "## Depth",
         "",
-        "## Loader",
-        "",
-        f"One thread each: loader alone {d['loader_tiles_per_s']} tiles/s ({d['loader_spread'][0]} to "
-        f"{d['loader_spread'][1]}), training step",
-        f"{d['step_tiles_per_s']} tiles/s ({d['step_spread'][0]} to {d['step_spread'][1]}): ratio "
-        f"{d['loader_over_step']}. The loader works in a thread of its own beside the step.",
+        f"Median r of the measured scores with the log of detected genes: {d['truth_depth_r']:.3f}; of predictions:",
+        f"frozen {d['predicted_depth_r_frozen']:.3f}, aligned {d['predicted_depth_r_aligned']:.3f}. Partial r given",
+        f"log counts and log genes: frozen {d['partial_r_frozen']:.3f}, aligned {d['partial_r_aligned']:.3f}.",
         "",
     ]
-    return "\n".join(lines)
-
-
-def _without(folds: dict[str, Any], rung: str, left_out: str) -> float:
-    """Mean of the `ridge` column without a fold."""
-    values = [row_of(rows, rung, "probe") for f, rows in folds.items() if f != left_out]
-    return statistics.mean(v for v in values if v is not None) if values else float("nan")
-
-
-def _gains(folds: dict[str, Any], rung: str) -> list[str]:
-    """Signed differences to the frozen backbone by fold."""
-    pairs = {f: (row_of(rows, rung, "probe"), row_of(rows, "frozen_ridge", "probe")) for f, rows in folds.items()}
-    return [f"{f} {a - b:+.3f}" for f, (a, b) in pairs.items() if a is not None and b is not None]
+    if "depth_targets" in d:
+        lines += [
+            "Ridge on the frozen embedding, its targets with and without depth:",
+            "",
+            "| targets | r with plain scores | partial r | r with what was learned | r of that with depth |",
+            "|---|---|---|---|---|",
+        ]
+        for name, row in d["depth_targets"].items():
+            shown = " | ".join(f"{row[k]:.3f}" for k in ("r", "partial_r", "own_r", "own_depth_r"))
+            lines.append(f"| `{name}` | {shown} |")
+    lines += ["", "## Bars", ""]
+    lines += [_bar(key, d[key], limit) for key, limit in BARS if key in d]
+    lines.append(_bar("aligned_minus_frozen_low", d["aligned_minus_frozen_low"], 0.0))
+    if "random_sets" in d:
+        lines.append(_bar("aligned_ridge over random_sets", d["aligned_ridge"], d["random_sets"]))
+    if "loader_tiles_s_core" in d:
+        lines.append(_bar("loader_tiles_s_core (224 px, with stain jitter)", d["loader_tiles_s_core"], 1500.0))
+    took = ", ".join(f"{k} {v:.0f}" for k, v in d["seconds_a_run"].items())
+    lines += ["", f"Seconds in the training loop per run, views not counted: {took}."]
+    if "synthetic_programs" in d:
+        lines += ["", "## Synthetic cohort, held-out section", "", "| program | r | shuffled |", "|---|---|---|"]
+        programs = d["synthetic_programs"]
+        lines += [f"| {n} | {_shown(r)} | {_shown(programs['shuffled'][n])} |" for n, r in programs["run"].items()]
+        lines += [
+            "",
+            f"Median over the programs that leave a trace in the picture: {d['synthetic_r']:.3f}; shuffled",
+            f"{d['synthetic_shuffled']:.3f}. UNSEEN leaves no trace: near 0 is right.",
+        ]
+    return "\n".join([*lines, ""])
 
 
 def _shown(r: float | None) -> str:
     return "-" if r is None else f"{r:.3f}"
 
 
-def _bar(what: str, value: float, limit: float, by: str = "") -> str:
+def _bar(what: str, value: float, limit: float) -> str:
     verdict = "met" if value > limit else "NOT met"
-    return f"- {what}: {value:.3f} against {limit:.3f}, {verdict} by {value - limit:+.3f}" + (f" ({by})" if by else "")
+    return f"- {what}: {value:.4g} against {limit:.4g}, {verdict}"
 
 
 if __name__ == "__main__":

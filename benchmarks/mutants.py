@@ -62,8 +62,7 @@ MODULES: dict[str, tuple[str, str]] = {
     "writers": (
         "stamp_deploy/writers/dicom_*.py stamp_deploy/writers/hdf5*.py stamp_deploy/writers/[agns]*.py "
         "stamp_deploy/writers/ome_tiff.py stamp_deploy/writers/parquet.py",
-        "tests/writers/test_writers_numbers.py tests/writers/test_dicom_numbers.py tests/writers/test_full_disk.py "
-        "tests/writers/test_summary_table.py",
+        "tests/writers/test_writers_numbers.py tests/writers/test_dicom_numbers.py tests/writers/test_summary_table.py",
     ),
     "pictures": (
         "stamp_deploy/writers/c*.py stamp_deploy/writers/heatmaps.py stamp_deploy/writers/overview.py "

@@ -81,7 +81,7 @@ def document_of(run: Path, facts: dict[str, Any], name: str) -> dict[str, Any]:
     names = [str(item) for item in facts["pathway_names"]]
     gene_sets = facts.get("gene_set_sha256") or hashlib.sha256("\n".join(names).encode()).hexdigest()
     mpp = float(facts["mpp"])
-    adapter = {"kind": "lora", **(facts.get("lora") or {})}
+    adapter = {"kind": str(facts.get("adapt") or "lora"), **(facts.get("lora") or {})}
     for file in ("adapter.safetensors", "heads.safetensors"):
         if (run / file).is_file():
             adapter[f"{file}_sha256"] = sha256_file(run / file)

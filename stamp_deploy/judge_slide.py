@@ -60,7 +60,7 @@ def judgement(
     prepared: Prepared, index: NDArray[np.int64], sample: TileSample | None, embedding: NDArray[np.float32]
 ) -> SlideTrust:
     """What `judge_slide` finds, without a word to the log and whatever `InferOptions.strict` says."""
-    reference = prepared.bundle.read_trust() if sample is not None else None
+    reference = prepared.bundle.reference
     if reference is None or sample is None:
         why = NO_REFERENCE if prepared.bundle.trust_file is None else "the model's tiles are too small to be measured"
         return not_judged(len(index), why)

@@ -211,20 +211,21 @@ def test_figures_of_training_are_the_benchmarks() -> None:
     found = json.loads((ROOT / "benchmarks" / "results" / "training.json").read_text())
     rows = {cells[0]: cells[1] for cells in table(DOCS / "training.md", "features")}
     keys = {
-        "29 stain": "floor_29_features",
+        "29 stain and texture features": "floor_29_features",
+        "sequencing depth of the tested spots (no picture)": "depth_only",
         "frozen": "frozen_ridge",
-        "LoRA r8": "lora_r8",
-        "LoRA r32": "lora_r32",
-        "full": "full_finetune",
-        "control: LoRA r8 on random": "random_sets",
-        "control: LoRA r8 on shuffled": "shuffled_probe",
+        "aligned: last stage": "last_stage",
+        "frozen, with neighbours": "frozen_with_neighbours",
+        "aligned: last stage, with neighbours": "aligned_with_neighbours",
+        "frozen, the run's head": "frozen_head",
+        "aligned: last stage, the run's head": "last_stage_head",
     }
-    for start, key in keys.items():
-        told = next(value for name, value in rows.items() if name.startswith(start))
-        number = re.search(r"\.\d+", told)
-        assert number is not None and abs(float(number[0]) - found[key]) <= 0.00051, start
+    assert set(rows) == set(keys)
+    for label, key in keys.items():
+        number = re.search(r"\.\d+", rows[label])
+        assert number is not None and abs(float(number[0]) - found[key]) <= 0.00051, label
     readme = (ROOT / "README.md").read_text()
-    for key in ("full_finetune", "lora_r32", "frozen_ridge", "floor_29_features"):
+    for key in ("last_stage", "frozen_ridge", "floor_29_features"):
         assert f"{found[key]:.3f}"[1:] in readme, key
 
 

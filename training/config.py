@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from .toml_settings import Texts, TomlSettings, read_toml, setting
+from .toml_settings import Numbers, Texts, TomlSettings, read_toml, setting
 
 
 class TrainConfig(TomlSettings):
-    """A training run. Paths are relative to the working folder; empty strings and zeros mean "not set"."""
+    """A training run. Paths are relative to the config's folder; empty strings and zeros mean "not set"."""
 
     # What is learned from
     cohort: str = setting("", "folder written by `stamp-deploy cohort build`")
@@ -34,6 +34,9 @@ class TrainConfig(TomlSettings):
     target_rank: int = setting(
         0, "principal components kept of the training targets; 0: all. Denoises small cohorts", ge=0
     )
+    depth: Literal["none", "residual", "downsample"] = setting(
+        "none", 'scores follow sequencing depth; "residual" or "downsample" take it out, at a price (docs/training.md)'
+    )
     control: Literal["", "shuffled", "random-sets"] = setting(
         "", '"shuffled": targets permuted within slides; "random-sets": size-matched random gene sets'
     )
@@ -45,12 +48,20 @@ class TrainConfig(TomlSettings):
     copy_backbone: bool = setting(True, "False: the run names the weights file instead of holding a copy")
     tile_px: int = setting(0, "0: as the model was trained", ge=0)
     mpp: float = setting(0.0, "0: as the model was trained", ge=0)
+    mean: Numbers = setting((), "of RGB in [0, 1]; empty: as the model was trained")
+    std: Numbers = setting((), "likewise")
+    fields_um: Numbers = setting(
+        (), "sides of several fields of view around a spot, embedded side by side; empty: the tile itself"
+    )
+    field_steps: Literal["joined", "one"] = setting(
+        "joined", 'or "one": a step sees one field, drawn at random, with a head of its own; needs head_final = "ridge"'
+    )
     adapt: Literal["lora", "full", "last-block", "frozen"] = setting("lora", 'or "full", "last-block", "frozen"')
     lora_r: int = setting(8, "few weights for few spots; the benchmark compares 32", ge=1)
     lora_alpha: float = setting(16.0, "twice r, peft's usual choice")
     lora_dropout: float = setting(0.1, "cohorts are small", ge=0)
     lora_target: str = setting(
-        r"blocks\.\d+\.attn\.(qkv|proj)", "attention only; a list would also hit patch_embed.proj"
+        "", "a regex; empty: the model's own, attention only (a list would also hit patch_embed.proj)"
     )
     head_init: Literal["ridge", "random"] = setting(
         "ridge", 'start from the frozen model\'s ridge solution, so adapting can only add; or "random"'
@@ -87,6 +98,10 @@ class TrainConfig(TomlSettings):
     shift_um: float = setting(0.0, "crops are moved by up to this; needs a cohort of tiles larger than tile_px", ge=0)
     hed_jitter: float = setting(0.03, "sd of stain concentration scale and shift; 0: off", ge=0)
     flips: bool = setting(True, "flips and quarter turns: tissue has no up")
+    cache_views: int = setting(
+        0, "augmented views kept of each spot, as the first block that learns gets them; 0: every step anew", ge=0
+    )
+    cache_dir: str = setting("", "where kept views lie, to be shared by runs; empty: in the run, until it ends")
     patience: int = setting(5, "epochs without a better validation r; 0: run to the end", ge=0)
     checkpoint_minutes: float = setting(5.0, "a kill loses at most this much", ge=0)
     seed: int = setting(0, "of weights, draws and augmentation")
@@ -117,4 +132,17 @@ def load_config(path: Path) -> TrainConfig:
     UsageError
         No such file, not TOML, or as `TrainConfig.checked`.
     """
-    return TrainConfig.checked(read_toml(path, "name the config of the run"), path)
+    return TrainConfig.checked(placed(read_toml(path, "name the config of the run"), path.parent), path)
+
+
+def placed(values: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Settings whose relative paths are taken from the config's folder, or from the working folder where that alone
+    holds such a file, as runs of older versions state them."""
+    out = dict(values)
+    for key in ("cohort", "gmt", "weights", "cache_dir"):
+        value = out.get(key)
+        if not isinstance(value, str) or not value or Path(value).is_absolute():
+            continue
+        here = (folder / value).resolve()
+        out[key] = value if not here.exists() and Path(value).exists() else str(here)
+    return out

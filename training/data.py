@@ -18,22 +18,26 @@ from .sections import TrainSection
 
 @dataclass(eq=False)
 class Batch:
-    """Tensors of one step: `tiles` normalised float32 [n, 3, T, T]; `target` [n, P]; `mask` bool [n, P]; `slide` int64
-    [n], the section's place in the list; `genes` [n, G]."""
+    """Tensors of one step: `tiles` normalised float32 [n, 3, T, T], or kept views; `target` [n, P]; `mask` bool [n, P];
+    `slide` int64 [n], the section's place in the list; `genes` [n, G]. Of kept views also `frozen` [n, D], embeddings
+    of the frozen model; where a step sees one field of view, `field`, which one."""
 
     tiles: Tensor
     target: Tensor
     mask: Tensor
     slide: Tensor
     genes: Tensor
+    frozen: Tensor | None = None
+    field: Tensor | None = None
 
     def to(self, device: torch.device | str) -> Batch:
         """The same on another device."""
-        return Batch(*(t.to(device, non_blocking=True) for t in self.fields()))
+        moved = [None if t is None else t.to(device, non_blocking=True) for t in self.fields()]
+        return Batch(*moved)  # type: ignore[arg-type]
 
-    def fields(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    def fields(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
         """The tensors, in order."""
-        return self.tiles, self.target, self.mask, self.slide, self.genes
+        return self.tiles, self.target, self.mask, self.slide, self.genes, self.frozen, self.field
 
 
 def plan_epoch(
@@ -128,4 +132,7 @@ class Loader:
         if self.config.flips:
             x = turn_each(x, rng)
         parts = (np.concatenate(p) for p in (target, mask, slide, genes))
-        return Batch(normalise(x, self.mean, self.std), *(torch.from_numpy(np.ascontiguousarray(p)) for p in parts))
+        made = Batch(normalise(x, self.mean, self.std), *(torch.from_numpy(np.ascontiguousarray(p)) for p in parts))
+        if self.config.field_steps == "one":
+            made.field = torch.tensor(int(rng.integers(len(self.config.fields_um))))
+        return made

@@ -23,16 +23,17 @@ from stamp_deploy.system.memory import keep_memory
 from .autocast import autocast, use_bf16
 from .config import TrainConfig
 from .data import Batch, Loader
-from .model import FROZEN_FILE, RunInfo, StampModel, is_peft, save_run
+from .model import FROZEN_FILE, RunInfo, StampModel, is_peft, read_info, save_run
 from .model.checkpoint import Checkpoint
 from .model.embed import embed_tiles
-from .model.ridge_heads import set_ridge_heads
+from .model.ridge_heads import set_ridge_head, set_ridge_heads
 from .objective import TERMS, Alignment, learning_parameters
 from .progress import Events, Report, write_csv
 from .run_setup import Start, first_model, prepare, weights_of
 from .schedule import rate_factor
 from .sections import TrainSection
 from .validation import mean_cosine, validation_r
+from .view_cache import ViewLoader, Views, embed_views, keep_views
 
 
 @dataclass
@@ -97,6 +98,7 @@ class _Trainer:
         self.report = Report(config.progress and self.main)
         self.events = Events(out / "tensorboard", enabled=self.main)
         self.checkpoint = Checkpoint(out / "checkpoint", start.key, config.checkpoint_minutes, enabled=self.main)
+        self.views: list[list[Views]] = []
         self.seconds = 0.0
 
     def run(self) -> RunInfo:
@@ -105,18 +107,35 @@ class _Trainer:
         with self.accelerator.main_process_first():  # the others find the warmed-up backbone on the disk
             model, warm_up = first_model(self.config, self.start, self.checkpoint, self.report, self.device)
         model.keep_start()
+        if self.config.cache_views:
+            with self.accelerator.main_process_first():
+                self.views = self._keep_views(model)
         embeddings = self._embed(model, self.start.train)
         set_ridge_heads(model, embeddings, self.start.train, pathway=self.config.head_init == "ridge")
-        position, step = self._train(model)
-        info = self._finish(step.model, position, embeddings, warm_up) if self.main else self.start.info
+        position, step = self._train(model, embeddings)
+        if self.main:
+            self._finish(step.model, position, embeddings, warm_up)
         self.accelerator.wait_for_everyone()
-        return info
+        return read_info(self.out)  # what the first process wrote, for all of them
 
-    def _train(self, model: StampModel) -> tuple[Position, Alignment]:
+    def _keep_views(self, model: StampModel) -> list[list[Views]]:
+        """What the first block that learns gets of each view."""
+        folder = Path(self.config.cache_dir) if self.config.cache_dir else self.checkpoint.folder / "views"
+        self.report.start("views", len(self.start.train) * model.fields_count)
+        found = keep_views(model, self.start.info, self.start.train, self.config, folder, self.report.advance)
+        self.report.stop()
+        return found
+
+    def _train(self, model: StampModel, embeddings: list[NDArray[np.float32]]) -> tuple[Position, Alignment]:
         config = self.config
         genes = self.start.train[0].genes.shape[1]
         torch.manual_seed(config.seed + 1)
         step = Alignment(model, config, genes=genes, sections=len(self.start.train)).to(self.device)
+        width = model.dim // model.fields_count
+        for i, head in enumerate(step.field_heads):
+            if config.head_init == "ridge":
+                part = [e[:, i * width : (i + 1) * width] for e in embeddings]
+                set_ridge_head(head, part, self.start.train)  # type: ignore[arg-type]
         backbone, heads = learning_parameters(step)
         rates = ((backbone, config.lr), (heads, config.lr_heads))
         groups = [{"params": p, "lr": lr, "top": lr} for p, lr in rates if p]
@@ -163,14 +182,16 @@ class _Trainer:
         )
         return wrapped, optimiser
 
-    def _loader(self) -> Loader:
+    def _loader(self) -> Loader | ViewLoader:
         info, a = self.start.info, self.accelerator
+        if self.views:
+            return ViewLoader(self.start.train, self.views, self.config, rank=a.process_index, world=a.num_processes)
         return Loader(
             self.start.train, self.config, info.tile_px, info.mean, info.std, info.mpp,
             rank=a.process_index, world=a.num_processes,
         )  # fmt: skip
 
-    def _batches(self, loader: Loader, position: Position) -> Iterator[Batch]:
+    def _batches(self, loader: Loader | ViewLoader, position: Position) -> Iterator[Batch]:
         for batch in loader.epoch(position.epoch, position.batch):
             yield batch.to(self.device)
 
@@ -218,7 +239,8 @@ class _Trainer:
         """Score the validation sections; keep the model where it is the best so far."""
         if not self.start.validation:
             return
-        if self.config.w_regression == 0 and self.config.w_correlation == 0:  # nothing trains the head
+        untrained = self.config.w_regression == 0 and self.config.w_correlation == 0
+        if untrained or self.config.field_steps == "one":  # nothing trains the head
             set_ridge_heads(step.model, self._embed(step.model, self.start.train), self.start.train)
         value = validation_r(step.model, self.start.info, self.start.validation)
         if position.history:
@@ -238,11 +260,14 @@ class _Trainer:
         return bool(self.start.validation) and 0 < self.config.patience <= position.bad_epochs
 
     def _embed(self, model: StampModel, sections: list[TrainSection]) -> list[NDArray[np.float32]]:
+        """Embeddings of the training sections, by way of the kept views where there are some."""
+        if self.views:
+            return [embed_views(model, views) for views in self.views]
         return [embed_tiles(model, self.start.info, s.tiles) for s in sections]
 
     def _finish(
         self, model: StampModel, position: Position, frozen: list[NDArray[np.float32]], warm_up: list[dict[str, Any]]
-    ) -> RunInfo:
+    ) -> None:
         embeddings = self._embed(model, self.start.train)
         refit = self.config.refits_head
         set_ridge_heads(model, embeddings, self.start.train, pathway=refit)
@@ -269,7 +294,6 @@ class _Trainer:
             info.software["weights_sha256"] = sha256
         save_run(self.out, model.cpu(), info, weights=weights, copy_backbone=self.config.copy_backbone)
         shutil.rmtree(self.out / "checkpoint", ignore_errors=True)
-        return info
 
 
 def _note(position: Position) -> str:

@@ -26,21 +26,32 @@ class Alignment(nn.Module):
     def __init__(self, model: StampModel, config: TrainConfig, *, genes: int = 0, sections: int = 0) -> None:
         super().__init__()
         self.model, self.config = model, config
-        self.extra = AuxiliaryHeads(
-            model.dim, genes if config.w_genes > 0 else 0, sections if config.w_batch > 0 else 0
-        )
+        one = config.field_steps == "one"
+        width = model.dim // model.fields_count if one else model.dim
+        outputs = model.pathway.out_features
+        self.field_heads = nn.ModuleList(nn.Linear(width, outputs) for _ in range(model.fields_count if one else 0))
+        self._kept = model.parts() if config.cache_views else None
+        self.extra = AuxiliaryHeads(width, genes if config.w_genes > 0 else 0, sections if config.w_batch > 0 else 0)
 
     def forward(
-        self, tiles: Tensor, target: Tensor, mask: Tensor, slide: Tensor, genes: Tensor
+        self,
+        tiles: Tensor,
+        target: Tensor,
+        mask: Tensor,
+        slide: Tensor,
+        genes: Tensor,
+        frozen: Tensor | None = None,
+        field: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Weighted total, and each term before its weight; shapes as in `data.Batch`.
 
         ``cosine`` among the terms is the mean cosine of adapted and frozen embedding, where both are known.
         """
         config = self.config
-        embedding, frozen = self._embed(tiles)
+        embedding, frozen = self._embed(tiles, frozen, None if field is None else int(field))
         embedding = embedding.float()
-        predicted = self.model.pathway(embedding)
+        head = self.field_heads[int(field)] if field is not None and len(self.field_heads) else self.model.pathway
+        predicted = head(embedding)
         target = target * mask
         terms: dict[str, Tensor] = {}
         if config.w_regression > 0:
@@ -53,7 +64,7 @@ class Alignment(nn.Module):
                 self.model.projection(embedding), self.model.target_projection(target), target, slide,
                 self.model.log_temperature,
             )  # fmt: skip
-        if frozen is not None:
+        if frozen is not None and config.w_anchor > 0:
             terms["anchor"] = anchor_loss(embedding, frozen.float())
         if config.w_genes > 0:
             terms["genes"] = self.extra.gene_loss(embedding, genes)
@@ -64,17 +75,22 @@ class Alignment(nn.Module):
             total = total + getattr(config, f"w_{name}") * value
         return total, {name: value.detach() for name, value in terms.items()}
 
-    def _embed(self, tiles: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Embeddings with and without the adapter, `micro_batch` tiles at a time."""
-        anchored = self.config.w_anchor > 0 and is_peft(self.model.backbone)
+    def _embed(self, tiles: Tensor, frozen: Tensor | None, field: int | None) -> tuple[Tensor, Tensor | None]:
+        """Embeddings with and without adapting, `micro_batch` tiles at a time; of one field where it is named."""
         size = self.config.micro_batch or len(tiles)
-        adapted, frozen = [], []
+        if self._kept is not None:
+            return torch.cat([self.model.pooled(self._kept.rest(part)) for part in tiles.split(size)]), frozen
+        anchored = self.config.w_anchor > 0 and is_peft(self.model.backbone)
+        adapted, reference = [], []
         for part in tiles.split(size):
-            adapted.append(self.model.embedding(part))
+            adapted.append(self._embedding(part, field))
             if anchored:
                 with torch.no_grad(), self.model.without_adapter():
-                    frozen.append(self.model.embedding(part))
-        return torch.cat(adapted), torch.cat(frozen) if anchored else None
+                    reference.append(self._embedding(part, field))
+        return torch.cat(adapted), torch.cat(reference) if anchored else None
+
+    def _embedding(self, tiles: Tensor, field: int | None) -> Tensor:
+        return self.model.embedding(tiles) if field is None else self.model.embedding_of(tiles, field)
 
 
 def learning_parameters(step: Alignment) -> tuple[list[nn.Parameter], list[nn.Parameter]]:

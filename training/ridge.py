@@ -6,12 +6,17 @@ start of the pathway heads.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+EMBEDDING_FLOOR = 0.9
+"""`floor` for embeddings. A feature that hardly varies in training, as a unit behind a ReLU may, would be blown up to
+the others' size, and break the prediction of a section where it does vary. By inner splits of her2st C2 to C5 (trained
+on two sections, tested on a third) median r is .435 without a floor, .453, .460 and .463 at the quantiles .5, .75 and
+.9, and .462 with features as they are."""
 ALPHAS = tuple(float(a) for a in np.logspace(-2, 6, 17))
 
 
@@ -36,7 +41,13 @@ class Ridge:
         return np.asarray(x, np.float64) @ self.weights + self.intercept
 
 
-def fit_ridge(x: NDArray[np.floating], y: NDArray[np.floating], alpha: float | NDArray[np.floating] = 1.0) -> Ridge:
+def fit_ridge(
+    x: NDArray[np.floating],
+    y: NDArray[np.floating],
+    alpha: float | NDArray[np.floating] = 1.0,
+    *,
+    floor: float = 0.0,
+) -> Ridge:
     """Least squares with penalty alpha * |w|^2, on features scaled to unit deviation; the intercept is free.
 
     Parameters
@@ -44,9 +55,11 @@ def fit_ridge(x: NDArray[np.floating], y: NDArray[np.floating], alpha: float | N
     x : float [N, D]
     y : float [N, P]
     alpha : float or float [P]
+    floor : float
+        Deviations below this quantile of all features' count as that quantile: such features are not blown up.
     """
     alphas = np.broadcast_to(np.asarray(alpha, np.float64), (y.shape[1],))
-    path = _Path(x, y)
+    path = _Path(x, y, floor)
     weights = np.empty((x.shape[1], y.shape[1]))
     for a in np.unique(alphas):
         weights[:, alphas == a] = path.weights(float(a))[:, alphas == a]
@@ -60,6 +73,7 @@ def fit_ridge_cv(
     alphas: Sequence[float] = ALPHAS,
     *,
     folds: int = 5,
+    floor: float = 0.0,
 ) -> Ridge:
     """Ridge whose penalty is chosen for each target by the squared error on groups that were left out.
 
@@ -71,6 +85,8 @@ def fit_ridge_cv(
         Section or patient of each spot: one group is left out at a time. With a single group, the spots are cut into
         `folds` runs of neighbouring rows.
     alphas : sequence of float
+    floor : float
+        As `fit_ridge`.
     """
     names = np.asarray(groups)
     if len(np.unique(names)) < 2:
@@ -78,12 +94,10 @@ def fit_ridge_cv(
     error = np.zeros((len(alphas), y.shape[1]))
     for name in np.unique(names):
         held = names == name
-        path = _Path(x[~held], y[~held])
-        for i, a in enumerate(alphas):
-            w = path.weights(a)
-            left = y[held] - (path.y_mean + (x[held] - path.x_mean) @ w)
-            error[i] += (left**2).sum(axis=0)
-    return fit_ridge(x, y, np.asarray(alphas)[error.argmin(axis=0)])
+        path = _Path(x[~held], y[~held], floor)
+        for i, predicted in enumerate(path.predictions(x[held], alphas)):
+            error[i] += ((y[held] - predicted) ** 2).sum(axis=0)
+    return fit_ridge(x, y, np.asarray(alphas)[error.argmin(axis=0)], floor=floor)
 
 
 def fit_ridge_measured(
@@ -92,6 +106,8 @@ def fit_ridge_measured(
     masks: Sequence[NDArray[np.bool_]],
     names: Sequence[str],
     alpha: float | None = None,
+    *,
+    floor: float = 0.0,
 ) -> Ridge:
     """Ridge over sections that do not all measure every target: each target is fitted on the sections that do.
 
@@ -104,6 +120,8 @@ def fit_ridge_measured(
         Of the sections: one is left out at a time to choose the penalty.
     alpha : float, optional
         The penalty, where it is not chosen.
+    floor : float
+        As `fit_ridge`.
     """
     table = np.array(masks)
     pathways = table.shape[1]
@@ -115,9 +133,9 @@ def fit_ridge_measured(
         columns = np.flatnonzero((pattern == table.T).all(axis=1))
         features, target = np.concatenate([x[i] for i in use]), np.concatenate([y[i][:, columns] for i in use])
         if alpha is None:
-            found = fit_ridge_cv(features, target, [names[i] for i in use for _ in y[i]])
+            found = fit_ridge_cv(features, target, [names[i] for i in use for _ in y[i]], floor=floor)
         else:
-            found = fit_ridge(features, target, alpha)
+            found = fit_ridge(features, target, alpha, floor=floor)
         weights[:, columns], intercept[columns], chosen[columns] = found.weights, found.intercept, found.alpha
     return Ridge(weights, intercept, chosen)
 
@@ -125,22 +143,35 @@ def fit_ridge_measured(
 class _Path:
     """One eigendecomposition serves every penalty; over spots where there are fewer spots than features."""
 
-    def __init__(self, x: NDArray[np.floating], y: NDArray[np.floating]) -> None:
+    def __init__(self, x: NDArray[np.floating], y: NDArray[np.floating], floor: float) -> None:
         x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
         self.x_mean, self.y_mean = x.mean(axis=0), y.mean(axis=0)
         sd = x.std(axis=0)
+        if floor > 0 and sd.size:
+            sd = np.maximum(sd, np.quantile(sd, floor))
         self._scale = np.divide(1.0, sd, out=np.zeros_like(sd), where=sd > 1e-12)
         z = (x - self.x_mean) * self._scale
         target = y - self.y_mean
-        if z.shape[0] < z.shape[1]:
-            self._values, vectors = np.linalg.eigh(z @ z.T)
-            self._left, self._right = z.T @ vectors, vectors.T @ target
+        self._features = z.T if z.shape[0] < z.shape[1] else None
+        if self._features is not None:
+            self._values, self._vectors = np.linalg.eigh(z @ z.T)
+            self._right = self._vectors.T @ target
         else:
-            self._values, vectors = np.linalg.eigh(z.T @ z)
-            self._left, self._right = vectors, vectors.T @ (z.T @ target)
+            self._values, self._vectors = np.linalg.eigh(z.T @ z)
+            self._right = self._vectors.T @ (z.T @ target)
+
+    def _shrunk(self, alpha: float) -> NDArray[np.float64]:
+        return np.asarray(self._right / (np.maximum(self._values, 0) + alpha)[:, None], np.float64)
 
     def weights(self, alpha: float) -> NDArray[np.float64]:
         """Weights [D, P] for features that are centred but not scaled."""
-        shrunk = self._right / (np.maximum(self._values, 0) + alpha)[:, None]
-        weights: NDArray[np.float64] = self._scale[:, None] * (self._left @ shrunk)
-        return weights
+        inner = self._vectors @ self._shrunk(alpha)
+        left = inner if self._features is None else self._features @ inner
+        return np.asarray(self._scale[:, None] * left, np.float64)
+
+    def predictions(self, x: NDArray[np.floating], alphas: Sequence[float]) -> Iterator[NDArray[np.float64]]:
+        """Predictions [N, P] for features [N, D], at one penalty after the other."""
+        z = (np.asarray(x, np.float64) - self.x_mean) * self._scale
+        rotated = (z if self._features is None else z @ self._features) @ self._vectors
+        for alpha in alphas:
+            yield self.y_mean + rotated @ self._shrunk(alpha)

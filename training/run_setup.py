@@ -19,7 +19,7 @@ from .config import TrainConfig
 from .gene_sets import GeneSets, read_gmt
 from .model import LoraSettings, RunInfo, StampModel, base_state, build_model, measured_dim
 from .model.checkpoint import Checkpoint, write_tensors
-from .model.registry import build_backbone, get_pfm
+from .model.registry import build_backbone, get_pfm, packaged_weights
 from .progress import Report
 from .sections import TrainSection, control_sets, make_sections, platform_statistics, variable_genes
 from .split import Split, split_cohort
@@ -27,7 +27,7 @@ from .warm_up import warm_up
 
 CHECKPOINTING_FROM_M = 600.0
 """Millions of parameters from which gradients are checkpointed without being asked."""
-NOT_IN_KEY = ("progress", "checkpoint_minutes", "threads", "copy_backbone", "controls")
+NOT_IN_KEY = ("cache_dir", "progress", "checkpoint_minutes", "threads", "copy_backbone", "controls")
 
 
 @dataclass(eq=False)
@@ -85,6 +85,12 @@ def describe(
     pfm = get_pfm(config.pfm)
     kwargs = json.loads(config.timm_kwargs) if config.timm_kwargs else dict(pfm.kwargs)
     tile_px, mpp = config.tile_px or pfm.tile_px, config.mpp or pfm.mpp
+    fields_px: tuple[int, ...] = ()
+    view_px = 0
+    if config.fields_um:
+        view_px, fields_px = tile_px, tuple(round(side / mpp) for side in config.fields_um)
+        tile_px = max(fields_px)
+    _check_fields(config)
     if abs(cohort.mpp - mpp) > 0.02 * mpp or cohort.tile_px < tile_px:
         raise UsageError(
             f"the cohort's tiles are {cohort.tile_px} px at {cohort.mpp:g} um, "
@@ -92,7 +98,7 @@ def describe(
             remedy=f"build the cohort with tile_px = {tile_px} (or more) and mpp = {mpp:g}, "
             "or set tile_px and mpp of the run",
         )
-    dim = measured_dim(build_backbone(pfm.timm_name, kwargs, device="meta"), pfm.embed)
+    dim = measured_dim(build_backbone(pfm.timm_name, kwargs, device="meta"), pfm.embed) * (len(fields_px) or 1)
     names = sets.names if sets is not None else genes
     ids = {s.id for s in (*split.train, *split.validation)}
     cohort_facts = cohort.describe()
@@ -104,15 +110,15 @@ def describe(
         timm_name=pfm.timm_name,
         timm_kwargs=kwargs,
         embed=pfm.embed,
-        mean=pfm.mean,
-        std=pfm.std,
+        mean=_colours(config.mean, "mean") or pfm.mean,
+        std=_colours(config.std, "std") or pfm.std,
         tile_px=tile_px,
         mpp=mpp,
         pathway_names=names,
         gene_set_sha256=sets.sha256 if sets is not None else hashlib.sha256("\n".join(genes).encode()).hexdigest(),
         embedding_dim=dim,
         adapt=config.adapt,
-        lora=LoraSettings(config.lora_r, config.lora_alpha, config.lora_dropout, config.lora_target)
+        lora=LoraSettings(config.lora_r, config.lora_alpha, config.lora_dropout, config.lora_target or pfm.lora_target)
         if config.adapt == "lora"
         else None,
         projection_dim=config.projection_dim if config.w_contrastive > 0 else 0,
@@ -120,9 +126,33 @@ def describe(
         share_merged=pfm.share_merged,
         score_method=config.score if sets is not None else "log1p-cp10k",
         seed=config.seed,
+        fields_px=fields_px,
+        view_px=view_px,
         cohort=cohort_facts,
         software=versions(),
     )
+
+
+def _check_fields(config: TrainConfig) -> None:
+    if any(side <= 0 for side in config.fields_um):
+        raise UsageError("fields_um must be positive", remedy="such as [112, 157, 224]")
+    if config.field_steps == "one":
+        wrong = {
+            "fields_um is empty": not config.fields_um,
+            'head_final is not "ridge"': config.head_final != "ridge",
+            "w_contrastive is not 0": config.w_contrastive > 0,
+        }
+        for cause, so in wrong.items():
+            if so:
+                raise UsageError(f'field_steps = "one", and {cause}', remedy="see training/recipes/stamp.toml")
+    if config.cache_views and config.fields_um and config.field_steps != "one":
+        raise UsageError("kept views are of one field each", remedy='set field_steps = "one", or cache_views = 0')
+
+
+def _colours(values: tuple[float, ...], name: str) -> tuple[float, ...]:
+    if values and (len(values) != 3 or (name == "std" and min(values) <= 0)):
+        raise UsageError(f"{name} = {list(values)} is not three numbers", remedy="such as [0.5, 0.5, 0.5]")
+    return values
 
 
 def versions() -> dict[str, str]:
@@ -150,12 +180,12 @@ def first_model(
     """
     info, history = start.info, []
     torch.manual_seed(config.seed)
-    weights, sha256 = (Path(config.weights), config.weights_sha256) if config.weights else (None, "")
+    weights, sha256 = named_weights(config)
     if config.warm_up != "none":
         weights, sha256 = checkpoint.folder / "base.safetensors", ""
         if not weights.is_file():
-            start_from = Path(config.weights) if config.weights else None
-            full = build_model(replace(info, adapt="full", lora=None), weights=start_from, sha256=config.weights_sha256)
+            start_from, pinned = named_weights(config)
+            full = build_model(replace(info, adapt="full", lora=None), weights=start_from, sha256=pinned)
             history = warm_up(full.to(device), info, start.train, config, checkpoint, report)
             if checkpoint.enabled:
                 write_tensors(weights, base_state(full.backbone), {"warm-up": json.dumps(history)})
@@ -177,7 +207,14 @@ def first_model(
 
 def weights_of(config: TrainConfig) -> tuple[Path | None, str]:
     """The weights file and its hash, for the run's record."""
-    if not config.weights or config.warm_up != "none":
+    path, sha256 = named_weights(config)
+    if path is None or config.warm_up != "none":
         return None, ""
-    path = Path(config.weights)
-    return path, config.weights_sha256 or sha256_file(path)
+    return path, sha256 or sha256_file(path)
+
+
+def named_weights(config: TrainConfig) -> tuple[Path | None, str]:
+    """The weights file that the config names, or a package ships for its model, and the hash stated for it."""
+    if config.weights:
+        return Path(config.weights), config.weights_sha256
+    return packaged_weights(get_pfm(config.pfm))

@@ -13,8 +13,9 @@ from stamp_deploy.errors import DataError
 
 from .cohort import Sample
 from .config import TrainConfig
+from .depth import score_spots
 from .gene_sets import GeneSets
-from .scoring import GeneStatistics, as_counts, gene_statistics, log_cp10k, robust_z, score
+from .scoring import GeneStatistics, as_counts, gene_statistics, log_cp10k, robust_z
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -73,16 +74,53 @@ def smooth(values: NDArray[np.floating], xy_um: NDArray[np.floating], radius_um:
     return np.asarray(0.5 * values + 0.5 * (kernel @ values), np.float32)
 
 
-def keep_components(targets: Sequence[NDArray[np.float32]], rank: int) -> list[NDArray[np.float32]]:
+IMPUTATIONS = 200
+"""Rounds at most until what stands in for missing targets settles."""
+
+
+def keep_components(
+    targets: Sequence[NDArray[np.float32]], rank: int, masks: Sequence[NDArray[np.bool_]] = ()
+) -> list[NDArray[np.float32]]:
     """Targets [N, P] of all sections, reduced to the `rank` components that they vary most along, about their mean.
 
     Pathways share genes and respond together: what a few hundred spots can tell of 50 scores has few dimensions.
+    Targets outside a section's mask [P] are missing, not 0: they are filled in from the components, in turn, until they
+    settle (Kiers 1997), and take no part otherwise.
     """
     together = np.concatenate(targets).astype(np.float64)
-    mean = together.mean(axis=0)
-    _, _, axes = np.linalg.svd(together - mean, full_matrices=False)
-    keep = axes[:rank].T @ axes[:rank]
-    return [(mean + (t - mean) @ keep).astype(np.float32) for t in targets]
+    known = np.ones(together.shape, bool)
+    if len(masks):
+        known = np.concatenate([np.broadcast_to(m, t.shape) for m, t in zip(masks, targets, strict=True)])
+    mean = _means_of(together, known)
+    filled = np.where(known, together, mean)
+    kept = filled
+    for _ in range(IMPUTATIONS):
+        mean = filled.mean(axis=0)
+        centred = filled - mean
+        axes = np.linalg.eigh(centred.T @ centred)[1][:, -rank:]
+        kept = mean + centred @ axes @ axes.T
+        moved = float(np.abs(kept - filled)[~known].max(initial=0.0))
+        filled = np.where(known, together, kept)
+        if moved < 1e-4:
+            break
+    ends = np.cumsum([len(t) for t in targets])[:-1]
+    return [part.astype(np.float32) for part in np.split(kept, ends)]
+
+
+def _means_of(values: NDArray[np.float64], known: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Mean of each column over what is known; 0 where nothing is."""
+    sums, counts = np.where(known, values, 0).sum(axis=0), known.sum(axis=0)
+    return np.asarray(sums / np.maximum(counts, 1), np.float64)
+
+
+def _over_measured(
+    values: Sequence[NDArray[np.float32]], masks: Sequence[NDArray[np.bool_]]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and deviation [P] of each pathway over the spots of the sections that measure it."""
+    together = np.concatenate(values).astype(np.float64)
+    known = np.concatenate([np.broadcast_to(m, v.shape) for m, v in zip(masks, values, strict=True)])
+    mean = _means_of(together, known)
+    return mean, np.sqrt(_means_of((together - mean) ** 2, known))
 
 
 def control_sets(config: TrainConfig, sets: GeneSets, samples: Sequence[Sample]) -> GeneSets:
@@ -159,23 +197,24 @@ def make_sections(
         if sets is None:
             values, mask = wanted, np.ones(len(genes), bool)
         else:
-            found = score(data.X, names, sets, config.score, statistics=(statistics or {}).get(sample.platform))
+            known = (statistics or {}).get(sample.platform)
+            found = score_spots(data.X, names, sets, config.score, config.depth, statistics=known)
             values, mask = found.values, found.mask
         raw.append((sample, values, mask, wanted, np.asarray(data.obsm["spatial"]) * sample.mpp))
     if not raw:
         return []
-    everything = np.concatenate([v for _, v, _, _, _ in raw])
-    mean, sd = everything.mean(axis=0), everything.std(axis=0)
+    masks = [m for _, _, m, _, _ in raw]
+    mean, sd = _over_measured([v for _, v, _, _, _ in raw], masks)
     targets = [robust_z(values) for _, values, _, _, _ in raw]
     if training and config.smooth_um > 0:
         targets = [smooth(t, row[4], config.smooth_um) for t, row in zip(targets, raw, strict=True)]
     if training and config.target_rank > 0:
-        targets = keep_components(targets, config.target_rank)
+        targets = keep_components(targets, config.target_rank, masks)
     sections = []
     for target, (sample, values, mask, wanted, _) in zip(targets, raw, strict=True):
         if training and config.control == "shuffled":
             target = target[rng.permutation(len(target))]
-        level = np.divide(values - mean, sd, out=np.zeros_like(values), where=sd > 1e-9)
+        level = np.divide(values - mean, sd, out=np.zeros(values.shape), where=(sd > 1e-9) & mask)
         extra = robust_z(wanted) if config.w_genes > 0 else np.zeros((len(values), 0), np.float32)
         sections.append(TrainSection(sample, values, target, level.astype(np.float32), mask, extra))
     return sections

@@ -16,11 +16,17 @@ from stamp_deploy.system.files import refuse_special
 
 Texts = Annotated[tuple[str, ...], BeforeValidator(lambda v: (v,) if isinstance(v, str) else tuple(v) if v else ())]
 """A list of texts; a single text is a list of one."""
+Numbers = Annotated[tuple[float, ...], BeforeValidator(lambda v: tuple(float(x) for x in v) if _all_numbers(v) else v)]
+"""A list of numbers, whole ones included."""
 
 
 def setting(default: Any, reason: str, **limits: Any) -> Any:
     """A field with its default, the reason for it, and limits as pydantic names them (ge, gt, le)."""
     return Field(default=default, description=reason, **limits)
+
+
+def _all_numbers(value: Any) -> bool:
+    return isinstance(value, list | tuple) and all(type(x) in (int, float) for x in value)
 
 
 class TomlSettings(BaseModel):

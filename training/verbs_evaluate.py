@@ -39,6 +39,7 @@ _PATH = click.Path(path_type=Path)
 @option("--no-pictures", group=OUTPUT, is_flag=True, help="Leave out maps and scatter plots.")
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
 @option("--seed", group=ROWS, default=0, show_default=True, help="Of the bootstrap.")
+@option("--cache", group=DATA, type=_PATH, help="Keep the work of frozen layers here, for runs that share them.")
 @option("--overwrite", group=OUTPUT, is_flag=True, help="Replace a finished evaluation.")
 @option("--json", "as_json", group=OUTPUT, is_flag=True, help="Print evaluation.json instead of the table.")
 def evaluate(
@@ -54,6 +55,7 @@ def evaluate(
     no_pictures: bool,
     device: str,
     seed: int,
+    cache: Path | None,
     overwrite: bool,
     as_json: bool,
 ) -> None:
@@ -91,6 +93,7 @@ def evaluate(
         tier1=not no_tier1,
         device=device,
         seed=seed,
+        cache=cache,
     )
     with show_steps("evaluating") as progress:
         result = compute(options, progress)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +18,23 @@ TABLE, FIT = "Columns of the table", "Fitting"
     cls=Command,
     examples=(
         "train config.toml -o run",
+        "train config.toml --recipe stamp -o run",
         "train config.toml --show",
         "train config.toml -o run --set epochs=20 --set lr=1e-4",
         "train config.toml -o runs --ablations --rows lora,frozen_head",
     ),
 )
-@click.argument("config", type=click.Path(path_type=Path))
+@click.argument("config", type=click.Path(path_type=Path), required=False)
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Run folder to be made.")
+@click.option("--recipe", metavar="NAME", help="Start from the settings of a recipe; CONFIG overrides what it names.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a setting; may be repeated.")
 @click.option("--ablations", is_flag=True, help="Train the rows of the ablation table, each into OUT/ROW.")
 @click.option("--rows", metavar="ROW,ROW", help="With --ablations: these rows only.")
 @click.option("--overwrite", is_flag=True, help="Replace a finished or unfinished run.")
 @click.option("--show", is_flag=True, help="Print every setting, its value and the reason of its default, and stop.")
 def train(
-    config: Path, out: Path | None, settings: tuple[str, ...], ablations: bool, rows: str | None, overwrite: bool,
-    show: bool,
+    config: Path | None, out: Path | None, recipe: str | None, settings: tuple[str, ...], ablations: bool,
+    rows: str | None, overwrite: bool, show: bool,
 ) -> None:  # fmt: skip
     """Fine-tune a foundation model on pathway scores, as CONFIG (TOML) says.
 
@@ -39,35 +42,42 @@ def train(
     stamp_deploy.cli train CONFIG -o RUN
     """
     from .ablations import controls_left, train_ablations, train_controls
-    from .config import load_config
+    from .config import TrainConfig, placed
     from .loop import fit
     from .model import load_run
+    from .recipes import read_recipe
+    from .toml_settings import read_toml
 
-    chosen = load_config(config).with_(**parse_settings(settings))
+    if config is None and recipe is None:
+        raise click.UsageError("name a CONFIG, or a recipe: --recipe NAME")
+    stated = placed(read_toml(config, "name the config of the run"), config.parent) if config is not None else {}
+    start = read_recipe(recipe) if recipe is not None else {}
+    chosen = TrainConfig.checked({**start, **stated}, config).with_(**parse_settings(settings))
     if show:
         click.echo(chosen.to_toml(reasons=True), nl=False)
         return
     if out is None:
         raise click.UsageError("name the folder to be made: -o RUN")
+    say = click.echo if int(os.environ.get("RANK", "0")) == 0 else (lambda text: None)  # of several processes, one
     if ablations:
         wanted = tuple(filter(None, (rows or "").split(",")))
-        for row, info in train_ablations(chosen, out, wanted, overwrite=overwrite, say=click.echo):
-            click.echo(f"{row:<16} {describe(info.metrics)}")
-        click.echo(f"table    stamp-deploy evaluate {out / 'lora'} --ablations {out}")
+        for row, info in train_ablations(chosen, out, wanted, overwrite=overwrite, say=say):
+            say(f"{row:<16} {describe(info.metrics)}")
+        say(f"table    stamp-deploy evaluate {out / 'lora'} --ablations {out}")
         return
     if rows:
         raise UsageError("--rows goes with --ablations")
     left = controls_left(chosen, out) if not overwrite else ()
     info = load_run(out)[1] if left else fit(chosen, out, overwrite=overwrite)
-    click.echo(f"run      {out}: {info.pfm_id}, {len(info.pathway_names)} outputs, {describe(info.metrics)}")
+    say(f"run      {out}: {info.pfm_id}, {len(info.pathway_names)} outputs, {describe(info.metrics)}")
     note = info.cohort.get("note")
     if note:
-        click.echo(f"note     {note}")
+        say(f"note     {note}")
     if not info.share_merged:
-        click.echo(f"licence  {info.licence}: do not publish the merged weights")
+        say(f"licence  {info.licence}: do not publish the merged weights")
     if chosen.controls:
         for row, control in train_controls(chosen, out, overwrite=overwrite):
-            click.echo(f"control  {row:<11} {describe(control.metrics)}")
+            say(f"control  {row:<11} {describe(control.metrics)}")
 
 
 def describe(metrics: dict[str, Any]) -> str:

@@ -99,6 +99,8 @@ class Bundle:
     """The encoder in other precisions, for some engines."""
     sha256: str
     """SHA-256 of the bytes of bundle.json: the identity of the bundle."""
+    reference: TrustReference | None = field(default=None, compare=False)
+    """What `trust_file` holds, read when the bundle was loaded."""
 
     @property
     def lacks(self) -> tuple[str, ...]:
@@ -162,12 +164,19 @@ class Bundle:
         twins = [twin for twin in self.twins if engine in twin.engines]
         return tuple(twin.precision for twin in twins if twin.by_default or not by_default)
 
-    def read_trust(self) -> TrustReference | None:
-        """The reference of what the model knows; None where the bundle has none."""
+    def with_reference(self) -> Bundle:
+        """The bundle with what its `trust_file` holds; the bundle itself where it has none.
+
+        Raises
+        ------
+        BundleError
+            The file breaks a rule.
+        """
         if self.trust_file is None:
-            return None
+            return self
         data = self.read(self.trust_file)
-        return read_reference(data, mpp=self.mpp, tile_px=self.tile_px, embedding_dim=self.embedding_dim)
+        found = read_reference(data, mpp=self.mpp, tile_px=self.tile_px, embedding_dim=self.embedding_dim)
+        return replace(self, reference=found)
 
     def read_head(self, head: HeadSpec) -> OnnxBytes:
         """A head as bytes; see `read`."""

@@ -63,10 +63,9 @@ def load_bundle(path: str | os.PathLike[str], *, require_signature: str | os.Pat
     bundle = build_bundle(folder, document, hashlib.sha256(raw).hexdigest())
     _check_models(bundle, facts)
     try:
-        bundle.read_trust()
+        return bundle.with_reference()
     except BundleError as error:
         raise BundleError(error.cause, path=folder, remedy=error.remedy) from error
-    return bundle
 
 
 def write_bundle_json(folder: Path, document: dict[str, Any]) -> Bundle:

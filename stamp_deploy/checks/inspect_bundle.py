@@ -47,7 +47,7 @@ def describe_bundle(path: Path) -> BundleInspection:
         Anything about it is not as it should be.
     """
     bundle = load_bundle(path)
-    known, reference = bundle.validation.pathways, bundle.read_trust()
+    known, reference = bundle.validation.pathways, bundle.reference
     return BundleInspection(
         {
             "name": bundle.name,

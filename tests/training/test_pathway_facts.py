@@ -70,7 +70,7 @@ def test_the_bundle_says_it_and_gives_both_read_outs(evaluated: tuple[Path, Eval
     for entry in found.document["validation"]["pathways"]:
         assert entries[entry["name"]].r == entry["r"] and entries[entry["name"]].targets == entry["targets"]
     assert bundle.lacks == ("no control with random gene sets was run",)
-    known = bundle.read_trust()
+    known = bundle.reference
     assert known is not None and (known.left_out_by, known.groups) == ("patient", 2), "a1 and b1, not what was held out"
     assert known.tiles <= 120 and known.embedding is not None and known.mpp == bundle.mpp
     card = (bundle.path / "card.md").read_text()

@@ -227,3 +227,25 @@ def test_the_published_schemas_are_those_of_the_code() -> None:
     assert all(option["description"] for option in infer.values()) and infer["batch"]["maximum"] == 4096
     kinds = schemas()["cohort.schema.json"]["properties"]["samples"]["items"]["oneOf"]
     assert {k["properties"]["format"]["const"] for k in kinds} == set(KEYS_OF_FORMAT)
+
+
+def test_paths_are_relative_to_the_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "configs" / "cohort").mkdir(parents=True)
+    path = tmp_path / "configs" / "run.toml"
+    path.write_text('cohort = "cohort"\ngmt = "sets.gmt"\nweights = "/somewhere/w.safetensors"\n')
+    (tmp_path / "sets.gmt").touch()
+    monkeypatch.chdir(tmp_path)
+    found = load_config(path)
+    assert found.cohort == str(tmp_path / "configs" / "cohort") and found.weights == "/somewhere/w.safetensors"
+    assert found.gmt == "sets.gmt"  # an older run states it from the working folder, and there alone it is
+    monkeypatch.chdir("/")
+    assert load_config(path).gmt == str(tmp_path / "configs" / "sets.gmt")
+
+
+def test_the_command_of_a_missing_row_reuses_the_warm_up() -> None:
+    from stamp_deploy.training.evaluate.rows import KINDS, command_for
+
+    plain = command_for(KINDS["shuffled"], "runs/a", TrainConfig())
+    assert plain == "stamp-deploy train runs/a/config.toml --ablations --rows shuffled -o ABLATIONS"
+    warmed = command_for(KINDS["shuffled"], "runs/a", TrainConfig.from_dict({"warm_up": "vicreg"}))
+    assert warmed == plain + " --set warm_up=none --set weights=runs/a/backbone.safetensors"

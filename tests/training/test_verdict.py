@@ -144,6 +144,17 @@ def test_controls_are_not_judged() -> None:
     assert judge(table(shuffled__head=1.0, shuffled__probe=1.0), "shuffled") is None
 
 
+def test_neighbours_are_the_eight_around() -> None:
+    from stamp_deploy.training.neighbours import neighbours_mean
+
+    values = np.arange(16.0)[:, None]
+    found = neighbours_mean(values, places(4))[:, 0]
+    assert found[0] == pytest.approx(np.mean([1, 4, 5]))  # a corner has three
+    assert found[5] == pytest.approx(np.mean([0, 1, 2, 4, 6, 8, 9, 10]))
+    alone = neighbours_mean(np.array([[3.0], [5.0], [7.0]]), np.array([[0, 0], [200, 0], [9999, 9999]]))
+    np.testing.assert_array_equal(alone[:, 0], [5, 3, 7])
+
+
 # depth
 
 
@@ -198,7 +209,7 @@ def test_frozen_head_and_controls_are_always_in_the_table(cohort: tuple[Path, Pa
     compared = {(c["against"], c["how"]) for c in made.document["verdict"]["comparisons"]}
     assert compared == {
         ("frozen_head", "head"), ("frozen_ridge_cv", "probe"), ("shuffled", "probe"), ("random_sets", "probe"),
-        ("features_29", "probe"), ("depth_only", "probe"),
+        ("features_29", "probe"), ("depth_only", "probe"), ("frozen_ridge_cv", "neighbours"),
     }  # fmt: skip
     # this "shuffled" run has a head that was fitted on true targets: far from 0, and said
     assert any("shuffled targets has r" in w for w in made.document["warnings"])

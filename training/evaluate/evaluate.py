@@ -65,7 +65,7 @@ def evaluate(options: EvaluateOptions, progress: Progress | None = None) -> Eval
         There is nothing to test on, or the cohort does not fit the model.
     """
     keep_memory()
-    run = open_run(options.run, options.device, progress)
+    run = open_run(options.run, options.device, progress, options.cache)
     sets = gene_sets_of(run, options)
     train_cohort = training_cohort_of(run, options)
     train_samples = training_samples(train_cohort, run.config) if train_cohort is not None else []
@@ -76,15 +76,15 @@ def evaluate(options: EvaluateOptions, progress: Progress | None = None) -> Eval
     method = run.info.score_method
     statistics = platform_statistics(train_samples) if method == "zmean" and train_samples else None
     seen = [s.patient for s in train_samples]
-    test = score_sections(tests, sets, method, statistics=statistics, seen_patients=seen)
-    train = score_sections(train_samples, sets, method, statistics=statistics)
+    test = score_sections(tests, sets, method, run.config.depth, statistics=statistics, seen_patients=seen)
+    train = score_sections(train_samples, sets, method, run.config.depth, statistics=statistics)
     table = Table(sets.names, train, test, options.seed)
     add_baselines(table, run, train_cohort is not None)
     runs = runs_of(run, options, progress)
     for name, kind, other in runs:
         add_run(table, name, kind, other, sets)
     add_frozen_head(table, run, sets)
-    add_missing(table, options.run.name)
+    add_missing(table, run)
     verdict = judge(table.sections, runs[0][1].key, options.seed)
     evaluation = Evaluation(table.rows, table.sections, sets.names, test)
     evaluation.document = {
@@ -96,7 +96,7 @@ def evaluate(options: EvaluateOptions, progress: Progress | None = None) -> Eval
             "row": runs[0][1].key,
             "sha256": sha256_file(options.run / "run.json"),
         },
-        "gene_sets": {"sets": len(sets), "sha256": sets.sha256, "method": method},
+        "gene_sets": {"sets": len(sets), "sha256": sets.sha256, "method": method, "depth": run.config.depth},
         "trained_on": {"sections": [s.id for s in train_samples], "patients": len(set(seen))},
         "tested_on": [
             {"id": s.sample.id, "spots": s.sample.n_spots, "patient_seen_in_training": s.seen_patient} for s in test

@@ -18,8 +18,7 @@ from ..config import TrainConfig
 from ..data import plan_epoch
 from ..gene_sets import GeneSets
 from ..losses import correlation_loss, regression_loss
-from ..model import StampModel
-from ..model.ridge_heads import set_ridge_heads
+from ..model.ridge_heads import set_ridge_head
 from ..schedule import rate_factor
 from ..sections import TrainSection, make_sections, platform_statistics
 from .runs import Run
@@ -41,16 +40,15 @@ def frozen_head(run: Run, sets: GeneSets, train: Sequence[Sample], test: Sequenc
     statistics = platform_statistics(samples) if config.score == "zmean" else None
     sections = make_sections(config, samples, sets, (), statistics=statistics)
     embeddings = [run.frozen(s) for s in samples]
-    model = StampModel(nn.Identity(), run.info.embed, len(sets), dim=embeddings[0].shape[1])
-    set_ridge_heads(model, embeddings, sections, pathway=config.refits_head or config.head_init == "ridge")
+    torch.manual_seed(config.seed)
+    head = nn.Linear(embeddings[0].shape[1], len(sets))
+    if config.refits_head or config.head_init == "ridge":
+        set_ridge_head(head, embeddings, sections)
     if not config.refits_head:
-        torch.manual_seed(config.seed)
-        if config.head_init != "ridge":
-            model.pathway.reset_parameters()
         epochs = int(run.info.metrics.get("best_epoch", config.epochs))
-        _train(model.pathway, embeddings, sections, config, epochs)
+        _train(head, embeddings, sections, config, epochs)
     with torch.inference_mode():
-        return [model.pathway(torch.from_numpy(run.frozen(s))).numpy() for s in test]
+        return [head(torch.from_numpy(run.frozen(s))).numpy() for s in test]
 
 
 def _train(

@@ -39,6 +39,8 @@ class EvaluateOptions:
     device : str
     seed : int
         Of the bootstrap.
+    cache : Path, optional
+        Where the work of frozen trunks is kept between evaluations.
     """
 
     run: Path
@@ -51,6 +53,7 @@ class EvaluateOptions:
     tier1: bool = True
     device: str = "cpu"
     seed: int = 0
+    cache: Path | None = None
 
 
 def gene_sets_of(run: Run, options: EvaluateOptions) -> GeneSets:
@@ -130,7 +133,7 @@ def runs_of(run: Run, options: EvaluateOptions, progress: Progress | None) -> li
             raise UsageError("holds no finished runs", path=options.ablations, remedy="a run is a folder with run.json")
         folders += [(p.name, p) for p in found if p.resolve() != options.run.resolve()]
     for name, folder in folders:
-        other = open_run(folder, options.device, progress)
+        other = open_run(folder, options.device, progress, options.cache)
         if other.info.tile_px != run.info.tile_px or abs(other.info.mpp - run.info.mpp) > 0.02 * run.info.mpp:
             raise UsageError(
                 f"the run {name} wants tiles of {other.info.tile_px} px at {other.info.mpp:g} um, not "

@@ -34,18 +34,20 @@ def rich_table(evaluation: Evaluation) -> Table:
     few = tests if len(tests) <= 4 else []
     table = RichTable(title="Pearson r, median over pathways", title_justify="left", box=box.SIMPLE)
     table.add_column("row", no_wrap=True)
-    for name in ("mean", "95 %", "pooled", *few, "probe", "depth", "partial"):
+    for name in ("mean", "95 %", "pooled", *few, "probe", "neighb.", "depth", "partial"):
         table.add_column(name, justify="right", no_wrap=True)
     keys = list(dict.fromkeys(row.key for row in evaluation.rows))
     for key in keys:
         rows = {row.how: row for row in evaluation.rows if row.key == key}
         own, probe = rows.get("baseline") or rows.get("head"), rows.get("probe")
         label = next(iter(rows.values())).label
+        around = rows.get("neighbours")
+        near = _number(around.result["mean_of_medians"]) if around is not None and around.result is not None else ""
         probed = _number(probe.result["mean_of_medians"]) if probe is not None and probe.result is not None else ""
         if own is None or own.result is None:
             missing = "" if probed else "not run"
             depth = _depth(probe.result) if probe is not None and probe.result is not None else ("", "")
-            table.add_row(label, missing, *[""] * (2 + len(few)), probed, *depth, style=None if probed else "dim")
+            table.add_row(label, missing, *[""] * (2 + len(few)), probed, near, *depth, style=None if probed else "dim")
             continue
         result = own.result
         table.add_row(
@@ -55,6 +57,7 @@ def rich_table(evaluation: Evaluation) -> Table:
             _number(result["pooled_median"]),
             *(_number(result["per_section"][name]["median_r"]) for name in few),
             probed,
+            near,
             *_depth(result),
         )
     return table
@@ -77,7 +80,7 @@ def footnotes(evaluation: Evaluation) -> list[str]:
     document = evaluation.document
     lines = [
         "mean: over sections. pooled: all spots together, each section z-scored. probe: mean of ridge on the run's "
-        "embedding",
+        "embedding; neighb.: on it beside the mean of the neighbours'",
     ]
     intervals = [row.result["interval"] for row in evaluation.rows if row.result is not None]
     drawn = next((i for i in intervals if i["unit"] != "patients" and i["low"] is not None), None)
@@ -104,13 +107,16 @@ def footnotes(evaluation: Evaluation) -> list[str]:
     return [*lines, *_not_run(evaluation), *_verdict(document["verdict"])]
 
 
+READ_OUTS = {"head": "heads", "probe": "ridge", "neighbours": "ridge with neighbours"}
+
+
 def _verdict(verdict: dict[str, Any] | None) -> list[str]:
     """The paired differences of the run, the rule, and the verdict as the last word."""
     if verdict is None:
         return []
     lines = []
     for c in verdict["comparisons"]:
-        interval, how = c["interval"], "heads" if c["how"] == "head" else "ridge"
+        interval, how = c["interval"], READ_OUTS[c["how"]]
         shown = "no interval" if interval["low"] is None else f"{interval['low']:+.3f} to {interval['high']:+.3f}"
         lines.append(f"run minus {c['label']} (both by {how}): {c['difference']:+.3f} [{shown}] {c['word']}")
     return [*lines, f"rule: {verdict['rule']}", verdict["sentence"]]

@@ -92,7 +92,8 @@ class Row:
     ----------
     key, label : str
     how : str
-        "head": the model's own prediction; "probe": ridge on its embedding; "baseline".
+        "head": the model's own prediction; "probe": ridge on its embedding; "neighbours": ridge on its embedding beside
+        the mean of its neighbours'; "baseline".
     result : dict or None
         As `metrics.summary` gives it.
     note : str
@@ -119,6 +120,9 @@ class Row:
         }
 
 
-def command_for(kind: RowKind, run: str) -> str:
-    """The command that trains the run of a missing row."""
-    return f"stamp-deploy train {run}/config.toml --ablations --rows {kind.key} -o ABLATIONS"
+def command_for(kind: RowKind, run: str, config: TrainConfig) -> str:
+    """The command that trains the run of a missing row; a LoRA run still holds its warmed-up backbone."""
+    command = f"stamp-deploy train {run}/config.toml --ablations --rows {kind.key} -o ABLATIONS"
+    if config.warm_up != "none" and config.adapt == "lora":
+        command += f" --set warm_up=none --set weights={run}/backbone.safetensors"
+    return command

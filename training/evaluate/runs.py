@@ -14,11 +14,12 @@ from stamp_deploy.errors import DataError, UsageError
 
 from ..cohort import Cohort, Sample
 from ..config import TrainConfig, load_config
-from ..depth import spot_depth
+from ..depth import Depth, score_spots, spot_depth
 from ..gene_sets import GeneSets
 from ..model import RunInfo, StampModel, load_run
 from ..model.embed import embed_tiles
-from ..scoring import GeneStatistics, score
+from ..model.trunk_cache import can_split, embed_kept
+from ..scoring import GeneStatistics
 
 if TYPE_CHECKING:
     from torch.nn import Linear
@@ -66,6 +67,8 @@ class Run:
     config : TrainConfig
     progress : callable
         Told what is being computed, tiles done and tiles in all.
+    cache : Path, optional
+        Where the work of frozen trunks is kept, for runs that share one.
     """
 
     path: Path
@@ -73,6 +76,7 @@ class Run:
     info: RunInfo
     config: TrainConfig
     progress: Progress | None = None
+    cache: Path | None = None
     _known: dict[tuple[Path, bool], NDArray[np.float32]] = field(default_factory=dict)
 
     @property
@@ -106,13 +110,7 @@ class Run:
     def _embed(self, sample: Sample, frozen: bool) -> NDArray[np.float32]:
         key = (sample.folder, frozen)
         if key not in self._known:
-            tiles = sample.tiles()
-            parts = []
-            for start in range(0, len(tiles), BLOCK):
-                parts.append(embed_tiles(self.model, self.info, np.array(tiles[start : start + BLOCK]), frozen=frozen))
-                if self.progress is not None:
-                    self.progress(f"{self.path.name}: {sample.id}", min(start + BLOCK, len(tiles)), len(tiles))
-            embedding = np.concatenate(parts)
+            embedding = self._compute(sample, frozen)
             if not np.isfinite(embedding).all():
                 raise DataError(
                     f"the model gives NaN on the sample {sample.id}", path=self.path, remedy="train it again"
@@ -120,8 +118,21 @@ class Run:
             self._known[key] = embedding
         return self._known[key]
 
+    def _compute(self, sample: Sample, frozen: bool) -> NDArray[np.float32]:
+        if self.cache is not None and can_split(self.model):
+            if self.progress is not None:
+                self.progress(f"{self.path.name}: {sample.id}", sample.n_spots, sample.n_spots)
+            return embed_kept(self.model, self.info, sample, self.cache, frozen=frozen)
+        tiles = sample.tiles()
+        parts = []
+        for start in range(0, len(tiles), BLOCK):
+            parts.append(embed_tiles(self.model, self.info, np.array(tiles[start : start + BLOCK]), frozen=frozen))
+            if self.progress is not None:
+                self.progress(f"{self.path.name}: {sample.id}", min(start + BLOCK, len(tiles)), len(tiles))
+        return np.concatenate(parts)
 
-def open_run(path: Path, device: str = "cpu", progress: Progress | None = None) -> Run:
+
+def open_run(path: Path, device: str = "cpu", progress: Progress | None = None, cache: Path | None = None) -> Run:
     """Open a run folder with its settings.
 
     Raises
@@ -133,7 +144,7 @@ def open_run(path: Path, device: str = "cpu", progress: Progress | None = None) 
     config_path = path / "config.toml"
     if not config_path.is_file():
         raise UsageError("holds no config.toml", path=path, remedy="name a folder that `stamp-deploy train` wrote")
-    return Run(path, model.to(device), info, load_config(config_path), progress)
+    return Run(path, model.to(device), info, load_config(config_path), progress, cache)
 
 
 def check_fits(run: Run, cohort: Cohort) -> None:
@@ -167,6 +178,7 @@ def score_sections(
     samples: Sequence[Sample],
     sets: GeneSets,
     method: str,
+    depth: Depth = "none",
     *,
     statistics: dict[str, GeneStatistics] | None = None,
     seen_patients: Sequence[str] = (),
@@ -175,6 +187,8 @@ def score_sections(
 
     Parameters
     ----------
+    depth : str
+        As the run's config says: the truth is what the run learned to predict.
     statistics : dict, optional
         For the z-mean: of each platform's training samples; a platform that is not among them uses its own.
     seen_patients : sequence of str
@@ -185,7 +199,7 @@ def score_sections(
         data = sample.expression()
         genes = list(map(str, data.var_names))
         known = (statistics or {}).get(sample.platform)
-        scores = score(data.X, genes, sets, method, statistics=known)
+        scores = score_spots(data.X, genes, sets, method, depth, statistics=known)
         out.append(
             Section(
                 sample,

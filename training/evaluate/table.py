@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from ..cohort import Sample
 from ..gene_sets import GeneSets
 from ..metrics import SectionResult, median_r, pearson, section_z, summary
-from ..ridge import fit_ridge_measured
+from ..neighbours import neighbours_mean
+from ..ridge import EMBEDDING_FLOOR, fit_ridge_measured
 from ..stain_features import features29
 from .rows import BASELINES, KINDS, RUNS, Row, RowKind, command_for, kind_of
 from .runs import Run, Section
@@ -34,18 +35,28 @@ class Table:
         self.sections[f"{key}/{how}"] = results
         self.rows.append(Row(key, label, how, dict(summary(results, self.names, seed=self.seed)), note))
 
-    def ridge(self, features: Features, alpha: float | None) -> tuple[list[NDArray[np.float64]], str]:
+    def ridge(
+        self, features: Features, alpha: float | None, *, embedding: bool = False
+    ) -> tuple[list[NDArray[np.float64]], str]:
         """Predictions for the test sections of ridge fitted on the training sections, all z-scored within section.
+
+        An `embedding` is centred within section instead, its features scaled over the training sections (`fit_ridge`).
 
         `alpha` None: chosen for each pathway by leaving out a training section at a time. A pathway is fitted on the
         sections that measure it.
         """
-        x = [section_z(features(s.sample)) for s in self.train]
+        prepare = _centred if embedding else section_z
+        x = [prepare(features(s.sample)) for s in self.train]
         y = [section_z(s.truth) for s in self.train]
         names, masks = [s.sample.id for s in self.train], [s.mask for s in self.train]
-        model = fit_ridge_measured(x, y, masks, names, alpha)
+        model = fit_ridge_measured(x, y, masks, names, alpha, floor=EMBEDDING_FLOOR if embedding else 0.0)
         note = f"alpha {np.nanmedian(model.alpha):g}" + (" (median)" if alpha is None else "")
-        return [model.predict(section_z(features(s.sample))) for s in self.test], note
+        return [model.predict(prepare(features(s.sample))) for s in self.test], note
+
+
+def _centred(values: NDArray[np.floating]) -> NDArray[np.float64]:
+    x = np.asarray(values, np.float64)
+    return np.asarray(x - x.mean(axis=0), np.float64)
 
 
 def add_baselines(table: Table, run: Run, have_training: bool) -> None:
@@ -89,9 +100,22 @@ def add_frozen_rows(table: Table, run: Run) -> None:
     kinds = {kind.key: kind for kind in BASELINES}
     fixed = 100.0 / (run.model.dim * len(table.names))
     for key, alpha in (("frozen_ridge_fixed", fixed), ("frozen_ridge_cv", None)):
-        predictions, note = table.ridge(run.frozen, alpha)
+        predictions, note = table.ridge(run.frozen, alpha, embedding=True)
         table.rows = [row for row in table.rows if row.key != key]
         table.add(key, kinds[key].label, "baseline", predictions, note)
+    add_neighbours(table, "frozen_ridge_cv", kinds["frozen_ridge_cv"].label, run.frozen)
+
+
+def add_neighbours(table: Table, key: str, label: str, embedding: Features) -> None:
+    """Ridge on the embedding of a spot beside the mean of those of its up to 8 neighbours."""
+    places = {s.sample.folder: s.xy_um for s in (*table.train, *table.test)}
+
+    def joined(sample: Sample) -> NDArray[np.floating]:
+        own = embedding(sample)
+        return np.concatenate([own, neighbours_mean(own, places[sample.folder])], axis=1)
+
+    predictions, note = table.ridge(joined, None, embedding=True)
+    table.add(key, label, "neighbours", predictions, note)
 
 
 def add_run(table: Table, name: str, kind: RowKind, run: Run, sets: GeneSets) -> None:
@@ -111,8 +135,9 @@ def add_run(table: Table, name: str, kind: RowKind, run: Run, sets: GeneSets) ->
     if frozen_rows_missing and run.has_frozen:
         add_frozen_rows(table, run)
 
-    predictions, note = table.ridge(run.embedding, None)
+    predictions, note = table.ridge(run.embedding, None, embedding=True)
     table.add(key, label, "probe", predictions, note)
+    add_neighbours(table, key, label, run.embedding)
 
 
 def add_frozen_head(table: Table, run: Run, sets: GeneSets) -> None:
@@ -129,11 +154,11 @@ def add_frozen_head(table: Table, run: Run, sets: GeneSets) -> None:
     table.add("frozen_head", KINDS["frozen_head"].label, "head", predictions, note)
 
 
-def add_missing(table: Table, run: str) -> None:
+def add_missing(table: Table, run: Run) -> None:
     have = {row.key for row in table.rows}
     for kind in RUNS:
         if kind.key not in have:
-            missing = command_for(kind, run)
+            missing = command_for(kind, str(run.path), run.config)
             table.rows.append(Row(kind.key, kind.label, "head" if kind.head else "probe", missing=missing))
     order = [kind.key for kind in (*BASELINES, *RUNS)]
     table.rows.sort(key=lambda row: (order.index(row.key.split(":")[0]), row.key, row.how))

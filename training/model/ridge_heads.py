@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from ..ridge import fit_ridge_measured
+from ..ridge import EMBEDDING_FLOOR, fit_ridge_measured
 from ..sections import TrainSection
 from .stamp_model import StampModel
 
@@ -29,12 +29,20 @@ def set_ridge_heads(
     """
     names, masks = [s.sample.id for s in sections], [s.mask for s in sections]
     if pathway:
-        centred = [e - e.mean(axis=0) for e in embeddings]
-        within = fit_ridge_measured(centred, [s.target for s in sections], masks, names)
-        middle = np.mean([e.mean(axis=0) for e in embeddings], axis=0)
-        _set(model.pathway, within.weights, within.intercept - middle @ within.weights)
-    levels = fit_ridge_measured(embeddings, [s.level for s in sections], masks, names)
+        set_ridge_head(model.pathway, embeddings, sections)
+    levels = fit_ridge_measured(embeddings, [s.level for s in sections], masks, names, floor=EMBEDDING_FLOOR)
     _set(model.pathway_global, levels.weights, levels.intercept)
+
+
+def set_ridge_head(
+    head: nn.Linear, embeddings: Sequence[NDArray[np.float32]], sections: Sequence[TrainSection]
+) -> None:
+    """Fill one head of within-section scores."""
+    centred = [e - e.mean(axis=0) for e in embeddings]
+    names, masks = [s.sample.id for s in sections], [s.mask for s in sections]
+    within = fit_ridge_measured(centred, [s.target for s in sections], masks, names, floor=EMBEDDING_FLOOR)
+    middle = np.mean([e.mean(axis=0) for e in embeddings], axis=0)
+    _set(head, within.weights, within.intercept - middle @ within.weights)
 
 
 def _set(head: nn.Linear, weights: NDArray[np.float64], bias: NDArray[np.float64]) -> None:

@@ -23,10 +23,10 @@ from stamp_deploy.atomic import write_json_atomic
 from stamp_deploy.errors import UsageError
 from stamp_deploy.hashing import sha256_file
 
-from .registry import EmbedRule, build_backbone
+from .fields import Fields
+from .registry import LORA_TARGET, EmbedRule, build_backbone
+from .stages import Parts, batch_norms, last_block
 
-LORA_TARGET = r"blocks\.\d+\.attn\.(qkv|proj)"
-"""Attention only. A list ["qkv", "proj"] would also adapt patch_embed.proj."""
 ADAPT_MODES = ("lora", "full", "last-block", "frozen")
 FROZEN_FILE = "frozen.safetensors"
 """In the folder of a run whose backbone learned itself: what those weights were before."""
@@ -47,6 +47,7 @@ class RunInfo:
     """run.json: what is needed to rebuild the model and to say where it comes from.
 
     `tile_px` pixels at `mpp` microns per pixel are what the model expects; `mean` and `std` normalise RGB in [0, 1].
+    With `fields_px`, squares of these sides from the tile's middle are each resized to `view_px` and embedded.
     """
 
     pfm_id: str
@@ -68,6 +69,8 @@ class RunInfo:
     score_method: str = "ucell"
     score_range: tuple[float, float] = (-4.0, 4.0)
     seed: int = 0
+    fields_px: tuple[int, ...] = ()
+    view_px: int = 0
     cohort: dict[str, Any] = field(default_factory=dict)
     software: dict[str, str] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
@@ -80,7 +83,7 @@ class RunInfo:
     def from_dict(cls, document: dict[str, Any]) -> RunInfo:
         """The inverse of `to_dict`; unknown keys are ignored, so newer runs still load."""
         known = {k: v for k, v in document.items() if k in cls.__dataclass_fields__}
-        for key in ("mean", "std", "pathway_names", "score_range"):
+        for key in ("mean", "std", "pathway_names", "score_range", "fields_px"):
             if key in known:
                 known[key] = tuple(known[key])
         if known.get("lora") is not None:
@@ -103,17 +106,27 @@ class StampModel(nn.Module):
         D -> E and P -> E, for the contrastive loss.
     log_temperature : nn.Parameter
         Of the contrastive loss; starts at log 0.07.
+    fields : Fields, optional
+        Several fields of view, cut from one tile; the embedding joins theirs.
     start : dict of Tensor
         Of a backbone whose own weights learn: what they were before, so that the frozen model is still there.
     """
 
     def __init__(
-        self, backbone: nn.Module, embed: EmbedRule, pathways: int, *, dim: int, projection_dim: int = 0
+        self,
+        backbone: nn.Module,
+        embed: EmbedRule,
+        pathways: int,
+        *,
+        dim: int,
+        projection_dim: int = 0,
+        fields: Fields | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.embed: EmbedRule = embed
         self.dim = dim
+        self.fields = fields
         self.pathway = nn.Linear(dim, pathways)
         self.pathway_global = nn.Linear(dim, pathways)
         self.projection: nn.Module | None = None
@@ -137,10 +150,52 @@ class StampModel(nn.Module):
         return embedding, self.pathway(embedding)
 
     def embedding(self, tiles: Tensor) -> Tensor:
-        """Normalised float tiles [N, 3, T, T] -> [N, D]."""
+        """Normalised float tiles [N, 3, T, T] -> [N, D]; of several fields, theirs side by side."""
+        if self.fields is None:
+            return self.pooled(self._features(tiles))
+        views = torch.cat([self.fields(tiles, i) for i in range(self.fields_count)])  # [fields N, 3, V, V]
+        each = self.pooled(self._features(views))
+        width = self.dim // self.fields_count
+        return each.reshape(self.fields_count, -1, width).transpose(0, 1).reshape(-1, self.dim)
+
+    @property
+    def fields_count(self) -> int:
+        """How many fields of view make up the embedding."""
+        return 1 if self.fields is None else len(self.fields.sides)
+
+    def view(self, tiles: Tensor, field: int) -> Tensor:
+        """What the backbone sees of normalised tiles in one field: [N, 3, V, V]."""
+        return tiles if self.fields is None else torch.as_tensor(self.fields(tiles, field))
+
+    def embedding_of(self, tiles: Tensor, field: int) -> Tensor:
+        """The part of the embedding that one field gives: [N, D / fields]."""
+        return self.pooled(self._features(self.view(tiles, field)))
+
+    def parts(self) -> Parts:
+        """The backbone before and from the first block that learns.
+
+        Raises
+        ------
+        UsageError
+            As `Parts`.
+        """
+        return Parts(timm_module(self.backbone), self.embed == "pool")
+
+    def train(self, mode: bool = True) -> StampModel:
+        """Training mode; batch norms keep the statistics that the backbone came with."""
+        super().train(mode)
+        for norm in batch_norms(self.backbone):
+            norm.eval()
+        return self
+
+    def _features(self, views: Tensor) -> Tensor:
+        """What the backbone gives: [N, width], or tokens [N, prefix + patches, width]."""
+        return torch.as_tensor(self.backbone(views) if self.embed == "pool" else self._backbone.forward_features(views))
+
+    def pooled(self, tokens: Tensor) -> Tensor:
+        """Embedding from what the backbone gives, by the model's rule."""
         if self.embed == "pool":
-            return torch.as_tensor(self.backbone(tiles))
-        tokens: Tensor = self._backbone.forward_features(tiles)  # [N, prefix + patches, width]
+            return tokens
         prefix = int(getattr(timm_module(self.backbone), "num_prefix_tokens", 1))
         if self.embed == "cls":
             return torch.as_tensor(tokens[:, 0])
@@ -227,7 +282,7 @@ def build_model(info: RunInfo, *, weights: Path | None = None, sha256: str = "",
     """The model that a run.json describes, with fresh heads and adapters.
 
     The trainable parameters are those of `info.adapt`: ``lora`` the adapters, ``full`` all, ``last-block`` the last
-    transformer block and the final norm, ``frozen`` none; the heads always.
+    block or stage and what comes after it, without batch norms, ``frozen`` none; the heads always.
     """
     if info.adapt not in ADAPT_MODES:
         raise UsageError(f"adapt = {info.adapt} is unknown", remedy="use one of: " + ", ".join(ADAPT_MODES))
@@ -238,10 +293,12 @@ def build_model(info: RunInfo, *, weights: Path | None = None, sha256: str = "",
     elif info.adapt != "full":
         backbone.requires_grad_(False)
         if info.adapt == "last-block":
-            parts: Any = backbone
-            parts.blocks[-1].requires_grad_(True)
-            parts.norm.requires_grad_(True)
-    model = StampModel(backbone, info.embed, len(info.pathway_names), dim=dim, projection_dim=info.projection_dim)
+            for parameter in last_block(backbone):
+                parameter.requires_grad_(True)
+    fields = Fields(info.fields_px, info.view_px) if info.fields_px else None
+    dim *= len(info.fields_px) or 1
+    pathways, projection = len(info.pathway_names), info.projection_dim
+    model = StampModel(backbone, info.embed, pathways, dim=dim, projection_dim=projection, fields=fields)
     return model if device == "meta" else model.to(device)
 
 
@@ -294,6 +351,19 @@ def adapter_state(model: StampModel) -> dict[str, Tensor]:
     return dict(get_peft_model_state_dict(model.backbone))
 
 
+def read_info(path: Path) -> RunInfo:
+    """run.json of a finished run.
+
+    Raises
+    ------
+    UsageError
+        The folder is no finished run.
+    """
+    if not (path / "run.json").is_file():
+        raise UsageError("this is not a finished training run: it holds no run.json", path=path)
+    return RunInfo.from_dict(json.loads((path / "run.json").read_text(encoding="utf-8")))
+
+
 def load_run(path: Path | str) -> tuple[StampModel, RunInfo]:
     """Rebuild a run's model, in evaluation mode, on the CPU.
 
@@ -305,9 +375,7 @@ def load_run(path: Path | str) -> tuple[StampModel, RunInfo]:
     from safetensors.torch import load_file
 
     path = Path(path)
-    if not (path / "run.json").is_file():
-        raise UsageError("this is not a finished training run: it holds no run.json", path=path)
-    info = RunInfo.from_dict(json.loads((path / "run.json").read_text(encoding="utf-8")))
+    info = read_info(path)
     weights, sha256 = path / "backbone.safetensors", ""
     if not weights.is_file() and (path / "backbone.json").is_file():
         entry = json.loads((path / "backbone.json").read_text(encoding="utf-8"))

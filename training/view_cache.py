@@ -1,0 +1,187 @@
+"""Augmented views of every spot, kept as what the first learning block of the backbone gets.
+
+Where only the last blocks learn, all that lies before them gives the same again and again. It is computed once for a
+few views of each spot and field; an epoch then costs only the last blocks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .augment import crop_shifted, jitter_stain, normalise, to_unit, turn_each
+from .config import TrainConfig
+from .data import Batch, plan_epoch
+from .model import RunInfo, StampModel
+from .model.checkpoint import read_tensors, write_tensors
+from .model.stages import Parts
+from .model.trunk_cache import pixels_key, trunk_digest
+from .sections import TrainSection
+
+CHUNK = 32
+"""Tiles that go through the trunk at a time."""
+VIEW_SEED = 0
+"""Views do not hang on the run's seed, so that runs of several seeds share them; which view is seen when does."""
+
+
+@dataclass(eq=False)
+class Views:
+    """The views of one section and field.
+
+    Attributes
+    ----------
+    inputs : float16 [V, N, ...]
+        What the first learning block gets.
+    frozen : float32 [V, N, D]
+        Embeddings of the frozen model.
+    """
+
+    inputs: Tensor
+    frozen: Tensor
+
+
+class ViewLoader:
+    """Batches out of kept views, as `data.Loader` gives them of tiles: one field a batch, drawn at random, and for each
+    spot one of its views. All chance follows from (seed, epoch, batch).
+
+    Parameters
+    ----------
+    views : list of list of Views
+        Of each section, of each field.
+    rank, world : int
+        Which process of how many.
+    """
+
+    def __init__(
+        self,
+        sections: Sequence[TrainSection],
+        views: Sequence[Sequence[Views]],
+        config: TrainConfig,
+        *,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        self.sections, self.views, self.config, self.rank, self.world = sections, views, config, rank, world
+
+    def batches_per_epoch(self) -> int:
+        """The same for every process."""
+        return len(self._plan(0)) // self.world or 1
+
+    def _plan(self, epoch: int) -> list[list[tuple[int, NDArray[np.int64]]]]:
+        rng = np.random.default_rng([self.config.seed, epoch])
+        sizes = [len(s.target) for s in self.sections]
+        return plan_epoch(sizes, self.config.batch_slides, self.config.batch_spots, rng)
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """Batches `start` and on of an epoch."""
+        plan = self._plan(epoch)
+        for i in range(start, self.batches_per_epoch()):
+            yield self.make(plan[(i * self.world + self.rank) % len(plan)], epoch, i)
+
+    def make(self, rows: Sequence[tuple[int, NDArray[np.int64]]], epoch: int, number: int) -> Batch:
+        """One batch."""
+        rng = np.random.default_rng([self.config.seed, epoch, number, self.rank, 2])
+        field = int(rng.integers(len(self.views[0])))
+        inputs, frozen, target, mask, slide, genes = [], [], [], [], [], []
+        for i, index in rows:
+            kept, section = self.views[i][field], self.sections[i]
+            which = torch.from_numpy(rng.integers(0, len(kept.inputs), len(index)))
+            spot = torch.from_numpy(index)
+            inputs.append(kept.inputs[which, spot].float())
+            frozen.append(kept.frozen[which, spot])
+            target.append(torch.from_numpy(section.target[index]))
+            mask.append(torch.from_numpy(section.mask).expand(len(index), -1))
+            slide.append(torch.full((len(index),), i))
+            genes.append(torch.from_numpy(section.genes[index]))
+        parts = [torch.cat(p) for p in (inputs, target, mask, slide, genes, frozen)]
+        return Batch(*parts, torch.tensor(field))
+
+
+def keep_views(
+    model: StampModel,
+    info: RunInfo,
+    sections: Sequence[TrainSection],
+    config: TrainConfig,
+    folder: Path,
+    advance: Callable[[], object] = lambda: None,
+) -> list[list[Views]]:
+    """The views of all sections, from `folder` where they are there already.
+
+    The first view is the spot as it is; the others are moved, turned and stained a little differently.
+    """
+    parts = model.parts()
+    trunk = trunk_digest(model, parts)
+    out: list[list[Views]] = []
+    for section in sections:
+        out.append([])
+        for field in range(model.fields_count):
+            path = folder / f"{section.sample.id}-{_key(config, info, section, field, trunk)}.safetensors"
+            if not path.is_file():
+                inputs, frozen = _compute(model, info, section, config, field, parts)
+                write_tensors(path, {"inputs": inputs, "frozen": frozen})
+            tensors, _ = read_tensors(path)
+            out[-1].append(Views(tensors["inputs"], tensors["frozen"]))
+            advance()
+    return out
+
+
+@torch.inference_mode()
+def embed_views(model: StampModel, views: Sequence[Views]) -> NDArray[np.float32]:
+    """Embeddings float32 [N, D] of a section's spots as they are: of the first view of every field."""
+    parts, device = model.parts(), next(model.parameters()).device
+    was_training = model.training
+    model.eval()
+    columns = [
+        torch.cat([model.pooled(parts.rest(x.float().to(device))).float().cpu() for x in field.inputs[0].split(CHUNK)])
+        for field in views
+    ]
+    model.train(was_training)
+    return torch.cat(columns, dim=1).numpy()
+
+
+def _key(config: TrainConfig, info: RunInfo, section: TrainSection, field: int, trunk: str) -> str:
+    """What a file of views depends on: the pixels, how they are changed, and the trunk."""
+    facts: list[object] = [config.cache_views, config.shift_um, config.hed_jitter, config.flips]
+    facts.append(pixels_key(info, section.sample, field, trunk))
+    return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
+
+
+@torch.no_grad()
+def _compute(
+    model: StampModel, info: RunInfo, section: TrainSection, config: TrainConfig, field: int, parts: Parts
+) -> tuple[Tensor, Tensor]:
+    device = next(model.parameters()).device
+    was_training = model.training
+    model.eval()
+    inputs: list[Tensor] = []
+    frozen: list[Tensor] = []
+    reach = round(config.shift_um / info.mpp)
+    for view in range(config.cache_views):
+        # the same picture of a spot for every field: what differs between fields is the field
+        rng = np.random.default_rng([VIEW_SEED, view, section.sample.n_spots])
+        for start in range(0, len(section.target), CHUNK):
+            rows = np.arange(start, min(start + CHUNK, len(section.target)))
+            crops = crop_shifted(section.tiles, rows, info.tile_px, reach if view else 0, rng)
+            x = to_unit(crops)
+            if view and config.hed_jitter > 0:
+                x = jitter_stain(x, config.hed_jitter, rng)
+            if view and config.flips:
+                x = turn_each(x, rng)
+            x = model.view(normalise(x.to(device), info.mean, info.std), field)
+            with model.without_adapter():
+                kept = parts.trunk(x)
+                frozen.append(model.pooled(parts.rest(kept)).float().cpu())
+            inputs.append(kept.half().cpu())
+    model.train(was_training)
+    shape = (config.cache_views, len(section.target))
+    return (
+        torch.cat(inputs).unflatten(0, shape).contiguous(),
+        torch.cat(frozen).unflatten(0, shape).contiguous(),
+    )
