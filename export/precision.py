@@ -17,10 +17,10 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from stamp_deploy.engine.golden import spread
 from stamp_deploy.engine.mixed_precision import convert, convert_file, save
 from stamp_deploy.engine.parity import Outputs, StageReport, compare
 from stamp_deploy.errors import ParityError, UsageError
+from stamp_deploy.spread import spread
 
 from .parity_tiles import PARITY_TILES
 from .quantise import Quantised, quantise

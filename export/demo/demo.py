@@ -204,7 +204,7 @@ def demo(out: Path, fresh: bool) -> None:
     )
     for line in table(outcome.gains):
         click.echo(line)
-    click.echo(f"  best epoch {outcome.best_epoch}, cosine to the frozen embedding {outcome.cosine_to_frozen:.2f}")
+    click.echo(f"  best epoch {outcome.best_epoch}, cosine to the frozen embedding {outcome.cosine_to_frozen:.4f}")
     click.echo(f"\nThe maps against the pattern that was drawn, over {matches[0].tiles} tiles of an unseen section:")
     for match in matches:
         note = "" if match.visible else "   (leaves no trace in the picture: near 0 is right)"

@@ -136,7 +136,7 @@ class Section:
     def _eosin(self) -> NDArray[np.float32]:
         """By what factor the section takes eosin, on the lattice: a field of its own."""
         low, high = EOSIN_RANGE
-        return low + (high - low) * self._uniform_field(np.random.default_rng((self.seed, 4)))
+        return np.asarray(low + (high - low) * self._uniform_field(np.random.default_rng((self.seed, 4))), np.float32)
 
     @property
     def _lattice(self) -> tuple[int, int]:
@@ -146,7 +146,7 @@ class Section:
         """A smooth field; ranks make its values uniform in [0, 1]."""
         noise = ndimage.gaussian_filter(rng.normal(size=self._lattice), 200 / (32 * self.mpp), mode="reflect")
         ranks = noise.ravel().argsort().argsort().reshape(self._lattice)
-        return (ranks / (ranks.size - 1)).astype(np.float32)
+        return np.asarray(ranks / (ranks.size - 1), np.float32)
 
     def _sample(self, field: NDArray[np.float32], xy: NDArray[Any]) -> NDArray[np.float32]:
         at = np.asarray(xy, np.float64)[:, ::-1].T / 32
