@@ -69,7 +69,7 @@ $(STAMP)-demo: $(STAMP)-torch $(SOURCE)
 
 $(STAMP)-test: $(STAMP)-torch $(SOURCE)
 	PYTHON=$(PYTHON) sh .ci/system-packages test
-	$(EDIT) '.[openvino,train,export,tensorrt-rtx,dev]'
+	$(EDIT) '.[openvino,train,export,tensorrt-rtx,spatialdata,dev]'
 	touch $@ $(STAMP)-demo
 
 # The package as a user installs it, but built with checks: PYTHONPATH puts it before the editable one.
