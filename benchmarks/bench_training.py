@@ -224,7 +224,7 @@ def ladder(folds: Sequence[str], args: argparse.Namespace, seed: int) -> dict[st
             first = next(iter(rows.values()))
             facts = {"truth": first.truth, "mask": first.mask, "xy_um": first.xy_um, "depth": first.depth}
             predicted = {f"row/{name}": r.predicted for name, r in rows.items()}
-            np.savez(file, **{k: np.asarray(v) for k, v in {**facts, **predicted}.items()})
+            np.savez(file, **{k: np.asarray(v) for k, v in {**facts, **predicted}.items()})  # type: ignore[arg-type]
         with np.load(file, allow_pickle=False) as kept:
             for name in kept.files:
                 if name.startswith("row/"):
@@ -303,7 +303,7 @@ def depth_table(args: argparse.Namespace) -> dict[str, Any]:
     samples = list(load_cohort(args.work / "cohort"))
     for depth in ("none", "residual", "downsample"):
         rows: list[list[float]] = []
-        scored = {s.sample.id: s for s in score_sections(samples, sets, "ucell", depth)}  # type: ignore[arg-type]
+        scored = {s.sample.id: s for s in score_sections(samples, sets, "ucell", depth)}
         plain = {s.sample.id: s for s in score_sections(samples, sets, "ucell")}
         for fold in folds:
             run = open_run(args.work / fold / "0" / "last_stage", cache=args.work / "trunk")

@@ -100,8 +100,15 @@ class ViewLoader:
             mask.append(torch.from_numpy(section.mask).expand(len(index), -1))
             slide.append(torch.full((len(index),), i))
             genes.append(torch.from_numpy(section.genes[index]))
-        parts = [torch.cat(p) for p in (inputs, target, mask, slide, genes, frozen)]
-        return Batch(*parts, torch.tensor(field))
+        return Batch(
+            torch.cat(inputs),
+            torch.cat(target),
+            torch.cat(mask),
+            torch.cat(slide),
+            torch.cat(genes),
+            torch.cat(frozen),
+            torch.tensor(field),
+        )
 
 
 def keep_views(
