@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from stamp_deploy.batch.workers.steps import InferSteps
 from stamp_deploy.batch.workers.worker import main
 from stamp_deploy.bundle import Bundle
-from stamp_deploy.engine.base import BatchedEngine, EngineInfo, EngineOutput
-from stamp_deploy.engine.onnxruntime import shapes
+from stamp_deploy.engine.base import BatchedEngine, EngineInfo, EngineOutput, shapes_of
 
 
 class DeviceEngine(BatchedEngine):
@@ -29,7 +28,7 @@ class DeviceEngine(BatchedEngine):
 
     def __init__(self, rate: float, bundle: Bundle, batch: int) -> None:
         info = EngineInfo("stand-in", "1", f"sleeps, {rate:g} tiles/s", "none", "asked for by the bench")
-        super().__init__(info, **shapes(bundle), batch=batch)
+        super().__init__(info, **shapes_of(bundle), batch=batch)
         self._rate = rate
         self._free_at = 0.0
 
@@ -40,7 +39,7 @@ class DeviceEngine(BatchedEngine):
     def _collect(self, ticket: tuple[float, int]) -> EngineOutput:
         done_at, count = ticket
         time.sleep(max(0.0, done_at - time.perf_counter()))
-        return EngineOutput(*(np.zeros((count, n), np.float32) for n in (self._dim, self._count)))
+        return EngineOutput(*(np.zeros((count, n), np.float32) for n in self._widths.values()))
 
 
 class DeviceSteps(InferSteps):
