@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import sys
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 import pytest
 
 from stamp_deploy.cli import main
+from stamp_deploy.system import progress
 from stamp_deploy.system.isolation import STOP_SIGNALS
 
 
@@ -30,6 +32,7 @@ class Runner:
     def __call__(self, *args: object) -> Done:
         self._capsys.readouterr()
         before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+        self._monkeypatch.setattr(progress, "LINE_EVERY_S", math.inf)  # a slow machine says no more than a quick one
         self._monkeypatch.setattr(sys, "argv", ["stamp-deploy", *map(str, args)])
         try:
             main()
