@@ -69,7 +69,7 @@ COMPARED: dict[str, tuple[Ratio, ...]] = {
         Ratio("ort_fp32_vs_torch_fp32"),
     ),
     "scoring": (Ratio("beside_pyucell.times_faster", True, "beside_pyucell.times_faster_spread"),),
-    "training": (Ratio("loader_over_step"), Ratio("synthetic_r", tolerance=0.02)),
+    "training": (Ratio("frozen_ridge", tolerance=0.02), Ratio("aligned_ridge", tolerance=0.02)),
 }
 """Benchmark -> the ratios that are compared with its committed results."""
 

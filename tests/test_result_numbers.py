@@ -65,7 +65,7 @@ def prepared(**counts: int) -> Any:
         source=source, tiles=tiles, bundle=bundle(), slide=slide(), thumbnail=np.zeros((6, 8, 3), np.uint8),
         where=SimpleNamespace(tissue=mask, absence=SimpleNamespace(tiles=17), facts={"min_fraction": 0.3}),
         options=SimpleNamespace(to_dict=lambda: {"batch": 3}, sha256=lambda: "c0" * 32),
-        started=datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC), seconds={"engine": 9.0},
+        started=datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC), seconds={"engine": 9.0}, gallery=None,
     )  # fmt: skip
 
 

@@ -34,11 +34,17 @@ def show_progress(what: str, *, enabled: bool = True, stream: TextIO | None = No
     if target.isatty():
         with _bar(what, target) as advance:
             yield advance
-    elif stream is None and "ipykernel" in sys.modules and find_spec("tqdm"):
+    elif stream is None and _in_notebook() and find_spec("tqdm"):
         with _notebook_bar(what) as advance:
             yield advance
     else:
         yield Lines(what, target)
+
+
+def _in_notebook() -> bool:
+    """Whether a notebook's kernel runs this code; other libraries import IPython and ipykernel, too."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return getattr(shell, "kernel", None) is not None
 
 
 @contextmanager

@@ -97,7 +97,7 @@ BROKEN: tuple[tuple[Callable[[dict[str, Any]], Any], str], ...] = (
     (lambda v: v.update(interval_over="tiles"), "patients, blocks of space or sections"),
     (lambda v: v.update(lacks="much"), "sentences"),
     (lambda v: v.update(lacks=["a\nb"]), "printable"),
-    (lambda v: v["pathways"].pop(), "one entry a pathway"),
+    (lambda v: v["pathways"].pop(), "one entry per pathway"),
     (lambda v: v["pathways"].reverse(), "out of order"),
     (first(r=1.5), "r of 'HYPOXIA' must be -1 to 1"),
     (first(r=True), "not a finite number"),

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.timm_or_skip import timm_or_skip
 
 torch = pytest.importorskip("torch")
-timm = pytest.importorskip("timm")
+timm = timm_or_skip()
 
 from stamp_deploy.bundle import load_bundle
 from stamp_deploy.engine import load_engine

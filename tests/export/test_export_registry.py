@@ -12,9 +12,10 @@ from importlib.util import find_spec
 
 import numpy as np
 import pytest
+from support.timm_or_skip import timm_or_skip
 
 torch = pytest.importorskip("torch")
-pytest.importorskip("timm")
+timm_or_skip()
 
 from stamp_deploy.engine import mixed_precision as half
 from stamp_deploy.engine import tensorrt_plan as plan
@@ -38,8 +39,9 @@ for _id, _pfm in REGISTRY.items():
 def small_model(pfm, tile_px: int) -> torch.nn.Module:
     """The registry's architecture with random weights, LayerScale wide open so that its block counts."""
     torch.manual_seed(0)
-    kwargs = {**pfm.kwargs, **SMALL}
-    if not kwargs.get("dynamic_img_size"):
+    transformer = "efficientnet" not in pfm.timm_name
+    kwargs = {**pfm.kwargs, **(SMALL if transformer else {})}
+    if transformer and not kwargs.get("dynamic_img_size"):
         kwargs["img_size"] = tile_px
     backbone = build_backbone(pfm.timm_name, kwargs)
     for name, parameter in backbone.named_parameters():

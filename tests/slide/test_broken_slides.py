@@ -150,7 +150,7 @@ def test_a_damaged_storage_tile_is_counted_not_passed_over_as_glass(
     record = json.loads(done.out)
     assert record["tiles"]["unreadable"] == 16
     assert record["tiles"]["ok"] + record["tiles"]["background"] + 16 == record["tiles"]["grid"]
-    assert "could not be read" in record["warnings"][0]
+    assert any("could not be read" in warning for warning in record["warnings"])
 
 
 @pytest.mark.parametrize("route", ["jpeg-tiff", "openslide"])

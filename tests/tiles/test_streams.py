@@ -166,7 +166,7 @@ def test_a_disk_that_fails_is_no_damage(tmp_path: Path, monkeypatch: pytest.Monk
     broken = os.open(tmp_path, os.O_RDONLY)  # a folder cannot be read: EISDIR
     with open_slide(path) as slide:
         tiles = select_tiles(make_grid(slide, target_mpp=0.5, tile_px=50), None, 0.0)
-        monkeypatch.setattr(slide, "descriptor", lambda: os.dup(broken))
+        monkeypatch.setattr(slide, "descriptor", lambda *_: os.dup(broken))
         for threads in (1, 3):
             with open_tiles(slide, tiles, batch=8, threads=threads) as source, pytest.raises(ReadError) as caught:
                 list(source)
@@ -184,11 +184,11 @@ def test_a_disk_that_answers_again_is_read(tmp_path: Path, monkeypatch: pytest.M
     good = os.open(path, os.O_RDONLY)
     with open_slide(path) as slide:
         tiles = select_tiles(make_grid(slide, target_mpp=0.5, tile_px=50), None, 0.0)
-        monkeypatch.setattr(slide, "descriptor", lambda: os.dup(broken))
+        monkeypatch.setattr(slide, "descriptor", lambda *_: os.dup(broken))
         pause = jpeg_reader.JpegReader._pause
 
         def mend(reader: jpeg_reader.JpegReader, seconds: float) -> bool:
-            os.dup2(good, reader._fd)
+            os.dup2(good, reader._fds[0])
             return pause(reader, seconds)
 
         monkeypatch.setattr(jpeg_reader.JpegReader, "_pause", mend)

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.timm_or_skip import timm_or_skip
 
 torch = pytest.importorskip("torch", reason="training needs the extra [train]")
-timm = pytest.importorskip("timm", reason="training needs the extra [train]")
+timm = timm_or_skip()
 pytest.importorskip("peft", reason="training needs the extra [train]")
 
 from stamp_deploy.errors import UsageError
