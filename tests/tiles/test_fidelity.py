@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 from support.bundle_factory import make_bundle
 from support.slide_factory import write_slide
+from support.timm_or_skip import timm_or_skip
 
 from stamp_deploy.grid import make_grid, select_tiles
 from stamp_deploy.slide import open_slide
@@ -124,7 +125,7 @@ def test_scores_of_a_bundle_agree(pair: tuple[NDArray[np.uint8], NDArray[np.uint
 def test_scores_of_a_vision_transformer_agree(pair: tuple[NDArray[np.uint8], NDArray[np.uint8]]) -> None:
     """A ViT of random weights, which no training has made insensitive to noise, and random pathways on it."""
     torch = pytest.importorskip("torch")
-    timm = pytest.importorskip("timm")
+    timm = timm_or_skip()
     torch.manual_seed(0)
     model = timm.create_model("vit_tiny_patch16_224", pretrained=False, num_classes=0, depth=4).eval()
     head = torch.randn(model.num_features, 10)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from support.timm_or_skip import timm_or_skip
 
 torch = pytest.importorskip("torch", reason="training needs the extra [train]")
-pytest.importorskip("timm", reason="training needs the extra [train]")
+timm_or_skip()
 
 from stamp_deploy.errors import UsageError
 from stamp_deploy.hashing import sha256_file
