@@ -5,6 +5,7 @@ All of them take float32, whatever the autocast around them, and leave masked pa
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -129,5 +130,6 @@ class AuxiliaryHeads(nn.Module):
         """Cross-entropy of guessing the sample, with the gradient into the embedding reversed."""
         if self.batch is None:
             return embedding.sum() * 0.0
-        guess = self.batch(_ReverseGradient.apply(functional.normalize(embedding, dim=1)))
+        reverse: Callable[[Tensor], Tensor] = _ReverseGradient.apply  # typed in some versions of torch
+        guess = self.batch(reverse(functional.normalize(embedding, dim=1)))
         return functional.cross_entropy(guess, slide)
