@@ -54,6 +54,13 @@ def test_help_imports_nothing_heavy() -> None:
         assert f"  {verb} " in out
 
 
+def test_scoring_does_not_import_the_statistics_of_scipy() -> None:
+    """They take half a second, which every slide scored alone would pay."""
+    code = "import sys, stamp_deploy.infer, stamp_deploy.api; print('scipy.stats' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
 def test_every_verb_has_a_summary_and_a_place() -> None:
     placed = {name for names in SECTIONS.values() for name in names}
     context = cli.make_context("stamp-deploy", [], resilient_parsing=True)

@@ -21,8 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm
-from scipy.stats import t as student_t
+from scipy.special import ndtr, stdtrit  # scipy.stats takes half a second to import
 
 from .tile_scores import TileScores
 
@@ -104,7 +103,7 @@ def limits(replicates: NDArray[np.float64], blocks: int) -> list[tuple[float, fl
     """
     tail = (1 - COVERAGE) / 2
     if blocks > 1:
-        tail = float(norm.cdf(student_t.ppf(tail, blocks - 1) * math.sqrt(blocks / (blocks - 1))))
+        tail = float(ndtr(stdtrit(blocks - 1, tail) * math.sqrt(blocks / (blocks - 1))))
     found: list[tuple[float, float] | None] = []
     for column in replicates.T:
         finite = column[np.isfinite(column)]

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from .tile_scores import TileScores
+from .weighted import usable_weights
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,7 @@ def hot_spot(tiles: TileScores, pathway: int, threshold: float) -> HotSpot | Non
 
 
 def _describe(tiles: TileScores, piece: NDArray[np.int64], values: NDArray[np.float64]) -> HotSpot:
-    grid, weights = tiles.grid, tiles.weights[piece]
-    weights = weights if weights.sum() > 0 else np.ones(len(piece))
+    grid, weights = tiles.grid, usable_weights(tiles.weights[piece])
     corners = tiles.cells[piece] * np.array([grid.step_x, grid.step_y])
     span = np.array([grid.span_x, grid.span_y])
     x, y = weights @ (corners + span / 2) / weights.sum()
