@@ -13,12 +13,10 @@ from PIL import Image
 from .errors import SlideError
 from .gallery import MAX_PATHWAYS, Gallery, as_table, extremes
 from .grid import Grid, TileSet
-from .judge_slide import judgement
 from .map_style import map_styles
 from .prepare import Prepared
 from .slide import Slide
 from .tiles import TileSource, TileStatus, open_tiles
-from .trust.sample import TileSample
 
 MAX_SIDE_PX = 448
 """A tile of 112 um at 0.25 um/px; larger tiles are reduced to it."""
@@ -33,8 +31,7 @@ BATCH = 8
 def take_gallery(
     prepared: Prepared,
     index: NDArray[np.int64],
-    sample: TileSample | None,
-    embedding: NDArray[np.float32],
+    counted: NDArray[np.bool_],
     pathways: NDArray[np.float32],
 ) -> Gallery | None:
     """Choose the gallery's tiles and read them; None where no format wants it, or no tile could be read.
@@ -44,11 +41,11 @@ def take_gallery(
     prepared : Prepared
         Its tiles have all been read; its slide is open.
     index : int64 [N]
-        Positions in the tile set of the readable tiles, in the order in which they came.
-    sample : TileSample or None
-        What was measured on the way; it tells which tiles summaries will leave out.
-    embedding, pathways : float32 [N, D], [N, P]
-        What the engine said of them.
+        Positions in the tile set of the readable tiles, ascending.
+    counted : bool [N]
+        Those that summaries count.
+    pathways : float32 [N, P]
+        Their scores.
 
     Raises
     ------
@@ -57,14 +54,10 @@ def take_gallery(
     ReadError
         The disk, the network or memory failed, and went on failing.
     """
-    wanted_by = WRITERS & set(prepared.options.writers)
-    if not wanted_by or not (np.isfinite(embedding).all() and np.isfinite(pathways).all()):
-        return None  # what is not finite is refused later
+    if WRITERS.isdisjoint(prepared.options.writers):
+        return None
     clock = time.perf_counter()
     tiles, bundle = prepared.tiles, prepared.bundle
-    order = np.argsort(index, kind="stable")  # as in the result
-    index, pathways = index[order], pathways[order]
-    counted = ~judgement(prepared, index, sample, embedding[order]).left_out
     cells = np.stack([tiles.columns[index], tiles.rows[index]], axis=1).astype(np.int64)
     fraction = tiles.tissue_fraction[index]
     none = np.empty(0, np.int64)

@@ -12,17 +12,13 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from .assemble import assemble
 from .atomic import check_output, staged_directory
 from .bundle import Bundle
 from .config import InferOptions
 from .engine import Engine, load_engine
-from .errors import SlideError
 from .heads import OUTSIDE_NO_CALL, call_heads
-from .judge_slide import doubts, judge_slide
+from .judge_slide import doubts
 from .prepare import Prepared, prepare
 from .result import Result
 from .score import Progress, Scores, score
@@ -104,33 +100,27 @@ def conclude(prepared: Prepared, scores: Scores) -> Result:
 
     Raises
     ------
-    SlideError
-        A score is not finite; `OutsideError` where `InferOptions.strict` refuses the slide.
     BundleError
         A head cannot be run.
     """
-    order = np.argsort(scores.index, kind="stable")
-    index, embedding, pathways = scores.index[order], scores.embedding[order], scores.pathways[order]
-    shared = None if scores.pathways_global is None else scores.pathways_global[order]
-    _check_finite(prepared, embedding, pathways, *(() if shared is None else (shared,)))
-    trust = judge_slide(prepared, index, scores.measured, embedding)
+    trust = scores.trust
     clock = time.perf_counter()
     refusal = OUTSIDE_NO_CALL if trust.verdict == "outside" else ""
-    calls = call_heads(prepared.bundle, embedding, threads=prepared.options.threads, refusal=refusal)
+    calls = call_heads(prepared.bundle, scores.embedding, threads=prepared.options.threads, refusal=refusal)
     prepared.seconds["heads"] = time.perf_counter() - clock
     result = assemble(
         prepared,
         scores.engine,
-        index,
-        embedding,
-        pathways,
+        scores.index,
+        scores.embedding,
+        scores.pathways,
         calls,
         _warnings(prepared, trust),
-        pathways_global=shared,
+        pathways_global=scores.pathways_global,
         trust=trust,
     )
     clock = time.perf_counter()
-    result = add_summaries(result, {name: share[index] for name, share in prepared.where.classes.items()})
+    result = add_summaries(result, {name: share[scores.index] for name, share in prepared.where.classes.items()})
     return add_time(result, "summaries", time.perf_counter() - clock)
 
 
@@ -161,12 +151,3 @@ def _warnings(prepared: Prepared, trust: SlideTrust) -> list[str]:
         *where.notes,
         *doubts(trust),
     ]
-
-
-def _check_finite(prepared: Prepared, *answers: NDArray[np.float32]) -> None:
-    if not all(np.isfinite(values).all() for values in answers):
-        raise SlideError(
-            "the engine answered with values that are not finite",
-            path=prepared.slide.path,
-            remedy="check the engine with `stamp-deploy parity`, or use --engine onnxruntime --precision fp32",
-        )

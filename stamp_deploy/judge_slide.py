@@ -42,8 +42,13 @@ def judge_slide(
         The slide is outside or was not judged, and `InferOptions.strict` asks for a verdict.
     """
     clock = time.perf_counter()
-    trust = judgement(prepared, index, sample, embedding)
-    if sample is not None and trust.verdict != "not judged":
+    reference = prepared.bundle.reference
+    if reference is None or sample is None:
+        why = NO_REFERENCE if prepared.bundle.trust_file is None else "the model's tiles are too small to be measured"
+        trust = not_judged(len(index), why)
+    else:
+        trust = judge(reference, len(index), np.searchsorted(index, sample.index), sample.measures, embedding)
+    if sample is not None:
         prepared.seconds["trust"] = sample.seconds + time.perf_counter() - clock
     token = log.slide_token(prepared.slide.path)
     log.event("judged", slide=token, verdict=trust.verdict, distance=trust.distance, tiles=trust.judged_tiles)
@@ -54,17 +59,6 @@ def judge_slide(
             remedy="look at the slide and its microns per pixel; without --strict it is scored, with this as a warning",
         )
     return trust
-
-
-def judgement(
-    prepared: Prepared, index: NDArray[np.int64], sample: TileSample | None, embedding: NDArray[np.float32]
-) -> SlideTrust:
-    """What `judge_slide` finds, without a word to the log and whatever `InferOptions.strict` says."""
-    reference = prepared.bundle.reference
-    if reference is None or sample is None:
-        why = NO_REFERENCE if prepared.bundle.trust_file is None else "the model's tiles are too small to be measured"
-        return not_judged(len(index), why)
-    return judge(reference, len(index), np.searchsorted(index, sample.index), sample.measures, embedding)
 
 
 def doubts(trust: SlideTrust) -> list[str]:

@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from .engine import Engine, EngineInfo, EngineOutput
 from .errors import COPY_AGAIN, SlideError
 from .gallery_tiles import take_gallery
+from .judge_slide import judge_slide
 from .prepare import Prepared
 from .system import isolation, log
 from .tiles import TileStatus
+from .trust import SlideTrust
 from .trust.sample import TileSample
 from .trust.statistics import MIN_TILE_PX
 
@@ -24,7 +26,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """What the engine said of a slide's readable tiles, in the order in which they came.
+    """What the engine said of a slide's readable tiles, in ascending order of their positions.
 
     Attributes
     ----------
@@ -35,26 +37,29 @@ class Scores:
     embedding, pathways : float32 [N, D], [N, P]
     pathways_global : float32 [N, P] or None
         None where the bundle has no such read-out.
+    trust : SlideTrust
+        Whether the slide looks like what the model knows.
     """
 
     engine: EngineInfo
     index: NDArray[np.int64]
     embedding: NDArray[np.float32]
     pathways: NDArray[np.float32]
-    pathways_global: NDArray[np.float32] | None = None
-    measured: TileSample | None = None
-    """Tiles that were measured on their way, where the bundle can judge them."""
+    pathways_global: NDArray[np.float32] | None
+    trust: SlideTrust
 
 
 def score(prepared: Prepared, engine: Engine, *, progress: Progress | None = None) -> Scores:
     """Run the engine over the readable tiles; nothing else, so that it is free for the next slide at once.
 
-    At the end the tiles of the gallery are read again, while the slide is open.
+    At the end the slide is judged and the tiles of the gallery are read again, while the slide is open.
 
     Raises
     ------
     SlideError
-        More tiles are unreadable than `InferOptions.max_unreadable` allows.
+        More tiles are unreadable than `InferOptions.max_unreadable` allows, or a score is not finite.
+    OutsideError
+        `InferOptions.strict` refuses the slide.
     """
     kept: list[NDArray[np.int64]] = []
     outputs: list[EngineOutput] = []
@@ -96,12 +101,14 @@ def score(prepared: Prepared, engine: Engine, *, progress: Progress | None = Non
     token = log.slide_token(prepared.slide.path)
     log.event("scored", slide=token, tiles=prepared.source.ok, seconds=round(streamed, 3))
     found = EngineOutput.join(outputs)
-    if sample is not None:
-        prepared.seconds["trust"] = sample.seconds
     index = np.concatenate(kept)
-    scores = Scores(engine.info, index, found.embedding, found.pathways, found.pathways_global, sample)
-    prepared.gallery = take_gallery(prepared, index, sample, found.embedding, found.pathways)
-    return scores
+    order = np.argsort(index, kind="stable")
+    index, embedding, pathways = index[order], found.embedding[order], found.pathways[order]
+    shared = None if found.pathways_global is None else found.pathways_global[order]
+    _check_finite(prepared, embedding, pathways, *(() if shared is None else (shared,)))
+    trust = judge_slide(prepared, index, sample, embedding)
+    prepared.gallery = take_gallery(prepared, index, ~trust.left_out, pathways)
+    return Scores(engine.info, index, embedding, pathways, shared, trust)
 
 
 def _check_budget(prepared: Prepared, seen: int) -> None:
@@ -116,4 +123,13 @@ def _check_budget(prepared: Prepared, seen: int) -> None:
             f"{prepared.options.max_unreadable:.2%}" + (f"; the first {first.cause}" if first else ""),
             path=prepared.slide.path,
             remedy=f"{first.remedy if first else COPY_AGAIN}; --max-unreadable raises the budget",
+        )
+
+
+def _check_finite(prepared: Prepared, *answers: NDArray[np.float32]) -> None:
+    if not all(np.isfinite(values).all() for values in answers):
+        raise SlideError(
+            "the engine answered with values that are not finite",
+            path=prepared.slide.path,
+            remedy="check the engine with `stamp-deploy parity`, or use --engine onnxruntime --precision fp32",
         )

@@ -144,7 +144,7 @@ def test_tiles_that_summaries_leave_out_are_not_shown(
     assert before.gallery is not None
     gone = np.unique(np.concatenate([before.gallery.highest.ravel(), before.gallery.lowest.ravel()]))
     trust = make_trust(len(before.coords), "doubtful", gone.tolist())
-    monkeypatch.setattr("stamp_deploy.gallery_tiles.judgement", lambda *_: trust)
+    monkeypatch.setattr("stamp_deploy.score.judge_slide", lambda *_: trust)
     options: dict[str, Any] = {"engine": "onnxruntime", "progress": False, "all_tiles": True}
     result = sd.infer_slide(folder / "slide.svs", folder / "bundle", **options)
     assert result.gallery is not None
