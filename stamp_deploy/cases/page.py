@@ -1,21 +1,14 @@
-"""index.html: all slides of a folder on one page, without a network, from phone to desk.
-
-Everything is inside the file. Its content security policy allows pictures of its own and the one style and the one
-script whose hashes it states: text out of file names or records cannot become either.
-"""
+"""index.html: all slides of a folder on one page, without a network, from phone to desk."""
 
 from __future__ import annotations
 
-import hashlib
 import io
-import json
 import os
 from base64 import b64encode
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from .. import __version__
+from .. import __version__, html_page
 from ..pathway_names import display_name
 from ..provenance import RESEARCH_USE
 from ..result_files import TILES, read_thumbnail
@@ -39,17 +32,18 @@ def render_page(results: Results, matrix: Matrix, heat_map: bytes, folder: Path)
     folder : Path
         Where the page will lie: links to the reports start there.
     """
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    style, script = _template("index.css"), _template("index.js")
     common = matrix.scale == COMMON
     names = results.pathway_names
     shown = len(results.slides) <= MAX_THUMBNAILS
     slides = [_slide(slide, folder, common=common, picture=shown) for slide in results.slides]
     scores = {str(i): [row["values"].get(name) for row in slides] for i, name in enumerate(names)}
     validated = results.slides[0].validated
-    return environment.from_string(_template("index.html.j2")).render(
+    return html_page.render_page(
+        __package__,
+        "index.html.j2",
+        styles=("index.css",),
+        scripts=("index.js",),
+        data=scores,
         slides=slides,
         heads=list(dict.fromkeys(head["name"] for slide in results.slides for head in slide.record["heads"])),
         unread=results.unread,
@@ -57,8 +51,6 @@ def render_page(results: Results, matrix: Matrix, heat_map: bytes, folder: Path)
             (i, display_name(name) + ("" if validated.get(name, True) else " (not validated)"))
             for i, name in enumerate(names)
         ],
-        # Inside <script>, "<" could end the element; \u003c is the same JSON.
-        data=json.dumps(scores, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"),
         unit="z on the common scale" if common else results.slides[0].unit,
         scale=matrix.scale,
         counts={verdict: sum(s.verdict == verdict for s in results.slides) for verdict in _ORDER},
@@ -67,10 +59,6 @@ def render_page(results: Results, matrix: Matrix, heat_map: bytes, folder: Path)
         bundle=results.slides[0].record["bundle"],
         heat_map=b64encode(heat_map).decode(),
         thumbnails=shown,
-        style=style,
-        script=script,
-        style_hash=_csp_hash(style),
-        script_hash=_csp_hash(script),
         software=__version__,
         research_use=RESEARCH_USE,
     )
@@ -125,12 +113,3 @@ def _thumbnail(path: Path) -> str:
     file = io.BytesIO()
     small.save(file, "JPEG", quality=78)
     return b64encode(file.getvalue()).decode()
-
-
-def _template(name: str) -> str:
-    return resources.files(__package__).joinpath("templates", name).read_text(encoding="utf-8")
-
-
-def _csp_hash(text: str) -> str:
-    """How a content security policy names the content of an element."""
-    return "sha256-" + b64encode(hashlib.sha256(text.encode()).digest()).decode()

@@ -1,17 +1,10 @@
-"""report.html: one self-contained page to look at a slide's maps, tiles and calls, and to print.
-
-Everything is inside the file. Its content security policy forbids it any request, and runs the one script whose hash it
-names (Content Security Policy Level 3): a name out of a bundle or a slide cannot become code.
-"""
+"""report.html: one self-contained page to look at a slide's maps, tiles and calls, and to print."""
 
 from __future__ import annotations
 
-import json
-from base64 import b64encode
-from hashlib import sha256
-from importlib import resources
 from pathlib import Path
 
+from ..html_page import render_page
 from ..result import Result
 from .picture import result_styles
 from .report_data import groups, page_data
@@ -19,7 +12,6 @@ from .report_words import (
     call_words,
     pathway_rows,
     provenance_rows,
-    significant,
     spread_in_z,
     trust_words,
     validation_words,
@@ -39,22 +31,16 @@ def write(result: Result, directory: Path) -> list[Path]:
 
 def render(result: Result) -> str:
     """The page as text."""
-    from jinja2 import Environment, FunctionLoader, StrictUndefined
-
-    environment = Environment(
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        loader=FunctionLoader(_template),
-    )
-    environment.filters.update(sig=significant, thousands=lambda value: f"{value:,}")
     record = result.to_json_dict()
     data = page_data(result)
     styles = result_styles(result)
-    script = "\n".join(['"use strict";', *(_template(name) for name in SCRIPTS)])
     rows = pathway_rows(result, styles)
-    return environment.get_template("report.html.j2").render(
+    return render_page(
+        __package__,
+        "report.html.j2",
+        styles=("report.css",),
+        scripts=SCRIPTS,
+        data=data,
         record=record,
         slide=record["slide"],
         tiles=record["tiles"],
@@ -71,16 +57,7 @@ def render(result: Result) -> str:
         merged=data["merged"],
         has_gallery=result.gallery is not None,
         size_mm=_size(result),
-        css=_template("report.css"),
-        script=script,
-        script_sha256=b64encode(sha256(f"\n{script}\n".encode()).digest()).decode(),
-        # Inside <script>, "<" could end the element; \u003c is the same JSON.
-        data=json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"),
     )
-
-
-def _template(name: str) -> str:
-    return resources.files(__package__).joinpath("templates", name).read_text(encoding="utf-8")
 
 
 def _size(result: Result) -> str:

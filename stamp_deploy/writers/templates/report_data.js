@@ -1,3 +1,4 @@
+"use strict";
 // The page's data: decoded once, drawn by the maps.
 const $ = id => document.getElementById(id);
 const D = JSON.parse($("data").textContent);
