@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .pathway_names import display_name
-from .validation import PathwayValidation, Scale, Validation
+from .validation import PathwayValidation, Scale, Validation, facts_of, usable
 
 COMMON_RANGE = (-3.0, 3.0)
 """Range of colours on the scale that all slides share, in z. Our own choice: it holds 99.7 % of a normal distribution,
@@ -120,15 +120,14 @@ def map_styles(
     validation : Validation or None
         What the bundle says about them.
     """
-    known = {facts.name: facts for facts in validation.pathways} if validation is not None else {}
-    every = [known.get(name, PathwayValidation(name)) for name in names]
+    every = facts_of(validation, names)
     measured = any(facts.r is not None for facts in every)
     styles = [_style(i, facts, measured, scores[:, i], unit) for i, facts in enumerate(every)]
     return tuple(sorted(styles, key=lambda style: style.pale))
 
 
 def _style(index: int, facts: PathwayValidation, measured: bool, scores: NDArray[np.floating], unit: str) -> MapStyle:
-    scale = facts.scale if facts.scale is not None and facts.scale.spread > 0 else None
+    scale = usable(facts.scale)
     low, high = COMMON_RANGE if scale is not None else colour_range(scores)
     status: Status = "validated" if facts.validated else "not validated" if measured else "not measured"
     return MapStyle(

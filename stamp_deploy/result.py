@@ -31,7 +31,7 @@ from .summaries import (
 )
 from .system.names import shown_name
 from .trust import SlideTrust
-from .validation import GLOBAL_UNIT, Validation
+from .validation import GLOBAL_UNIT, Scale, Validation, facts_of, usable
 
 SCHEMA = "stamp-deploy/result"
 SCHEMA_VERSION = 2
@@ -231,12 +231,15 @@ class Result:
         """Unit of `summary` and `summaries`."""
         return self.score_unit if self.pathways_global is None else GLOBAL_UNIT
 
+    @property
+    def summary_scales(self) -> tuple[Scale | None, ...]:
+        """Puts each pathway's `summarised` read-out on the scale that all slides share; None where nothing does."""
+        facts = facts_of(self.validation, self.pathway_names)
+        within = self.pathways_global is None
+        return tuple(usable(item.scale if within else item.scale_global) for item in facts)
+
     def tile_scores(self) -> TileScores:
         """The scores that summaries rest on, of all readable tiles, with the tissue under each."""
-        by_name = {item.name: item for item in self.validation.pathways} if self.validation is not None else {}
-        known = [by_name.get(name) for name in self.pathway_names]
-        within = self.pathways_global is None
-        scales = [None if item is None else item.scale if within else item.scale_global for item in known]
         values = self.pathways if self.pathways_global is None else self.pathways_global
         return TileScores(
             self.pathway_names,
@@ -244,7 +247,7 @@ class Result:
             self.tissue_fraction.astype(np.float64),
             self.tile_cells,
             self.grid,
-            tuple(scale if scale is not None and scale.spread > 0 else None for scale in scales),
+            self.summary_scales,
         )
 
     def summary(self) -> dict[str, dict[str, float]]:

@@ -6,6 +6,7 @@ and stays so: nothing is filled in.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, NamedTuple
 
@@ -117,6 +118,17 @@ class Validation:
         for entry in entries:
             entry |= {key: None if entry[key] is None else Scale(**entry[key]) for key in SCALES}
         return cls(value["unit"], tuple(PathwayValidation(**entry) for entry in entries), value["lacks"])
+
+
+def facts_of(validation: Validation | None, names: Sequence[str]) -> list[PathwayValidation]:
+    """What is known of each pathway; nothing but its name of one that the bundle does not speak of."""
+    known = {} if validation is None else {facts.name: facts for facts in validation.pathways}
+    return [known.get(name, PathwayValidation(name)) for name in names]
+
+
+def usable(scale: Scale | None) -> Scale | None:
+    """The scale; None where its spread is 0, which puts nothing on a scale."""
+    return scale if scale is not None and scale.spread > 0 else None
 
 
 def _plain(scale: Scale | None) -> dict[str, float] | None:

@@ -48,7 +48,7 @@ def render_page(results: Results, matrix: Matrix, heat_map: bytes, folder: Path)
         heads=list(dict.fromkeys(head["name"] for slide in results.slides for head in slide.record["heads"])),
         unread=results.unread,
         pathways=[
-            (i, display_name(name) + ("" if validated.get(name, True) else " (not validated)"))
+            (i, display_name(name) + ("" if validated.get(name, not validated) else " (not validated)"))
             for i, name in enumerate(names)
         ],
         unit="z on the common scale" if common else results.slides[0].unit,

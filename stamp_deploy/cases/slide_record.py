@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ class SlideRecord:
         trust = self.record.get("trust")
         return 0 if trust is None else int(trust["left_out_tiles"])
 
-    @property
+    @cached_property
     def whole(self) -> dict[str, Any]:
         """The summary of the whole slide; empty in results of schema version 1."""
         regions = self.record.get("summaries") or [{}]
@@ -74,7 +75,7 @@ class SlideRecord:
         """Tissue that the summary counts."""
         return self.whole.get("tissue_mm2")
 
-    @property
+    @cached_property
     def means(self) -> dict[str, float]:
         """Mean of each pathway of the summarised read-out; empty where no tile counts."""
         return {name: float(row["mean"]) for name, row in self.record["pathways"]["summary"].items()}
@@ -85,13 +86,13 @@ class SlideRecord:
         pathways = self.record["pathways"]
         return str(pathways.get("summary_unit", pathways["unit"]))
 
-    @property
+    @cached_property
     def z(self) -> dict[str, float]:
         """Means on the scale that all slides share, for the pathways that have one."""
         rows = self.whole.get("pathways", {})
         return {name: float(row["mean_z"]) for name, row in rows.items() if row["mean_z"] is not None}
 
-    @property
+    @cached_property
     def validated(self) -> dict[str, bool]:
         """Which pathways the bundle validated; empty where no r of any was measured."""
         said = self.record.get("validation")

@@ -12,6 +12,7 @@ from .. import __version__
 from ..errors import UsageError
 from ..provenance import RESEARCH_USE
 from ..result import Result
+from ..validation import facts_of, usable
 from .agreement import MIN_PAIRS, Agreement, agreement
 from .matched_tiles import MatchedTiles, match_tiles
 
@@ -161,9 +162,8 @@ def _columns(
 
 def _scales(result: Result, names: list[str]) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
     """Centres and spreads, float64 [P] each; None where one pathway has none."""
-    by_name = {} if result.validation is None else {item.name: item.scale for item in result.validation.pathways}
-    found = [by_name.get(name) for name in names]
-    known = [scale for scale in found if scale is not None and scale.spread > 0]
+    found = [usable(facts.scale) for facts in facts_of(result.validation, names)]
+    known = [scale for scale in found if scale is not None]
     if len(known) < len(names):
         return None
     return np.array([scale.centre for scale in known]), np.array([scale.spread for scale in known])

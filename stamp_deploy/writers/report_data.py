@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ..map_style import STRETCHED, MapStyle, colour_range, colour_table
 from ..result import Result
 from ..trust import TileFlag
+from ..validation import facts_of
 from .picture import View, make_view, result_styles
 
 PICTURE_PX = 2048
@@ -162,8 +163,7 @@ def histogram(result: Result, style: MapStyle) -> dict[str, Any]:
     outer two; both None where the bundle gives none. Tiles that summaries leave out are not counted.
     """
     values = style.shown(result.pathways[result.counted, style.index])
-    facts = {} if result.validation is None else {item.name: item for item in result.validation.pathways}
-    quantiles = facts[style.name].predictions if style.name in facts else {}
+    quantiles = facts_of(result.validation, [style.name])[0].predictions
     known = None
     if quantiles:
         known = [float(v) for v in style.shown(np.array([quantiles[key] for key in ("p01", "p50", "p99")]))]

@@ -34,7 +34,7 @@ def render(result: Result) -> str:
     record = result.to_json_dict()
     data = page_data(result)
     styles = result_styles(result)
-    rows = pathway_rows(result, styles)
+    rows = pathway_rows(result, record["pathways"]["summary"], styles)
     return render_page(
         __package__,
         "report.html.j2",

@@ -132,19 +132,22 @@ STATISTICS = ("mean", "sd", "p05", "p50", "p95")
 
 def spread_in_z(result: Result) -> bool:
     """Whether the spread of every pathway can be drawn on the scale that all slides share."""
-    return bool(result.pathway_names) and all(scale is not None for scale in result.tile_scores().scales)
+    return bool(result.pathway_names) and None not in result.summary_scales
 
 
-def pathway_rows(result: Result, styles: tuple[MapStyle, ...]) -> list[dict[str, Any]]:
+def pathway_rows(
+    result: Result, summary: dict[str, dict[str, float]], styles: tuple[MapStyle, ...]
+) -> list[dict[str, Any]]:
     """The table's rows in the order of the maps; `sort` holds the numbers that a column is sorted by.
+
+    `summary` is the result's own, which takes a while to work out.
 
     Each pathway's 5th to 95th percentile is placed between all pathways' extremes: in z where every pathway has a
     scale, else in the unit of the scores.
     """
-    summary = result.summary()
     if not summary:
         return []
-    scales = dict(zip(result.pathway_names, result.tile_scores().scales, strict=True))
+    scales = dict(zip(result.pathway_names, result.summary_scales, strict=True))
     in_z = spread_in_z(result)
 
     def placed(name: str) -> list[float]:

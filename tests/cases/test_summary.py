@@ -235,5 +235,7 @@ def test_the_page_sorts_searches_and_fits_a_phone(finished: Path) -> None:
         page.fill("#search", "")
         page.set_viewport_size({"width": 390, "height": 800})
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        page.fill("#search", "case-b")
+        assert names() == ["b1.svs"]
         browser.close()
     assert told == []
