@@ -33,7 +33,7 @@ from stamp_deploy.training.cohort.build import build_cohort
 from stamp_deploy.training.config import TrainConfig
 from stamp_deploy.training.evaluate import EvaluateOptions, evaluate
 from stamp_deploy.training.metrics import SectionResult, headline, mean_r
-from stamp_deploy.training.model import load_run
+from stamp_deploy.training.model import read_info
 from stamp_deploy.training.recipes import read_recipe
 from stamp_deploy.training.space_blocks import resampled_r, space_blocks
 
@@ -199,13 +199,13 @@ def train(config: TrainConfig, out: Path) -> dict[str, Any]:
         clock = time.perf_counter()
         info = fit(config, out)
         print(f"{out}: {time.perf_counter() - clock:.0f} s, {info.metrics}", flush=True)
-    return dict(load_run(out)[1].metrics)
+    return dict(read_info(out).metrics)
 
 
 def seconds(folds: Sequence[str], args: argparse.Namespace, seeds: int, rung: str) -> float:
     """Mean time of the training loop of a run, views not counted."""
     runs = [args.work / fold / str(seed) / rung for fold in folds for seed in range(seeds)]
-    return round(statistics.mean(float(load_run(run)[1].metrics["seconds"]) for run in runs), 1)
+    return round(statistics.mean(float(read_info(run).metrics["seconds"]) for run in runs), 1)
 
 
 def ladder(folds: Sequence[str], args: argparse.Namespace, seed: int) -> dict[str, list[SectionResult]]:
