@@ -371,7 +371,7 @@ def loader_speed(args: argparse.Namespace) -> dict[str, Any]:
     found = []
     for epoch in range(1 if args.quick else 5):
         clock = time.process_time()
-        count = sum(len(loader.make(rows, epoch, i).tiles) for i, rows in enumerate(loader._plan(epoch)))
+        count = sum(len(loader.make(rows, epoch, i).tiles) for i, rows in enumerate(loader.mine(epoch)))
         found.append(count / (time.process_time() - clock))
     return {
         "loader_tiles_s_core": round(statistics.median(found), 1),
