@@ -22,11 +22,9 @@ from .data import Batch, Batches, Rows
 from .model import RunInfo, StampModel
 from .model.checkpoint import read_tensors, write_tensors
 from .model.stages import Parts
-from .model.trunk_cache import pixels_key, trunk_digest
+from .model.trunk_cache import CHUNK, embed_rest, pixels_key, trunk_digest
 from .sections import TrainSection
 
-CHUNK = 32
-"""Tiles that go through the trunk at a time."""
 VIEW_SEED = 0
 """Views do not hang on the run's seed, so that runs of several seeds share them; which view is seen when does."""
 
@@ -128,13 +126,9 @@ def keep_views(
 @torch.inference_mode()
 def embed_views(model: StampModel, views: Sequence[Views]) -> NDArray[np.float32]:
     """Embeddings float32 [N, D] of a section's spots as they are: of the first view of every field."""
-    parts, device = model.parts(), next(model.parameters()).device
-    was_training = model.training
+    parts, was_training = model.parts(), model.training
     model.eval()
-    columns = [
-        torch.cat([model.pooled(parts.rest(x.float().to(device))).float().cpu() for x in field.inputs[0].split(CHUNK)])
-        for field in views
-    ]
+    columns = [embed_rest(model, parts, field.inputs[0]) for field in views]
     model.train(was_training)
     return torch.cat(columns, dim=1).numpy()
 
