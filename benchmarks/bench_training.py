@@ -32,10 +32,10 @@ from result_files import keep
 from stamp_deploy.training.cohort.build import build_cohort
 from stamp_deploy.training.config import TrainConfig
 from stamp_deploy.training.evaluate import EvaluateOptions, evaluate
-from stamp_deploy.training.metrics import SectionResult, headline, mean_r
+from stamp_deploy.training.intervals import block_r
+from stamp_deploy.training.metrics import SectionResult, headline, mean_over_pathways, mean_r
 from stamp_deploy.training.model import read_info
 from stamp_deploy.training.recipes import read_recipe
-from stamp_deploy.training.space_blocks import resampled_r, space_blocks
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("STAMP_TEST_DATA", ROOT.parent / "shared" / "data"))
@@ -270,12 +270,9 @@ def difference(a: list[list[SectionResult]], b: list[list[SectionResult]]) -> tu
 
 
 def _draws(sections: list[SectionResult]) -> NDArray[np.float64]:
-    parts = []
-    for i, s in enumerate(sections):
-        r = resampled_r(s.truth, s.predicted, space_blocks(np.asarray(s.xy_um)), seed=(0, i))
-        assert r is not None
-        parts.append(r[:, s.mask].mean(axis=1))
-    return np.asarray(np.mean(parts, axis=0), np.float64)
+    drawn = block_r(sections)
+    assert len(drawn) == len(sections)
+    return np.asarray(np.mean([mean_over_pathways(r) for r in drawn], axis=0), np.float64)
 
 
 def per_section(found: dict[int, dict[str, list[SectionResult]]]) -> dict[str, dict[str, float]]:

@@ -18,7 +18,7 @@ from stamp_deploy.hashing import sha256_file
 from stamp_deploy.system.memory import keep_memory
 
 from ..cohort import Cohort, Sample
-from ..metrics import SectionResult, headline
+from ..metrics import SectionResult, headline, json_number
 from ..sections import platform_statistics
 from ..stain_features import features29
 from .inputs import EvaluateOptions, gene_sets_of, runs_of, test_samples_of, training_cohort_of
@@ -153,7 +153,7 @@ def _tier1(run: Run, train: Sequence[Sample], test: Sequence[Sample]) -> dict[st
         r = hest_r([make(s) for s in samples], targets, folds)
         known = [v for v in r.values() if np.isfinite(v)]
         result["mean_r"][name] = round(float(np.mean(known)), 6) if known else None
-        result["per_fold"][name] = {k: round(v, 6) if np.isfinite(v) else None for k, v in r.items()}
+        result["per_fold"][name] = {k: json_number(v) for k, v in r.items()}
     return result
 
 

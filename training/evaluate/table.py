@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 
 from ..cohort import Sample
 from ..gene_sets import GeneSets
-from ..metrics import SectionResult, median_r, pearson, section_z, summary
+from ..metrics import SectionResult, median_r, pearson, section_z
 from ..neighbours import neighbours_mean
 from ..ridge import EMBEDDING_FLOOR, fit_ridge_measured
 from ..stain_features import features29
+from ..summary import summary
 from .rows import BASELINES, KINDS, RUNS, Row, RowKind, command_for, kind_of
 from .runs import Run, Section
 
