@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from stamp_deploy.atomic import staged_directory
 from stamp_deploy.result import Result
 from stamp_deploy.summarise import add_summaries
 from stamp_deploy.trust import SlideTrust
 from stamp_deploy.validation import PathwayValidation, Scale, Validation
-from stamp_deploy.writers import write_all
 
 from .result_factory import make_head, make_result
 
@@ -49,10 +46,3 @@ def slide_result(name: str, means: list[float], verdict: Any = "inside", *, seed
     slide = replace(plain.slide, name=name, sha256=f"{seed:064x}")
     result = replace(plain, pathways=scores.astype(np.float32), trust=trust, validation=facts(), slide=slide)
     return add_summaries(replace(result, **changes))
-
-
-def store(result: Result, folder: Path, formats: tuple[str, ...] = ("json", "hdf5")) -> Path:
-    """Write a result as a finished folder."""
-    with staged_directory(folder, hashes=True) as staging:
-        write_all(result, staging, list(formats))
-    return folder
