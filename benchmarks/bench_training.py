@@ -32,10 +32,10 @@ from result_files import keep
 from stamp_deploy.training.cohort.build import build_cohort
 from stamp_deploy.training.config import TrainConfig
 from stamp_deploy.training.evaluate import EvaluateOptions, evaluate
-from stamp_deploy.training.metrics import SectionResult, headline, mean_r
-from stamp_deploy.training.model import load_run
+from stamp_deploy.training.intervals import block_r
+from stamp_deploy.training.metrics import SectionResult, headline, mean_over_pathways, mean_r
+from stamp_deploy.training.model import read_info
 from stamp_deploy.training.recipes import read_recipe
-from stamp_deploy.training.space_blocks import resampled_r, space_blocks
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("STAMP_TEST_DATA", ROOT.parent / "shared" / "data"))
@@ -199,13 +199,13 @@ def train(config: TrainConfig, out: Path) -> dict[str, Any]:
         clock = time.perf_counter()
         info = fit(config, out)
         print(f"{out}: {time.perf_counter() - clock:.0f} s, {info.metrics}", flush=True)
-    return dict(load_run(out)[1].metrics)
+    return dict(read_info(out).metrics)
 
 
 def seconds(folds: Sequence[str], args: argparse.Namespace, seeds: int, rung: str) -> float:
     """Mean time of the training loop of a run, views not counted."""
     runs = [args.work / fold / str(seed) / rung for fold in folds for seed in range(seeds)]
-    return round(statistics.mean(float(load_run(run)[1].metrics["seconds"]) for run in runs), 1)
+    return round(statistics.mean(float(read_info(run).metrics["seconds"]) for run in runs), 1)
 
 
 def ladder(folds: Sequence[str], args: argparse.Namespace, seed: int) -> dict[str, list[SectionResult]]:
@@ -270,12 +270,9 @@ def difference(a: list[list[SectionResult]], b: list[list[SectionResult]]) -> tu
 
 
 def _draws(sections: list[SectionResult]) -> NDArray[np.float64]:
-    parts = []
-    for i, s in enumerate(sections):
-        r = resampled_r(s.truth, s.predicted, space_blocks(np.asarray(s.xy_um)), seed=(0, i))
-        assert r is not None
-        parts.append(r[:, s.mask].mean(axis=1))
-    return np.asarray(np.mean(parts, axis=0), np.float64)
+    drawn = block_r(sections)
+    assert len(drawn) == len(sections)
+    return np.asarray(np.mean([mean_over_pathways(r) for r in drawn], axis=0), np.float64)
 
 
 def per_section(found: dict[int, dict[str, list[SectionResult]]]) -> dict[str, dict[str, float]]:
@@ -371,7 +368,7 @@ def loader_speed(args: argparse.Namespace) -> dict[str, Any]:
     found = []
     for epoch in range(1 if args.quick else 5):
         clock = time.process_time()
-        count = sum(len(loader.make(rows, epoch, i).tiles) for i, rows in enumerate(loader._plan(epoch)))
+        count = sum(len(loader.make(rows, epoch, i).tiles) for i, rows in enumerate(loader.mine(epoch)))
         found.append(count / (time.process_time() - clock))
     return {
         "loader_tiles_s_core": round(statistics.median(found), 1),

@@ -88,7 +88,7 @@ MODULES: dict[str, tuple[str, str]] = {
     ),
     "losses": ("training/losses.py", "tests/training/test_losses.py"),
     "split": ("training/split.py", "tests/training/test_split.py"),
-    "metrics": ("training/metrics.py", "tests/training/test_metrics.py"),
+    "metrics": ("training/metrics.py training/intervals.py training/summary.py", "tests/training/test_metrics.py"),
     "head-metrics": ("training/heads/metrics.py", "tests/training/test_head_metrics.py"),
     "calibration": ("training/heads/calibration.py", "tests/training/test_head_metrics.py"),
 }

@@ -10,7 +10,7 @@ from stamp_deploy.errors import UsageError
 from .config import TrainConfig, load_config
 from .evaluate.rows import CONTROLS, KINDS, RUNS
 from .loop import fit
-from .model import RunInfo, load_run
+from .model import RunInfo, read_info
 
 
 def ablation_configs(config: TrainConfig) -> dict[str, TrainConfig]:
@@ -49,7 +49,7 @@ def train_ablations(
             settings = settings.with_(warm_up="none", weights=weights, weights_sha256="")
         if (folder / "run.json").exists() and not overwrite:
             say(f"{row:<16} there already")
-            yield row, load_run(folder)[1]
+            yield row, read_info(folder)
             continue
         yield row, fit(settings, folder, overwrite=overwrite)
 
@@ -76,10 +76,11 @@ def train_controls(config: TrainConfig, run: Path, *, overwrite: bool = False) -
     A warmed-up backbone is taken from the run where it still holds it (LoRA), and warmed up again elsewhere.
     """
     for row in control_rows(config):
-        settings, folder = config.with_(**KINDS[row].settings), run / "controls" / row
+        folder = run / "controls" / row
+        if (folder / "run.json").is_file() and not overwrite:
+            continue
+        settings = config.with_(**KINDS[row].settings)
         if config.warm_up != "none" and config.adapt == "lora" and (run / "backbone.safetensors").is_file():
             weights = str(run / "backbone.safetensors")
             settings = settings.with_(warm_up="none", weights=weights, weights_sha256="")
-        if (folder / "run.json").is_file() and not overwrite:
-            continue
         yield row, fit(settings, folder, overwrite=overwrite)

@@ -78,6 +78,13 @@ def turn_each(x: Tensor, rng: np.random.Generator) -> Tensor:
     return out
 
 
+def vary(x: Tensor, rng: np.random.Generator, *, hed_jitter: float, flips: bool) -> Tensor:
+    """Images [N, 3, T, T] in [0, 1] as training sees them: stain jitter of sd `hed_jitter` (0: none), then turns."""
+    if hed_jitter > 0:
+        x = jitter_stain(x, hed_jitter, rng)
+    return turn_each(x, rng) if flips else x
+
+
 def jitter_stain(x: Tensor, sd: float, rng: np.random.Generator) -> Tensor:
     """Other amounts of stain: concentrations scaled by 1 + sd e and shifted by 0.3 sd e, e normal, per tile and stain.
 

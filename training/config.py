@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -124,18 +125,19 @@ class TrainConfig(TomlSettings):
         return cls.checked(values, source)
 
 
-def load_config(path: Path) -> TrainConfig:
-    """Read a TOML file.
+def load_config(path: Path, recipe: Mapping[str, Any] | None = None) -> TrainConfig:
+    """Read a TOML file; it overrides the settings of a recipe where it names them.
 
     Raises
     ------
     UsageError
         No such file, not TOML, or as `TrainConfig.checked`.
     """
-    return TrainConfig.checked(placed(read_toml(path, "name the config of the run"), path.parent), path)
+    stated = _placed(read_toml(path, "name the config of the run"), path.parent)
+    return TrainConfig.checked({**(recipe or {}), **stated}, path)
 
 
-def placed(values: dict[str, Any], folder: Path) -> dict[str, Any]:
+def _placed(values: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Settings whose relative paths are taken from the config's folder, or from the working folder where that alone
     holds such a file, as runs of older versions state them."""
     out = dict(values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,9 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .augment import crop_shifted, jitter_stain, normalise, to_unit, turn_each
+from .augment import crop_shifted, normalise, to_unit, vary
 from .config import TrainConfig
 from .sections import TrainSection
+
+Rows = list[tuple[int, NDArray[np.int64]]]
+"""What a batch is made of: sections by their place in the list, and rows of each."""
 
 
 @dataclass(eq=False)
@@ -40,10 +44,8 @@ class Batch:
         return self.tiles, self.target, self.mask, self.slide, self.genes, self.frozen, self.field
 
 
-def plan_epoch(
-    sizes: Sequence[int], slides: int, spots: int, rng: np.random.Generator
-) -> list[list[tuple[int, NDArray[np.int64]]]]:
-    """Batches that see every spot about once: each is a list of (section, rows).
+def plan_epoch(sizes: Sequence[int], slides: int, spots: int, rng: np.random.Generator) -> list[Rows]:
+    """Batches that see every spot about once.
 
     A batch holds up to `slides` sections with `spots` rows each, drawn from the sections with most rows left, so that
     within-slide losses have enough rows. A remainder of fewer than 8 rows joins the section's last piece.
@@ -63,18 +65,55 @@ def plan_epoch(
     return batches
 
 
-class Loader:
-    """Batches of an epoch, prepared one ahead in a thread. All chance follows from (seed, epoch, batch), so a run
-    that was killed goes on with the same batches.
+def planned(sections: Sequence[TrainSection], config: TrainConfig, epoch: int) -> list[Rows]:
+    """The batches of an epoch of a run: `plan_epoch` with the config's sizes, its chance from (seed, epoch)."""
+    rng = np.random.default_rng([config.seed, epoch])
+    return plan_epoch([len(s.target) for s in sections], config.batch_slides, config.batch_spots, rng)
+
+
+class Batches(ABC):
+    """Batches of an epoch. All chance follows from (seed, epoch, batch), so a run that was killed goes on with the same
+    batches.
 
     Parameters
     ----------
     sections : sequence of TrainSection
     config : TrainConfig
-    tile_px : int
-        Of the model.
     rank, world : int
         Which process of how many: each plans the same epoch and takes every `world`-th batch.
+    """
+
+    def __init__(self, sections: Sequence[TrainSection], config: TrainConfig, *, rank: int = 0, world: int = 1) -> None:
+        self.sections, self.config, self.rank, self.world = sections, config, rank, world
+
+    def batches_per_epoch(self) -> int:
+        """The same for every process."""
+        return len(planned(self.sections, self.config, 0)) // self.world or 1
+
+    def mine(self, epoch: int) -> list[Rows]:
+        """What this process has of an epoch's batches."""
+        plan = planned(self.sections, self.config, epoch)
+        return [plan[(i * self.world + self.rank) % len(plan)] for i in range(self.batches_per_epoch())]
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """Batches `start` and on of an epoch."""
+        for number, rows in enumerate(self.mine(epoch)[start:], start):
+            yield self.make(rows, epoch, number)
+
+    @abstractmethod
+    def make(self, rows: Rows, epoch: int, number: int) -> Batch:
+        """One batch."""
+
+
+class Loader(Batches):
+    """Augmented batches of tiles, prepared one ahead in a thread.
+
+    Parameters
+    ----------
+    tile_px : int
+        Of the model.
+    sections, config, rank, world
+        As `Batches`.
     """
 
     def __init__(
@@ -89,24 +128,14 @@ class Loader:
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        self.sections, self.config, self.tile_px = sections, config, tile_px
-        self.mean, self.std, self.rank, self.world = mean, std, rank, world
+        super().__init__(sections, config, rank=rank, world=world)
+        self.tile_px, self.mean, self.std = tile_px, mean, std
         self.reach = round(config.shift_um / mpp)
         self._tiles = [s.tiles for s in sections]
 
-    def batches_per_epoch(self) -> int:
-        """The same for every process."""
-        return len(self._plan(0)) // self.world or 1
-
-    def _plan(self, epoch: int) -> list[list[tuple[int, NDArray[np.int64]]]]:
-        rng = np.random.default_rng([self.config.seed, epoch])
-        sizes = [len(s.target) for s in self.sections]
-        return plan_epoch(sizes, self.config.batch_slides, self.config.batch_spots, rng)
-
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Batches `start` and on of an epoch."""
-        plan = self._plan(epoch)
-        mine = [plan[(i * self.world + self.rank) % len(plan)] for i in range(self.batches_per_epoch())]
+        mine = self.mine(epoch)
         with ThreadPoolExecutor(1, thread_name_prefix="loader") as pool:
             ahead: Future[Batch] | None = None
             for i in range(start, len(mine)):
@@ -114,7 +143,7 @@ class Loader:
                 ahead = pool.submit(self.make, mine[i + 1], epoch, i + 1) if i + 1 < len(mine) else None
                 yield current.result()
 
-    def make(self, rows: list[tuple[int, NDArray[np.int64]]], epoch: int, number: int) -> Batch:
+    def make(self, rows: Rows, epoch: int, number: int) -> Batch:
         """One augmented batch."""
         rng = np.random.default_rng([self.config.seed, epoch, number, self.rank, 1])
         crops, target, mask, slide, genes = [], [], [], [], []
@@ -126,11 +155,7 @@ class Loader:
             mask.append(np.broadcast_to(section.mask, (len(index), len(section.mask))))
             slide.append(np.full(len(index), i, np.int64))
             genes.append(section.genes[index])
-        x = to_unit(np.concatenate(crops))
-        if self.config.hed_jitter > 0:
-            x = jitter_stain(x, self.config.hed_jitter, rng)
-        if self.config.flips:
-            x = turn_each(x, rng)
+        x = vary(to_unit(np.concatenate(crops)), rng, hed_jitter=self.config.hed_jitter, flips=self.config.flips)
         parts = (np.concatenate(p) for p in (target, mask, slide, genes))
         made = Batch(normalise(x, self.mean, self.std), *(torch.from_numpy(np.ascontiguousarray(p)) for p in parts))
         if self.config.field_steps == "one":

@@ -22,7 +22,7 @@ from stamp_deploy.system.memory import keep_memory
 
 from .autocast import autocast, use_bf16
 from .config import TrainConfig
-from .data import Batch, Loader
+from .data import Batch, Batches, Loader
 from .model import FROZEN_FILE, RunInfo, StampModel, is_peft, read_info, save_run
 from .model.checkpoint import Checkpoint
 from .model.embed import embed_tiles
@@ -182,7 +182,7 @@ class _Trainer:
         )
         return wrapped, optimiser
 
-    def _loader(self) -> Loader | ViewLoader:
+    def _loader(self) -> Batches:
         info, a = self.start.info, self.accelerator
         if self.views:
             return ViewLoader(self.start.train, self.views, self.config, rank=a.process_index, world=a.num_processes)
@@ -191,7 +191,7 @@ class _Trainer:
             rank=a.process_index, world=a.num_processes,
         )  # fmt: skip
 
-    def _batches(self, loader: Loader | ViewLoader, position: Position) -> Iterator[Batch]:
+    def _batches(self, loader: Batches, position: Position) -> Iterator[Batch]:
         for batch in loader.epoch(position.epoch, position.batch):
             yield batch.to(self.device)
 

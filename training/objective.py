@@ -48,9 +48,10 @@ class Alignment(nn.Module):
         ``cosine`` among the terms is the mean cosine of adapted and frozen embedding, where both are known.
         """
         config = self.config
-        embedding, frozen = self._embed(tiles, frozen, None if field is None else int(field))
+        which = None if field is None else int(field)
+        embedding, frozen = self._embed(tiles, frozen, which)
         embedding = embedding.float()
-        head = self.field_heads[int(field)] if field is not None and len(self.field_heads) else self.model.pathway
+        head = self.model.pathway if which is None or not len(self.field_heads) else self.field_heads[which]
         predicted = head(embedding)
         target = target * mask
         terms: dict[str, Tensor] = {}

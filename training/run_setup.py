@@ -18,7 +18,7 @@ from .cohort import Cohort, load_cohort
 from .config import TrainConfig
 from .gene_sets import GeneSets, read_gmt
 from .model import LoraSettings, RunInfo, StampModel, base_state, build_model, measured_dim
-from .model.checkpoint import Checkpoint, write_tensors
+from .model.checkpoint import Checkpoint, read_tensors, write_tensors
 from .model.registry import build_backbone, get_pfm, packaged_weights
 from .progress import Report
 from .sections import TrainSection, control_sets, make_sections, platform_statistics, variable_genes
@@ -182,17 +182,15 @@ def first_model(
     torch.manual_seed(config.seed)
     weights, sha256 = named_weights(config)
     if config.warm_up != "none":
-        weights, sha256 = checkpoint.folder / "base.safetensors", ""
-        if not weights.is_file():
-            start_from, pinned = named_weights(config)
-            full = build_model(replace(info, adapt="full", lora=None), weights=start_from, sha256=pinned)
+        base = checkpoint.folder / "base.safetensors"
+        if not base.is_file():
+            full = build_model(replace(info, adapt="full", lora=None), weights=weights, sha256=sha256)
             history = warm_up(full.to(device), info, start.train, config, checkpoint, report)
             if checkpoint.enabled:
-                write_tensors(weights, base_state(full.backbone), {"warm-up": json.dumps(history)})
+                write_tensors(base, base_state(full.backbone), {"warm-up": json.dumps(history)})
         else:
-            from .model.checkpoint import read_tensors
-
-            history = json.loads(read_tensors(weights)[1].get("warm-up", "[]"))
+            history = json.loads(read_tensors(base)[1].get("warm-up", "[]"))
+        weights, sha256 = base, ""
         torch.manual_seed(config.seed)
     model = build_model(info, weights=weights, sha256=sha256)
     size = sum(p.numel() for p in model.backbone.parameters()) / 1e6

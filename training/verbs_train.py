@@ -42,17 +42,16 @@ def train(
     stamp_deploy.cli train CONFIG -o RUN
     """
     from .ablations import controls_left, train_ablations, train_controls
-    from .config import TrainConfig, placed
+    from .config import TrainConfig, load_config
     from .loop import fit
-    from .model import load_run
+    from .model import read_info
     from .recipes import read_recipe
-    from .toml_settings import read_toml
 
     if config is None and recipe is None:
         raise click.UsageError("name a CONFIG, or a recipe: --recipe NAME")
-    stated = placed(read_toml(config, "name the config of the run"), config.parent) if config is not None else {}
     start = read_recipe(recipe) if recipe is not None else {}
-    chosen = TrainConfig.checked({**start, **stated}, config).with_(**parse_settings(settings))
+    stated = load_config(config, start) if config is not None else TrainConfig.checked(start)
+    chosen = stated.with_(**parse_settings(settings))
     if show:
         click.echo(chosen.to_toml(reasons=True), nl=False)
         return
@@ -68,16 +67,15 @@ def train(
     if rows:
         raise UsageError("--rows goes with --ablations")
     left = controls_left(chosen, out) if not overwrite else ()
-    info = load_run(out)[1] if left else fit(chosen, out, overwrite=overwrite)
+    info = read_info(out) if left else fit(chosen, out, overwrite=overwrite)
     say(f"run      {out}: {info.pfm_id}, {len(info.pathway_names)} outputs, {describe(info.metrics)}")
     note = info.cohort.get("note")
     if note:
         say(f"note     {note}")
     if not info.share_merged:
         say(f"licence  {info.licence}: do not publish the merged weights")
-    if chosen.controls:
-        for row, control in train_controls(chosen, out, overwrite=overwrite):
-            say(f"control  {row:<11} {describe(control.metrics)}")
+    for row, control in train_controls(chosen, out, overwrite=overwrite):
+        say(f"control  {row:<11} {describe(control.metrics)}")
 
 
 def describe(metrics: dict[str, Any]) -> str:

@@ -7,7 +7,7 @@ few views of each spot and field; an epoch then costs only the last blocks.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,17 +16,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .augment import crop_shifted, jitter_stain, normalise, to_unit, turn_each
+from .augment import crop_shifted, normalise, to_unit, vary
 from .config import TrainConfig
-from .data import Batch, plan_epoch
+from .data import Batch, Batches, Rows
 from .model import RunInfo, StampModel
 from .model.checkpoint import read_tensors, write_tensors
 from .model.stages import Parts
-from .model.trunk_cache import pixels_key, trunk_digest
+from .model.trunk_cache import CHUNK, embed_rest, pixels_key, trunk_digest
 from .sections import TrainSection
 
-CHUNK = 32
-"""Tiles that go through the trunk at a time."""
 VIEW_SEED = 0
 """Views do not hang on the run's seed, so that runs of several seeds share them; which view is seen when does."""
 
@@ -47,16 +45,16 @@ class Views:
     frozen: Tensor
 
 
-class ViewLoader:
+class ViewLoader(Batches):
     """Batches out of kept views, as `data.Loader` gives them of tiles: one field a batch, drawn at random, and for each
-    spot one of its views. All chance follows from (seed, epoch, batch).
+    spot one of its views.
 
     Parameters
     ----------
     views : list of list of Views
         Of each section, of each field.
-    rank, world : int
-        Which process of how many.
+    sections, config, rank, world
+        As `Batches`.
     """
 
     def __init__(
@@ -68,24 +66,10 @@ class ViewLoader:
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        self.sections, self.views, self.config, self.rank, self.world = sections, views, config, rank, world
+        super().__init__(sections, config, rank=rank, world=world)
+        self.views = views
 
-    def batches_per_epoch(self) -> int:
-        """The same for every process."""
-        return len(self._plan(0)) // self.world or 1
-
-    def _plan(self, epoch: int) -> list[list[tuple[int, NDArray[np.int64]]]]:
-        rng = np.random.default_rng([self.config.seed, epoch])
-        sizes = [len(s.target) for s in self.sections]
-        return plan_epoch(sizes, self.config.batch_slides, self.config.batch_spots, rng)
-
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """Batches `start` and on of an epoch."""
-        plan = self._plan(epoch)
-        for i in range(start, self.batches_per_epoch()):
-            yield self.make(plan[(i * self.world + self.rank) % len(plan)], epoch, i)
-
-    def make(self, rows: Sequence[tuple[int, NDArray[np.int64]]], epoch: int, number: int) -> Batch:
+    def make(self, rows: Rows, epoch: int, number: int) -> Batch:
         """One batch."""
         rng = np.random.default_rng([self.config.seed, epoch, number, self.rank, 2])
         field = int(rng.integers(len(self.views[0])))
@@ -142,13 +126,9 @@ def keep_views(
 @torch.inference_mode()
 def embed_views(model: StampModel, views: Sequence[Views]) -> NDArray[np.float32]:
     """Embeddings float32 [N, D] of a section's spots as they are: of the first view of every field."""
-    parts, device = model.parts(), next(model.parameters()).device
-    was_training = model.training
+    parts, was_training = model.parts(), model.training
     model.eval()
-    columns = [
-        torch.cat([model.pooled(parts.rest(x.float().to(device))).float().cpu() for x in field.inputs[0].split(CHUNK)])
-        for field in views
-    ]
+    columns = [embed_rest(model, parts, field.inputs[0]) for field in views]
     model.train(was_training)
     return torch.cat(columns, dim=1).numpy()
 
@@ -177,10 +157,8 @@ def _compute(
             rows = np.arange(start, min(start + CHUNK, len(section.target)))
             crops = crop_shifted(section.tiles, rows, info.tile_px, reach if view else 0, rng)
             x = to_unit(crops)
-            if view and config.hed_jitter > 0:
-                x = jitter_stain(x, config.hed_jitter, rng)
-            if view and config.flips:
-                x = turn_each(x, rng)
+            if view:
+                x = vary(x, rng, hed_jitter=config.hed_jitter, flips=config.flips)
             x = model.view(normalise(x.to(device), info.mean, info.std), field)
             with model.without_adapter():
                 kept = parts.trunk(x)

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .augment import crop_shifted, jitter_stain, normalise, stain_statistics, to_unit, turn_each
+from .augment import crop_shifted, normalise, stain_statistics, to_unit, vary
 from .config import TrainConfig
 from .model import RunInfo, StampModel
 from .model.checkpoint import Checkpoint
@@ -97,7 +97,7 @@ def warm_up(
         rng = np.random.default_rng([config.seed, step, 2])
         rows = torch.from_numpy(rng.choice(len(tiles), min(config.warm_up_batch // 2, len(tiles)), replace=False))
         unit = to_unit(tiles[rows]).to(device)
-        views = [_view(unit, config, rng) for _ in range(2)]
+        views = [vary(unit, rng, hed_jitter=config.hed_jitter, flips=True) for _ in range(2)]
         _set_rate(optimiser, step, config.warm_up_steps)
         pretext, spread = trainer(normalise(torch.cat(views), info.mean, info.std), wanted[rows].to(device))
         optimiser.zero_grad()
@@ -130,11 +130,6 @@ def crop_pool(sections: Sequence[TrainSection], info: RunInfo, config: TrainConf
         crops.append(own)
         statistics.append(values.clamp(-4, 4))
     return torch.cat(crops), torch.cat(statistics)
-
-
-def _view(unit: Tensor, config: TrainConfig, rng: np.random.Generator) -> Tensor:
-    jittered = jitter_stain(unit, config.hed_jitter, rng) if config.hed_jitter > 0 else unit
-    return turn_each(jittered, rng)
 
 
 def _set_rate(optimiser: torch.optim.Optimizer, step: int, steps: int) -> None:

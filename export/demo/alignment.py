@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stamp_deploy.training.metrics import Difference, SectionResult, mean_r, paired_difference
+from stamp_deploy.training.intervals import Difference, paired_difference
+from stamp_deploy.training.metrics import SectionResult, mean_r
 
 from .synthetic import VISIBLE
 

@@ -9,23 +9,19 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from stamp_deploy.training.intervals import Difference, Interval, bootstrap, paired_difference, pathway_intervals
 from stamp_deploy.training.metrics import (
-    Difference,
-    Interval,
     SectionResult,
-    bootstrap,
     headline,
     mean_r,
     median_r,
-    paired_difference,
-    pathway_intervals,
     pearson,
     pooled_r,
     section_median_r,
     section_z,
-    summary,
     without_depth,
 )
+from stamp_deploy.training.summary import summary
 
 
 def test_pearson_is_numpy_s() -> None:

@@ -19,7 +19,8 @@ from stamp_deploy.export.validation_facts import lacks, read_validation
 from stamp_deploy.training.evaluate import EvaluateOptions, Evaluation, evaluate
 from stamp_deploy.training.evaluate.pathway_facts import quantiles, scale
 from stamp_deploy.training.evaluate.report import write_evaluation
-from stamp_deploy.training.metrics import SectionResult, pathway_intervals
+from stamp_deploy.training.intervals import pathway_intervals
+from stamp_deploy.training.metrics import SectionResult
 from stamp_deploy.training.scoring import robust_z
 from stamp_deploy.validation import QUANTILES
 

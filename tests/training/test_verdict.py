@@ -12,8 +12,10 @@ from support.cohort_factory import make_cohort, make_run, program_gmt
 
 from stamp_deploy.training.depth import spot_depth
 from stamp_deploy.training.evaluate.verdict import judge
-from stamp_deploy.training.metrics import SectionResult, bootstrap, paired_difference, pearson, summary
+from stamp_deploy.training.intervals import bootstrap, paired_difference
+from stamp_deploy.training.metrics import SectionResult, pearson
 from stamp_deploy.training.space_blocks import resampled_r, space_blocks
+from stamp_deploy.training.summary import summary
 
 P = 5
 

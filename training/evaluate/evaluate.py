@@ -18,9 +18,10 @@ from stamp_deploy.hashing import sha256_file
 from stamp_deploy.system.memory import keep_memory
 
 from ..cohort import Cohort, Sample
-from ..metrics import SectionResult, headline
+from ..metrics import SectionResult, headline, json_number
 from ..sections import platform_statistics
 from ..stain_features import features29
+from ..validation import mean_cosine
 from .inputs import EvaluateOptions, gene_sets_of, runs_of, test_samples_of, training_cohort_of
 from .pathway_facts import pathway_facts
 from .rows import Row
@@ -115,11 +116,7 @@ def _guard(run: Run, test: Sequence[Section]) -> dict[str, Any] | None:
     """Mean cosine between adapted and frozen embedding: below .8 the adapter has bent the model far."""
     if run.info.adapt == "frozen" or not run.has_frozen:
         return None
-    cosines = []
-    for s in test:
-        a, b = run.embedding(s.sample).astype(np.float64), run.frozen(s.sample).astype(np.float64)
-        cosines.append((a * b).sum(axis=1) / np.maximum(np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1), 1e-12))
-    mean = float(np.concatenate(cosines).mean())
+    mean = mean_cosine([run.embedding(s.sample) for s in test], [run.frozen(s.sample) for s in test])
     return {"mean_cosine": round(mean, 4), "limit": 0.8, "ok": bool(mean >= 0.8)}
 
 
@@ -153,7 +150,7 @@ def _tier1(run: Run, train: Sequence[Sample], test: Sequence[Sample]) -> dict[st
         r = hest_r([make(s) for s in samples], targets, folds)
         known = [v for v in r.values() if np.isfinite(v)]
         result["mean_r"][name] = round(float(np.mean(known)), 6) if known else None
-        result["per_fold"][name] = {k: round(v, 6) if np.isfinite(v) else None for k, v in r.items()}
+        result["per_fold"][name] = {k: json_number(v) for k, v in r.items()}
     return result
 
 

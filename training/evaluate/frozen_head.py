@@ -15,7 +15,7 @@ from torch import nn
 
 from ..cohort import Sample
 from ..config import TrainConfig
-from ..data import plan_epoch
+from ..data import planned
 from ..gene_sets import GeneSets
 from ..losses import correlation_loss, regression_loss
 from ..model.ridge_heads import set_ridge_head
@@ -66,8 +66,7 @@ def _train(
     optimiser = torch.optim.AdamW(head.parameters(), lr=config.lr_heads, weight_decay=config.weight_decay)
     step, total = 0, 0
     for epoch in range(epochs):
-        rng = np.random.default_rng([config.seed, epoch])
-        plan = plan_epoch([len(s.target) for s in sections], config.batch_slides, config.batch_spots, rng)
+        plan = planned(sections, config, epoch)
         total = total or -(-len(plan) // config.accumulation) * config.epochs
         for number, batch in enumerate(plan, 1):
             x = torch.cat([tensors[i][0][rows] for i, rows in batch])

@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 
 from stamp_deploy.validation import QUANTILES
 
-from ..metrics import SectionResult, pathway_intervals, pearson
+from ..intervals import pathway_intervals
+from ..metrics import SectionResult, json_number, mean_over_sections, pearson
 from ..scoring import robust_z
+from .rows import kind_of
 from .runs import Run, Section
 
 CONTROLS = {
@@ -38,15 +40,15 @@ def pathway_facts(
     rows : dict of list of SectionResult
         "lora/head" and so on -> truth and prediction per section.
     """
-    from .rows import kind_of
-
     own = rows.get(f"{kind_of(run.config).key}/head")
     if own is None:
         return None
-    r = mean_r(own)
+    r = pathway_r(own)
     interval = pathway_intervals(own, seed=seed)
-    controls = {key: mean_r(rows[row]) if row in rows else np.full(len(names), np.nan) for key, row in CONTROLS.items()}
-    depth_r = _mean([s.predicted_depth_r for s in own])
+    controls = {
+        key: pathway_r(rows[row]) if row in rows else np.full(len(names), np.nan) for key, row in CONTROLS.items()
+    }
+    depth_r = mean_over_sections(np.array([s.predicted_depth_r for s in own]))
     shared = [run.global_head(s.sample) for s in test]
     new = {s.sample.patient for s in test if not s.seen_patient}
     pathways = []
@@ -59,14 +61,14 @@ def pathway_facts(
         pathways.append(
             {
                 "name": name,
-                "r": _number(r[i]),
-                "r_low": _number(interval.low[i]),
-                "r_high": _number(interval.high[i]),
+                "r": json_number(r[i]),
+                "r_low": json_number(interval.low[i]),
+                "r_high": json_number(interval.high[i]),
                 "sections": len(measured),
                 "patients": len({test[k].sample.patient for k in measured} & new),
-                **{key: _number(values[i]) for key, values in controls.items()},
-                "depth_r": _number(depth_r[i]),
-                "global_r": _number(pearson(truth[:, None], everywhere[:, None])[0]) if len(truth) > 2 else None,
+                **{key: json_number(values[i]) for key, values in controls.items()},
+                "depth_r": json_number(depth_r[i]),
+                "global_r": json_number(pearson(truth[:, None], everywhere[:, None])[0]) if len(truth) > 2 else None,
                 "predictions": quantiles(predicted),
                 "targets": quantiles(_together([robust_z(test[k].truth[:, [i]])[:, 0] for k in use])),
                 "global_predictions": quantiles(everywhere),
@@ -81,9 +83,9 @@ def pathway_facts(
     }
 
 
-def mean_r(sections: Sequence[SectionResult]) -> NDArray[np.float64]:
+def pathway_r(sections: Sequence[SectionResult]) -> NDArray[np.float64]:
     """Mean over sections of Pearson r per pathway, float64 [P]; NaN where no section has one."""
-    return _mean([s.r for s in sections])
+    return mean_over_sections(np.array([s.r for s in sections]))
 
 
 def quantiles(values: NDArray[np.floating]) -> dict[str, float] | None:
@@ -105,17 +107,5 @@ def scale(values: NDArray[np.floating]) -> dict[str, float] | None:
     }
 
 
-def _mean(rows: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
-    values = np.array(rows)
-    known = np.isfinite(values)
-    count = known.sum(axis=0)
-    total = np.where(known, values, 0).sum(axis=0)
-    return np.asarray(np.divide(total, count, out=np.full(count.shape, np.nan), where=count > 0))
-
-
 def _together(parts: Sequence[NDArray[np.floating]]) -> NDArray[np.float64]:
     return np.concatenate(parts).astype(np.float64) if parts else np.empty(0)
-
-
-def _number(value: float) -> float | None:
-    return round(float(value), 6) if np.isfinite(value) else None

@@ -95,7 +95,7 @@ class Row:
         "head": the model's own prediction; "probe": ridge on its embedding; "neighbours": ridge on its embedding beside
         the mean of its neighbours'; "baseline".
     result : dict or None
-        As `metrics.summary` gives it.
+        As `summary.summary` gives it.
     note : str
     missing : str
         Why there is no result, with the command that would make one.

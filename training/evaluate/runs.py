@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ from ..depth import Depth, score_spots, spot_depth
 from ..gene_sets import GeneSets
 from ..model import RunInfo, StampModel, load_run
 from ..model.embed import embed_tiles
-from ..model.trunk_cache import can_split, embed_kept
+from ..model.trunk_cache import TrunkCache
 from ..scoring import GeneStatistics
 
 if TYPE_CHECKING:
@@ -118,11 +119,21 @@ class Run:
             self._known[key] = embedding
         return self._known[key]
 
+    @cached_property
+    def _trunk(self) -> TrunkCache | None:
+        """The work of the trunk that is kept; None where none is to be, or the model has no frozen trunk."""
+        if self.cache is None:
+            return None
+        try:
+            return TrunkCache(self.model, self.info, self.cache)
+        except UsageError:
+            return None
+
     def _compute(self, sample: Sample, frozen: bool) -> NDArray[np.float32]:
-        if self.cache is not None and can_split(self.model):
+        if self._trunk is not None:
             if self.progress is not None:
                 self.progress(f"{self.path.name}: {sample.id}", sample.n_spots, sample.n_spots)
-            return embed_kept(self.model, self.info, sample, self.cache, frozen=frozen)
+            return self._trunk.embed(sample, frozen=frozen)
         tiles = sample.tiles()
         parts = []
         for start in range(0, len(tiles), BLOCK):

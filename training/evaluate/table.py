@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 
 from ..cohort import Sample
 from ..gene_sets import GeneSets
-from ..metrics import SectionResult, median_r, pearson, section_z, summary
+from ..metrics import SectionResult, median_r, pearson, section_z
 from ..neighbours import neighbours_mean
 from ..ridge import EMBEDDING_FLOOR, fit_ridge_measured
 from ..stain_features import features29
+from ..summary import summary
 from .rows import BASELINES, KINDS, RUNS, Row, RowKind, command_for, kind_of
 from .runs import Run, Section
 
@@ -60,7 +61,6 @@ def _centred(values: NDArray[np.floating]) -> NDArray[np.float64]:
 
 
 def add_baselines(table: Table, run: Run, have_training: bool) -> None:
-    kinds = {kind.key: kind for kind in BASELINES}
     raw = pearson(
         np.concatenate([s.truth for s in table.test]),
         np.concatenate([np.broadcast_to(s.truth.mean(axis=0), s.truth.shape) for s in table.test]),
@@ -69,7 +69,7 @@ def add_baselines(table: Table, run: Run, have_training: bool) -> None:
     if len(table.test) > 1:
         note += f"; over raw pooled scores, section means alone give r {median_r(raw):.3f}"
     constant = [np.zeros_like(s.truth) for s in table.test]
-    table.add("slide_mean", kinds["slide_mean"].label, "baseline", constant, note)
+    table.add("slide_mean", KINDS["slide_mean"].label, "baseline", constant, note)
     if not have_training or not table.train:
         for kind in BASELINES[1:]:
             table.rows.append(
@@ -81,13 +81,13 @@ def add_baselines(table: Table, run: Run, have_training: bool) -> None:
         return features29(sample.tiles(), run.info.mpp)
 
     predictions, note = table.ridge(simple, None)
-    table.add("features_29", kinds["features_29"].label, "baseline", predictions, note)
+    table.add("features_29", KINDS["features_29"].label, "baseline", predictions, note)
     depth = {s.sample.folder: s.depth for s in (*table.train, *table.test)}
     predictions, note = table.ridge(lambda sample: depth[sample.folder], None)
     note = f"log counts and log genes of the tested spots themselves, which no picture shows; {note}"
-    table.add("depth_only", kinds["depth_only"].label, "baseline", predictions, note)
+    table.add("depth_only", KINDS["depth_only"].label, "baseline", predictions, note)
     if not run.has_frozen:
-        for kind in (kinds["frozen_ridge_fixed"], kinds["frozen_ridge_cv"]):
+        for kind in (KINDS["frozen_ridge_fixed"], KINDS["frozen_ridge_cv"]):
             why = f"a run with adapt = {run.info.adapt} holds no frozen model: --compare NAME=RUN with a LoRA run"
             table.rows.append(Row(kind.key, kind.label, "baseline", missing=why))
         return
@@ -96,14 +96,12 @@ def add_baselines(table: Table, run: Run, have_training: bool) -> None:
 
 def add_frozen_rows(table: Table, run: Run) -> None:
     """Ridge on the embedding of the model as it was before adapting."""
-
-    kinds = {kind.key: kind for kind in BASELINES}
     fixed = 100.0 / (run.model.dim * len(table.names))
     for key, alpha in (("frozen_ridge_fixed", fixed), ("frozen_ridge_cv", None)):
         predictions, note = table.ridge(run.frozen, alpha, embedding=True)
         table.rows = [row for row in table.rows if row.key != key]
-        table.add(key, kinds[key].label, "baseline", predictions, note)
-    add_neighbours(table, "frozen_ridge_cv", kinds["frozen_ridge_cv"].label, run.frozen)
+        table.add(key, KINDS[key].label, "baseline", predictions, note)
+    add_neighbours(table, "frozen_ridge_cv", KINDS["frozen_ridge_cv"].label, run.frozen)
 
 
 def add_neighbours(table: Table, key: str, label: str, embedding: Features) -> None:

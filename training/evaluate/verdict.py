@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..metrics import Difference, SectionResult, paired_difference
+from ..intervals import Difference, paired_difference
+from ..metrics import SectionResult
 from .rows import KINDS
 
 RULE = (

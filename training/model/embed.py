@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -43,10 +45,7 @@ def embed_tiles(
             x = normalise(unit, info.mean, info.std)
             total = torch.zeros(len(x), model.dim, device=device)
             for k in range(turns):
-                if frozen:
-                    with model.without_adapter():
-                        total += model.embedding(turn(x, k))
-                else:
+                with model.without_adapter() if frozen else nullcontext():
                     total += model.embedding(turn(x, k))
             out[start : start + len(x)] = (total / turns).float().cpu().numpy()
     finally:

@@ -24,34 +24,26 @@ def last_block(backbone: nn.Module) -> list[nn.Parameter]:
     UsageError
         The model is not built of blocks in a row.
     """
-    children = [child for _, child in backbone.named_children() if any(p.ndim > 1 for p in child.parameters())]
-    tail = [child for _, child in backbone.named_children() if any(True for _ in child.parameters())]
-    stacks = [child for child in children if _last_of(child) is not None]
+    children = [child for child in backbone.children() if any(True for _ in child.parameters())]
+    stacks = [(place, last) for place, child in enumerate(children) if (last := _last_of(child)) is not None]
     if not stacks:
         raise UsageError(
             f"{type(backbone).__name__} has no blocks in a row, so it has no last one",
             remedy='use adapt = "lora" or "full"',
         )
-    last = _last_of(stacks[-1])
-    assert last is not None
-    after = tail[[id(child) for child in tail].index(id(stacks[-1])) + 1 :]
-    chosen = [*last, *after]
-    still = {id(p) for part in chosen for p in batch_norm_parameters(part)}
+    place, last = stacks[-1]
+    chosen = [*last, *children[place + 1 :]]
+    still = {id(p) for part in chosen for norm in batch_norms(part) for p in norm.parameters()}
     return [p for part in chosen for p in part.parameters() if id(p) not in still]
 
 
 def _last_of(stack: nn.Module) -> list[nn.Module] | None:
     """The last part with weights of a stack of blocks, and what norms follow it; None where it is no stack."""
-    parts = [child for _, child in stack.named_children()]
+    parts = list(stack.children())
     deep = [i for i, part in enumerate(parts) if any(p.ndim > 1 for p in part.parameters())]
     if not isinstance(stack, CONTAINERS) and len(deep) < 2:
         return None
     return parts[deep[-1] :] if deep else None
-
-
-def batch_norm_parameters(module: nn.Module) -> list[nn.Parameter]:
-    """Weights and biases of the batch norms in a module."""
-    return [p for m in batch_norms(module) for p in m.parameters()]
 
 
 def batch_norms(module: nn.Module) -> list[nn.Module]:

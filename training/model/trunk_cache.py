@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -18,56 +19,61 @@ from .stages import Parts
 from .stamp_model import RunInfo, StampModel, timm_module
 
 CHUNK = 32
+"""Tiles that go through a part of the backbone at a time."""
 
 
-def can_split(model: StampModel) -> bool:
-    """Whether a model has a trunk that does not learn."""
-    try:
-        return model.parts().first > 0
-    except UsageError:
-        return False
+class TrunkCache:
+    """A folder of what a model's frozen trunk makes of samples.
 
-
-@torch.inference_mode()
-def embed_kept(
-    model: StampModel, info: RunInfo, sample: Sample, folder: Path, *, frozen: bool = False
-) -> NDArray[np.float32]:
-    """Embeddings float32 [N, D] of a sample's tiles, as `embed_tiles` gives them.
-
-    What the trunk gives is read from `folder` where it is there already, and written there otherwise.
+    Parameters
+    ----------
+    model : StampModel
+        Its trunk must not learn while this is in use: its weights are hashed once.
+    folder : Path
+        May be shared by models of any kind: a file's name says what it depends on.
 
     Raises
     ------
     UsageError
-        The model has no frozen trunk.
+        As `StampModel.parts`; or the first block learns, so that there is no frozen trunk.
     """
-    parts = model.parts()
-    name = trunk_digest(model, parts)
-    model.eval()
-    columns = []
-    for field in range(model.fields_count):
-        path = folder / f"{sample.id}-{pixels_key(info, sample, field, name)}.safetensors"
-        if not path.is_file():
-            write_tensors(path, {"trunk": _trunk(model, info, sample, field, parts)})
-        kept = read_tensors(path)[0]["trunk"]
-        columns.append(torch.cat([_rest(model, parts, part, frozen) for part in kept.split(CHUNK)]))
-    return torch.cat(columns, dim=1).numpy()
+
+    def __init__(self, model: StampModel, info: RunInfo, folder: Path) -> None:
+        self.model, self.info, self.folder = model, info, folder
+        self._parts = model.parts()
+        if self._parts.first == 0:
+            raise UsageError("the first block of the backbone learns, so that it has no frozen trunk")
+        self._digest = trunk_digest(model, self._parts)
+
+    @torch.inference_mode()
+    def embed(self, sample: Sample, *, frozen: bool = False) -> NDArray[np.float32]:
+        """Embeddings float32 [N, D] of a sample's tiles, as `embed_tiles` gives them.
+
+        What the trunk gives is read from the folder where it is there already, and written there otherwise.
+        """
+        self.model.eval()
+        columns = []
+        for field in range(self.model.fields_count):
+            path = self.folder / f"{sample.id}-{pixels_key(self.info, sample, field, self._digest)}.safetensors"
+            if not path.is_file():
+                write_tensors(path, {"trunk": self._trunk(sample, field)})
+            with self.model.without_adapter() if frozen else nullcontext():
+                columns.append(embed_rest(self.model, self._parts, read_tensors(path)[0]["trunk"]))
+        return torch.cat(columns, dim=1).numpy()
+
+    def _trunk(self, sample: Sample, field: int) -> torch.Tensor:
+        model, info = self.model, self.info
+        device, tiles, out = next(model.parameters()).device, sample.tiles(), []
+        for start in range(0, len(tiles), CHUNK):
+            unit = to_unit(crop_centre(tiles[start : start + CHUNK], info.tile_px)).to(device)
+            out.append(self._parts.trunk(model.view(normalise(unit, info.mean, info.std), field)).cpu())
+        return torch.cat(out)
 
 
-def _rest(model: StampModel, parts: Parts, kept: torch.Tensor, frozen: bool) -> torch.Tensor:
+def embed_rest(model: StampModel, parts: Parts, kept: torch.Tensor) -> torch.Tensor:
+    """Embeddings float32 [N, D of one field], on the CPU, of what the trunk gave for N tiles."""
     device = next(model.parameters()).device
-    if not frozen:
-        return model.pooled(parts.rest(kept.to(device))).float().cpu()
-    with model.without_adapter():
-        return model.pooled(parts.rest(kept.to(device))).float().cpu()
-
-
-def _trunk(model: StampModel, info: RunInfo, sample: Sample, field: int, parts: Parts) -> torch.Tensor:
-    device, tiles, out = next(model.parameters()).device, sample.tiles(), []
-    for start in range(0, len(tiles), CHUNK):
-        unit = to_unit(crop_centre(tiles[start : start + CHUNK], info.tile_px)).to(device)
-        out.append(parts.trunk(model.view(normalise(unit, info.mean, info.std), field)).cpu())
-    return torch.cat(out)
+    return torch.cat([model.pooled(parts.rest(x.float().to(device))).float().cpu() for x in kept.split(CHUNK)])
 
 
 def trunk_digest(model: StampModel, parts: Parts) -> str:

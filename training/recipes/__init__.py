@@ -6,6 +6,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from stamp_deploy.errors import UsageError
+
 from ..toml_settings import nearest, read_toml
 
 
@@ -23,8 +25,6 @@ def read_recipe(name: str) -> dict[str, Any]:
     UsageError
         There is none of that name.
     """
-    from stamp_deploy.errors import UsageError
-
     if name not in recipe_names():
         raise UsageError(f"there is no recipe {name}", remedy=nearest(name, recipe_names(), "recipes"))
     return read_toml(Path(str(resources.files(__package__))) / f"{name}.toml", "install stamp-deploy again")
