@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 from support.cli_runner import Runner, runner  # noqa: F401 - a fixture
-from support.result_folders import NAMES, facts, slide_result, store
+from support.result_factory import stored
+from support.result_folders import NAMES, facts, slide_result
 
 from stamp_deploy.cases import write_summary
 from stamp_deploy.cases.matrix import make_matrix
@@ -37,7 +38,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = []
     for seed, (name, (means, verdict, case)) in enumerate(SLIDES.items()):
         formats = ("json", "hdf5", "report") if name == "a1.svs" else ("json", "hdf5")
-        store(slide_result(name, means, verdict, seed=seed), out / f"{name[:2]}-0{seed}", formats)
+        stored(slide_result(name, means, verdict, seed=seed), out / f"{name[:2]}-0{seed}", formats)
         rows.append({"key": f"{name[:2]}-0{seed}", "case_id": case})
     (out / "batch.json").write_text(json.dumps({"slides": rows}))
     return out
@@ -115,7 +116,7 @@ def test_without_a_common_scale_the_heat_map_says_so(tmp_path: Path) -> None:
     out = tmp_path / "results"
     for seed, value in enumerate((1.0, 2.0, 3.0, 4.0)):
         bare = Validation("", (), lacks="everything")
-        store(slide_result(f"s{seed}.svs", [value] * 5, seed=seed, validation=bare), out / f"s{seed}")
+        stored(slide_result(f"s{seed}.svs", [value] * 5, seed=seed, validation=bare), out / f"s{seed}")
     matrix = make_matrix(read_results(out))
     assert "no common scale" in matrix.scale
     assert matrix.unvalidated == 0
@@ -131,7 +132,7 @@ def test_the_heat_map_is_a_picture_of_any_size(finished: Path, tmp_path: Path) -
     picture = Image.open(tmp_path / "heatmap.png").convert("RGB")
     assert picture.width > 400 and picture.height > 300
     assert len(np.unique(np.asarray(picture).reshape(-1, 3), axis=0)) > 20
-    store(slide_result("only.svs", [0.0] * 5), tmp_path / "one" / "only")
+    stored(slide_result("only.svs", [0.0] * 5), tmp_path / "one" / "only")
     write_summary(tmp_path / "one")
     assert (tmp_path / "one" / "summary" / "heatmap.png").stat().st_size > 2000
 
@@ -150,7 +151,7 @@ def test_the_page_holds_all_and_asks_for_nothing(finished: Path, tmp_path: Path)
 
 def test_names_from_outside_cannot_run_as_script_or_formula(tmp_path: Path) -> None:
     evil = "=1+</script><script>alert(1)</script>.svs"
-    store(slide_result(evil, [0.0] * 5), tmp_path / "results" / "evil")
+    stored(slide_result(evil, [0.0] * 5), tmp_path / "results" / "evil")
     write_summary(tmp_path / "results", cases={evil: "<b>x</b>"})
     page = (tmp_path / "results" / "summary" / "index.html").read_text(encoding="utf-8")
     assert "<script>alert" not in page and "<b>x</b>" not in page
@@ -165,28 +166,28 @@ def test_what_cannot_be_read_is_told_and_bundles_are_not_mixed(tmp_path: Path) -
     with pytest.raises(UsageError, match="no finished result"):
         write_summary(out)
     good = slide_result("good.svs", [0.0] * 5)
-    store(good, out / "good")
-    store(good, out / "bad")
+    stored(good, out / "good")
+    stored(good, out / "bad")
     (out / "bad" / "result.json").write_text("{")
     record = json.loads((out / "good" / "result.json").read_text())
-    store(good, out / "odd")
+    stored(good, out / "odd")
     del record["heads"]
     (out / "odd" / "result.json").write_text(json.dumps(record))
-    store(good, out / "bare", ("hdf5",))
+    stored(good, out / "bare", ("hdf5",))
     written = write_summary(out)
     assert written.slides == 1
     assert {item.key for item in written.unread} == {"bad", "bare", "odd"}
     assert "3 results could not be read" in (out / "summary" / "index.html").read_text()
     from dataclasses import replace
 
-    store(replace(good, bundle=replace(good.bundle, sha256="c" * 64)), out / "other")
+    stored(replace(good, bundle=replace(good.bundle, sha256="c" * 64)), out / "other")
     with pytest.raises(UsageError, match="2 bundles"):
         write_summary(out)
 
 
 def test_results_of_the_first_schema_are_summarised_too(tmp_path: Path) -> None:
     out = tmp_path / "results"
-    store(slide_result("old.svs", [1.0] * 5), out / "old")
+    stored(slide_result("old.svs", [1.0] * 5), out / "old")
     record = json.loads((out / "old" / "result.json").read_text())
     record["schema_version"] = 1
     for name in ("summaries", "trust", "validation"):

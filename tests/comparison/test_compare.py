@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 from support.cli_runner import Runner, runner  # noqa: F401 - a fixture
-from support.result_factory import full_result, make_head, make_result
-from support.result_folders import NAMES, facts, slide_result, store
+from support.result_factory import full_result, make_head, make_result, stored
+from support.result_folders import NAMES, facts, slide_result
 
 from stamp_deploy.comparison import agreement, compare_results, match_tiles
 from stamp_deploy.comparison.write import write_comparison
@@ -154,7 +154,7 @@ def test_the_verb_writes_table_record_and_maps(tmp_path: Path, runner: Runner) -
     one = slide_result("a.svs", [0.0] * 5)
     call = make_head("msi", 150, call="MSS", probabilities=(0.7, 0.3))
     other = replace(one, pathways=one.pathways + np.float32([0, 0, 0, 0, 1]), heads=(call,))
-    first, second = store(one, tmp_path / "one"), store(other, tmp_path / "two")
+    first, second = stored(one, tmp_path / "one"), stored(other, tmp_path / "two")
     done = runner("compare", first, second, "-o", tmp_path / "out")
     assert done.code == 0, done.err
     assert "150 pairs" in done.out and "DIFFERENT CALLS" in done.out
@@ -172,7 +172,7 @@ def test_the_verb_writes_table_record_and_maps(tmp_path: Path, runner: Runner) -
     assert json.loads(runner("compare", first, second, "--json").out)["tiles"]["pairs"] == 150
     assert runner("compare", first, second, "-o", tmp_path / "out").code == 2
     assert runner("compare", first, tmp_path / "none").code == 2
-    strange = store(slide_result("b.svs", [0.0] * 5, seed=1), tmp_path / "strange")
+    strange = stored(slide_result("b.svs", [0.0] * 5, seed=1), tmp_path / "strange")
     refused = runner("compare", first, strange)
     assert refused.code == 2 and "different slides" in refused.err
 

@@ -1,19 +1,16 @@
-"""A folder of finished results as a batch leaves it, made without slides: known means, verdicts and cases."""
+"""Results of slides as a batch leaves them, made without slides: known means, verdicts and cases."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from stamp_deploy.atomic import staged_directory
 from stamp_deploy.result import Result
 from stamp_deploy.summarise import add_summaries
 from stamp_deploy.trust import SlideTrust
 from stamp_deploy.validation import PathwayValidation, Scale, Validation
-from stamp_deploy.writers import write_all
 
 from .result_factory import make_head, make_result
 
@@ -49,10 +46,3 @@ def slide_result(name: str, means: list[float], verdict: Any = "inside", *, seed
     slide = replace(plain.slide, name=name, sha256=f"{seed:064x}")
     result = replace(plain, pathways=scores.astype(np.float32), trust=trust, validation=facts(), slide=slide)
     return add_summaries(replace(result, **changes))
-
-
-def store(result: Result, folder: Path, formats: tuple[str, ...] = ("json", "hdf5")) -> Path:
-    """Write a result as a finished folder."""
-    with staged_directory(folder, hashes=True) as staging:
-        write_all(result, staging, list(formats))
-    return folder
