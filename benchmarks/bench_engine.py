@@ -178,11 +178,13 @@ def by_precision(
             continue
         bundles[precision] = made
         numbers[precision] = {"tiles": stages[-1].tiles, **stages[-1].metrics}
-        for twin in made.twins:
-            numbers[precision] |= {"ways": made.parity["twins"]["ways"]}
-            least = min(twin.parity["spearman_min"], numbers[precision].get("spearman_min", 1.0))
-            numbers[precision] |= {"quantisation": twin.way, "spearman_min": least}
-            numbers[precision]["outlier_spearman_min"] = twin.parity["outlier_spearman_min"]
+        if made.twins:
+            numbers[precision] |= {
+                "ways": made.parity["twins"]["ways"],
+                "quantisation": ", ".join(twin.way for twin in made.twins),
+                "spearman_min": min(twin.parity["spearman_min"] for twin in made.twins),
+                "outlier_spearman_min": min(twin.parity["outlier_spearman_min"] for twin in made.twins),
+            }
     return {precision: found["spearman_min"] for precision, found in numbers.items()}, numbers, bundles
 
 

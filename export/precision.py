@@ -200,8 +200,6 @@ def _twins(made: Quantised, *, by_default: bool, leave_out: str = "") -> list[di
         kept = {engine: one for engine, one in made.kept.items() if one.way == way}
         if way == leave_out:
             continue
-        first = next(iter(kept.values()))
-        metrics = first.report.metrics if first.report is not None else {}
         entries.append(
             {
                 "file": path.name,
@@ -210,13 +208,20 @@ def _twins(made: Quantised, *, by_default: bool, leave_out: str = "") -> list[di
                 "by_default": by_default,
                 "way": way,
                 "parity": {
-                    **{key: metrics.get(key) for key in ("spearman_min", "cosine_min")},
-                    "outlier_spearman_min": first.outliers.metrics["spearman_min"] if first.outliers else None,
+                    "spearman_min": _least("spearman_min", [one.report for one in kept.values()]),
+                    "cosine_min": _least("cosine_min", [one.report for one in kept.values()]),
+                    "outlier_spearman_min": _least("spearman_min", [one.outliers for one in kept.values()]),
                     "tiles_per_second": {one.engine: round(one.tiles_per_second, 2) for one in kept.values()},
                 },
             }
         )
     return entries
+
+
+def _least(metric: str, reports: list[StageReport | None]) -> float | None:
+    """The least over some engines; None where it was judged in none."""
+    found = [report.metrics[metric] for report in reports if report is not None]
+    return min((value for value in found if value is not None), default=None)
 
 
 def _rename_model(source: Path, target: Path) -> None:

@@ -29,7 +29,7 @@ from stamp_deploy.engine.parity import StageReport
 from stamp_deploy.errors import ParityError, StampError
 
 from .outliers import outlier_twin
-from .quantise_ways import WAYS, Way
+from .quantise_ways import WAYS, Way, weights_lie_outside
 from .run_models import open_model
 
 CPU_ENGINES = ("onnxruntime", "openvino")
@@ -61,10 +61,6 @@ class Candidate:
     outliers: StageReport | None = None
     tiles_per_second: float = 0.0
     refused: str = ""
-
-    def __str__(self) -> str:
-        where = f"{self.way} in {self.engine}"
-        return f"{where}: {self.refused}" if self.refused else f"{where}: {self.tiles_per_second:.3g} tiles/s"
 
 
 @dataclass(frozen=True)
@@ -160,7 +156,7 @@ def _try(
 def _write_outlier_twin(encoder: Path, target: Path) -> Path | None:
     """The outlier twin as a file; None where the graph has no place for outliers, or is too large for one file."""
     model = onnx.load(encoder, load_external_data=False)
-    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer):
+    if weights_lie_outside(model):
         return None
     try:
         onnx.save(outlier_twin(model), target)

@@ -16,6 +16,7 @@ import onnx
 from numpy.typing import NDArray
 
 from stamp_deploy.errors import UsageError
+from stamp_deploy.spread import spread
 
 CALIBRATION_BATCH = 8
 STATIC_TILES = 64
@@ -48,7 +49,7 @@ def static(encoder: Path, target: Path, tiles: NDArray[np.uint8]) -> None:
 
     settings = {"quant_format": QuantFormat.QDQ, "activation_type": QuantType.QUInt8, **_ort_settings(encoder)}
     with _quiet():
-        quantize_static(encoder, target, Reader(tiles[:STATIC_TILES]), **settings)
+        quantize_static(encoder, target, Reader(tiles[spread(len(tiles), STATIC_TILES)]), **settings)
 
 
 def smooth(encoder: Path, target: Path, tiles: NDArray[np.uint8]) -> None:
@@ -65,7 +66,7 @@ def smooth(encoder: Path, target: Path, tiles: NDArray[np.uint8]) -> None:
     except ImportError as error:
         raise UsageError("NNCF is not installed", remedy="pip install 'stamp-deploy[int8]'") from error
     model = onnx.load(encoder, load_external_data=False)
-    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer):
+    if weights_lie_outside(model):
         raise UsageError("NNCF needs the weights inside the ONNX file, and these are too large for it")
     with _quiet():
         advanced = nncf.AdvancedQuantizationParameters(
@@ -87,6 +88,11 @@ WAYS = (
     Way("static", ("onnxruntime", "openvino"), static),
     Way("smooth", ("onnxruntime", "openvino", "tensorrt", "tensorrt-rtx"), smooth),
 )
+
+
+def weights_lie_outside(model: onnx.ModelProto) -> bool:
+    """Whether large tensors lie in a file beside the ONNX file, as they must from 2 GB on."""
+    return any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer)
 
 
 class Reader:
@@ -113,13 +119,12 @@ class Reader:
 def _ort_settings(encoder: Path) -> dict[str, Any]:
     from onnxruntime.quantization import QuantType
 
-    model = onnx.load(encoder, load_external_data=False)
     return {
         "op_types_to_quantize": ["MatMul"],
         "per_channel": True,
         "reduce_range": True,
         "weight_type": QuantType.QInt8,
-        "use_external_data_format": any(t.data_location == onnx.TensorProto.EXTERNAL for t in model.graph.initializer),
+        "use_external_data_format": weights_lie_outside(onnx.load(encoder, load_external_data=False)),
         "extra_options": {"MatMulConstBOnly": True},
     }
 

@@ -69,15 +69,14 @@ def find_where(slide: Slide, grid: Grid, rule: TissueRule, options: InferOptions
     scale_x, scale_y = slide.width / shape[1], slide.height / shape[0]
     base = np.ones(shape, bool) if tissue is None else tissue.mask
     masks = {name: base & rasterise(area, shape, scale_x, scale_y) for name, area in drawn.areas.items()}
-
-    def only(mask: NDArray[np.bool_]) -> TissueMask:
-        return TissueMask(mask, scale_x, scale_y, rule, None, float(mask.mean()))
-
     restrict = options.roi_use == "restrict"
-    inside = only(np.logical_or.reduce(list(masks.values())))
+    inside = _drawn(slide, rule, np.logical_or.reduce(list(masks.values())))
     tiles = select_tiles(grid, inside if restrict else tissue, min_fraction)
     _refuse_empty(slide, tiles, "no tissue was found in the annotations", "check that they lie on tissue; ")
-    classes = {name: only(mask).tile_fractions(tiles.coords, grid.span_x, grid.span_y) for name, mask in masks.items()}
+    classes = {
+        name: _drawn(slide, rule, mask).tile_fractions(tiles.coords, grid.span_x, grid.span_y)
+        for name, mask in masks.items()
+    }
     facts["roi"] = {"use": options.roi_use, **drawn.facts()}
     note = (
         f"scored within annotations only: {inside.fraction:.1%} of the slide is tissue in them; calls rest on it alone"
@@ -95,15 +94,20 @@ def _tissue(
         return find_tissue(slide, rule), {"source": "found"}
     path = file_for_slide(options.tissue_mask, slide.path, (*OUTLINES, *PICTURES), "--tissue-mask")
     mask, sha256 = read_mask(path, slide.width, slide.height, mask_shape(slide, rule), _corner(slide))
-    scale_x, scale_y = slide.width / mask.shape[1], slide.height / mask.shape[0]
-    if scale_x > grid.span_x or scale_y > grid.span_y:
+    given = _drawn(slide, rule, mask)
+    if given.scale_x > grid.span_x or given.scale_y > grid.span_y:
         raise UsageError(
-            f"one pixel of the mask covers {scale_x:.0f} x {scale_y:.0f} px of the slide, more than a tile",
+            f"one pixel of the mask covers {given.scale_x:.0f} x {given.scale_y:.0f} px of the slide, more than a tile",
             path=path,
             remedy="save the mask at about 8 um per pixel",
         )
-    given = TissueMask(mask, scale_x, scale_y, rule, None, float(mask.mean()))
     return given, {"source": "given", "file_sha256": sha256}
+
+
+def _drawn(slide: Slide, rule: TissueRule, mask: NDArray[np.bool_]) -> TissueMask:
+    """A mask over the whole slide that was drawn, not found."""
+    height, width = mask.shape
+    return TissueMask(mask, slide.width / width, slide.height / height, rule, None, float(mask.mean()))
 
 
 def _corner(slide: Slide) -> tuple[int, int]:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 
-from fuzz_tiff import attempt, options_of
+from fuzz_tiff import attempt, change, options_of
 from support.dicom_factory import How, Picture, write_level
 from support.slide_factory import encode, texture
 
@@ -39,16 +39,7 @@ def spoil(data: bytes, choose: random.Random) -> bytes:
     for _ in range(choose.randint(1, 5)):
         at = choose.choice((choose.randrange(128, pixels + 80), choose.choice(places) + choose.randrange(8)))
         at = min(at, len(spoilt) - 8)
-        kind = choose.randrange(5)
-        if kind == 0:
-            spoilt[at] = choose.randrange(256)
-        elif kind == 1:
-            spoilt[at : at + 4] = choose.choice((0, 1, 0xFFFFFFFF, 0x7FFFFFFF, 0x10000, at)).to_bytes(4, "little")
-        elif kind == 2:
-            spoilt[at : at + 12] = spoilt[(b := choose.randrange(len(spoilt))) : b + 12]
-        elif kind == 3:
-            del spoilt[at : at + choose.randint(1, 40)]
-        else:
+        if not change(spoilt, at, choose):
             del spoilt[choose.randrange(pixels, len(spoilt)) :]
             spoilt += bytes(16)
     return bytes(spoilt)

@@ -25,19 +25,9 @@ from stamp_deploy.slide.storage.jpeg_scn import jpeg_scn
 
 LEVELS = (Level(0, 800, 600, 1, 1), Level(1, 200, 150, 4, 4))
 WORDS = (
-    b"sizeX",
-    b"offsetX",
-    b"ifd",
-    b"view",
-    b"image",
-    b"dimension",
-    b"collection",
-    b'="',
-    b"</",
-    b"0",
-    b"-1",
+    b"sizeX", b"offsetX", b"ifd", b"view", b"image", b"dimension", b"collection", b'="', b"</", b"0", b"-1",
     b"99999999999",
-)
+)  # fmt: skip
 
 
 def spoil(data: bytes, choose: random.Random) -> bytes:

@@ -39,18 +39,23 @@ def spoil(data: bytes, choose: random.Random) -> bytes:
             break
         # directories and their values lie at the ends of what tifffile writes
         at = choose.choice((choose.randrange(len(spoilt)), choose.randrange(min(700, len(spoilt)))))
-        kind = choose.randrange(5)
-        if kind == 0:
-            spoilt[at] = choose.randrange(256)
-        elif kind == 1:
-            spoilt[at : at + 4] = choose.choice((0, 1, 0xFFFFFFFF, 0x7FFFFFFF, 0x10000, at)).to_bytes(4, "little")
-        elif kind == 2:
-            spoilt[at : at + 12] = spoilt[(b := choose.randrange(len(spoilt))) : b + 12]
-        elif kind == 3:
-            del spoilt[at : at + choose.randint(1, 40)]
-        else:
+        if not change(spoilt, at, choose):
             spoilt[at : at + 2] = choose.choice(TAGS).to_bytes(2, "little")
     return bytes(spoilt)
+
+
+def change(spoilt: bytearray, at: int, choose: random.Random) -> bool:
+    """A byte, a number, a run of bytes from elsewhere or a gap; one time in five none, and False."""
+    kind = choose.randrange(5)
+    if kind == 0:
+        spoilt[at] = choose.randrange(256)
+    elif kind == 1:
+        spoilt[at : at + 4] = choose.choice((0, 1, 0xFFFFFFFF, 0x7FFFFFFF, 0x10000, at)).to_bytes(4, "little")
+    elif kind == 2:
+        spoilt[at : at + 12] = spoilt[(b := choose.randrange(len(spoilt))) : b + 12]
+    elif kind == 3:
+        del spoilt[at : at + choose.randint(1, 40)]
+    return kind < 4
 
 
 def options_of(text: str | None) -> argparse.Namespace:

@@ -76,8 +76,8 @@ def write_bundle_json(folder: Path, document: dict[str, Any]) -> Bundle:
     folder : Path
         The finished content of a bundle, without bundle.json.
     document : dict
-        bundle.json without ``schema_version`` and ``files``; ``outputs``, ``validation`` and ``trust`` may be missing
-        where the encoder gives two outputs and nothing was measured.
+        bundle.json without ``schema_version`` and ``files``; ``outputs``, ``validation``, ``trust`` and ``twins`` may
+        be missing where the encoder gives two outputs, nothing was measured and there is one encoder.
 
     Raises
     ------

@@ -16,6 +16,7 @@ from .backends import Backend
 from .backends.by_storage import StorageReader
 from .backends.by_stream import Recoloured
 from .dicom import first_stream, is_dicom, volume_instances
+from .dicom.part import JPEG
 from .jpeg_header import NAMES, RGB, YCBCR, stated_colours
 from .storage.index import StorageIndex
 from .storage.providers import find_storage
@@ -23,7 +24,6 @@ from .tiff import jpeg_colours, read_pages
 
 _TILED = ("aperio", "generic-tiff", "philips", "leica", "ventana", "trestle", "huron")
 _COMPILED = ("aperio", "generic-tiff")
-_TRANSFER_JPEG = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51")
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def _dicom(path: Path, backend: Backend) -> list[_Picture]:
     found = []
     for instance in volume_instances(path):
         number = numbers.get((instance.columns, instance.rows))
-        if number is None or instance.transfer_syntax not in _TRANSFER_JPEG or instance.samples != 3:
+        if number is None or instance.transfer_syntax not in JPEG or instance.samples != 3:
             continue
         tag = RGB if instance.photometric == "RGB" else YCBCR
         found.append(_Picture(number, tag, stated_colours(first_stream(instance.path))))

@@ -6,7 +6,8 @@ tifffile walks the directories, in Python: no C code of ours parses a file's str
 from __future__ import annotations
 
 import gc
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -108,15 +109,9 @@ def read_pages(path: Path, vendor: str | None = None) -> tuple[StoredPage, ...]:
     SlideError
         The file is not a TIFF, or its directories are damaged.
     """
-    try:
+    with _refusing(path):
         stat = path.stat()
         return _read_pages(path, vendor, (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns))
-    except OSError as error:
-        raise SlideError(
-            f"cannot be read: {error.strerror or 'input/output error'}",
-            path=path,
-            remedy="check the disk and the rights",
-        ) from error
 
 
 @lru_cache(maxsize=4)
@@ -124,20 +119,15 @@ def _read_pages(path: Path, vendor: str | None, key: tuple[int, ...]) -> tuple[S
     """Cached by the file's identity: the route's choice and the tiler ask for the same."""
     import tifffile
 
-    try:
-        with tifffile.TiffFile(path) as tiff:
-            pages = list(tiff_pages(tiff))
-            note = pages[0].tags.valueof(IMAGE_DESCRIPTION, "") if pages else ""  # bytes where it is no UTF-8
-            aperio = isinstance(note, str | bytes) and note[:6] in ("Aperio", b"Aperio")
-            found = [_read_page(page, not aperio) for page in _pyramid(pages, every=aperio or vendor is not None)]
-        del tiff, pages
-        gc.collect(1)  # the pages refer to each other, and hold every offset as an object
-        release_memory()
-        return tuple(_propagate(found) if aperio else found)
-    except OSError:
-        raise
-    except Exception as error:
-        raise _damaged(path, error) from error
+    with tifffile.TiffFile(path) as tiff:
+        pages = list(tiff_pages(tiff))
+        note = pages[0].tags.valueof(IMAGE_DESCRIPTION, "") if pages else ""  # bytes where it is no UTF-8
+        aperio = isinstance(note, str | bytes) and note[:6] in ("Aperio", b"Aperio")
+        found = [_read_page(page, not aperio) for page in _pyramid(pages, every=aperio or vendor is not None)]
+    del tiff, pages
+    gc.collect(1)  # the pages refer to each other, and hold every offset as an object
+    release_memory()
+    return tuple(_propagate(found) if aperio else found)
 
 
 def read_sub_pages(path: Path) -> tuple[StoredPage, ...]:
@@ -150,32 +140,14 @@ def read_sub_pages(path: Path) -> tuple[StoredPage, ...]:
     """
     import tifffile
 
-    try:
-        with tifffile.TiffFile(path) as tiff:
-            first = next(tiff_pages(tiff), None)
-            places = first.subifds if first is not None else None
-            if first is None or not places or len(places) > MAX_SUB_PAGES or not first.is_tiled:
-                return ()
-            inside = [first.pages[i].aspage() for i in range(len(places))]
-            pages = [first, *(page for page in inside if page.is_tiled)]
-            return tuple(_read_page(page, True) for page in sorted(pages, key=lambda page: -page.imagewidth))
-    except OSError as error:
-        raise SlideError(
-            f"cannot be read: {error.strerror or 'input/output error'}",
-            path=path,
-            remedy="check the disk and the rights",
-        ) from error
-    except Exception as error:
-        raise _damaged(path, error) from error
-
-
-def _damaged(path: Path, error: Exception) -> SlideError:
-    """What tifffile raises on damaged directories is anything: fuzzing met TypeError, AttributeError, struct.error."""
-    return SlideError(
-        f"its TIFF directories cannot be read: {' '.join(str(error).split())}",
-        path=path,
-        remedy="copy or scan the slide again",
-    )
+    with _refusing(path), tifffile.TiffFile(path) as tiff:
+        first = next(tiff_pages(tiff), None)
+        places = first.subifds if first is not None else None
+        if first is None or not places or len(places) > MAX_SUB_PAGES or not first.is_tiled:
+            return ()
+        inside = [first.pages[i].aspage() for i in range(len(places))]
+        pages = [first, *(page for page in inside if page.is_tiled)]
+        return tuple(_read_page(page, True) for page in sorted(pages, key=lambda page: -page.imagewidth))
 
 
 def read_description(path: Path) -> str:
@@ -188,15 +160,32 @@ def read_description(path: Path) -> str:
     """
     import tifffile
 
-    try:
-        with tifffile.TiffFile(path) as tiff:
-            page = next(tiff_pages(tiff), None)
-            note = page.tags.valueof(IMAGE_DESCRIPTION, "") if page is not None else ""
-    except OSError:
-        raise
-    except Exception as error:
-        raise _damaged(path, error) from error
+    with _refusing(path), tifffile.TiffFile(path) as tiff:
+        page = next(tiff_pages(tiff), None)
+        note = page.tags.valueof(IMAGE_DESCRIPTION, "") if page is not None else ""
     return note.decode("utf-8", "replace") if isinstance(note, bytes) else str(note)
+
+
+@contextmanager
+def _refusing(path: Path) -> Iterator[None]:
+    """Turn whatever reading a TIFF's directories raises into a SlideError.
+
+    What tifffile raises on damaged ones is anything: fuzzing met TypeError, AttributeError, struct.error.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise SlideError(
+            f"cannot be read: {error.strerror or 'input/output error'}",
+            path=path,
+            remedy="check the disk and the rights",
+        ) from error
+    except Exception as error:
+        raise SlideError(
+            f"its TIFF directories cannot be read: {' '.join(str(error).split())}",
+            path=path,
+            remedy="copy or scan the slide again",
+        ) from error
 
 
 def jpeg_colours(path: Path) -> list[tuple[int, frozenset[int]]]:

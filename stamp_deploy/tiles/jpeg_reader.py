@@ -68,32 +68,31 @@ class JpegReader:
         exact: bool,
         stop: Stop,
     ) -> None:
-        self.plan, chosen = plan, grid
-        self._path, self._stop = slide.path, stop
+        self.plan, self._path, self._stop = plan, slide.path, stop
         self.failure: SlideError | None = None
         scale, level, tile = self.plan.dct_scale, slide.levels[self.plan.level], tileset.grid.tile_px
         try:
             self._workers = [
                 _tiler.Worker(
-                    chosen.tables, chosen.photometric, chosen.tile_width, chosen.tile_height, scale,
+                    grid.tables, grid.photometric, grid.tile_width, grid.tile_height, scale,
                     tile, self.plan.residual_x, self.plan.residual_y, exact,
                 )
                 for _ in range(threads)
             ]  # fmt: skip
         except ValueError as error:
             raise SlideError(str(error), path=slide.path, remedy="copy or scan the slide again") from error
-        rows, columns = chosen.offsets.shape
+        rows, columns = grid.offsets.shape
         storage = Storage(
-            rows, columns, chosen.tile_width // scale, chosen.tile_height // scale, self._workers[0].slot_bytes
+            rows, columns, grid.tile_width // scale, grid.tile_height // scale, self._workers[0].slot_bytes
         )
-        origin = chosen.origin_x / scale, chosen.origin_y / scale
+        origin = grid.origin_x / scale, grid.origin_y / scale
         self._corners = tileset.coords / (level.downsample_x * scale, level.downsample_y * scale) - origin
-        image = -(-chosen.width // scale), -(-chosen.height // scale)
-        self._offsets, self._sizes = chosen.offsets.reshape(-1), chosen.sizes.reshape(-1)
-        self._files, self._framing = chosen.files.reshape(-1), int(chosen.framing)
+        image = -(-grid.width // scale), -(-grid.height // scale)
+        self._offsets, self._sizes = grid.offsets.reshape(-1), grid.sizes.reshape(-1)
+        self._files, self._framing = grid.files.reshape(-1), int(grid.framing)
         # what a format may leave out is background; what Aperio lacks OpenSlide takes from the next finer level
-        self._absent = _tiler.BACKGROUND if chosen.absent_is_glass else _tiler.MISSING
-        holes = not chosen.absent_is_glass and self.plan.level > 0 and chosen.absent.any()
+        self._absent = _tiler.BACKGROUND if grid.absent_is_glass else _tiler.MISSING
+        holes = not grid.absent_is_glass and self.plan.level > 0 and grid.absent.any()
         self._regions = RegionReader(slide, tileset, stop) if holes else None
         self._pool = SlotPool(rows, columns, storage.slot_bytes, *image)
         span_x, span_y = self.plan.residual_x * tile, self.plan.residual_y * tile

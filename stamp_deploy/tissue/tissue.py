@@ -18,15 +18,12 @@ from scipy import ndimage
 
 from ..errors import BundleError
 from ..system.memory import release_memory
-from .components import dilate, drop_small
+from .components import BAND_ROWS, dilate, drop_small
 from .faint import FaintTissue, find_faint
 from .ink import find_ink, ink_hues
 
-BAND_ROWS = 128
 WHITE_MIN, WHITE_TINT = 180, 0.10
 """The darkest and the most coloured white that still counts as glass: grey levels, HSV saturation."""
-
-
 MIN_LEFT, MIN_LEFT_OF_TISSUE = 0.001, 0.05
 """Shares of the slide, and of its tissue, above which what was left out is worth a warning."""
 

@@ -6,6 +6,7 @@ import dataclasses
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -127,6 +128,23 @@ def test_int8_alone_takes_the_way_that_holds_with_outliers(tmp_path: Path, tiles
     for way in ("dynamic in onnxruntime", "static in onnxruntime"):
         assert ways[way].startswith("refused, with outlier channels"), ways[way]
     assert ways["smooth in onnxruntime"].startswith("accepted")
+
+
+def test_a_twin_states_the_least_of_its_engines(tmp_path: Path) -> None:
+    precision, quantise = module("precision"), module("quantise")
+
+    def report(spearman: float, cosine: float) -> SimpleNamespace:
+        return SimpleNamespace(metrics={"spearman_min": spearman, "cosine_min": cosine})
+
+    first = quantise.Candidate("smooth", "onnxruntime", report(0.99, 0.97), report(0.985, 0.9), 10.0)
+    second = quantise.Candidate("smooth", "openvino", report(0.985, 0.98), report(0.981, 0.9), 30.0)
+    kept = {"onnxruntime": first, "openvino": second, "tensorrt": first}
+    made = quantise.Quantised((first, second), kept, {"smooth": tmp_path / "twin.onnx"})
+    (twin,) = precision._twins(made, by_default=False)
+    assert twin["parity"] == {
+        "spearman_min": 0.985, "cosine_min": 0.97, "outlier_spearman_min": 0.981,
+        "tiles_per_second": {"onnxruntime": 10.0, "openvino": 30.0},
+    }  # fmt: skip
 
 
 def test_ways_that_change_the_order_are_refused_with_their_numbers(

@@ -31,6 +31,11 @@ class Page:
         """The streams with their tables."""
         return [self.tables[:-2] + stream[2:] if self.tables else stream for stream in self.streams]
 
+    @property
+    def picture(self) -> Picture:
+        """The level as a DICOM file has it."""
+        return Picture(self.width, self.height, self.side, self.whole_streams)
+
 
 def pages_of(path: Path) -> list[Page]:
     """The tiled pages of a TIFF of JPEG storage tiles, finest first."""
@@ -70,19 +75,18 @@ def set_colours(path: Path, tags: Sequence[int | None]) -> None:
                 page.tags["PhotometricInterpretation"].overwrite(tag)
 
 
-def write_dicom(folder: Path, pages: Sequence[Page], how: How | None = None, *, mpp: float = 0.5) -> Path:
+def write_dicom(folder: Path, pages: Sequence[Page], *, mpp: float = 0.5) -> Path:
     """A series of one instance a level; the file of level 0."""
     folder.mkdir(exist_ok=True)
     written = []
     for number, page in enumerate(pages):
-        own = how or How(
+        how = How(
             table="extended",
             photometric="RGB" if page.photometric == 2 else "YBR_FULL_422",
             image_type=("DERIVED", "PRIMARY", "VOLUME", "RESAMPLED" if number else "NONE"),
         )
-        picture = Picture(page.width, page.height, page.side, page.whole_streams)
         scale = pages[0].width / page.width
-        written += write_level(folder / f"level-{number}.dcm", picture, own, mpp=mpp * scale)
+        written += write_level(folder / f"level-{number}.dcm", page.picture, how, mpp=mpp * scale)
     return written[0]
 
 
@@ -134,11 +138,8 @@ def write_scn(
     light: str = "brightfield",
 ) -> Path:
     """A Leica SCN of areas (x, y, pages) on a glass of `size`, level-0 pixels; with a picture of the whole glass."""
-    nm, first, images = (
-        round(mpp * 1000),
-        1,
-        [_scn_image("macro", [(0, 64, 64)], (*size, 0, 0), round(mpp * 1000), light)],
-    )
+    nm, first = round(mpp * 1000), 1
+    images = [_scn_image("macro", [(0, 64, 64)], (*size, 0, 0), nm, light)]
     for number, (x, y, pages) in enumerate(areas):
         dimensions = [(first + i, page.width, page.height) for i, page in enumerate(pages)]
         images.append(_scn_image(f"area-{number}", dimensions, (pages[0].width, pages[0].height, x, y), nm, light))
@@ -150,9 +151,7 @@ def write_scn(
     per_cm = 10_000 / mpp
     with tifffile.TiffWriter(path, bigtiff=True) as writer:
         glass = np.full((64, 64, 3), 240, np.uint8)
-        writer.write(
-            glass, description=xml, photometric="rgb", tile=(64, 64), compression="jpeg", metadata=None
-        )  # fmt: skip
+        writer.write(glass, description=xml, photometric="rgb", tile=(64, 64), compression="jpeg", metadata=None)
         for _, _, pages in areas:
             for page in pages:
                 write_page(writer, page, resolution=(per_cm, per_cm), resolutionunit=3)

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
-import tifffile
 from pydicom.encaps import generate_frames
 from support.dicom_factory import BRIGHTFIELD, EPIFLUORESCENCE, How, Picture, write_level
+from support.format_factory import pages_of
 from support.slide_factory import encode, texture, write_slide
 from tiles.test_tiles import difference, read_all
 
@@ -29,13 +29,7 @@ def write_svs(folder: Path, coding: str = "420", levels: tuple[int, ...] = ()) -
 
 def pictures_of(svs: Path) -> list[Picture]:
     """The streams of each level of an SVS."""
-    data, found = svs.read_bytes(), []
-    with tifffile.TiffFile(svs) as tiff:
-        for page in tiff.pages:
-            places = zip(page.dataoffsets, page.databytecounts, strict=True)
-            streams = [data[offset : offset + size] for offset, size in places]
-            found.append(Picture(page.imagewidth, page.imagelength, SIDE, streams))
-    return found
+    return [page.picture for page in pages_of(svs)]
 
 
 def dicom(folder: Path, picture: Picture, how: How) -> Path:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tifffile
 from numpy.typing import NDArray
+from support.format_factory import PHILIPS, PHILIPS_LEVEL
 from support.slide_factory import replace_tiles, texture, write_slide
 from tiles.test_tiles import difference, read_all
 
@@ -208,25 +209,13 @@ def position(column: int, row: int, dataset):  # type: ignore[no-untyped-def]
     return frame
 
 
-PHILIPS = """<?xml version="1.0" encoding="UTF-8" ?><DataObject ObjectType="DPUfsImport">
-<Attribute Name="PIM_DP_SCANNED_IMAGES" Group="0x301D" Element="0x1003" PMSVR="IDataObjectArray"><Array>
-<DataObject ObjectType="DPScannedImage">
-<Attribute Name="PIM_DP_IMAGE_TYPE" Group="0x301D" Element="0x1004" PMSVR="IString">WSI</Attribute>
-<Attribute Name="PIIM_PIXEL_DATA_REPRESENTATION_SEQUENCE" Group="0x1001" Element="0x8B01" PMSVR="IDataObjectArray">
-<Array>{levels}</Array></Attribute>
-<Attribute Name="DICOM_PIXEL_SPACING" Group="0x0028" Element="0x0030" PMSVR="IDoubleArray">"0.0005" "0.0005"</Attribute>
-</DataObject></Array></Attribute></DataObject>"""
-PHILIPS_LEVEL = """<DataObject ObjectType="PixelDataRepresentation">
-<Attribute Name="DICOM_PIXEL_SPACING" Group="0x0028" Element="0x0030" PMSVR="IDoubleArray">"{mm}" "{mm}"</Attribute>
-</DataObject>"""
-
-
 def test_what_a_philips_slide_leaves_out_is_background(tmp_path: Path) -> None:
     path, picture = tmp_path / "whole.tiff", stained()
     options = {"photometric": "rgb", "tile": (STORAGE, STORAGE), "compression": "jpeg", "metadata": None}
     levels = "".join(PHILIPS_LEVEL.format(mm=mm) for mm in (0.0005, 0.002))
+    record = PHILIPS.format(levels=levels, mm=0.0005)
     with tifffile.TiffWriter(path) as writer:
-        writer.write(picture, description=PHILIPS.format(levels=levels), software="Philips DP v1.0", **options)
+        writer.write(picture, description=record, software="Philips DP v1.0", **options)
         writer.write(np.ascontiguousarray(picture[::4, ::4]), subfiletype=1, **options)
     holes = replace_tiles(path, tmp_path / "holes.tiff", lambda n, s: b"" if n in (0, 7, 28) else s)
     with open_slide(holes) as slide:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -24,6 +25,15 @@ class Level:
     height: int
     downsample_x: float
     downsample_y: float
+
+
+def levels_of_sizes(sizes: Iterable[tuple[int, int]]) -> tuple[Level, ...]:
+    """Levels that all show the whole of the first one: their widths and heights give their downsamples."""
+    (width, height), *coarser = sizes
+    return (
+        Level(0, width, height, 1.0, 1.0),
+        *(Level(i, w, h, width / w, height / h) for i, (w, h) in enumerate(coarser, 1)),
+    )
 
 
 class Backend(Protocol):

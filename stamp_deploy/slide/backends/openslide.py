@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ...errors import SlideError
 from ...system.quiet import without_quotes
-from .base import Level, UnknownFormatError
+from .base import Level, UnknownFormatError, levels_of_sizes
 from .isolated import ChildReader, holds_jpeg_2000
 from .remedies import remedy_for
 
@@ -129,15 +129,18 @@ def _levels(slide: Any, vendor: str) -> tuple[Level, ...]:
     The pages of a Philips slide are padded to whole storage tiles: their sizes say nothing of their downsamples, which
     OpenSlide has from the slide's own record, and what lies beyond level 0 is no picture.
     """
-    width, height = slide.dimensions
-    levels = []
-    for index, ((w, h), downsample) in enumerate(zip(slide.level_dimensions, slide.level_downsamples, strict=True)):
-        if vendor == "philips" and index and downsample >= 1:
-            w, h = (min(side, math.ceil(full / downsample)) for side, full in ((w, width), (h, height)))
-            levels.append(Level(index, w, h, downsample, downsample))
-        else:
-            levels.append(Level(index, w, h, width / w if index else 1.0, height / h if index else 1.0))
-    return tuple(levels)
+    levels = levels_of_sizes(slide.level_dimensions)
+    if vendor != "philips":
+        return levels
+    full, *coarser = levels
+    recorded = [full]
+    for level, downsample in zip(coarser, slide.level_downsamples[1:], strict=True):
+        if downsample >= 1:
+            width = min(level.width, math.ceil(full.width / downsample))
+            height = min(level.height, math.ceil(full.height / downsample))
+            level = Level(level.index, width, height, downsample, downsample)
+        recorded.append(level)
+    return tuple(recorded)
 
 
 def _short(error: Exception, path: Path) -> str:

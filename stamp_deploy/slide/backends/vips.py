@@ -14,7 +14,7 @@ from ...errors import SlideError
 from ...system.memory import free_bytes
 from ...system.quiet import without_quotes
 from ..colour import check_image_colour
-from .base import Level, UnknownFormatError
+from .base import UnknownFormatError, levels_of_sizes
 from .remedies import remedy_for
 
 MAX_PIXELS = 1_500_000_000
@@ -62,10 +62,7 @@ class VipsBackend:
                 self._pages.append(page)
                 sizes.append((image.width, image.height))
         check_image_colour(first, alike, path, accept)
-        self.levels = tuple(
-            Level(i, w, h, sizes[0][0] / w if i else 1.0, sizes[0][1] / h if i else 1.0)
-            for i, (w, h) in enumerate(sizes)
-        )
+        self.levels = levels_of_sizes(sizes)
         self.properties = {"openslide.vendor": "generic", **_resolution(first)}
         if note := _description(first):
             self.properties["openslide.comment"] = note

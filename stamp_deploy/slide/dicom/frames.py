@@ -25,11 +25,10 @@ _MOST = 1 << 60
 
 @dataclass(frozen=True, eq=False)
 class Frames:
-    """Where each frame lies: int64 [frames], bytes of the file; `how` is the table that says so, in words."""
+    """Where each frame lies: int64 [frames], bytes of the file."""
 
     offsets: NDArray[np.int64]
     sizes: NDArray[np.int64]
-    how: str
 
 
 def find_frames(handle: IO[bytes], header: Header, count: int, size: int) -> Frames:
@@ -59,7 +58,7 @@ def find_frames(handle: IO[bytes], header: Header, count: int, size: int) -> Fra
             raise HeaderError(f"its table of offsets has {length // 4} entries for {count} frames")
         handle.seek(pixels.start + HEAD)
         table = np.frombuffer(handle.read(length), "<u4").astype(np.int64)
-        return _by_offsets(handle, first + table, size, "basic offset table")
+        return _by_offsets(handle, first + table, size)
     return _by_walk(handle, first, count, size)
 
 
@@ -68,17 +67,17 @@ def _by_extended(
 ) -> Frames:
     lengths = _table(handle, header, EXTENDED_LENGTHS, count, size)
     if lengths is None:
-        return _by_offsets(handle, first + table, size, "extended offset table")
+        return _by_offsets(handle, first + table, size)
     # an item's length is even; the table may give the stream's own
-    return Frames(first + table, HEAD + lengths + (lengths & 1), "extended offset table")
+    return Frames(first + table, HEAD + lengths + (lengths & 1))
 
 
-def _by_offsets(handle: IO[bytes], offsets: NDArray[np.int64], size: int, how: str) -> Frames:
+def _by_offsets(handle: IO[bytes], offsets: NDArray[np.int64], size: int) -> Frames:
     """A frame ends where the next one in the file begins; frames may share a place, or stand in another order."""
     places = np.unique(offsets)
     ends = np.append(places[1:], _end_of_items(handle, int(places[-1]), size))
     # beyond the file nothing is: the core says so when it reads there
-    return Frames(offsets, np.maximum(ends[np.searchsorted(places, offsets)] - offsets, HEAD), how)
+    return Frames(offsets, np.maximum(ends[np.searchsorted(places, offsets)] - offsets, HEAD))
 
 
 def _by_walk(handle: IO[bytes], first: int, count: int, size: int) -> Frames:
@@ -95,7 +94,7 @@ def _by_walk(handle: IO[bytes], first: int, count: int, size: int) -> Frames:
         begins = begins[np.array(starts, bool)]
         if len(begins) != count or not starts[0]:
             raise HeaderError(f"its {len(offsets)} fragments are not {count} frames")
-    return Frames(begins, np.diff(begins, append=at), "walk of the fragments")
+    return Frames(begins, np.diff(begins, append=at))
 
 
 def _end_of_items(handle: IO[bytes], at: int, size: int) -> int:

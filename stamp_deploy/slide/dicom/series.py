@@ -12,13 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import SlideError
-from .elements import PIXEL_DATA, HeaderError
+from .elements import ITEM, PIXEL_DATA, SEQUENCE_END, UNDEFINED, HeaderError
 from .header import KEPT, Header, read_header_of
 
 JPEG_2000 = ("1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91")
 _CHUNK = 1 << 22
-_ITEM, _END = (0xFFFE, 0xE000), (0xFFFE, 0xE0DD)
-_UNDEFINED = 0xFFFFFFFF
 _NOT_THE_SLIDE = ("LABEL", "OVERVIEW", "THUMBNAIL", "LOCALIZER")
 
 
@@ -176,9 +174,10 @@ def pixel_data(path: Path) -> Iterator[bytes]:
             first = True
             while True:
                 group, element, size = struct.unpack("<HHL", _exactly(handle, 8, path))
-                if (group, element) == _END:
+                tag = group << 16 | element
+                if tag == SEQUENCE_END:
                     return
-                if (group, element) != _ITEM:
+                if tag != ITEM:
                     raise _damaged(path)
                 if first:
                     _exactly(handle, size, path)  # the basic offset table
@@ -208,7 +207,7 @@ def _pixels(path: Path) -> tuple[int, int]:
         form = "L" if data.is_implicit_VR else "4xL"
         (length,) = struct.unpack(order + form, _exactly(handle, struct.calcsize(order + form), path))
         start = handle.tell()
-    return start, 0 if length == _UNDEFINED else start + length
+    return start, 0 if length == UNDEFINED else start + length
 
 
 def first_stream(path: Path, most: int = 1 << 16) -> bytes:

@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ... import _tiler
+
 MAX_TILE_SIDE = 16384
 MIN_TILE_SIDE = 8
 DCT_SCALES = (1, 2, 4, 8)
@@ -22,8 +24,8 @@ DCT_SCALES = (1, 2, 4, 8)
 class Framing(IntEnum):
     """How a stream lies in its file, as the C core numbers it."""
 
-    BARE = 0
-    DICOM_ITEMS = 1
+    BARE = _tiler.BARE
+    DICOM_ITEMS = _tiler.DICOM_ITEMS
     """A run of fragments, each with a header of 8 bytes; offset and size are the run's."""
 
 

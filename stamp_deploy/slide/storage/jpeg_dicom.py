@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import SlideError
-from ..backends import Backend, Level
+from ..backends import Backend, Level, levels_of_sizes
 from ..backends.by_storage import StorageReader
 from ..checks import MAX_SIDE
 from ..dicom import volume_instances
 from ..dicom.elements import PER_FRAME, HeaderError
-from ..dicom.frames import find_frames
+from ..dicom.frames import Frames, find_frames
 from ..dicom.part import Part, read_part
 from ..dicom.positions import NOT_STATED, read_per_frame
 from .index import MAX_TILE_SIDE, MIN_TILE_SIDE, Framing, StorageGrid, StorageIndex
@@ -29,12 +29,10 @@ MAX_PARTS = 1_000
 
 
 def jpeg_dicom(path: Path, backend: Backend, levels: tuple[Level, ...], numbers: tuple[int, ...]) -> StorageIndex | str:
-    """The index that the slide was opened with (see providers.py)."""
-    if not isinstance(backend, StorageReader):
-        reader = open_jpeg_dicom(path)
-        reason = reader if isinstance(reader, str) else "that was asked for"
-        return f"format dicom is read by {backend.name}: {reason}"
-    return backend.index.part(numbers)
+    """Why a slide that was not opened by its index is left to another reader (see providers.py)."""
+    reader = open_jpeg_dicom(path)
+    reason = reader if isinstance(reader, str) else "that was asked for"
+    return f"format dicom is read by {backend.name}: {reason}"
 
 
 def open_jpeg_dicom(path: Path) -> StorageReader | str:
@@ -77,10 +75,7 @@ def open_jpeg_dicom(path: Path) -> StorageReader | str:
     shapes = [grid for (grid,) in grids]
     return StorageReader(
         StorageIndex(files, tuple(grids)),
-        tuple(
-            Level(i, g.width, g.height, full.width / g.width if i else 1.0, full.height / g.height if i else 1.0)
-            for i, g in enumerate(shapes)
-        ),
+        levels_of_sizes((grid.width, grid.height) for grid in shapes),
         "dicom",
         full.properties(shapes),
         notes=tuple(dict.fromkeys(notes)),
@@ -102,8 +97,8 @@ def _grid(parts: Sequence[Part], numbers: dict[Path, int]) -> tuple[StorageGrid,
         raise HeaderError(f"it states {first.width} x {first.height} px")
     parts = _in_order(parts)
     found = [_frames(part) for part in parts]
-    offsets, sizes = (np.concatenate([frames[i] for frames in found]) for i in (0, 1))
-    files = np.repeat(np.array([numbers[part.path] for part in parts], np.int32), [len(f[0]) for f in found])
+    offsets, sizes = np.concatenate([f.offsets for f in found]), np.concatenate([f.sizes for f in found])
+    files = np.repeat(np.array([numbers[part.path] for part in parts], np.int32), [len(f.offsets) for f in found])
     if first.is_full:
         chosen, note = _full(first, offsets, shape)
     else:
@@ -151,10 +146,9 @@ def _in_order(parts: Sequence[Part]) -> list[Part]:
     return ordered
 
 
-def _frames(part: Part) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _frames(part: Part) -> Frames:
     with part.path.open("rb", buffering=1 << 16) as handle:
-        frames = find_frames(handle, part.header, part.frames, part.size_bytes)
-    return frames.offsets, frames.sizes
+        return find_frames(handle, part.header, part.frames, part.size_bytes)
 
 
 def _full(first: Part, offsets: NDArray[np.int64], shape: tuple[int, int]) -> tuple[NDArray[np.int64], str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..backends import Backend, Level
-from ..backends.by_storage import StorageReader
 from ..tiff import read_levels
 from .index import StorageIndex
 
@@ -18,7 +17,5 @@ def jpeg_tiff(path: Path, backend: Backend, levels: tuple[Level, ...], numbers: 
     SlideError
         The file is not a TIFF, or its directories are damaged.
     """
-    if isinstance(backend, StorageReader):
-        return backend.index.part(numbers)
     pages = read_levels(path, levels, numbers)
     return StorageIndex((path,), tuple(page if isinstance(page, str) else (page,) for page in pages))

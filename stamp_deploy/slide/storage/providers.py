@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ...errors import SlideError
 from ..backends import Backend, Level
+from ..backends.by_storage import StorageReader
 from .index import StorageIndex
 from .jpeg_dicom import jpeg_dicom
 from .jpeg_philips import jpeg_philips
@@ -52,11 +53,13 @@ def find_storage(
 ) -> tuple[Provider | None, StorageIndex | str]:
     """The provider of a slide's format and its index of storage tiles, or why the compiled tiler does not read it.
 
-    It needs level 0 at least.
+    It needs level 0 at least. A slide that was opened by its index keeps it.
     """
     provider = next((one for one in PROVIDERS if backend.vendor in one.vendors), None)
     if provider is None or backend.name == "pyvips":
         return None, f"format {backend.vendor} is read by {backend.name}"
+    if isinstance(backend, StorageReader):
+        return provider, backend.index.part(numbers)
     try:
         index = provider.make(path, backend, levels, numbers)
     except SlideError as error:

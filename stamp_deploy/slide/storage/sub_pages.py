@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..backends import Level
+from ..backends import levels_of_sizes
 from ..backends.by_storage import StorageReader
 from ..backends.openslide import OpenSlideBackend
 from ..tiff import read_sub_pages
@@ -30,10 +30,7 @@ def with_sub_pages(path: Path, backend: OpenSlideBackend) -> OpenSlideBackend | 
     shapes = [grid for grid in grids if isinstance(grid, StorageGrid)]
     if (shapes[0].width, shapes[0].height) != (full.width, full.height):
         return backend
-    levels = tuple(
-        Level(i, g.width, g.height, full.width / g.width if i else 1.0, full.height / g.height if i else 1.0)
-        for i, g in enumerate(shapes)
-    )
+    levels = levels_of_sizes((grid.width, grid.height) for grid in shapes)
     backend.close()
     index = StorageIndex((path,), tuple((grid,) for grid in shapes))
     return StorageReader(index, levels, backend.vendor, backend.properties, name=backend.name)
