@@ -39,7 +39,7 @@ demo: $(STAMP)-demo
 test: $(STAMP)-test
 	$(BIN)/python -m pytest -q $(PARALLEL)
 
-# Costs more than `make test`, so that CI runs this instead and a developer need not.
+# Costs more than `make test`, so that CI leaves it out: it is run by hand.
 coverage: $(STAMP)-test
 	$(BIN)/python -m pytest -q $(PARALLEL) --cov --cov-report=term --cov-report=html:build/coverage --cov-fail-under=92
 

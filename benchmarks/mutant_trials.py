@@ -25,19 +25,8 @@ from pathlib import Path
 from typing import Any
 
 LIBRARIES = (
-    *(
-        "numpy",
-        "scipy.ndimage",
-        "h5py",
-        "PIL.Image",
-        "tifffile",
-        "openslide",
-        "pydantic",
-        "onnx",
-        "pydicom",
-        "highdicom",
-    ),
-    *("pyarrow.parquet", "anndata", "pandas", "shapely", "matplotlib.figure", "typer", "rich.console", "torch"),
+    *("numpy", "scipy.ndimage", "h5py", "PIL.Image", "tifffile", "openslide", "pydantic", "onnx", "pydicom"),
+    *("highdicom", "pyarrow.parquet", "anndata", "pandas", "shapely", "matplotlib.figure", "rich.console", "torch"),
     *("zarr", "hypothesis.core", "hypothesis.strategies"),
 )
 """Loaded before the first fork, where the tests load them, too. Not those that keep threads (pyvips), nor onnxruntime,

@@ -20,7 +20,6 @@ import difflib
 import hashlib
 import json
 import math
-import os
 import random
 import shutil
 import subprocess
@@ -31,9 +30,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from checkout import ROOT, copy_checkout, environment
 from mutant_trials import TESTS_S
 
-ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 SAMPLE, SEED = 60, 0
 BAR = 0.85
@@ -102,19 +101,6 @@ def revision() -> str:
     return head.strip()[:9] + ("+" if changed else "")
 
 
-def copy_checkout(place: Path) -> None:
-    """What git tracks, and the compiled core; training and export lie where the package imports them from."""
-    names = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout
-    for name in filter(None, names.decode().split("\0")):
-        if (ROOT / name).is_file():
-            (place / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, place / name)
-    for extension in (ROOT / "stamp_deploy").glob("_tiler*.so"):
-        shutil.copy2(extension, place / "stamp_deploy")
-    for folder in ("training", "export"):
-        (place / "stamp_deploy" / folder).symlink_to(place / folder)
-
-
 def annotated_lines(source: str) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
     """(start, end) of every type annotation, as (line, column) pairs."""
     for node in ast.walk(ast.parse(source)):
@@ -170,12 +156,12 @@ def try_all(modules: list[str], tests: str, mutants: list[dict[str, Any]]) -> li
         place = Path(folder) / "checkout"
         place.mkdir()
         copy_checkout(place)
-        existing = [test for test in tests.split() if (place / test).exists()]
+        for extension in (ROOT / "stamp_deploy").glob("_tiler*.so"):
+            shutil.copy2(extension, place / "stamp_deploy")
         job = place / "job.json"
-        job.write_text(json.dumps({"modules": modules, "tests": existing, "mutants": mutants}))
-        data = os.environ.get("STAMP_TEST_DATA", str(ROOT.parent / "shared" / "data"))
-        environment = {**os.environ, "PYTHONPATH": str(place), "OMP_NUM_THREADS": "1", "STAMP_TEST_DATA": data}
-        subprocess.run([sys.executable, "benchmarks/mutant_trials.py", job], cwd=place, env=environment, check=True)
+        job.write_text(json.dumps({"modules": modules, "tests": tests.split(), "mutants": mutants}))
+        command = [sys.executable, "benchmarks/mutant_trials.py", str(job)]
+        subprocess.run(command, cwd=place, env={**environment(), "PYTHONPATH": str(place)}, check=True)
         return list(json.loads(job.read_text())["mutants"])
 
 

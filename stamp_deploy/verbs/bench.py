@@ -19,7 +19,7 @@ MEASURING = "Measuring"
 )
 @click.argument("slide", type=PATH)
 @model_options
-@reading_options("Microns per pixel, where the slide records none.", budgets=False)
+@reading_options("Microns per pixel, where the slide records none.", whole_slide=False)
 @engine_options(sizes=False)
 @option("--seconds", default=30.0, show_default=True, group=MEASURING, help="About how long to measure.")
 @option("--max-tiles", default=4096, show_default=True, group=MEASURING, help="Tiles of the slide to use.")

@@ -54,8 +54,8 @@ def out_option(help: str) -> Decorate:
     return option("-o", "--out", type=PATH, required=True, group=OUTPUT, help=help)
 
 
-def reading_options(mpp: str, *, budgets: bool = True) -> Decorate:
-    """Options of how a slide is read; `mpp` is the help of --mpp."""
+def reading_options(mpp: str, *, whole_slide: bool = True) -> Decorate:
+    """Options of how a slide is read; `mpp` is the help of --mpp, `whole_slide` adds limits and what is drawn."""
     limits = (
         option("--max-unreadable", default=0.01, show_default=True, group=READING,
                help="Share of tissue tiles that may be unreadable; above it there is no result."),
@@ -82,7 +82,7 @@ def reading_options(mpp: str, *, budgets: bool = True) -> Decorate:
             show_default="the bundle's",
             help="Score tiles of which at least this share is tissue, as 0.5.",
         ),
-        *((*limits, *drawn) if budgets else ()),
+        *((*limits, *drawn) if whole_slide else ()),
     )
 
 

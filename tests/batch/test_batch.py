@@ -20,6 +20,7 @@ from support.bundle_factory import make_bundle
 
 from stamp_deploy.atomic import is_done
 from stamp_deploy.batch.records.audit import verify_audit
+from stamp_deploy.cases import SUMMARY_FOLDER
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = [
@@ -28,6 +29,11 @@ COMMAND = [
     "import sys; from stamp_deploy.verbs.batch import batch, watch; from stamp_deploy import cli;"
     "cli.cli.add_command(batch); cli.cli.add_command(watch); cli.main()",
 ]
+
+
+def result_folders(out: Path) -> list[Path]:
+    """Every folder of an output but the batch's own: also what was left half-written."""
+    return sorted(path for path in out.iterdir() if path.is_dir() and path.name not in (".stamp", SUMMARY_FOLDER))
 
 
 def make_slide(path: Path, seed: int, *, side: int = 768, mpp: float | None = 0.5) -> Path:

@@ -14,10 +14,9 @@ import pytest
 from click.testing import CliRunner
 from support.bundle_factory import make_bundle
 from support.slide_factory import damage, texture, write_slide
-from test_batch import lines, make_slide, run
+from test_batch import lines, make_slide, result_folders, run
 
 from stamp_deploy.atomic import is_done
-from stamp_deploy.cases import SUMMARY_FOLDER
 from stamp_deploy.errors import DataError, UsageError
 from stamp_deploy.verbs.audit import audit
 
@@ -59,7 +58,7 @@ def test_full_disk_is_exit_6_leaves_whole_results_only_and_resumes(
     options = (slides, "--bundle", bundle, "-o", out, "--ignore-space", "--all-tiles")
     first = run(*options)
     assert first.returncode == 6, first.stdout + first.stderr
-    finished = [path for path in out.iterdir() if path.is_dir() and path.name not in (".stamp", SUMMARY_FOLDER)]
+    finished = result_folders(out)
     assert all(is_done(path) for path in finished), "a result was left half-written"
     assert len(finished) < 4
     assert not any(line["event"] == "slide" and line["state"] != "done" for line in lines(first)), "a slide was blamed"

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from support.bundle_factory import make_bundle
-from test_batch import lines, make_slide, run
+from test_batch import lines, make_slide, result_folders, run
 from test_batch_worker import Bench
 
 from stamp_deploy.atomic import is_whole, why_not_whole
@@ -21,7 +21,6 @@ from stamp_deploy.batch.records.audit import AuditLog, verify_audit
 from stamp_deploy.batch.records.audit_check import check_audit
 from stamp_deploy.batch.records.claims import Claims
 from stamp_deploy.batch.records.ledger import Ledger, open_ledger
-from stamp_deploy.cases import SUMMARY_FOLDER
 from stamp_deploy.errors import DataError, DiskError
 from stamp_deploy.verbs.audit import audit
 
@@ -53,10 +52,6 @@ def again(finished: Path, out: Path, *more: object) -> subprocess.CompletedProce
 
 def told(done: subprocess.CompletedProcess[str]) -> list[str]:
     return [line["kind"] for line in lines(done) if line["event"] == "finding"]
-
-
-def results(out: Path) -> list[Path]:
-    return sorted(path for path in out.iterdir() if path.is_dir() and path.name not in (".stamp", SUMMARY_FOLDER))
 
 
 @pytest.mark.parametrize("content", ["", "{half", "[]", "\0" * 300, "[" * 5000])
@@ -92,7 +87,7 @@ def test_a_folder_in_place_of_the_record_is_said(finished: Path, out: Path) -> N
     "harm", ["tiles.h5 gone", "DONE emptied", "DONE zeroed", "DONE garbage", "DONE gone", "a file"]
 )
 def test_a_result_that_is_not_whole_is_made_again_and_the_rest_set_aside(finished: Path, out: Path, harm: str) -> None:
-    broken, other = results(out)
+    broken, other = result_folders(out)
     kept = other.stat().st_mtime_ns
     if harm == "tiles.h5 gone":
         (broken / "tiles.h5").unlink()
@@ -112,7 +107,7 @@ def test_a_result_that_is_not_whole_is_made_again_and_the_rest_set_aside(finishe
     done = again(finished, out)
     assert done.returncode == 0, done.stdout + done.stderr
     assert told(done) == (["broken-result"] if harm != "a file" else [])
-    assert results(out) == [broken, other] and all(map(is_whole, (broken, other)))
+    assert result_folders(out) == [broken, other] and all(map(is_whole, (broken, other)))
     assert other.stat().st_mtime_ns == kept
     (aside,) = (out / ".stamp" / "set-aside").iterdir()
     assert aside.name.startswith(broken.name)
@@ -312,7 +307,7 @@ def test_what_is_in_the_way_of_the_state_is_said(finished: Path, out: Path, name
     else:
         path.unlink()
         path.mkdir()
-    shutil.rmtree(results(out)[0])
+    shutil.rmtree(result_folders(out)[0])
     done = again(finished, out)
     assert done.returncode == 6, done.stdout + done.stderr
 

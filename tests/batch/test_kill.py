@@ -17,10 +17,9 @@ from typing import Any
 
 import pytest
 from support.bundle_factory import make_bundle
-from test_batch import COMMAND, ROOT, children, make_slide
+from test_batch import COMMAND, ROOT, children, make_slide, result_folders
 
 from stamp_deploy.atomic import is_done
-from stamp_deploy.cases import SUMMARY_FOLDER
 
 SLIDES = 5
 VOLATILE = {"started_utc", "timing_seconds", "limiting_stage"}
@@ -67,10 +66,8 @@ def start(slides: Path, bundle: Path, out: Path) -> subprocess.Popen[bytes]:
     )
 
 
-def result_folders(out: Path) -> list[Path]:
-    others = (SUMMARY_FOLDER,)
-    found = out.iterdir() if out.is_dir() else ()
-    return sorted(p for p in found if p.is_dir() and not p.name.startswith(".") and p.name not in others)
+def published(out: Path) -> list[Path]:
+    return [path for path in result_folders(out) if not path.name.startswith(".")] if out.is_dir() else []
 
 
 @pytest.mark.kill
@@ -87,7 +84,7 @@ def test_kill_and_resume_gives_the_same_bytes(tmp_path: Path, request: pytest.Fi
     began = time.monotonic()
     assert start(slides, bundle, tmp_path / "reference").wait() == 0
     whole = time.monotonic() - began
-    reference = {folder.name: contents(folder) for folder in result_folders(tmp_path / "reference")}
+    reference = {folder.name: contents(folder) for folder in published(tmp_path / "reference")}
     assert len(reference) == SLIDES
 
     done, rounds, parents, workers, unfinished = 0, 0, 0, 0, 0
@@ -116,7 +113,7 @@ def test_kill_and_resume_gives_the_same_bytes(tmp_path: Path, request: pytest.Fi
             print(f"kill {done}, round {rounds}", flush=True)
             assert process.wait() in (0, 3, -signal.SIGKILL)
             unfinished += sum(1 for _ in out.glob(".partial-*")) if out.is_dir() else 0
-            for folder in result_folders(out):  # whole or not at all, at any moment
+            for folder in published(out):  # whole or not at all, at any moment
                 assert is_done(folder)
                 assert contents(folder) == reference[folder.name]
         # A worker that was killed with a slide in it twice is quarantined, rightly: ask again for those.
@@ -128,7 +125,7 @@ def test_kill_and_resume_gives_the_same_bytes(tmp_path: Path, request: pytest.Fi
             check=False,
         )
         assert last.returncode == 0, last.stdout + last.stderr
-        found = {folder.name: contents(folder) for folder in result_folders(out)}
+        found = {folder.name: contents(folder) for folder in published(out)}
         assert found.keys() == reference.keys()
         assert [
             (key, name) for key in found for name in found[key] if found[key][name] != reference[key].get(name)

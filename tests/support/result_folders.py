@@ -1,4 +1,4 @@
-"""A folder of finished results as a batch leaves it, made without slides: known means, verdicts and cases."""
+"""Results of slides as a batch leaves them, made without slides: known means, verdicts and cases."""
 
 from __future__ import annotations
 

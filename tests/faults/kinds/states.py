@@ -37,6 +37,10 @@ def _files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
+def _results(out: Path) -> list[Path]:
+    return [path for path in out.iterdir() if (path / "DONE").is_file()]
+
+
 def _state_file(out: Path, choose: random.Random) -> None:
     path = choose.choice(_files(out / ".stamp"))
     path.write_bytes(choose.choice(GARBAGE))
@@ -63,7 +67,7 @@ def _claims(out: Path, choose: random.Random) -> None:
     """Claims of nobody: garbage, folders, of the future, under each name that a slide's claim may have."""
     claims = out / ".stamp" / "claims"
     claims.mkdir(exist_ok=True)
-    for result in (p for p in out.iterdir() if (p / "DONE").is_file()):
+    for result in _results(out):
         for name in (result.name, f"{result.name}.json", f"{result.name}.claim"):
             path = claims / name
             if choose.random() < 0.3:
@@ -75,8 +79,7 @@ def _claims(out: Path, choose: random.Random) -> None:
 
 
 def _result_file(out: Path, choose: random.Random) -> None:
-    results = [p for p in out.iterdir() if (p / "DONE").is_file()]
-    path = choose.choice(_files(choose.choice(results)))
+    path = choose.choice(_files(choose.choice(_results(out))))
     if choose.random() < 0.5:
         path.unlink()
     else:
@@ -133,7 +136,7 @@ def all_whole(out: Path, count: int, *, bytes_too: bool) -> str:
     from stamp_deploy.checks.verify import verify_path
     from stamp_deploy.errors import StampError
 
-    results = [p for p in out.iterdir() if (p / "DONE").exists()]
+    results = _results(out)
     if len(results) != count:
         return f"{len(results)} of {count} results are there"
     try:
