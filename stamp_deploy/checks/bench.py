@@ -121,15 +121,7 @@ def _tiles_of(slide: Slide, bundle: Bundle, options: InferOptions, most: int) ->
     rule = TissueRule.from_dict(bundle.tissue)
     whole = find_where(slide, grid, rule, options).tiles
     first = max(0, (len(whole) - most) // 2)
-    part = slice(first, first + most)
-    cut = replace(
-        whole,
-        columns=whole.columns[part],
-        rows=whole.rows[part],
-        coords=whole.coords[part],
-        tissue_fraction=whole.tissue_fraction[part],
-    )
-    return cut
+    return whole.part(slice(first, first + most))
 
 
 def _sample(slide: Slide, tiles: TileSet, options: InferOptions) -> tuple[NDArray[np.uint8], str]:
