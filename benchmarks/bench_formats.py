@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bench_tiler import DATA, ROOT, Case, case, describe_machine, make_slide, middle, part, read_rival
+from bench_tiler import DATA, ROOT, Case, case, describe_machine, make_slide, middle, read_ours, read_rival
 from result_files import keep
 from rivals import Read, installed, versions
 
@@ -30,7 +30,6 @@ from support.format_factory import Page, pages_of, write_dicom, write_philips, w
 from support.slide_factory import encode
 
 from stamp_deploy.slide import open_slide
-from stamp_deploy.tiles import TileStatus, open_tiles
 
 CODINGS = {"420": "4:2:0", "422": "4:2:2", "rgb": "RGB"}
 KEYS = (
@@ -44,19 +43,6 @@ BARS = {
 }  # fmt: skip
 OPEN_FRAMES, OPEN_ACROSS, OPEN_BAR_S = 100_000, 400, 1.0
 SVS = "svs"
-
-
-def read_ours(one: Case) -> float:
-    """Tiles/s through the compiled tiler, from opening it to its last batch."""
-    with open_slide(one.slide, mpp=one.mpp) as slide:
-        if not slide.route.compiled:
-            raise RuntimeError(f"{one.slide.name} is not read by the compiled tiler: {slide.route.reason}")
-        clock = time.perf_counter()
-        with open_tiles(slide, one.tiles, batch=64, threads=1) as source:
-            for batch in source:
-                if (batch.status != TileStatus.OK).any():
-                    raise RuntimeError("a tile of a sound slide is unreadable")
-        return len(one.tiles) / (time.perf_counter() - clock)
 
 
 def write_formats(folder: Path, pages: list[Page], names: list[str], mpp: float) -> dict[str, Path]:
@@ -79,7 +65,7 @@ def write_formats(folder: Path, pages: list[Page], names: list[str], mpp: float)
 def compare(cases: dict[str, Case], rivals: dict[str, Read], rounds: int) -> None:
     """Fill the cases' rates, all readers of all formats one after the other within a round."""
     for one in cases.values():  # pages, imports
-        read_ours(Case(one.slide, one.mpp, part(one.tiles, slice(64)), one.runs))
+        read_ours(one, tiles=one.tiles.part(slice(64)))
     for _ in range(rounds):
         for name, one in cases.items():
             one.rates.setdefault("tiler", []).append(read_ours(one))

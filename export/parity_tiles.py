@@ -58,7 +58,7 @@ def load_tiles(
 
 def slide_tiles(path: Path, tile_px: int, mpp: float, count: int) -> NDArray[np.uint8]:
     """Tissue tiles of a slide, through the same tiler that inference uses."""
-    from stamp_deploy.grid import TileSet, make_grid, select_tiles
+    from stamp_deploy.grid import make_grid, select_tiles
     from stamp_deploy.slide import open_slide
     from stamp_deploy.tiles import TileStatus, open_tiles
     from stamp_deploy.tissue import TissueRule, find_tissue
@@ -70,17 +70,8 @@ def slide_tiles(path: Path, tile_px: int, mpp: float, count: int) -> NDArray[np.
             make_grid(slide, target_mpp=mpp, tile_px=tile_px), find_tissue(slide, rule), rule.min_fraction
         )
         keep = spread(len(every.coords), count) if len(every.coords) else np.empty(0, np.int64)
-        chosen = TileSet(
-            grid=every.grid,
-            columns=every.columns[keep],
-            rows=every.rows[keep],
-            coords=every.coords[keep],
-            tissue_fraction=every.tissue_fraction[keep],
-            total=every.total,
-            skipped_background=every.skipped_background,
-        )
         if len(keep):
-            with open_tiles(slide, chosen, batch=32) as source:
+            with open_tiles(slide, every.part(keep), batch=32) as source:
                 found = [batch.pixels[batch.status == TileStatus.OK].copy() for batch in source]
     return np.concatenate(found) if found else np.empty((0, tile_px, tile_px, 3), np.uint8)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import time
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,10 +87,7 @@ def fine_grid(grid: Grid) -> Grid:
 
 def _read(prepared: Prepared, tiles: TileSet, numbers: NDArray[np.int64]) -> dict[int, bytes]:
     """JPEG files of tiles, by their position in the tile set; what cannot be read is left out."""
-    chosen = TileSet(
-        fine_grid(tiles.grid), tiles.columns[numbers], tiles.rows[numbers], tiles.coords[numbers],
-        tiles.tissue_fraction[numbers], len(numbers), 0,
-    )  # fmt: skip
+    chosen = replace(tiles.part(numbers), grid=fine_grid(tiles.grid))
     source = _open(prepared.slide, chosen, prepared)
     files = {}
     try:

@@ -152,8 +152,11 @@ class TileSet:
     def __len__(self) -> int:
         return len(self.coords)
 
-    def part(self, which: NDArray[np.int64]) -> TileSet:
-        """Some of the tiles, by their positions, int64 [M]; total and skipped_background are still the whole's."""
+    def part(self, which: NDArray[np.int64] | slice) -> TileSet:
+        """Some of the tiles, by their positions, int64 [M], or a slice of them.
+
+        `total` and `skipped_background` are still the whole's.
+        """
         return replace(
             self,
             columns=self.columns[which],

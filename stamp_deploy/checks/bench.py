@@ -121,7 +121,7 @@ def _tiles_of(slide: Slide, bundle: Bundle, options: InferOptions, most: int) ->
     rule = TissueRule.from_dict(bundle.tissue)
     whole = find_where(slide, grid, rule, options).tiles
     first = max(0, (len(whole) - most) // 2)
-    return whole.part(np.arange(len(whole))[first : first + most])
+    return whole.part(slice(first, first + most))
 
 
 def _sample(slide: Slide, tiles: TileSet, options: InferOptions) -> tuple[NDArray[np.uint8], str]:

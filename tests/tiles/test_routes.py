@@ -82,10 +82,7 @@ def tiles_of(slide: Slide, given: Given, *, factor: float = 1, overlap_px: int =
     grid = make_grid(slide, target_mpp=given.mpp * factor, tile_px=given.tile_px, overlap_px=overlap_px)
     tiles = select_tiles(grid, None, 0.0)
     keep = np.unique(np.linspace(0, len(tiles) - 1, min(most, len(tiles))).astype(int))
-    return TileSet(
-        grid, tiles.columns[keep], tiles.rows[keep], tiles.coords[keep], tiles.tissue_fraction[keep],
-        tiles.total, tiles.total - len(keep),
-    )  # fmt: skip
+    return tiles.part(keep)
 
 
 def collect(slide: Slide, tiles: TileSet, **options: object) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -178,11 +175,7 @@ def test_overlap_repeats_pixels(given: Given) -> None:
         every = tiles_of(slide, given, overlap_px=overlap, most=10_000)
         if every.grid.columns < 2:
             pytest.skip("one tile wide")
-        two = TileSet(
-            every.grid, every.columns[:2], every.rows[:2], every.coords[:2], every.tissue_fraction[:2], every.total,
-            every.total - 2,
-        )  # fmt: skip
-        pixels, _ = collect(slide, two)
+        pixels, _ = collect(slide, every.part(slice(2)))
         np.testing.assert_array_equal(pixels[0][:, -overlap:], pixels[1][:, :overlap])
 
 
@@ -195,11 +188,7 @@ def test_a_time_limit_is_kept(given: Given) -> None:
 
 def test_no_tiles_are_no_batches(given: Given) -> None:
     with open_given(given) as slide:
-        tiles = tiles_of(slide, given)
-        none = TileSet(
-            tiles.grid, tiles.columns[:0], tiles.rows[:0], tiles.coords[:0], tiles.tissue_fraction[:0], tiles.total,
-            tiles.total,
-        )  # fmt: skip
+        none = tiles_of(slide, given).part(slice(0))
         with open_tiles(slide, none, batch=5) as source:
             assert list(source) == []
 

@@ -108,7 +108,7 @@ def cut_tiles(
     route, why = slide.route.name, slide.route.reason
     if inside.any():
         index = np.flatnonzero(inside)
-        with open_tiles(slide, _subset(tileset, index), batch=BATCH) as source:
+        with open_tiles(slide, tileset.part(index), batch=BATCH) as source:
             route, why = source.plan.route, source.plan.why
             for batch in source:
                 _refuse_bad(batch.status, slide)
@@ -116,7 +116,7 @@ def cut_tiles(
     edge = np.flatnonzero(~inside)
     if edge.size:
         # the compiled tiler wants tiles that start inside the image; the general reader fills with white
-        reader = RegionReader(slide, _subset(tileset, edge))
+        reader = RegionReader(slide, tileset.part(edge))
         pixels = np.empty((BATCH, read_px, read_px, 3), np.uint8)
         for start in range(0, len(edge), BATCH):
             part = np.arange(start, min(start + BATCH, len(edge)))
@@ -139,18 +139,6 @@ class _Sink:
             else:
                 picture = Image.fromarray(tile).resize((tile_px, tile_px), Image.Resampling.BICUBIC)
                 self._out[row] = np.asarray(picture)
-
-
-def _subset(tileset: TileSet, index: NDArray[np.int64]) -> TileSet:
-    return TileSet(
-        tileset.grid,
-        tileset.columns[index],
-        tileset.rows[index],
-        tileset.coords[index],
-        tileset.tissue_fraction[index],
-        len(index),
-        0,
-    )
 
 
 def _refuse_bad(status: NDArray[np.uint8], slide: Slide) -> None:
