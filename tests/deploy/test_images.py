@@ -16,8 +16,8 @@ from test_batch import COMMAND, make_slide
 
 from stamp_deploy.atomic import is_done
 
-ROOT = Path(__file__).resolve().parent.parent
-FILES = sorted((ROOT / "docker").glob("*.Dockerfile"))
+ROOT = Path(__file__).resolve().parents[2]
+FILES = sorted((ROOT / "deploy" / "docker").glob("*.Dockerfile"))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
@@ -99,7 +99,7 @@ class TestDockerfile:
 
 
 def test_kubernetes_example_uses_the_image_as_it_is() -> None:
-    text = (ROOT / "docs" / "examples" / "kubernetes-indexed-job.yaml").read_text()
+    text = (ROOT / "deploy" / "kubernetes" / "batch-job.yaml").read_text()
     (user,) = {last(instructions(path), "USER").split(":")[0] for path in FILES}
     assert f"runAsUser: {user}" in text and "readOnlyRootFilesystem: true" in text
     assert "image: stamp-deploy:cpu" in text and "-t stamp-deploy:cpu" in FILES[0].read_text()
