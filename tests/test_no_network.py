@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -17,9 +18,12 @@ import click
 import numpy as np
 import pytest
 from support.bundle_factory import make_bundle
+from support.kserve_server import Model, serve
 from support.outside import Watched, best_way, watch, ways
 from support.slide_factory import texture, write_slide
 
+from stamp_deploy.bundle import load_bundle
+from stamp_deploy.bundle.triton import write_repository
 from stamp_deploy.cli import cli
 from stamp_deploy.system.offline import KNOWN
 from stamp_deploy.writers import load_writer
@@ -140,6 +144,21 @@ def test_a_verb_for_archives_talks_to_the_archive_alone(verb: str, tmp_path: Pat
     assert "cannot be reached" in seen.err
     assert seen.contacts and all("127.0.0.1" in contact and "(9)" in contact for contact in seen.contacts)
     assert seen.home == []
+
+
+@watched_only
+def test_only_the_server_that_was_named_is_asked(world: dict[str, object], tmp_path: Path) -> None:
+    loaded = load_bundle(Path(str(world["bundle"])))
+    write_repository(loaded, tmp_path / "repository", device="cpu")
+    with serve(Model(tmp_path / "repository", loaded.name)) as url:
+        command = f"infer {world['slide']} --bundle {world['bundle']} -o {tmp_path / 'new'} --engine triton --url {url}"
+        seen = watch([*COMMAND, *command.split()], tmp_path / "watched", cwd=tmp_path)
+    port = url.rpartition(":")[2]
+    named = [line for line in seen.contacts if f"sin_port=htons({port})" in line and '"127.0.0.1"' in line]
+    assert len(named) == len([line for line in seen.contacts if "connect(" in line]) > 0
+    check(
+        replace(seen, contacts=[line for line in seen.contacts if "connect(" in line and line not in named]), tmp_path
+    )
 
 
 @watched_only
