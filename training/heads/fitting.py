@@ -51,9 +51,15 @@ KINDS: dict[str, Callable[..., BagModel]] = {"abmil": GatedABMIL, "mean": MeanPo
 
 
 def build_model(facts: dict[str, object], *, dropout: float = 0.0) -> BagModel:
-    """A head as `model_facts` describes it; KeyError or TypeError where it does not."""
+    """A head as `model_facts` describes it, of gated attention where no kind is named.
+
+    Raises
+    ------
+    KeyError, TypeError
+        The facts do not describe one.
+    """
     shape = {k: v for k, v in facts.items() if k not in ("kind", "dim", "outputs")}
-    return KINDS[str(facts["kind"])](facts["dim"], facts["outputs"], dropout=dropout, **shape)
+    return KINDS[str(facts.get("kind", "abmil"))](facts["dim"], facts["outputs"], dropout=dropout, **shape)
 
 
 def fit_head(
