@@ -44,7 +44,7 @@ setup(
     package_dir={"stamp_deploy.training": "training", "stamp_deploy.export": "export"},
     package_data={
         "stamp_deploy": ["py.typed", "*.pyi", "html_page/*.css", "writers/templates/*", "cases/templates/*"],
-        "stamp_deploy.training": ["recipes/*.toml"],
+        "stamp_deploy.training": ["recipes/*.toml", "heads/evaluation/templates/*"],
     },
     ext_modules=cythonize(
         extensions,
