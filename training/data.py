@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ Rows = list[tuple[int, NDArray[np.int64]]]
 class Batch:
     """Tensors of one step: `tiles` normalised float32 [n, 3, T, T], or kept views; `target` [n, P]; `mask` bool [n, P];
     `slide` int64 [n], the section's place in the list; `genes` [n, G]. Of kept views also `frozen` [n, D], embeddings
-    of the frozen model; where a step sees one field of view, `field`, which one."""
+    of the frozen model; where a step sees one field of view, `field`, which one. `tables`: as `TrainSection.gather`."""
 
     tiles: Tensor
     target: Tensor
@@ -33,15 +34,25 @@ class Batch:
     genes: Tensor
     frozen: Tensor | None = None
     field: Tensor | None = None
+    tables: dict[str, Tensor] = dataclass_field(default_factory=dict)
 
     def to(self, device: torch.device | str) -> Batch:
         """The same on another device."""
-        moved = [None if t is None else t.to(device, non_blocking=True) for t in self.fields()]
-        return Batch(*moved)  # type: ignore[arg-type]
+        *tensors, tables = self.fields()
+        moved = [None if t is None else t.to(device, non_blocking=True) for t in tensors]
+        return Batch(*moved, {k: t.to(device, non_blocking=True) for k, t in tables.items()})  # type: ignore[arg-type]
 
-    def fields(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
+    def fields(
+        self,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor | None, dict[str, Tensor]]:
         """The tensors, in order."""
-        return self.tiles, self.target, self.mask, self.slide, self.genes, self.frozen, self.field
+        return self.tiles, self.target, self.mask, self.slide, self.genes, self.frozen, self.field, self.tables
+
+
+def gather(sections: Sequence[TrainSection], rows: Rows) -> dict[str, Tensor]:
+    """The tables of a batch's spots."""
+    parts = [sections[i].gather(index) for i, index in rows]
+    return {name: torch.from_numpy(np.concatenate([part[name] for part in parts])) for name in parts[0]}
 
 
 def plan_epoch(sizes: Sequence[int], slides: int, spots: int, rng: np.random.Generator) -> list[Rows]:
@@ -146,18 +157,19 @@ class Loader(Batches):
     def make(self, rows: Rows, epoch: int, number: int) -> Batch:
         """One augmented batch."""
         rng = np.random.default_rng([self.config.seed, epoch, number, self.rank, 1])
+        rows = [(i, np.sort(index)) for i, index in rows]  # in file order: the pages of the map are read once
         crops, target, mask, slide, genes = [], [], [], [], []
         for i, index in rows:
             section = self.sections[i]
-            index = np.sort(index)  # in file order: the pages of the map are read once
             crops.append(crop_shifted(self._tiles[i], index, self.tile_px, self.reach, rng))
             target.append(section.target[index])
             mask.append(np.broadcast_to(section.mask, (len(index), len(section.mask))))
             slide.append(np.full(len(index), i, np.int64))
             genes.append(section.genes[index])
-        x = vary(to_unit(np.concatenate(crops)), rng, hed_jitter=self.config.hed_jitter, flips=self.config.flips)
+        x = vary(to_unit(np.concatenate(crops)), rng, hed_jitter=self.config.hed_jitter, flips=self.config.turns_tiles)
         parts = (np.concatenate(p) for p in (target, mask, slide, genes))
         made = Batch(normalise(x, self.mean, self.std), *(torch.from_numpy(np.ascontiguousarray(p)) for p in parts))
+        made.tables = gather(self.sections, rows)
         if self.config.field_steps == "one":
             made.field = torch.tensor(int(rng.integers(len(self.config.fields_um))))
         return made
