@@ -209,6 +209,7 @@ class Watch:
                 later, self._later = self._later, {}
                 for path, priority in [*later.items(), *self._watcher.poll()]:
                     self._arrived(path, priority)
+                self.batch.write_metrics()
                 if once and not self._watcher.pending() and not self._later:
                     break
                 self._stop.wait(self._watch.poll_s)
