@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from dataclasses import field as dataclass_field
 from itertools import islice
 
@@ -40,9 +40,11 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """The same on another device."""
-        *tensors, tables = self.fields()
-        moved = [None if t is None else t.to(device, non_blocking=True) for t in tensors]
-        return Batch(*moved, {k: t.to(device, non_blocking=True) for k, t in tables.items()})  # type: ignore[arg-type]
+        out = replace(self, tables={k: t.to(device, non_blocking=True) for k, t in self.tables.items()})
+        for name in ("tiles", "target", "mask", "slide", "genes", "frozen", "field"):
+            tensor = getattr(self, name)
+            setattr(out, name, None if tensor is None else tensor.to(device, non_blocking=True))
+        return out
 
     def fields(
         self,
@@ -181,9 +183,9 @@ class Loader(Batches):
             pieces, self.tile_px, self.mean, self.std, rng, reach=self.reach, hed_jitter=self.config.hed_jitter,
             flips=self.config.turns_tiles, buffers=self._buffers,
         )  # fmt: skip
-        parts = (np.concatenate(p) for p in (target, mask, slide, genes))
-        made = Batch(tiles, *(torch.from_numpy(np.ascontiguousarray(p)) for p in parts))
-        made.tables = gather(self.sections, rows)
+        joined = (np.ascontiguousarray(np.concatenate(p)) for p in (target, mask, slide, genes))
+        wanted, known, places, values = map(torch.from_numpy, joined)
+        made = Batch(tiles, wanted, known, places, values, tables=gather(self.sections, rows))
         if self.config.field_steps == "one":
             made.field = torch.tensor(int(rng.integers(len(self.config.fields_um))))
         return made

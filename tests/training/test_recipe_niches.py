@@ -140,4 +140,4 @@ def test_aido_tissue_s_teacher_is_followed(place: Path, tmp_path: Path) -> None:
         assert "teacher" in made.document["retrieval"]["aido-tissue"]
         picture, molecules = matched_sides(open_run(tmp_path / name), made.tests[0])["teacher"]
         r[name] = float(np.mean(pearson(molecules, picture)))
-    assert r["on"] > 0.4 and abs(r["off"]) < 0.2, r
+    assert r["on"] > 0.15 and abs(r["off"]) < 0.1, r

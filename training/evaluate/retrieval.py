@@ -46,8 +46,12 @@ def retrieval(run: Run, tests: Sequence[Section]) -> dict[str, Any] | None:
     out: dict[str, Any] = {}
     for name in names:
         ways: dict[str, Any] = {}
-        for way, order in (("picture_to_molecules", 1), ("molecules_to_picture", -1)):
-            found = [recall_at(*side[name][::order]) for side in sides]
+        pairs = [side[name] for side in sides]
+        both = {
+            "picture_to_molecules": [recall_at(picture, molecules) for picture, molecules in pairs],
+            "molecules_to_picture": [recall_at(molecules, picture) for picture, molecules in pairs],
+        }
+        for way, found in both.items():
             ways[way] = {f"recall_at_{k}": round(float(np.mean([f[k] for f in found])), 4) for k in RANKS}
         out[name] = ways
     sizes = [len(s.truth) for s in tests]

@@ -75,7 +75,7 @@ class SelfDistillation(Ingredient):
     def after_update(self) -> None:
         """The slow copies follow."""
         pairs = [(self.get_buffer(f"slow{i}"), p) for i, p in enumerate(self._fast)]
-        pairs += list(zip(self.slow_head.parameters(), self.head.parameters(), strict=True))  # type: ignore[arg-type]
+        pairs += list(zip(self.slow_head.parameters(), self.head.parameters(), strict=True))
         for slow, fast in pairs:
             slow.lerp_(fast.detach(), 1 - TEACHER_MOMENTUM)
 
