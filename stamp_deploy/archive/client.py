@@ -10,6 +10,7 @@ import json
 import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from copy import copy
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
@@ -64,6 +65,12 @@ class Client:
     def close(self) -> None:
         """Close the connections."""
         self._http.close()
+
+    def once(self) -> Client:
+        """This client without retries, for work that is tried again as a whole; it shares the connections."""
+        other = copy(self)
+        other.retry = Retry(attempts=1)
+        return other
 
     def __enter__(self) -> Client:
         return self

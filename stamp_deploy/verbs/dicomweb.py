@@ -63,3 +63,41 @@ def pull(out: Path, accession: str, study: str, series: str, container: str, **r
             levels = f"{len(got.instances)} levels" if len(got.instances) > 1 else "1 level"
             was = f"{got.fetched} fetched, {got.size_bytes / 1e6:.1f} MB" if got.fetched else "all here already"
             click.echo(f"slide  {got.folder}: {levels}, {was}")
+
+
+@dicomweb.command(
+    cls=Command,
+    examples=(
+        "dicomweb push results https://pacs.example.org/dicom-web --user stamp --password-file secret",
+        "dicomweb push results/slide-0123456789ab https://pacs.example.org/dicom-web --token-file token",
+    ),
+)
+@click.argument("result", type=PATH)
+@click.argument("url")
+@server_options
+def push(result: Path, **rest: Any) -> None:
+    """Store the DICOM objects of RESULT, or of every result in a batch's output, in the archive at URL.
+
+    Each is looked up first, sent only where it is missing, then fetched back and compared. So it can be run again at
+    any time. An archive that keeps something else under a UID is an error (exit code 8).
+    """
+    from ..archive.push import push_result
+    from ..archive.results import find_results
+    from ..errors import ArchiveUnreachable, ExitCode, StampError
+
+    failed = False
+    with take_client(rest) as client:
+        for folder in find_results(result):
+            try:
+                done = push_result(client, folder)
+            except ArchiveUnreachable:
+                raise
+            except StampError as error:
+                click.echo(f"stamp-deploy: {folder.name}: {error}", err=True)
+                failed = True
+                continue
+            click.echo(f"result {folder.name}: {done.objects} objects, {done.sent} sent, {done.already} there already")
+            if done.corrected:
+                click.echo(f"warning {folder.name}: the archive corrected {', '.join(done.corrected)}", err=True)
+    if failed:
+        raise SystemExit(int(ExitCode.ARCHIVE))
