@@ -16,7 +16,7 @@ PIECE = 1 << 20
 
 
 def retrieve(client: Client, study: str, series: str, uid: str, path: Path) -> int:
-    """Bytes of an instance that is now in the new file `path`; one attempt, and broken files are the caller's to remove.
+    """Bytes of an instance that is now in the new file `path`; one attempt. The caller removes a broken file.
 
     Raises
     ------
@@ -30,12 +30,13 @@ def retrieve(client: Client, study: str, series: str, uid: str, path: Path) -> i
     with client.open("GET", "the transfer of an instance", address, headers=headers) as answer:
         pieces = dicom_pieces(answer.headers.get("Content-Type", ""), answer.iter_bytes(PIECE))
         with disk_errors(path), path.open("xb") as handle:
-            return _write(handle.fileno(), pieces)
+            return _write(handle.fileno(), client, pieces)
 
 
-def _write(descriptor: int, pieces: Iterable[bytes]) -> int:
+def _write(descriptor: int, client: Client, pieces: Iterable[bytes]) -> int:
     size = 0
     for piece in pieces:
+        client.check_stop()
         left = memoryview(piece)
         while left:
             written = os.write(descriptor, left)
