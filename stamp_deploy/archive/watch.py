@@ -22,7 +22,8 @@ RECORDS = "archive"
 """Folder in the state folder for what became of each series."""
 SLIDES = "slides-of-archive"
 """Folder in the state folder for the slides that are being worked on."""
-LOOP_S = 0.5
+LOOP_S = 2.0
+"""Seconds between looks at what was scored; the archive is asked every `poll_s`."""
 TriggerFactory = Callable[[Client, SeriesRecords, Callable[[SeriesRow], bool]], Trigger]
 
 
@@ -64,7 +65,9 @@ def watch_archive(
         return made[0]
 
     try:
-        code = run_watch(arrivals, options, LOOP_S, view, executor=executor, once=once, on_start=on_start)
+        code = run_watch(
+            arrivals, options, min(LOOP_S, how.poll_s), view, executor=executor, once=once, on_start=on_start
+        )
     finally:
         records.close()
     return made[0].exit_code if code == ExitCode.OK and once else code

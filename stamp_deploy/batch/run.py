@@ -155,6 +155,10 @@ class BatchRun:
         """Release what is held and write the metrics a last time."""
         self.claims.close()
         self.ledger.close()
+        self.write_metrics()
+
+    def write_metrics(self) -> None:
+        """Replace the metrics file: it says that this process lives, and what waits."""
         self.metrics.queue(*self.board.counts())
         self.metrics.write()
 
@@ -191,8 +195,9 @@ class BatchRun:
                 {k: tiles[k] for k in ("ok", "missing", "corrupt", "timeout", "background") if k in tiles}
             )
             self.metrics.stage_seconds(settled.summary.get("timing", {}))
-            self.metrics.queue(*self.board.counts())
-            self.metrics.write()
+            if settled.summary.get("trust"):
+                self.metrics.slide_judged(settled.summary["trust"])
+            self.write_metrics()
         self.view.settled(settled, slide.path)
         self._on_settled(slide, settled.state)
 

@@ -97,6 +97,7 @@ class Watch:
                 later, self._later = self._later, {}
                 for path, priority in [*later.items(), *self._arrivals.poll()]:
                     self._arrived(path, priority)
+                self.batch.write_metrics()
                 if once and not self._arrivals.pending() and not self._later:
                     break
                 self._stop.wait(self._poll_s)
