@@ -165,7 +165,8 @@ class ArchiveArrivals:
             if not self._looks and not isinstance(error, ArchiveUnreachable):
                 raise
             self._failed("", error)
-            self._next_look = self._again[""].due
+            if "" in self._again:  # else it was stopped
+                self._next_look = self._again[""].due
             return
         self._looks += 1
         self._again.pop("", None)

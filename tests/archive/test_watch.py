@@ -25,9 +25,10 @@ from stamp_deploy.archive.changes import Changes
 from stamp_deploy.archive.client import Client
 from stamp_deploy.archive.query import SeriesRow
 from stamp_deploy.archive.records import SeriesRecord, SeriesRecords
+from stamp_deploy.archive.server import Server
 from stamp_deploy.archive.trigger import Search, Trigger
 from stamp_deploy.batch.states import AttemptState
-from stamp_deploy.errors import ArchiveError, UsageError
+from stamp_deploy.errors import ArchiveError, ArchiveUnreachable, UsageError
 
 pytest.importorskip("highdicom")
 TODAY = date(2026, 1, 3)
@@ -222,7 +223,7 @@ def arrivals(
     settings = {"push": False, "poll_s": 10.0, **how}
     watch = ArchiveWatch(folder / "slides", **settings)  # type: ignore[arg-type]
     made = ArchiveArrivals(
-        None,  # type: ignore[arg-type]
+        Client(Server("http://127.0.0.1:9")),
         records,
         lambda known: archive,
         watch,
@@ -294,6 +295,19 @@ def test_an_archive_that_fails_later_is_asked_again_more_and_more_rarely(
     archive.now += 100.0
     made.poll()
     assert made.exit_code == 0
+
+
+def test_a_stop_in_the_middle_of_a_look_is_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive = Archive()
+    made, _, said = arrivals(archive, tmp_path, monkeypatch)
+
+    def look() -> list[SeriesRow]:
+        made.stop()
+        raise ArchiveUnreachable("stopped")
+
+    monkeypatch.setattr(archive, "look", look)
+    assert made.poll() == [] and said == [] and made.exit_code == 0
+    made.finish()
 
 
 class Answers:
