@@ -224,7 +224,8 @@ def school(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     train_head(table, folder / "heads", HeadConfig(folds=2, epochs=1, inner_folds=0, draws=5))
     return {
         "samples": folder / "samples.toml", "config": folder / "config.toml", "features": folder / "features",
-        "labels": folder / "labels.csv", "heads": folder / "heads", "run": make_run(folder / "run", cohort, gmt, ("c",)),
+        "labels": folder / "labels.csv", "heads": folder / "heads",
+        "run": make_run(folder / "run", cohort, gmt, ("c",)),
     }  # fmt: skip
 
 
