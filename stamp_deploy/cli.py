@@ -45,6 +45,7 @@ SUMMARIES = {
     "parity": "Check a bundle's engines on this machine.",
     "summary": "Put all results of a batch side by side: tables, page, heat map.",
     "train": "Fine-tune a foundation model on pathway scores.",
+    "hest-bench": "HEST-Bench as published, by a run or by embeddings.",
     "train-head": "Train a slide-level head on tile embeddings.",
     "verify": "Check the hashes of a bundle or a result.",
     "watch": "Score slides as they arrive in a folder.",
@@ -62,12 +63,19 @@ SECTIONS = {
         "train-head",
         "evaluate-head",
         "compare-encoders",
+        "hest-bench",
         "export",
         "triton",
     ),
 }
 EXTRA_OF = {"cohort": "train", "demo": "train,export", "evaluate": "train", "export": "export", "train": "train"}
-EXTRA_OF |= {"train-head": "train", "evaluate-head": "train", "compare-encoders": "train", "dicomweb": "dicomweb"}
+EXTRA_OF |= {
+    "train-head": "train",
+    "evaluate-head": "train",
+    "hest-bench": "train",
+    "compare-encoders": "train",
+    "dicomweb": "dicomweb",
+}
 
 
 class VerbGroup(click.Group):
