@@ -212,7 +212,8 @@ class TestClaims:
     @pytest.mark.parametrize(
         "change",
         [{"key": "other"}, {"attempt": 1}, {"pid": 0}, {"pid": -7}, {"pid": True}, {"pid": "7"}, {"pid": 7.0},
-         {"host": ""}, {"pid_started": ""}, {"host": 5}, {"reason": None}, {"token": 1}, {"state": "asleep"}, {"more": 1}],
+         {"host": ""}, {"pid_started": ""}, {"host": 5}, {"reason": None}, {"token": 1}, {"state": "asleep"},
+         {"more": 1}],
         ids=str,
     )  # fmt: skip
     def test_each_field_of_a_claim_is_checked(self, change: dict[str, Any]) -> None:
