@@ -43,6 +43,8 @@ class InferOptions:
     """The name of an engine, or "auto": the fastest that reproduces the bundle's golden outputs here."""
     precision: str | None = None
     """Precision of the engine; None leaves the choice to the engine."""
+    url: str | None = None
+    """Address of a Triton server, for the engine "triton": the only option that opens a connection."""
     exact: bool = False
     """Decode at full scale instead of the reduced JPEG scales."""
     all_tiles: bool = False
@@ -74,6 +76,11 @@ class InferOptions:
             raise UsageError(f"--batch {self.batch} is not possible", remedy="use 1 to 4096")
         if not 0 <= self.threads <= 512:
             raise UsageError(f"--threads {self.threads} is not possible", remedy="use 1 to 512, or 0 for every core")
+        if (self.engine == "triton") != (self.url is not None):
+            raise UsageError(
+                "--engine triton and --url go together: the one names the server of the other",
+                remedy="use both, as --engine triton --url http://HOST:8000, or neither",
+            )
         if not 0 <= self.max_unreadable <= 1:
             raise UsageError(f"--max-unreadable {self.max_unreadable} is not a fraction", remedy="use 0 to 1")
         if self.min_fraction is not None:

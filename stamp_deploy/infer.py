@@ -77,7 +77,12 @@ def infer_slide(
             clock = time.perf_counter()
             isolation.note(stage="loading the engine and reading the slide")
             engine = own_engine = load_engine(
-                bundle, options.engine, batch=options.batch, threads=options.threads, precision=options.precision
+                bundle,
+                options.engine,
+                batch=options.batch,
+                threads=options.threads,
+                precision=options.precision,
+                url=options.url,
             )
             start_up_s += time.perf_counter() - clock
         prepared.seconds["start_up"] = start_up_s

@@ -72,7 +72,12 @@ def test_the_hash_leaves_out_what_changes_no_score(name: str) -> None:
 
 
 def test_every_option_is_of_one_kind_or_the_other() -> None:
-    assert {field.name for field in dataclasses.fields(InferOptions)} == {*SCORING, *NOT_SCORING, "roi_use"}
+    assert {field.name for field in dataclasses.fields(InferOptions)} == {*SCORING, *NOT_SCORING, "roi_use", "url"}
+
+
+def test_the_hash_covers_that_a_server_scores_and_not_its_address() -> None:
+    one, other = (InferOptions(engine="triton", url=url) for url in ("http://a:8000", "http://b:8000"))
+    assert one.sha256() == other.sha256() != InferOptions().sha256()
 
 
 def test_the_hash_covers_what_is_in_files_and_no_record_names_them(tmp_path: Path) -> None:

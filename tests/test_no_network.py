@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -17,9 +18,12 @@ import click
 import numpy as np
 import pytest
 from support.bundle_factory import make_bundle
+from support.kserve_server import Model, serve
 from support.outside import Watched, best_way, watch, ways
 from support.slide_factory import texture, write_slide
 
+from stamp_deploy.bundle import load_bundle
+from stamp_deploy.bundle.triton import write_repository
 from stamp_deploy.cli import cli
 from stamp_deploy.system.offline import KNOWN
 from stamp_deploy.writers import load_writer
@@ -56,6 +60,19 @@ LEARNING: dict[str, str] = {
     "evaluate": "evaluate {run} -o {new} --no-tier1",
     "export": "export {run} -o {new}",
 }
+ARCHIVES: dict[str, str] = {
+    "dicomweb": "dicomweb pull http://127.0.0.1:9/dicom-web --accession S26-1 -o {new}",
+}
+"""Verbs whose purpose is a connection -> a command of it, to a port where nobody listens."""
+SERVERS: dict[str, str] = {"view": "view {done} --slides {slides} --no-browser"}
+"""Verbs that listen until they are stopped -> a command of it."""
+STOP_WHEN_READY = """
+import subprocess, sys
+running = subprocess.Popen(sys.argv[1:], stdout=subprocess.PIPE, text=True)
+assert running.stdout.readline().split()[1].startswith("http://127.0.0.1:")
+running.terminate()
+sys.exit(running.wait())
+"""
 ENGINES = ("onnxruntime", "openvino", "auto")
 NO_GPU_HERE = {"build"}
 """Verbs that say here that they have no GPU, after they have looked for one."""
@@ -106,7 +123,9 @@ def check(seen: Watched, folder: Path, *, code: int = 0) -> None:
 
 def test_every_verb_is_watched() -> None:
     verbs = set(cli.list_commands(click.Context(cli)))
-    assert verbs == {*RUN_TIME, *LEARNING, "demo"}, "a new verb has to be watched, too: add it to the tables here"
+    assert verbs == {*RUN_TIME, *LEARNING, *ARCHIVES, *SERVERS, "demo"}, (
+        "a new verb has to be watched, too: add it to the tables here"
+    )
 
 
 @watched_only
@@ -121,6 +140,43 @@ def test_a_verb_says_nothing_to_anybody(verb: str, engine: str, world: dict[str,
     names = {**world, "new": tmp_path / "new", "engine": engine, "own_bundle": own}
     seen = watch([*COMMAND, *RUN_TIME[verb].format(**names).split()], tmp_path / "watched", cwd=tmp_path)
     check(seen, tmp_path, code=2 if verb in NO_GPU_HERE else 0)
+
+
+@pytest.mark.skipif(ways()["strace"] != "", reason=f"connections are seen by strace alone: {ways()['strace']}")
+@pytest.mark.parametrize("verb", ARCHIVES)
+def test_a_verb_for_archives_talks_to_the_archive_alone(verb: str, tmp_path: Path) -> None:
+    """The address that was named is tried, and nothing else: no look-up, no proxy, nothing at home."""
+    for package in ("httpx", "python_multipart"):
+        pytest.importorskip(package)
+    seen = watch([*COMMAND, *ARCHIVES[verb].format(new=tmp_path / "new").split()], tmp_path / "watched", cwd=tmp_path)
+    assert seen.code == 75, seen.err
+    assert "cannot be reached" in seen.err
+    assert seen.contacts and all("127.0.0.1" in contact and "(9)" in contact for contact in seen.contacts)
+    assert seen.home == []
+
+
+@watched_only
+def test_only_the_server_that_was_named_is_asked(world: dict[str, object], tmp_path: Path) -> None:
+    loaded = load_bundle(Path(str(world["bundle"])))
+    write_repository(loaded, tmp_path / "repository", device="cpu")
+    with serve(Model(tmp_path / "repository", loaded.name)) as url:
+        command = f"infer {world['slide']} --bundle {world['bundle']} -o {tmp_path / 'new'} --engine triton --url {url}"
+        seen = watch([*COMMAND, *command.split()], tmp_path / "watched", cwd=tmp_path)
+    port = url.rpartition(":")[2]
+    named = [line for line in seen.contacts if f"sin_port=htons({port})" in line and '"127.0.0.1"' in line]
+    assert len(named) == len([line for line in seen.contacts if "connect(" in line]) > 0
+    check(
+        replace(seen, contacts=[line for line in seen.contacts if "connect(" in line and line not in named]), tmp_path
+    )
+
+
+@watched_only
+@pytest.mark.parametrize("verb", SERVERS)
+def test_a_server_asks_nobody_and_stops_when_it_is_told(
+    verb: str, world: dict[str, object], tmp_path: Path
+) -> None:
+    command = [*COMMAND, *SERVERS[verb].format(**world).split()]
+    check(watch([sys.executable, "-c", STOP_WHEN_READY, *command], tmp_path / "watched", cwd=tmp_path), tmp_path)
 
 
 @watched_only

@@ -109,6 +109,9 @@ class TrainConfig(TomlSettings):
     threads: int = setting(
         0, "torch threads; 0: torch's choice. Results on the CPU are bit-equal for equal threads", ge=0
     )
+    loader_threads: int = setting(
+        0, "prepare batches side by side, for each process; 0: 4 where a GPU waits for them, else 1", ge=0
+    )
     progress: bool = setting(True, "on a terminal only")
     controls: bool = setting(
         True, "the verb also trains RUN/controls: random gene sets, shuffled targets. Without them nothing is shown"

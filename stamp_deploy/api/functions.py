@@ -66,7 +66,13 @@ def open_slide(path: PathLike, *, mpp: float | None = None) -> OpenSlide:
 
 
 def load_engine(
-    bundle: Bundle | PathLike, name: str = "auto", *, batch: int = 32, threads: int = 0, precision: str | None = None
+    bundle: Bundle | PathLike,
+    name: str = "auto",
+    *,
+    batch: int = 32,
+    threads: int = 0,
+    precision: str | None = None,
+    url: str | None = None,
 ) -> Engine:
     """Load an engine once, to score many slides with it: ``infer_slide(..., engine=engine)``.
 
@@ -75,7 +81,7 @@ def load_engine(
     bundle : Bundle or path-like
     name : str
         "auto" takes the fastest engine that reproduces the bundle's golden outputs on this machine.
-    batch, threads, precision
+    batch, threads, precision, url
         As in `InferOptions`.
 
     Raises
@@ -90,7 +96,7 @@ def load_engine(
     'onnxruntime'
     >>> engine.close()
     """
-    return engines.load_engine(_bundle_of(bundle), name, batch=batch, threads=threads, precision=precision)
+    return engines.load_engine(_bundle_of(bundle), name, batch=batch, threads=threads, precision=precision, url=url)
 
 
 def infer_slide(
@@ -120,7 +126,7 @@ def infer_slide(
     progress : bool
         Show a bar, or a line per minute where there is no place for one.
     **options
-        Further fields of `InferOptions`: mpp, batch, threads, precision, exact, all_tiles, min_fraction,
+        Further fields of `InferOptions`: mpp, batch, threads, precision, url, exact, all_tiles, min_fraction,
         roi, roi_use, tissue_mask, max_unreadable, time_limit_s, overwrite.
 
     Raises

@@ -22,7 +22,7 @@ from ..engine.auto import candidates
 from ..engine.base import BatchedEngine
 from ..engine.cuda import visible_gpus
 from ..engine.parity import StageReport, to_table
-from ..engine.registry import precisions_of
+from ..engine.registry import REMOTE, precisions_of
 from ..engine.tensorrt_plan import check_flavour, default_precision, get_plan
 from ..engine.verdict import accept
 from ..errors import EngineError, ParityError, StampError
@@ -99,6 +99,7 @@ def check_site(
     precision: str | None = None,
     batch: int = 16,
     device: int = 0,
+    url: str | None = None,
     signed_off_by: str = "",
 ) -> Site:
     """Run the golden tiles through engines of this machine, in each precision that `infer` would choose from.
@@ -107,6 +108,8 @@ def check_site(
     ----------
     engines : tuple of str
         Names; by default, or for "auto", every engine that is installed. Those named must load; others may be absent.
+    url : str, optional
+        The address of a Triton server, where ``triton`` is the engine.
 
     Raises
     ------
@@ -117,10 +120,14 @@ def check_site(
     speed: dict[str, float] = {}
     absent: dict[str, str] = {}
     engines = () if "auto" in engines else engines
+    if url is not None and REMOTE not in engines:
+        raise EngineError("--url names a server that no engine asks", remedy=f"add --engine {REMOTE}")
     for name in engines or candidates():
         for wanted in precisions_of(bundle, name, precision):
             try:
-                engine = open_engine(bundle, name, batch=batch, precision=wanted, device=device)
+                engine = open_engine(
+                    bundle, name, batch=batch, precision=wanted, device=device, url=url if name == REMOTE else None
+                )
             except StampError as error:
                 if engines:
                     raise

@@ -161,7 +161,12 @@ def _engine_rates(
     bundle: Bundle, options: InferOptions, sample: NDArray[np.uint8], budget_s: float, repeats: int
 ) -> tuple[list[Rate], str]:
     engine = load_engine(
-        bundle, options.engine, batch=max(BATCHES), threads=options.threads, precision=options.precision
+        bundle,
+        options.engine,
+        batch=max(BATCHES),
+        threads=options.threads,
+        precision=options.precision,
+        url=options.url,
     )
     try:
         slot = budget_s / (len(BATCHES) * repeats)
@@ -196,7 +201,12 @@ def _flow(path: Path, bundle: Bundle, options: InferOptions) -> dict[str, float]
     from ..score import score
 
     engine = load_engine(
-        bundle, options.engine, batch=options.batch, threads=options.threads, precision=options.precision
+        bundle,
+        options.engine,
+        batch=options.batch,
+        threads=options.threads,
+        precision=options.precision,
+        url=options.url,
     )
     try:
         with tempfile.TemporaryDirectory(prefix="stamp-bench-") as folder:

@@ -106,6 +106,7 @@ def open_accepted(
     threads: int = 0,
     precision: str | None = None,
     device: int = 0,
+    url: str | None = None,
 ) -> BatchedEngine:
     """Load one engine and hold it to parity, or to what is remembered of it.
 
@@ -116,7 +117,7 @@ def open_accepted(
     EngineError
         It cannot be loaded, or fails.
     """
-    engine = open_engine(bundle, name, batch=batch, threads=threads, precision=precision, device=device)
+    engine = open_engine(bundle, name, batch=batch, threads=threads, precision=precision, device=device, url=url)
     verdict = accept(bundle, engine)
     if not verdict:
         raise ParityError(

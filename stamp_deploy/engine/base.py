@@ -117,6 +117,8 @@ class BatchedEngine(ABC):
     """Whether parity has accepted this engine on this machine; see `verdict.accept`."""
     compiled = ""
     """What this machine made of the encoder (a plan, a converted graph), as a hash; empty where it runs as shipped."""
+    remembers = True
+    """Whether a verdict of parity holds until something that this machine can see changes."""
     gate: Callable[[BatchedEngine], object] | None = None
     """Called when the engine had to be compiled again while it scores; raises where the outcome fails parity."""
 

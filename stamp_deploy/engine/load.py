@@ -9,7 +9,7 @@ from ..errors import ParityError, StampError
 from ..system import log
 from .auto import choose, open_accepted
 from .base import Engine
-from .registry import AUTO, DEFAULT, check_batch, precisions_of
+from .registry import AUTO, DEFAULT, check_batch, check_url, precisions_of
 from .tensorrt_plan import MODULES
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ def load_engine(
     threads: int = 0,
     precision: str | None = None,
     device: int = 0,
+    url: str | None = None,
 ) -> Engine:
     """Load a bundle's encoder, accepted by parity on this machine.
 
@@ -34,7 +35,7 @@ def load_engine(
     bundle : Bundle
         A verified bundle.
     name : str
-        One of `ENGINES`, or ``auto``: the fastest that passes parity on this machine.
+        One of `ENGINES`; ``triton``, a server elsewhere; or ``auto``: the fastest that passes parity on this machine.
     batch : int
         The largest number of tiles that will be handed over at once.
     threads : int
@@ -44,6 +45,8 @@ def load_engine(
         bundle's twins, too, those included that it does not offer unasked.
     device : int
         Index of the GPU, for engines that use one. Several GPUs: one engine each, in processes or threads of their own.
+    url : str, optional
+        The address of a Triton server, for ``triton`` alone.
 
     Raises
     ------
@@ -53,6 +56,7 @@ def load_engine(
         No engine reproduces the golden outputs.
     """
     check_batch(batch)
+    check_url(name, url)
     if name == AUTO:
         return choose(bundle, batch=batch, threads=threads, precision=precision, device=device)
     wanted = precisions_of(bundle, name, precision)
@@ -61,7 +65,9 @@ def load_engine(
             engine = choose(bundle, (name,), batch=batch, threads=threads, precision=precision, device=device)
             engine.explain(f"asked for; {engine.info.why}")
         else:
-            engine = open_accepted(bundle, name, batch=batch, threads=threads, precision=wanted[0], device=device)
+            engine = open_accepted(
+                bundle, name, batch=batch, threads=threads, precision=wanted[0], device=device, url=url
+            )
             engine.explain("asked for")
     except ParityError as error:
         return _replace(bundle, name, error, batch, threads)

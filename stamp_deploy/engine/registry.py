@@ -15,6 +15,8 @@ DEFAULT = "onnxruntime"
 AUTO = "auto"
 """The engine, or the precision, that is fastest of those that pass parity."""
 ENGINES = (DEFAULT, "openvino", "onnxruntime-cuda", "tensorrt", "tensorrt-rtx")
+REMOTE = "triton"
+"""A server elsewhere: never tried unasked, and the only engine that opens a connection."""
 
 
 def open_engine(
@@ -25,9 +27,15 @@ def open_engine(
     threads: int = 0,
     precision: str | None = None,
     device: int = 0,
+    url: str | None = None,
 ) -> BatchedEngine:
     """Load one engine by name, without parity; see `load_engine`. A precision that a twin has is that twin's."""
     check_batch(batch)
+    check_url(name, url)
+    if url is not None:
+        from .triton import TritonEngine
+
+        return TritonEngine(bundle, url=url, batch=batch, precision=precision)
     twin = bundle.for_engine(name, precision)
     engine = _open(twin, name, batch, threads, precision, device)
     if twin is not bundle:
@@ -52,7 +60,7 @@ def _open(bundle: Bundle, name: str, batch: int, threads: int, precision: str | 
         from .tensorrt import TensorRTEngine
 
         return TensorRTEngine(bundle, name, batch=batch, precision=precision, device=device)
-    raise EngineError(f"there is no engine {name!r}", remedy=f"use auto or one of {', '.join(ENGINES)}")
+    raise EngineError(f"there is no engine {name!r}", remedy=f"use auto or one of {', '.join((*ENGINES, REMOTE))}")
 
 
 def precisions_of(bundle: Bundle, name: str, wanted: str | None = None) -> tuple[str | None, ...]:
@@ -73,6 +81,22 @@ def precisions_of(bundle: Bundle, name: str, wanted: str | None = None) -> tuple
         own = offered(bundle.precision)
     twins = bundle.twin_precisions(name, by_default=wanted is None)
     return (*own, *(precision for precision in twins if precision not in own))
+
+
+def check_url(name: str, url: str | None) -> None:
+    """A server is named for the engine that asks one, and for no other.
+
+    Raises
+    ------
+    EngineError
+        It is not so.
+    """
+    if name == REMOTE and not url:
+        raise EngineError(f"the engine {REMOTE} needs a server", remedy="name it: --url http://HOST:8000")
+    if name != REMOTE and url:
+        raise EngineError(
+            f"the engine {name} runs here and asks no server", remedy=f"use --engine {REMOTE}, or no --url"
+        )
 
 
 def check_batch(batch: int) -> None:

@@ -72,10 +72,11 @@ def accept(bundle: Bundle, engine: BatchedEngine, *, anew: bool = False) -> Verd
         The engine fails to run, or the golden tiles cannot be read; the engine is closed.
     """
     engine.gate = None  # what is compiled again during the check is judged by the check itself
-    verdict = None if anew else _remembered(bundle, engine)
+    verdict = _remembered(bundle, engine) if engine.remembers and not anew else None
     if verdict is None:
         verdict = _check(bundle, engine)
-        _remember(bundle, engine, verdict)
+        if engine.remembers:
+            _remember(bundle, engine, verdict)
     if verdict:
         engine.accept()
         engine.gate = partial(_gate, bundle)

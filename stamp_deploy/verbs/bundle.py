@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from ..command import Command, option
-from .options import ENGINE, FOLDER, OUTPUT, PATH, out_option, overwrite_option, signature_option
+from .options import ENGINE, FOLDER, OUTPUT, PATH, out_option, overwrite_option, signature_option, url_option
 
 _device_option = option("--device", default=0, show_default=True, group=ENGINE, help="Index of the GPU.")
 
@@ -40,6 +40,7 @@ def verify(path: Path, require_signature: Path | None) -> None:
 @option("--precision", group=ENGINE, help="Its precision; by default each that `infer` would choose from.")
 @option("--batch", default=32, show_default=True, group=ENGINE, help="Tiles handed over at once, as `infer` will.")
 @_device_option
+@url_option
 @option("-o", "--out", type=PATH, group=OUTPUT, help="Write the record here as JSON, and the table beside it as .txt.")
 @option("--signed-off-by", default="", group=OUTPUT, help="Who accepts, for the record.")
 @option("--sign", "key", type=PATH, group=OUTPUT, help="Ed25519 private key (PEM): sign the record, as FILE.sig.")
@@ -50,6 +51,7 @@ def parity(
     precision: str | None,
     batch: int,
     device: int,
+    url: str | None,
     out: Path | None,
     signed_off_by: str,
     key: Path | None,
@@ -66,7 +68,9 @@ def parity(
     if key is not None and out is None:
         raise UsageError("--sign needs a record to sign", remedy="name one with -o FILE.json")
     loaded = load_bundle(bundle, require_signature=require_signature)
-    site = check_site(loaded, engines, precision=precision, batch=batch, device=device, signed_off_by=signed_off_by)
+    site = check_site(
+        loaded, engines, precision=precision, batch=batch, device=device, url=url, signed_off_by=signed_off_by
+    )
     click.echo(table(site))
     if out is not None:
         write_record(site, out, key)

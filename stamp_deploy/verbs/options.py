@@ -22,8 +22,11 @@ signature_option = option(
 )
 engine_option = option(
     "--engine", default="auto", show_default=True, group=ENGINE,
-    help="auto, onnxruntime, onnxruntime-cuda, openvino, tensorrt or tensorrt-rtx.",
+    help="auto, onnxruntime, onnxruntime-cuda, openvino, tensorrt or tensorrt-rtx; or triton, with --url.",
 )  # fmt: skip
+url_option = option(
+    "--url", metavar="URL", group=ENGINE, help="Triton server that --engine triton sends tiles to, as http://HOST:8000."
+)
 json_option = option("--json", "as_json", is_flag=True, group=OUTPUT, help="Print JSON on standard output.")
 overwrite_option = option("--overwrite", is_flag=True, group=OUTPUT, help="Replace a finished result.")
 strict_option = option(
@@ -100,6 +103,7 @@ def engine_options(*, sizes: bool = True) -> Decorate:
             group=ENGINE,
             help="fp32, fp16, bf16 or int8; auto: the fastest that passes parity. By default the bundle's.",
         ),
+        url_option,
         *(asked if sizes else ()),
     )
 

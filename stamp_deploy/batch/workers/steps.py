@@ -64,6 +64,7 @@ class InferSteps:
             batch=self.options.batch,
             threads=self.options.threads,
             precision=self.options.precision,
+            url=self.options.url,
         )
         info = self.engine.info
         return {"engine": f"{info.name} {info.version} {info.precision} on {info.device}"}
