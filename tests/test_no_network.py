@@ -172,9 +172,7 @@ def test_only_the_server_that_was_named_is_asked(world: dict[str, object], tmp_p
 
 @watched_only
 @pytest.mark.parametrize("verb", SERVERS)
-def test_a_server_asks_nobody_and_stops_when_it_is_told(
-    verb: str, world: dict[str, object], tmp_path: Path
-) -> None:
+def test_a_server_asks_nobody_and_stops_when_it_is_told(verb: str, world: dict[str, object], tmp_path: Path) -> None:
     command = [*COMMAND, *SERVERS[verb].format(**world).split()]
     check(watch([sys.executable, "-c", STOP_WHEN_READY, *command], tmp_path / "watched", cwd=tmp_path), tmp_path)
 

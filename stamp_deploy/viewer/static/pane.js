@@ -30,7 +30,10 @@ export class Pane {
     this.viewer.addHandler("update-viewport", () => this.draw());
     this.viewer.addHandler("animation", () => this.lead());
     this.viewer.addHandler("animation-finish", () => { this.lead(); if (leader === this || !leader) tell("moved"); });
-    this.viewer.addHandler("open", () => { this.draw(); this.viewer.world.getItemAt(0).addHandler("fully-loaded-change", event => { this.stage.dataset.loaded = event.fullyLoaded ? "yes" : "no"; }); tell("opened", this); });
+    this.viewer.addHandler("open", () => {
+      this.draw(); tell("opened", this);
+      this.viewer.world.getItemAt(0).addHandler("fully-loaded-change", event => { this.stage.dataset.loaded = event.fullyLoaded ? "yes" : "no"; });
+    });
     this.viewer.addHandler("tile-load-failed", () => tell("tile-failed"));
     for (const name of ["pointerdown", "wheel", "touchstart"]) this.stage.addEventListener(name, () => { leader = this; }, { capture: true, passive: true });
     this.stage.addEventListener("pointermove", event => this.point(event));
