@@ -44,8 +44,14 @@ setup(
     package_dir={"stamp_deploy.training": "training", "stamp_deploy.export": "export"},
     package_data={
         "stamp_deploy": [
-            "py.typed", "*.pyi", "html_page/*.css", "html_page/*.js", "writers/templates/*", "cases/templates/*",
-            "viewer/static/*", "viewer/static/openseadragon/*",
+            "py.typed",
+            "*.pyi",
+            "html_page/*.css",
+            "html_page/*.js",
+            "writers/templates/*",
+            "cases/templates/*",
+            "viewer/static/*",
+            "viewer/static/openseadragon/*",
         ],
         "stamp_deploy.training": ["recipes/*.toml"],
     },
