@@ -14,6 +14,7 @@ cdef extern from "planes.h" nogil:
         int width, height
         size_t stride, plane, slot
     stamp_geometry stamp_geometry_of(unsigned width, unsigned height)
+    int STAMP_PLANES_RGB
     int STAMP_OK, STAMP_MISSING, STAMP_CORRUPT, STAMP_UNREAD, STAMP_NO_MEMORY, STAMP_READ_ERROR, STAMP_BACKGROUND
 
 cdef extern from "jpeg_tile.h" nogil:
@@ -105,6 +106,18 @@ cdef inline double _now() noexcept nogil:
     return now.tv_sec + 1e-9 * now.tv_nsec
 
 
+cdef void _to_planes(const uint8_t[:, :, ::1] rgb, stamp_geometry geometry, uint8_t *out) noexcept nogil:
+    """Interleaved pixels as three planes of a slot."""
+    cdef Py_ssize_t r, c
+    cdef uint8_t *row
+    for r in range(geometry.height):
+        row = out + r * geometry.stride
+        for c in range(geometry.width):
+            row[c] = rgb[r, c, 0]
+            row[geometry.plane + c] = rgb[r, c, 1]
+            row[2 * geometry.plane + c] = rgb[r, c, 2]
+
+
 cdef class Stop:
     """Ends the work of every thread before its next storage tile: when asked to, or at a time.
 
@@ -170,6 +183,28 @@ cdef class Decoded:
             raise ValueError("the image has no pixels")
         self.pool, self.slot, self.state, self.layout = pool, slot, state, layout
         self.image_w, self.image_h = image_w, image_h
+
+    def put(self, int64_t cell, int64_t slot, const uint8_t[:, :, ::1] rgb not None):
+        """Put a storage tile that another decoder has decoded, uint8 [h, w, 3], into a slot.
+
+        Raises
+        ------
+        ValueError
+            A slot holds storage tiles of another size, or cell or slot are out of range.
+        """
+        cdef stamp_geometry geometry
+        if not (0 <= cell < self.state.shape[0] * self.state.shape[1] and 0 <= slot < self.pool.shape[0]):
+            raise ValueError("a slot or cell is out of range")
+        if rgb.shape[2] != 3 or not (0 < rgb.shape[0] <= STAMP_MAX_TILE_SIDE and 0 < rgb.shape[1] <= STAMP_MAX_TILE_SIDE):
+            raise ValueError("the storage tile is not RGB of a possible size")
+        geometry = stamp_geometry_of(<unsigned>rgb.shape[1], <unsigned>rgb.shape[0])
+        if <Py_ssize_t>geometry.slot != self.pool.shape[1]:
+            raise ValueError("the storage tile is not of the slots' size")
+        with nogil:
+            _to_planes(rgb, geometry, &self.pool[slot, 0])
+            (&self.slot[0, 0])[cell] = <int32_t>slot
+            (&self.layout[0, 0])[cell] = <uint8_t>STAMP_PLANES_RGB
+            (&self.state[0, 0])[cell] = <uint8_t>STAMP_OK
 
 
 cdef class Reads:
@@ -510,13 +545,12 @@ cdef class Resampler:
 
     def resample(self, const uint8_t[:, :, ::1] region, double x, double y, uint8_t[:, :, ::1] out):
         """Fill out uint8 [T, T, 3] from region uint8 [h, w, 3]; the tile's corner is at (x, y) in it, white beyond."""
-        cdef Py_ssize_t rows = region.shape[0], columns = region.shape[1], r, c
+        cdef Py_ssize_t rows = region.shape[0], columns = region.shape[1]
         cdef stamp_geometry geometry
         cdef stamp_mosaic mosaic
         cdef uint8_t layout = 0, state = STAMP_OK
         cdef int32_t slot = 0
         cdef int status
-        cdef uint8_t *row
         if region.shape[2] != 3 or not 1 <= rows <= 1 << 20 or not 1 <= columns <= 1 << 20:
             raise ValueError("the region is not RGB of a possible size")
         if out.shape[0] != self.tile_px or out.shape[1] != self.tile_px or out.shape[2] != 3:
@@ -529,12 +563,7 @@ cdef class Resampler:
         mosaic.geometry, mosaic.rows, mosaic.columns, mosaic.slots = geometry, 1, 1, 1
         mosaic.image_w, mosaic.image_h = <int>columns, <int>rows
         with nogil:
-            for r in range(rows):
-                row = &pool[0] + r * geometry.stride
-                for c in range(columns):
-                    row[c] = region[r, c, 0]
-                    row[geometry.plane + c] = region[r, c, 1]
-                    row[2 * geometry.plane + c] = region[r, c, 2]
+            _to_planes(region, geometry, &pool[0])
             status = stamp_assemble(&mosaic, self.workspace, x, y, &out[0, 0, 0])
         if status != STAMP_OK:
             raise MemoryError("no memory to average a region")

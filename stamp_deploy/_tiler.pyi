@@ -32,6 +32,7 @@ class Decoded:
         image_w: int,
         image_h: int,
     ) -> None: ...
+    def put(self, cell: int, slot: int, rgb: NDArray[np.uint8]) -> None: ...
 
 class Reads:
     def __init__(
