@@ -16,7 +16,6 @@ _SOI, _EOI = b"\xff\xd8", b"\xff\xd9"
 _DQT, _DHT, _DRI, _SOS, _APP0, _APP14 = 0xDB, 0xC4, 0xDD, 0xDA, 0xE0, 0xEE
 _SHOWN_BY_BROWSERS = (0xC0, 0xC1, 0xC2)
 """Baseline, extended sequential and progressive, all Huffman-coded."""
-_ITEM = b"\xfe\xff\x00\xe0"
 
 
 def whole_stream(stream: bytes, tables: bytes, photometric: int, width: int, height: int) -> bytes | None:
@@ -52,20 +51,6 @@ def whole_stream(stream: bytes, tables: bytes, photometric: int, width: int, hei
     parts += [_segment(marker, body) for marker, body in shared if marker in (_DQT, _DHT, _DRI)]
     parts += [_segment(marker, body) for marker, body in found[:-1] if not (_APP0 <= marker <= 0xEF or marker == 0xFE)]
     return b"".join([*parts, b"\xff\xda", found[-1][1]])
-
-
-def out_of_items(run: bytes) -> bytes | None:
-    """The stream inside a run of DICOM items (PS3.5 A.4), fragments joined; None for anything else."""
-    parts, at = [], 0
-    while at + 8 <= len(run):
-        if run[at : at + 4] != _ITEM:
-            return None
-        (length,) = struct.unpack("<I", run[at + 4 : at + 8])
-        if at + 8 + length > len(run):
-            return None
-        parts.append(run[at + 8 : at + 8 + length])
-        at += 8 + length
-    return b"".join(parts) or None
 
 
 def _segments(stream: bytes) -> list[tuple[int, bytes]] | None:

@@ -19,10 +19,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from .. import _tiler
+from ..codecs import Coding, Decoder, StreamError
+from ..codecs.decoder import read_stream
 from ..errors import StampError
 from ..slide import Slide
-from ..slide.storage.index import Framing, StorageGrid
-from .stored_stream import MAX_STREAM_BYTES, out_of_items, whole_stream
+from ..slide.storage.index import StorageGrid
+from .stored_stream import MAX_STREAM_BYTES, whole_stream
 from .tile_cache import TileCache
 from .zoom_levels import PICTURE, ZoomLevel, picture_levels, zoom_levels
 
@@ -102,6 +104,8 @@ class TileMaker:
             for descriptor in self._descriptors.values():
                 os.close(descriptor)
             self._descriptors = {}
+        while not self._decoders.empty():
+            self._decoders.get().library.close()
 
     def _stored(self, zoom: ZoomLevel, column: int, row: int) -> bytes | None:
         """The storage tile as it lies in the file; None where it has to be decoded: at the edge, left out, damaged."""
@@ -114,12 +118,8 @@ class TileMaker:
             return None
         try:
             descriptor = self._descriptor(int(grid.files[row, column]))
-            stream: bytes | None = os.pread(descriptor, size, int(grid.offsets[row, column]))
-        except (OSError, StampError):
-            return None
-        if stream is not None and grid.framing == Framing.DICOM_ITEMS:
-            stream = out_of_items(stream)
-        if stream is None:
+            stream = read_stream(descriptor, int(grid.offsets[row, column]), size, in_items=grid.in_items)
+        except (OSError, StampError, StreamError):
             return None
         return whole_stream(stream, grid.tables, grid.photometric, grid.tile_width, grid.tile_height)
 
@@ -175,17 +175,18 @@ class TileMaker:
     ) -> NDArray[np.uint8]:
         """A storage tile at a scale; hatched where it cannot be read."""
         scale = kind[2]
+        offset, size = int(grid.offsets[row, column]), int(grid.sizes[row, column])
         try:
-            worker = decoders.worker(kind, grid)
-            status, pixels = worker.decode_at(
-                self._descriptor(int(grid.files[row, column])),
-                int(grid.offsets[row, column]),
-                int(grid.sizes[row, column]),
-                int(grid.framing),
-            )
-        except (OSError, ValueError, StampError):
-            status, pixels = _tiler.CORRUPT, np.empty(0, np.uint8)
-        return pixels if status == _tiler.OK else hatched(grid.tile_height // scale, grid.tile_width // scale)
+            descriptor = self._descriptor(int(grid.files[row, column]))
+            if grid.coding is not Coding.JPEG:
+                stream = read_stream(descriptor, offset, size, in_items=grid.in_items)
+                return decoders.library.decode(stream, grid.stream(scale))
+            status, pixels = decoders.worker(kind, grid).decode_at(descriptor, offset, size, int(grid.framing))
+            if status == _tiler.OK:
+                return pixels
+        except (OSError, ValueError, StampError, StreamError):
+            pass
+        return hatched(grid.tile_height // scale, grid.tile_width // scale)
 
     def _region(self, level: int, box: Box, factor: int) -> NDArray[np.uint8]:
         """A box of a native level, reduced by a whole factor, by the slide's own reader; strip by strip."""
@@ -229,9 +230,10 @@ class TileMaker:
 
 
 class _Decoders:
-    """The compiled decoders that one thread uses, by level, grid and scale."""
+    """The decoders that one thread uses: compiled ones by level, grid and scale; `library` for what is not JPEG."""
 
     def __init__(self) -> None:
+        self.library = Decoder()
         self._workers: dict[tuple[int, int, int], _tiler.Worker] = {}
 
     def worker(self, kind: tuple[int, int, int], grid: StorageGrid) -> _tiler.Worker:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..codecs import Coding
 from ..slide.backends import Level
 from ..slide.storage.index import StorageIndex
 
@@ -127,6 +128,8 @@ def _stored_tile(index: int, storage: StorageIndex | None) -> tuple[int, int] | 
     if isinstance(grids, str) or len(grids) != 1 or grids[0].origin_x or grids[0].origin_y:
         return None
     grid = grids[0]
+    if grid.coding is not Coding.JPEG:
+        return None
     low, high = STORED_SIDES_PX
     whole = low <= min(grid.tile_width, grid.tile_height) and max(grid.tile_width, grid.tile_height) <= high
     return (grid.tile_width, grid.tile_height) if whole else None

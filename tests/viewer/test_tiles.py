@@ -16,7 +16,7 @@ from support.slide_factory import damage, encode, replace_tiles, split_tables, t
 
 from stamp_deploy.slide import open_slide
 from stamp_deploy.slide.backends import Level
-from stamp_deploy.viewer.stored_stream import out_of_items, whole_stream
+from stamp_deploy.viewer.stored_stream import whole_stream
 from stamp_deploy.viewer.tile_cache import TileCache
 from stamp_deploy.viewer.tile_maker import HATCH_DARK, HATCH_GREY, TileMaker
 from stamp_deploy.viewer.zoom_levels import PICTURE, picture_levels, zoom_levels
@@ -150,14 +150,6 @@ def broken_streams() -> list[bytes]:
 @pytest.mark.parametrize("number", range(len(broken_streams())))
 def test_a_stream_that_a_browser_could_not_show_is_not_passed_on(number: int) -> None:
     assert whole_stream(broken_streams()[number], b"", 6, 256, 256) is None
-
-
-def test_dicom_items_are_joined() -> None:
-    parts = [b"\xff\xd8ab", b"cdef", b"g\0"]
-    run = b"".join(b"\xfe\xff\x00\xe0" + struct.pack("<I", len(part)) + part for part in parts)
-    assert out_of_items(run) == b"".join(parts)
-    for broken in (b"", run[:-1], run[2:], b"\xfe\xff\xdd\xe0" + run[4:]):
-        assert out_of_items(broken) is None
 
 
 @pytest.mark.parametrize("kind", ["dicom", "philips"])
