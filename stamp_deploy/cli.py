@@ -19,7 +19,7 @@ from .errors import ExitCode, StampError
 from .system.offline import keep_home_clean
 
 GROUP = "stamp_deploy.verbs"
-ISOLATED = ("infer", "inspect")
+ISOLATED = ("infer", "inspect", "view")
 """Verbs that read a slide themselves."""
 SUMMARIES = {
     "audit": "Show or check the append-only audit log.",
@@ -45,10 +45,11 @@ SUMMARIES = {
     "train": "Fine-tune a foundation model on pathway scores.",
     "train-head": "Train a slide-level head on tile embeddings.",
     "verify": "Check the hashes of a bundle or a result.",
+    "view": "Look at results in a browser: deep zoom, maps, areas, annotations.",
     "watch": "Score slides as they arrive in a folder.",
 }
 SECTIONS = {
-    "Score slides": ("infer", "batch", "watch", "render", "summary", "compare", "inspect", "formats"),
+    "Score slides": ("infer", "batch", "watch", "view", "render", "summary", "compare", "inspect", "formats"),
     "Beside an archive": ("dicomweb",),
     "Trust the machine and the model": ("doctor", "verify", "sign", "parity", "build", "bench", "audit"),
     "Train and export": ("demo", "models", "cohort", "train", "train-head", "evaluate", "export", "triton"),
