@@ -60,7 +60,7 @@ def _open(bundle: Bundle, name: str, batch: int, threads: int, precision: str | 
 
         return OpenVinoEngine(bundle, batch=batch, threads=threads, precision=precision)
     if name == "onnxruntime-cuda":
-        from .onnxruntime import OnnxRuntimeCudaEngine
+        from .onnxruntime_cuda import OnnxRuntimeCudaEngine
 
         return OnnxRuntimeCudaEngine(bundle, batch=batch, threads=threads, precision=precision, device=device)
     if name in ("tensorrt", "tensorrt-rtx"):
