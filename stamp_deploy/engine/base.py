@@ -165,8 +165,12 @@ class BatchedEngine(ABC):
         """Parity passed on this machine; remember it where something was compiled."""
         self.accepted = True
 
-    def reject(self) -> None:  # noqa: B027  most engines compile nothing
-        """Parity failed on this machine; throw away what was compiled. The engine is closed before."""
+    def reject(self) -> bool:
+        """Parity failed on this machine; throw away what was compiled. The engine is closed before.
+
+        True where the engine, opened again, would run the encoder in another form, which may pass.
+        """
+        return False
 
     def take_weights(self, bundle: Bundle) -> bool:
         """Put another adapter's weights into what is loaded; False where the engine must be opened anew for them."""

@@ -22,6 +22,7 @@ from ..errors import EngineError
 from ..system import log
 from .base import BatchedEngine, EngineInfo, EngineOutput, OutOfMemory, shapes_of
 from .cuda import Cuda
+from .graph_forms import PLAIN, forms_of, pick_form, remember_failure
 from .onnxruntime import memory_errors, open_session
 
 if TYPE_CHECKING:
@@ -66,8 +67,13 @@ class OnnxRuntimeCudaEngine(BatchedEngine):
         if hasattr(onnxruntime, "preload_dlls") and self.memory == "cuda":
             onnxruntime.preload_dlls()  # CUDA and cuDNN from wheels, where they are installed so
         wanted = precision or ("fp16" if bundle.precision == "fp32" else bundle.precision)
-        self._read = partial(encoder_in, bundle, wanted)  # read when it is needed: the bytes are not kept
-        self._forget = partial(remove_converted, bundle, wanted)
+        forms = forms_of("onnxruntime-cuda", wanted, batch, onnxruntime.__version__)
+        if bundle.precision != "fp32":
+            forms = (PLAIN,)
+        form, self._other_form = pick_form(bundle, self.name, wanted, forms)
+        self._read = partial(encoder_in, bundle, wanted, form)  # read when it is needed: the bytes are not kept
+        self._forget = partial(remove_converted, bundle, wanted, form)
+        self._remember_failure = partial(remember_failure, bundle, self.name, wanted, form)
         self._device, self._graphs = device, graphs and self.memory == "cuda"
         self._cuda, why_not = (cuda, "") if cuda is not None else self._find_cuda()
         self.depth = LANES if self._cuda is not None else 1
@@ -79,6 +85,7 @@ class OnnxRuntimeCudaEngine(BatchedEngine):
             details={
                 "cuda_graphs": "yes" if self._graphs else "no",
                 "io_binding": "yes",
+                "graph": form.name,
                 "page_locked": "yes" if self._cuda is not None else f"no: {why_not}",
             },
         )
@@ -94,9 +101,10 @@ class OnnxRuntimeCudaEngine(BatchedEngine):
         except OutOfMemory as error:
             self._shrink(error)
 
-    def reject(self) -> None:
-        """Delete the converted graph."""
+    def reject(self) -> bool:
+        """Delete the converted graph; another form of it may follow."""
         self._forget()
+        return self._other_form and self._remember_failure()
 
     def _find_cuda(self) -> tuple[Cuda | None, str]:
         """The CUDA runtime for page-locked buffers, or why there is none."""

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import EngineError, UsageError
 from ..system import log
 from .cache import cache_dir, key_of, read_entry, staged_folder, write_entry
+from .graph_forms import PLAIN, Form, forms_of, pick_form
 from .machine import gpu_facts, library_versions, package_versions
 from .mixed_precision import CONVERTER_VERSION, encoder_in
 
@@ -109,7 +110,8 @@ def get_plan(bundle: Bundle, flavour: str, gpu: Gpu | None, *, batch: int, preci
         log.event("damaged plan thrown away", level=logging.WARNING, engine=flavour)
     shutil.rmtree(folder, ignore_errors=True)
     timing = cache_dir() / "timing" / f"{flavour}-{key_of(version_of(trt), gpu and gpu_facts(gpu))}.bin"
-    with encoder_in(bundle, precision).snapshot() as encoder:
+    form, _ = form_of_plan(bundle, flavour, precision, batch)
+    with encoder_in(bundle, precision, form).snapshot() as encoder:
         data = build_plan(
             trt,
             encoder,
@@ -139,9 +141,23 @@ def get_plan(bundle: Bundle, flavour: str, gpu: Gpu | None, *, batch: int, preci
 def plan_folder(bundle: Bundle, flavour: str, version: str, gpu: Gpu | None, batch: int, precision: str) -> Path:
     """Where such a plan lies."""
     device = None if gpu is None else [gpu_facts(gpu), library_versions()]
-    settings = (WORKSPACE_BYTES, precision != "fp32", bundle.merged is not None, BUILDER_VERSION, CONVERTER_VERSION)
+    form, _ = form_of_plan(bundle, flavour, precision, batch)
+    settings = (
+        WORKSPACE_BYTES,
+        precision != "fp32",
+        bundle.merged is not None,
+        form.key(),
+        BUILDER_VERSION,
+        CONVERTER_VERSION,
+    )
     made_with = (flavour, version, package_versions(), device, settings)
     return cache_dir() / "plans" / key_of(bundle.sha256, made_with, batch, precision)
+
+
+def form_of_plan(bundle: Bundle, flavour: str, precision: str, batch: int) -> tuple[Form, bool]:
+    """The form in which the graph is compiled, and whether another one follows if it fails parity."""
+    forms = forms_of(flavour, precision, batch) if bundle.precision == "fp32" else (PLAIN,)
+    return pick_form(bundle, flavour, precision, forms)
 
 
 def accept_plan(plan: Plan) -> None:
