@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from result_files import keep
+from result_files import keep, written_by
 
 from stamp_deploy.training.cohort.build import build_cohort
 from stamp_deploy.training.config import TrainConfig
@@ -51,6 +51,7 @@ RUNGS: dict[str, dict[str, Any]] = {
     "lora_r32": {**LORA, "lora_r": 32, "lora_alpha": 64.0},
 }
 FULL: dict[str, Any] = {"adapt": "full", "lr": 3e-5, "cache_views": 0}
+ONE_SEED = ("full_finetune",)
 ROWS = {
     "floor_29_features": "features_29/baseline",
     "depth_only": "depth_only/baseline",
@@ -85,6 +86,7 @@ PAIRS = {
 PARTS = ("ladder", "depth", "synthetic", "loader")
 CARRIED = (
     "depth_targets", "synthetic_r", "synthetic_shuffled", "synthetic_programs", "loader_tiles_s_core", "loader_spread",
+    "loader_measured",
 )  # fmt: skip
 """Figures of the parts that can be left out."""
 SYNTHETIC: dict[str, Any] = {
@@ -105,7 +107,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--rungs", default=",".join(RUNGS), help="of the ladder; last_stage is always among them")
     parser.add_argument("--parts", default=",".join(PARTS), help="what to measure: " + ", ".join(PARTS))
-    parser.add_argument("--full", action="store_true", help="with full fine-tuning: hours on two cores")
+    parser.add_argument("--full", action="store_true", help="with full fine-tuning, with the first seed")
     parser.add_argument("--quick", action="store_true", help="a smoke test: one fold, an epoch, nothing written")
     args = parser.parse_args()
     args.work = args.work.resolve()
@@ -113,39 +115,48 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(1)
-    folds, seeds = (SECTIONS[:1], 1) if args.quick else (SECTIONS, args.seeds)
-    clock = time.perf_counter()
     her2st_cohort(args)
-    found: dict[int, dict[str, list[SectionResult]]] = {}
-    for seed in range(seeds):
-        for rung in rungs(args):
-            for fold in folds:
-                train(settings(fold, args, seed, rung), args.work / fold / str(seed) / rung)
-        found[seed] = ladder(folds, args, seed)
     before = args.results / "training.json"
     kept: dict[str, Any] = json.loads(before.read_text(encoding="utf-8")) if before.exists() and not args.quick else {}
-    document: dict[str, Any] = {k: v for k, v in kept.items() if k in CARRIED}
-    document |= summarise(found)
-    document |= {"seeds": seeds, "folds": list(folds), "sections": per_section(found)}
+    parts = args.parts.split(",")
+    document = kept  # with the date and machine of its ladder
+    if "ladder" in parts or not kept:
+        document = {k: v for k, v in kept.items() if k in CARRIED} | climb(args)
     for part, measure in (("depth", depth_table), ("synthetic", synthetic), ("loader", loader_speed)):
-        if part in args.parts.split(","):
+        if part in parts:
             document |= measure(args)
-    document |= {
-        "seconds_a_run": {r: seconds(folds, args, seeds, r) for r in rungs(args)},
-        "quick": args.quick,
-        "seconds_this_call": round(time.perf_counter() - clock),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-    }
     text = markdown(document)
     print(text)
     if not args.quick:
         keep("training", document, text, args.results)
 
 
-def rungs(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
-    """The rungs to train, and what they change."""
+def climb(args: argparse.Namespace) -> dict[str, Any]:
+    """Train and evaluate every rung of every fold and seed; the figures of the ladder."""
+    clock = time.perf_counter()
+    folds, seeds = (SECTIONS[:1], 1) if args.quick else (SECTIONS, args.seeds)
+    found: dict[int, dict[str, list[SectionResult]]] = {}
+    for seed in range(seeds):
+        for rung in rungs(args, seed):
+            for fold in folds:
+                train(settings(fold, args, seed, rung), args.work / fold / str(seed) / rung)
+        found[seed] = ladder(folds, args, seed)
+    return summarise(found) | {
+        "seeds": seeds,
+        "folds": list(folds),
+        "sections": per_section(found),
+        "seconds_a_run": {r: seconds(folds, args, 1 if r in ONE_SEED else seeds, r) for r in rungs(args, 0)},
+        "quick": args.quick,
+        "seconds_this_call": round(time.perf_counter() - clock),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+    }
+
+
+def rungs(args: argparse.Namespace, seed: int) -> dict[str, dict[str, Any]]:
+    """The rungs to train with a seed, and what they change. Full fine-tuning, the slowest, has the first seed alone."""
     wanted = {"last_stage", *args.rungs.split(",")}
-    return {k: v for k, v in RUNGS.items() if k in wanted} | ({"full_finetune": FULL} if args.full else {})
+    full = {"full_finetune": FULL} if args.full and seed == 0 else {}
+    return {k: v for k, v in RUNGS.items() if k in wanted} | full
 
 
 def her2st_cohort(args: argparse.Namespace) -> Path:
@@ -183,7 +194,7 @@ def settings(fold: str, args: argparse.Namespace, seed: int, rung: str, **change
         "seed": seed,
         "threads": 1,
         "progress": False,
-        **rungs(args).get(rung, {}),
+        **rungs(args, seed).get(rung, {}),
         **changes,
     }
     if args.quick:
@@ -214,8 +225,8 @@ def ladder(folds: Sequence[str], args: argparse.Namespace, seed: int) -> dict[st
     for fold in folds:
         folder = args.work / fold / str(seed)
         file = folder / "predictions.npz"
-        if not file.exists() or not set(rungs(args)) <= _rows(file):
-            compare = tuple((rung, folder / rung) for rung in rungs(args) if rung != "last_stage")
+        if not file.exists() or not set(rungs(args, seed)) <= _rows(file):
+            compare = tuple((rung, folder / rung) for rung in rungs(args, seed) if rung != "last_stage")
             options = EvaluateOptions(folder / "last_stage", compare=compare, tier1=False, cache=args.work / "trunk")
             made = evaluate(options)
             print(made.document["verdict"]["sentence"], flush=True)
@@ -244,7 +255,7 @@ def _rows(file: Path) -> set[str]:
 def summarise(found: dict[int, dict[str, list[SectionResult]]]) -> dict[str, Any]:
     """Median r over pathways, mean over sections and seeds, of every row; differences of mean r, with intervals."""
     out: dict[str, Any] = {}
-    rows = {name: [made[name] for made in found.values()] for name in found[0]}
+    rows = {name: [made[name] for made in found.values() if name in made] for name in found[0]}
     for name, of_seeds in rows.items():
         out[name] = round(statistics.mean(headline(r) for r in of_seeds), 4)
     out["aligned_ridge"] = out["last_stage"]
@@ -279,7 +290,9 @@ def per_section(found: dict[int, dict[str, list[SectionResult]]]) -> dict[str, d
     """Row -> section -> median r, mean over seeds."""
     return {
         name: {
-            s.id: round(statistics.mean(float(np.nanmedian(made[name][i].r)) for made in found.values()), 4)
+            s.id: round(
+                statistics.mean(float(np.nanmedian(made[name][i].r)) for made in found.values() if name in made), 4
+            )
             for i, s in enumerate(results)
         }
         for name, results in found[0].items()
@@ -357,7 +370,11 @@ def synthetic(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def loader_speed(args: argparse.Namespace) -> dict[str, Any]:
-    """Tiles of 224 px that one core augments in a second of its own time: crops, stain jitter, turns, normalisation."""
+    """Tiles of 224 px that one core augments in a second of its own time: crops, stain jitter, turns, normalisation.
+
+    Batches as training draws them, from the mapped file to normalised float32; each is let go before the next is made,
+    as in training. The first epoch, which maps the file and takes the memory, is not counted.
+    """
     from stamp_deploy.training.data import Loader
     from stamp_deploy.training.run_setup import prepare
 
@@ -366,13 +383,15 @@ def loader_speed(args: argparse.Namespace) -> dict[str, Any]:
     info = start.info
     loader = Loader(start.train, config, info.tile_px, info.mean, info.std, info.mpp)
     found = []
-    for epoch in range(1 if args.quick else 5):
+    for epoch in range(2 if args.quick else 8):
         clock = time.process_time()
         count = sum(len(loader.make(rows, epoch, i).tiles) for i, rows in enumerate(loader.mine(epoch)))
-        found.append(count / (time.process_time() - clock))
+        if epoch:
+            found.append(count / (time.process_time() - clock))
     return {
         "loader_tiles_s_core": round(statistics.median(found), 1),
         "loader_spread": [round(min(found), 1), round(max(found), 1)],
+        "loader_measured": written_by(),
     }
 
 

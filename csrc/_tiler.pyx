@@ -2,7 +2,8 @@
 """The compiled tiler: checks arguments, drops the GIL, and hands buffers to the C core (csrc/*.c)."""
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
-from libc.stddef cimport size_t
+from libc.stddef cimport ptrdiff_t, size_t
+from libc.stdlib cimport free, malloc
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 import numpy as np
@@ -13,6 +14,7 @@ cdef extern from "planes.h" nogil:
         int width, height
         size_t stride, plane, slot
     stamp_geometry stamp_geometry_of(unsigned width, unsigned height)
+    int STAMP_PLANES_RGB
     int STAMP_OK, STAMP_MISSING, STAMP_CORRUPT, STAMP_UNREAD, STAMP_NO_MEMORY, STAMP_READ_ERROR, STAMP_BACKGROUND
 
 cdef extern from "jpeg_tile.h" nogil:
@@ -54,6 +56,15 @@ cdef extern from "tile_statistics.h" nogil:
     int STAMP_STATISTICS
     void stamp_tile_statistics(const uint8_t *tile, int side, const float *density, const float *unmix, double *out)
 
+cdef extern from "vary_tile.h" nogil:
+    ctypedef struct stamp_variation:
+        pass
+    void stamp_variation_plain(const float *mean, const float *std, stamp_variation *v)
+    void stamp_variation_of(const float *mix, const float *shift, const float *mean, const float *std,
+                            stamp_variation *v)
+    void stamp_vary_tile(const uint8_t *pixels, ptrdiff_t step_x, ptrdiff_t step_y, int side, const stamp_variation *v,
+                         float *row, float *out)
+
 cdef extern from "<jpeglib.h>":
     int LIBJPEG_TURBO_VERSION_NUMBER
 
@@ -93,6 +104,18 @@ cdef inline double _now() noexcept nogil:
     cdef timespec now
     clock_gettime(CLOCK_MONOTONIC, &now)
     return now.tv_sec + 1e-9 * now.tv_nsec
+
+
+cdef void _to_planes(const uint8_t[:, :, ::1] rgb, stamp_geometry geometry, uint8_t *out) noexcept nogil:
+    """Interleaved pixels as three planes of a slot."""
+    cdef Py_ssize_t r, c
+    cdef uint8_t *row
+    for r in range(geometry.height):
+        row = out + r * geometry.stride
+        for c in range(geometry.width):
+            row[c] = rgb[r, c, 0]
+            row[geometry.plane + c] = rgb[r, c, 1]
+            row[2 * geometry.plane + c] = rgb[r, c, 2]
 
 
 cdef class Stop:
@@ -160,6 +183,28 @@ cdef class Decoded:
             raise ValueError("the image has no pixels")
         self.pool, self.slot, self.state, self.layout = pool, slot, state, layout
         self.image_w, self.image_h = image_w, image_h
+
+    def put(self, int64_t cell, int64_t slot, const uint8_t[:, :, ::1] rgb not None):
+        """Put a storage tile that another decoder has decoded, uint8 [h, w, 3], into a slot.
+
+        Raises
+        ------
+        ValueError
+            A slot holds storage tiles of another size, or cell or slot are out of range.
+        """
+        cdef stamp_geometry geometry
+        if not (0 <= cell < self.state.shape[0] * self.state.shape[1] and 0 <= slot < self.pool.shape[0]):
+            raise ValueError("a slot or cell is out of range")
+        if rgb.shape[2] != 3 or not (0 < rgb.shape[0] <= STAMP_MAX_TILE_SIDE and 0 < rgb.shape[1] <= STAMP_MAX_TILE_SIDE):
+            raise ValueError("the storage tile is not RGB of a possible size")
+        geometry = stamp_geometry_of(<unsigned>rgb.shape[1], <unsigned>rgb.shape[0])
+        if <Py_ssize_t>geometry.slot != self.pool.shape[1]:
+            raise ValueError("the storage tile is not of the slots' size")
+        with nogil:
+            _to_planes(rgb, geometry, &self.pool[slot, 0])
+            (&self.slot[0, 0])[cell] = <int32_t>slot
+            (&self.layout[0, 0])[cell] = <uint8_t>STAMP_PLANES_RGB
+            (&self.state[0, 0])[cell] = <uint8_t>STAMP_OK
 
 
 cdef class Reads:
@@ -500,13 +545,12 @@ cdef class Resampler:
 
     def resample(self, const uint8_t[:, :, ::1] region, double x, double y, uint8_t[:, :, ::1] out):
         """Fill out uint8 [T, T, 3] from region uint8 [h, w, 3]; the tile's corner is at (x, y) in it, white beyond."""
-        cdef Py_ssize_t rows = region.shape[0], columns = region.shape[1], r, c
+        cdef Py_ssize_t rows = region.shape[0], columns = region.shape[1]
         cdef stamp_geometry geometry
         cdef stamp_mosaic mosaic
         cdef uint8_t layout = 0, state = STAMP_OK
         cdef int32_t slot = 0
         cdef int status
-        cdef uint8_t *row
         if region.shape[2] != 3 or not 1 <= rows <= 1 << 20 or not 1 <= columns <= 1 << 20:
             raise ValueError("the region is not RGB of a possible size")
         if out.shape[0] != self.tile_px or out.shape[1] != self.tile_px or out.shape[2] != 3:
@@ -519,12 +563,7 @@ cdef class Resampler:
         mosaic.geometry, mosaic.rows, mosaic.columns, mosaic.slots = geometry, 1, 1, 1
         mosaic.image_w, mosaic.image_h = <int>columns, <int>rows
         with nogil:
-            for r in range(rows):
-                row = &pool[0] + r * geometry.stride
-                for c in range(columns):
-                    row[c] = region[r, c, 0]
-                    row[geometry.plane + c] = region[r, c, 1]
-                    row[2 * geometry.plane + c] = region[r, c, 2]
+            _to_planes(region, geometry, &pool[0])
             status = stamp_assemble(&mosaic, self.workspace, x, y, &out[0, 0, 0])
         if status != STAMP_OK:
             raise MemoryError("no memory to average a region")
@@ -553,3 +592,71 @@ def tile_statistics(const uint8_t[:, :, :, ::1] tiles, const float[::1] density,
         for i in range(count):
             stamp_tile_statistics(&tiles[i, 0, 0, 0], <int>side, &density[0], &unmix[0, 0], &out[i, 0])
     return found
+
+
+def vary_tiles(const uint8_t[:, :, :, ::1] tiles, const int64_t[::1] rows, const int32_t[:, ::1] corners,
+               const uint8_t[::1] turns, const float[:, :, ::1] mix, const float[:, ::1] shift, const float[::1] mean,
+               const float[::1] std, float[:, :, :, ::1] out):
+    """Crops of some tiles, turned, stained otherwise and normalised, to `out`: float32 [n, 3, side, side].
+
+    Parameters
+    ----------
+    tiles : uint8 [N, T, T, 3]
+        May be mapped from a file: each pixel of a crop is read once.
+    rows : int64 [n]
+        Which tiles.
+    corners : int32 [n, 2]
+        Top and left of each crop, in pixels.
+    turns : uint8 [n]
+        4: transposed; then 1: mirrored left to right, 2: top to bottom.
+    mix, shift : float32 [n or 0, 3, 3], [n or 0, 3]
+        Optical densities d become mix @ d + shift; empty: they stay.
+    mean, std : float32 [3]
+        Of RGB in [0, 1], by channel.
+    """
+    cdef Py_ssize_t count = rows.shape[0], have = tiles.shape[1], side = out.shape[2], i
+    cdef bint jitter = mix.shape[0] > 0
+    if tiles.shape[2] != have or tiles.shape[3] != 3 or not 1 <= side <= have or have > 65536:
+        raise ValueError("the tiles are not square RGB, or smaller than the crops")
+    if out.shape[0] != count or out.shape[1] != 3 or out.shape[3] != side:
+        raise ValueError("out must hold a square of three planes for each row")
+    if corners.shape[0] != count or corners.shape[1] != 2 or turns.shape[0] != count:
+        raise ValueError("each row needs a corner and a turn")
+    if jitter and (mix.shape[0] != count or mix.shape[1] != 3 or mix.shape[2] != 3):
+        raise ValueError("mix must hold 3 x 3 for each row")
+    if jitter and (shift.shape[0] != count or shift.shape[1] != 3):
+        raise ValueError("shift must hold 3 values for each row")
+    if mean.shape[0] != 3 or std.shape[0] != 3:
+        raise ValueError("mean and std must hold 3 values")
+    for i in range(count):
+        if not 0 <= rows[i] < tiles.shape[0]:
+            raise ValueError(f"there is no tile {rows[i]}")
+        if not (0 <= corners[i, 0] <= have - side and 0 <= corners[i, 1] <= have - side):
+            raise ValueError(f"crop {i} leaves its tile")
+        if turns[i] > 7:
+            raise ValueError(f"{turns[i]} is no turn")
+    cdef stamp_variation *variation = <stamp_variation *>malloc(sizeof(stamp_variation))
+    cdef float *row = <float *>malloc(<size_t>side * 4 * sizeof(float))
+    cdef ptrdiff_t along, down, step_x, step_y, last = side - 1
+    cdef const uint8_t *first
+    try:
+        if variation == NULL or row == NULL:
+            raise MemoryError("no memory to vary tiles")
+        with nogil:
+            if not jitter:
+                stamp_variation_plain(&mean[0], &std[0], variation)
+            for i in range(count):
+                along = 3 * have if turns[i] & 4 else 3
+                down = 3 if turns[i] & 4 else 3 * have
+                first = &tiles[rows[i], corners[i, 0], corners[i, 1], 0]
+                step_x, step_y = along, down
+                if turns[i] & 1:
+                    first, step_x = first + last * along, -along
+                if turns[i] & 2:
+                    first, step_y = first + last * down, -down
+                if jitter:
+                    stamp_variation_of(&mix[i, 0, 0], &shift[i, 0], &mean[0], &std[0], variation)
+                stamp_vary_tile(first, step_x, step_y, <int>side, variation, row, &out[i, 0, 0, 0])
+    finally:
+        free(variation)
+        free(row)

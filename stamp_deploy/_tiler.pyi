@@ -32,6 +32,7 @@ class Decoded:
         image_w: int,
         image_h: int,
     ) -> None: ...
+    def put(self, cell: int, slot: int, rgb: NDArray[np.uint8]) -> None: ...
 
 class Reads:
     def __init__(
@@ -87,3 +88,14 @@ class Resampler:
 def tile_statistics(
     tiles: NDArray[np.uint8], density: NDArray[np.float32], unmix: NDArray[np.float32]
 ) -> NDArray[np.float64]: ...
+def vary_tiles(
+    tiles: NDArray[np.uint8],
+    rows: NDArray[np.int64],
+    corners: NDArray[np.int32],
+    turns: NDArray[np.uint8],
+    mix: NDArray[np.float32],
+    shift: NDArray[np.float32],
+    mean: NDArray[np.float32],
+    std: NDArray[np.float32],
+    out: NDArray[np.float32],
+) -> None: ...

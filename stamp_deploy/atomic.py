@@ -35,7 +35,7 @@ _TOKEN_BYTES = 4
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of renameat2 (linux/fs.h)
 
 
-def _staging_name(name: str) -> str:
+def staging_name(name: str) -> str:
     """A name of its own for what is to become `name`; the end of a long one is cut, to fit the file system."""
     stem = f"{_STAGING}{secrets.token_hex(_TOKEN_BYTES)}-"
     return stem + cut_name(name, NAME_MAX_BYTES - len(stem))
@@ -66,7 +66,7 @@ def write_bytes_atomic(path: Path, data: bytes, *, staging_in: Path | None = Non
     DiskError
         The disk is full, read-only or not permitted; nothing is left behind.
     """
-    staging = (staging_in or path.parent) / _staging_name(path.name)
+    staging = (staging_in or path.parent) / staging_name(path.name)
     with disk_errors(path):
         try:
             with staging.open("xb") as handle:
@@ -188,7 +188,7 @@ def staged_directory(
         The disk is full, read-only or not permitted.
     """
     check_output(final, overwrite=overwrite)
-    staging = final.parent / _staging_name(final.name)
+    staging = final.parent / staging_name(final.name)
     with disk_errors(final):
         _make_folder(final.parent.absolute())
         staging.mkdir()
@@ -243,7 +243,7 @@ def _swap_in(staging: Path, final: Path) -> None:
     if not final.exists():
         os.rename(staging, final)
     elif not _exchange(staging, final):
-        aside = final.parent / _staging_name(f"old-{final.name}")
+        aside = final.parent / staging_name(f"old-{final.name}")
         os.rename(final, aside)
         try:
             os.rename(staging, final)

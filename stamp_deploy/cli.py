@@ -28,6 +28,7 @@ SUMMARIES = {
     "build": "Build an engine for this machine from a bundle.",
     "compare": "Agreement of two results of one slide: another bundle, engine or scan.",
     "cohort": "Turn spatial transcriptomics samples into a training cohort.",
+    "dicomweb": "Slides out of an image archive, results into it, by DICOMweb.",
     "doctor": "Versions, libraries, engines and GPU of this machine, with a self-test.",
     "demo": "Make a slide and a cohort, train, export, infer, compare.",
     "evaluate": "Table of a run against its baselines and controls.",
@@ -48,11 +49,12 @@ SUMMARIES = {
 }
 SECTIONS = {
     "Score slides": ("infer", "batch", "watch", "render", "summary", "compare", "inspect", "formats"),
+    "Beside an archive": ("dicomweb",),
     "Trust the machine and the model": ("doctor", "verify", "sign", "parity", "build", "bench", "audit"),
     "Train and export": ("demo", "models", "cohort", "train", "train-head", "evaluate", "export", "triton"),
 }
 EXTRA_OF = {"cohort": "train", "demo": "train,export", "evaluate": "train", "export": "export", "train": "train"}
-EXTRA_OF["train-head"] = "train"
+EXTRA_OF |= {"train-head": "train", "dicomweb": "dicomweb"}
 
 
 class VerbGroup(click.Group):

@@ -27,6 +27,7 @@ class ExitCode(IntEnum):
     BAD_BUNDLE = 5
     DISK = 6
     OUTSIDE = 7
+    ARCHIVE = 8
     TRY_AGAIN = 75
 
 
@@ -119,3 +120,27 @@ class DataError(StampError):
     """Training data that would teach something false: no patient ids, NaN counts, and the like."""
 
     exit_code = ExitCode.USAGE
+
+
+class ArchiveError(StampError):
+    """An image archive refuses, contradicts itself, or holds something else than it should."""
+
+    exit_code = ExitCode.ARCHIVE
+
+
+class ArchiveUnreachable(ArchiveError):
+    """An image archive cannot be reached, does not answer, or asks to be left alone for a while.
+
+    Parameters
+    ----------
+    retry_after_s : float
+        How long the archive asks to wait, seconds; 0 where it does not say.
+    """
+
+    exit_code = ExitCode.TRY_AGAIN
+
+    def __init__(
+        self, cause: str, *, remedy: str = "", path: str | Path | None = None, retry_after_s: float = 0.0
+    ) -> None:
+        super().__init__(cause, remedy=remedy, path=path)
+        self.retry_after_s = retry_after_s

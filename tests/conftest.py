@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,14 @@ import pytest
 import stamp_deploy  # noqa: F401 - before any test imports onnxruntime: see stamp_deploy/system/offline.py
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def pytest_configure() -> None:
+    """A job in a shell's background, or under nohup, starts with these ignored; what the tests start inherits it."""
+    if threading.current_thread() is threading.main_thread():
+        for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+            if signal.getsignal(number) == signal.SIG_IGN:
+                signal.signal(number, usual)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -8,6 +8,8 @@ unpickles and never talks to a network.
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -22,13 +24,13 @@ FLOORS: dict[str, int] = {
     name: floor
     for floor, names in enumerate(
         (
-            "command errors hashing html_page pathway_names spread system units validation",
+            "codecs command errors hashing html_page pathway_names spread system units validation",
             "atomic bundle config map_style provenance tables",
             "_tiler slide",
             "absence annotations engine gallery grid summaries tiles tissue trust",
             "assemble gallery_tiles heads judge_slide maps prepare result result_files score summarise timing where",
             "cases comparison writers",
-            "api batch checks infer",
+            "api archive batch checks infer",
             "verbs",
             "cli",
         )
@@ -43,7 +45,10 @@ _UNPICKLING = "pickle cPickle dill cloudpickle joblib shelve marshal"
 _NETWORK = (
     "urllib http requests httpx aiohttp urllib3 ftplib smtplib telnetlib xmlrpc socketserver websockets grpc asyncio"
 )
-NEVER_AT_RUN_TIME = frozenset(f"{_LEARNING} {_UNPICKLING} {_NETWORK}".split())
+ARCHIVE = "httpx pynetdicom python_multipart"
+"""What talks to archives: only stamp_deploy.archive imports it, and only verbs for archives import that."""
+VERBS_OF_ARCHIVES = {"verbs.dicomweb", "verbs.archive_options", "verbs.dimse"}
+NEVER_AT_RUN_TIME = frozenset(f"{_LEARNING} {_UNPICKLING} {_NETWORK} {ARCHIVE}".split())
 NETWORK_WHEN_ASKED: dict[str, set[str]] = {
     "engine.triton_http": {"http.client", "urllib.parse"},  # `--engine triton --url`
 }
@@ -205,9 +210,33 @@ def test_the_run_time_has_no_torch_no_pickle_and_no_network() -> None:
             parts = target.split(".")
             if target in NETWORK_WHEN_ASKED.get(name, ()):
                 continue
+            if name.startswith("archive.") and (parts[0] in ARCHIVE.split() or target == "urllib.parse"):
+                continue
             if parts[0] in NEVER_AT_RUN_TIME or parts[:2] in (["stamp_deploy", "training"], ["stamp_deploy", "export"]):
                 found.append(f"{name}:{line} imports {target}")
     assert found == []
+
+
+def test_only_their_own_verbs_reach_archives() -> None:
+    found, users = [], set()
+    for package in PACKAGES:
+        for name, tree in modules(package):
+            if package == "stamp_deploy" and name.split(".")[0] == "archive":
+                continue
+            for line, target in imports(package, name, tree):
+                if f"{target}.".startswith("stamp_deploy.archive."):
+                    users.add(name)
+                    if package != "stamp_deploy" or name not in VERBS_OF_ARCHIVES:
+                        found.append(f"{package}.{name}:{line} imports {target}")
+    assert found == []
+    assert "verbs.dicomweb" in users, "the test sees none of the imports"
+
+
+def test_scoring_loads_nothing_that_talks_to_a_network() -> None:
+    code = "import sys, stamp_deploy.infer, stamp_deploy.batch.watch, stamp_deploy.api, stamp_deploy.verbs.batch;"
+    code += f"print(sorted(set({ARCHIVE.split()!r}) & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_sockets_are_local_pipes_only() -> None:

@@ -60,6 +60,10 @@ LEARNING: dict[str, str] = {
     "evaluate": "evaluate {run} -o {new} --no-tier1",
     "export": "export {run} -o {new}",
 }
+ARCHIVES: dict[str, str] = {
+    "dicomweb": "dicomweb pull http://127.0.0.1:9/dicom-web --accession S26-1 -o {new}",
+}
+"""Verbs whose purpose is a connection -> a command of it, to a port where nobody listens."""
 ENGINES = ("onnxruntime", "openvino", "auto")
 NO_GPU_HERE = {"build"}
 """Verbs that say here that they have no GPU, after they have looked for one."""
@@ -110,7 +114,9 @@ def check(seen: Watched, folder: Path, *, code: int = 0) -> None:
 
 def test_every_verb_is_watched() -> None:
     verbs = set(cli.list_commands(click.Context(cli)))
-    assert verbs == {*RUN_TIME, *LEARNING, "demo"}, "a new verb has to be watched, too: add it to the tables here"
+    assert verbs == {*RUN_TIME, *LEARNING, *ARCHIVES, "demo"}, (
+        "a new verb has to be watched, too: add it to the tables here"
+    )
 
 
 @watched_only
@@ -125,6 +131,19 @@ def test_a_verb_says_nothing_to_anybody(verb: str, engine: str, world: dict[str,
     names = {**world, "new": tmp_path / "new", "engine": engine, "own_bundle": own}
     seen = watch([*COMMAND, *RUN_TIME[verb].format(**names).split()], tmp_path / "watched", cwd=tmp_path)
     check(seen, tmp_path, code=2 if verb in NO_GPU_HERE else 0)
+
+
+@pytest.mark.skipif(ways()["strace"] != "", reason=f"connections are seen by strace alone: {ways()['strace']}")
+@pytest.mark.parametrize("verb", ARCHIVES)
+def test_a_verb_for_archives_talks_to_the_archive_alone(verb: str, tmp_path: Path) -> None:
+    """The address that was named is tried, and nothing else: no look-up, no proxy, nothing at home."""
+    for package in ("httpx", "python_multipart"):
+        pytest.importorskip(package)
+    seen = watch([*COMMAND, *ARCHIVES[verb].format(new=tmp_path / "new").split()], tmp_path / "watched", cwd=tmp_path)
+    assert seen.code == 75, seen.err
+    assert "cannot be reached" in seen.err
+    assert seen.contacts and all("127.0.0.1" in contact and "(9)" in contact for contact in seen.contacts)
+    assert seen.home == []
 
 
 @watched_only

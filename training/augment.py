@@ -95,13 +95,19 @@ def jitter_stain(x: Tensor, sd: float, rng: np.random.Generator) -> Tensor:
     ----------
     x : float32 [N, 3, T, T], RGB in [0, 1]
     """
-    n = len(x)
-    scale = torch.from_numpy(1 + sd * rng.standard_normal((n, 3))).float()
-    shift = torch.from_numpy(0.3 * sd * rng.standard_normal((n, 3))).float() @ STAINS
-    mix = torch.einsum("cd,nd,de->nec", UNMIX, scale, STAINS).to(x.device)
+    mix, shift = (torch.from_numpy(a).to(x.device) for a in draw_stains(len(x), sd, rng))
     density = -torch.log(x.clamp_min(1 / 255)).flatten(2)
-    moved = torch.baddbmm(shift[:, :, None].to(x.device), mix, density)
+    moved = torch.baddbmm(shift[:, :, None], mix, density)
     return torch.exp(-moved).clamp(max=1).view_as(x)
+
+
+def draw_stains(n: int, sd: float, rng: np.random.Generator) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Other amounts of stain as a change of optical densities, d -> mix @ d + shift: float32 [n, 3, 3], [n, 3]."""
+    stains = STAINS.numpy()
+    scale = (1 + sd * rng.standard_normal((n, 3))).astype(np.float32)
+    shift = (0.3 * sd * rng.standard_normal((n, 3))).astype(np.float32) @ stains
+    mix = np.einsum("cd,nd,de->nec", STAIN_UNMIX, scale, stains)
+    return np.ascontiguousarray(mix, np.float32), np.ascontiguousarray(shift, np.float32)
 
 
 def normalise(x: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from dataclasses import field as dataclass_field
+from itertools import islice
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .augment import crop_shifted, normalise, to_unit, vary
 from .config import TrainConfig
 from .sections import TrainSection
+from .varied_tiles import FloatBuffers, varied_tiles
 
 Rows = list[tuple[int, NDArray[np.int64]]]
 """What a batch is made of: sections by their place in the list, and rows of each."""
@@ -24,7 +27,7 @@ Rows = list[tuple[int, NDArray[np.int64]]]
 class Batch:
     """Tensors of one step: `tiles` normalised float32 [n, 3, T, T], or kept views; `target` [n, P]; `mask` bool [n, P];
     `slide` int64 [n], the section's place in the list; `genes` [n, G]. Of kept views also `frozen` [n, D], embeddings
-    of the frozen model; where a step sees one field of view, `field`, which one."""
+    of the frozen model; where a step sees one field of view, `field`, which one. `tables`: as `TrainSection.gather`."""
 
     tiles: Tensor
     target: Tensor
@@ -33,15 +36,27 @@ class Batch:
     genes: Tensor
     frozen: Tensor | None = None
     field: Tensor | None = None
+    tables: dict[str, Tensor] = dataclass_field(default_factory=dict)
 
     def to(self, device: torch.device | str) -> Batch:
         """The same on another device."""
-        moved = [None if t is None else t.to(device, non_blocking=True) for t in self.fields()]
-        return Batch(*moved)  # type: ignore[arg-type]
+        out = replace(self, tables={k: t.to(device, non_blocking=True) for k, t in self.tables.items()})
+        for name in ("tiles", "target", "mask", "slide", "genes", "frozen", "field"):
+            tensor = getattr(self, name)
+            setattr(out, name, None if tensor is None else tensor.to(device, non_blocking=True))
+        return out
 
-    def fields(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
+    def fields(
+        self,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor | None, dict[str, Tensor]]:
         """The tensors, in order."""
-        return self.tiles, self.target, self.mask, self.slide, self.genes, self.frozen, self.field
+        return self.tiles, self.target, self.mask, self.slide, self.genes, self.frozen, self.field, self.tables
+
+
+def gather(sections: Sequence[TrainSection], rows: Rows) -> dict[str, Tensor]:
+    """The tables of a batch's spots."""
+    parts = [sections[i].gather(index) for i, index in rows]
+    return {name: torch.from_numpy(np.concatenate([part[name] for part in parts])) for name in parts[0]}
 
 
 def plan_epoch(sizes: Sequence[int], slides: int, spots: int, rng: np.random.Generator) -> list[Rows]:
@@ -106,7 +121,7 @@ class Batches(ABC):
 
 
 class Loader(Batches):
-    """Augmented batches of tiles, prepared one ahead in a thread.
+    """Augmented batches of tiles, prepared ahead in threads: the compiled core does the work, without the GIL.
 
     Parameters
     ----------
@@ -114,6 +129,10 @@ class Loader(Batches):
         Of the model.
     sections, config, rank, world
         As `Batches`.
+    threads : int
+        Batches prepared at once, and ahead.
+    pinned : bool
+        In page-locked memory, for a GPU.
     """
 
     def __init__(
@@ -127,37 +146,46 @@ class Loader(Batches):
         *,
         rank: int = 0,
         world: int = 1,
+        threads: int = 1,
+        pinned: bool = False,
     ) -> None:
         super().__init__(sections, config, rank=rank, world=world)
         self.tile_px, self.mean, self.std = tile_px, mean, std
         self.reach = round(config.shift_um / mpp)
+        self.threads = threads
         self._tiles = [s.tiles for s in sections]
+        self._buffers = FloatBuffers(pinned=pinned)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Batches `start` and on of an epoch."""
-        mine = self.mine(epoch)
-        with ThreadPoolExecutor(1, thread_name_prefix="loader") as pool:
-            ahead: Future[Batch] | None = None
-            for i in range(start, len(mine)):
-                current = ahead or pool.submit(self.make, mine[i], epoch, i)
-                ahead = pool.submit(self.make, mine[i + 1], epoch, i + 1) if i + 1 < len(mine) else None
-                yield current.result()
+        todo = iter(list(enumerate(self.mine(epoch)))[start:])
+        with ThreadPoolExecutor(self.threads, thread_name_prefix="loader") as pool:
+            ahead = deque(pool.submit(self.make, rows, epoch, i) for i, rows in islice(todo, self.threads))
+            while ahead:
+                current = ahead.popleft().result()
+                ahead.extend(pool.submit(self.make, rows, epoch, i) for i, rows in islice(todo, 1))
+                yield current
+                del current  # its memory is used again
 
     def make(self, rows: Rows, epoch: int, number: int) -> Batch:
         """One augmented batch."""
         rng = np.random.default_rng([self.config.seed, epoch, number, self.rank, 1])
-        crops, target, mask, slide, genes = [], [], [], [], []
+        rows = [(i, np.sort(index)) for i, index in rows]  # in file order: the pages of the map are read once
+        pieces, target, mask, slide, genes = [], [], [], [], []
         for i, index in rows:
             section = self.sections[i]
-            index = np.sort(index)  # in file order: the pages of the map are read once
-            crops.append(crop_shifted(self._tiles[i], index, self.tile_px, self.reach, rng))
+            pieces.append((self._tiles[i], index))
             target.append(section.target[index])
             mask.append(np.broadcast_to(section.mask, (len(index), len(section.mask))))
             slide.append(np.full(len(index), i, np.int64))
             genes.append(section.genes[index])
-        x = vary(to_unit(np.concatenate(crops)), rng, hed_jitter=self.config.hed_jitter, flips=self.config.flips)
-        parts = (np.concatenate(p) for p in (target, mask, slide, genes))
-        made = Batch(normalise(x, self.mean, self.std), *(torch.from_numpy(np.ascontiguousarray(p)) for p in parts))
+        tiles = varied_tiles(
+            pieces, self.tile_px, self.mean, self.std, rng, reach=self.reach, hed_jitter=self.config.hed_jitter,
+            flips=self.config.turns_tiles, buffers=self._buffers,
+        )  # fmt: skip
+        joined = (np.ascontiguousarray(np.concatenate(p)) for p in (target, mask, slide, genes))
+        wanted, known, places, values = map(torch.from_numpy, joined)
+        made = Batch(tiles, wanted, known, places, values, tables=gather(self.sections, rows))
         if self.config.field_steps == "one":
             made.field = torch.tensor(int(rng.integers(len(self.config.fields_um))))
         return made

@@ -16,14 +16,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .augment import crop_shifted, normalise, to_unit, vary
 from .config import TrainConfig
-from .data import Batch, Batches, Rows
+from .data import Batch, Batches, Rows, gather
 from .model import RunInfo, StampModel
 from .model.checkpoint import read_tensors, write_tensors
 from .model.stages import Parts
 from .model.trunk_cache import CHUNK, embed_rest, pixels_key, trunk_digest
 from .sections import TrainSection
+from .varied_tiles import varied_tiles
 
 VIEW_SEED = 0
 """Views do not hang on the run's seed, so that runs of several seeds share them; which view is seen when does."""
@@ -92,6 +92,7 @@ class ViewLoader(Batches):
             torch.cat(genes),
             torch.cat(frozen),
             torch.tensor(field),
+            gather(self.sections, rows),
         )
 
 
@@ -155,11 +156,11 @@ def _compute(
         rng = np.random.default_rng([VIEW_SEED, view, section.sample.n_spots])
         for start in range(0, len(section.target), CHUNK):
             rows = np.arange(start, min(start + CHUNK, len(section.target)))
-            crops = crop_shifted(section.tiles, rows, info.tile_px, reach if view else 0, rng)
-            x = to_unit(crops)
-            if view:
-                x = vary(x, rng, hed_jitter=config.hed_jitter, flips=config.flips)
-            x = model.view(normalise(x.to(device), info.mean, info.std), field)
+            x = varied_tiles(
+                [(section.tiles, rows)], info.tile_px, info.mean, info.std, rng, reach=reach if view else 0,
+                hed_jitter=config.hed_jitter if view else 0.0, flips=config.flips and view > 0,
+            )  # fmt: skip
+            x = model.view(x.to(device), field)
             with model.without_adapter():
                 kept = parts.trunk(x)
                 frozen.append(model.pooled(parts.rest(kept)).float().cpu())

@@ -10,6 +10,7 @@
 
 #include "jpeg_tile.h"
 #include "mosaic.h"
+#include "vary_tile.h"
 
 enum { SIDE = 240, TILE = 61 };
 
@@ -257,6 +258,38 @@ static void fragments(stream s)
     CHECK(stamp_join_items(end, &length) == STAMP_CORRUPT);
 }
 
+/* Every turn of a crop reads each of its pixels once and nothing else; without jitter they come through as they are. */
+static void turns(const uint8_t *rgb)
+{
+    enum { CROP = 61, AT = SIDE - CROP };
+    static stamp_variation v;
+    static float row[4 * CROP], out[3 * CROP * CROP];
+    const float zero[3] = {0}, one[3] = {1, 1, 1}, same[9] = {1, 0, 0, 0, 1, 0, 0, 0, 1};
+    double sums[2] = {0};
+    for (int jitter = 0; jitter < 2; jitter++)
+        for (int turn = 0; turn < 8; turn++) {
+            ptrdiff_t along = turn & 4 ? 3 * SIDE : 3, down = turn & 4 ? 3 : 3 * SIDE;
+            const uint8_t *first = rgb + (AT * SIDE + AT) * 3;
+            first += (turn & 1 ? (CROP - 1) * along : 0) + (turn & 2 ? (CROP - 1) * down : 0);
+            if (jitter)
+                stamp_variation_of(same, zero, zero, one, &v);
+            else
+                stamp_variation_plain(zero, one, &v);
+            stamp_vary_tile(first, turn & 1 ? -along : along, turn & 2 ? -down : down, CROP, &v, row, out);
+            double sum = 0;
+            for (int i = 0; i < 3 * CROP * CROP; i++)
+                sum += out[i];
+            CHECK(turn == 0 || (sum - sums[jitter] < 1e-3 && sums[jitter] - sum < 1e-3));
+            sums[jitter] = sum;
+        }
+    double whole = 0;
+    for (int y = AT; y < SIDE; y++)
+        for (int i = 3 * AT; i < 3 * SIDE; i++)
+            whole += rgb[y * SIDE * 3 + i] / 255.0;
+    CHECK(sums[0] - whole < 0.1 && whole - sums[0] < 0.1);
+    CHECK(sums[1] >= sums[0] && sums[1] - sums[0] < 3.0 * CROP * CROP / 255); /* 0 counts as 1 under jitter */
+}
+
 int main(void)
 {
     static const struct {
@@ -266,6 +299,7 @@ int main(void)
                    {JCS_YCbCr, 1, 2, 0}, {JCS_YCbCr, 4, 1, 0}, {JCS_YCbCr, 2, 2, 1}};
     static uint8_t rgb[SIDE * SIDE * 3];
     paint(rgb);
+    turns(rgb);
     for (size_t i = 0; i < sizeof codings / sizeof *codings; i++) {
         int colour = codings[i].space == JCS_RGB ? STAMP_RGB : STAMP_YCBCR;
         stream s = encode(rgb, codings[i].space, codings[i].h, codings[i].v, codings[i].progressive);

@@ -125,7 +125,7 @@ def _facts(slide: Slide) -> dict[str, Any]:
         "width": slide.width,
         "height": slide.height,
         "levels": [asdict(level) for level in slide.levels],
-        "route": {**asdict(slide.route), "compiled": slide.route.compiled},
+        "route": {**asdict(slide.route), "by_storage": slide.route.by_storage, "compiled": slide.route.compiled},
         "mpp": {"x": found.mpp_x, "y": found.mpp_y, "source": found.source},
         "evidence": [*found.evidence, *(f"beware: {note}" for note in (found.conflict, *slide.notes) if note)],
         "problem": None,
@@ -192,6 +192,8 @@ def _millimetres(facts: dict[str, Any]) -> str:
 def _speed(route: dict[str, Any]) -> str:
     if route["compiled"]:
         return "fast: each storage tile is decoded once, at the scale that the model needs"
+    if route["by_storage"]:
+        return "between: each storage tile is decoded once, by a slower decoder than JPEG's"
     return f"slow: {route['name']} reads a region for each tile, because of the reason above"
 
 

@@ -19,6 +19,7 @@ from .route import check_route, choose_route
 from .slide import Slide
 from .storage.index import StorageIndex
 from .storage.jpeg_dicom import open_jpeg_dicom
+from .storage.open_tiff import open_codec_tiff
 from .storage.providers import find_storage
 from .storage.sub_pages import with_sub_pages
 from .stream_colour import believe_streams
@@ -98,7 +99,7 @@ def _open(
     finding = find_mpp(backend.properties, stated=mpp, path=path)
     check_decodes(backend, backend.levels[-1])
     levels, numbers, notes = levels_of_the_slide(backend)
-    provider, storage = find_storage(path, backend, levels, numbers)
+    provider, storage = find_storage(path, backend, levels, numbers, route)
     left_out, missing = find_left_out(path, backend.vendor, levels, numbers, storage)
     return Slide(
         path,
@@ -130,8 +131,11 @@ def _open_backend(path: Path, route: str | None, accept: Collection[str]) -> Bac
         backend = OpenSlideBackend(path)
     except SlideError as first:
         # a scanner's file that is damaged must not be taken for a plain image without resolution
-        if route is not None or OpenSlideBackend.detect(path) not in (None, "generic-tiff"):
+        if route not in (None, "codec-tiff") or OpenSlideBackend.detect(path) not in (None, "generic-tiff"):
             raise
+        by_pages = open_codec_tiff(path)
+        if not isinstance(by_pages, str):
+            return by_pages
         check_plain_image(path)
         try:
             return VipsBackend(path, accept)

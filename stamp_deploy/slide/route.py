@@ -12,20 +12,26 @@ from .storage.providers import PROVIDERS, Provider
 
 READERS = ("openslide", "pyvips")
 ROUTES = (*(provider.name for provider in PROVIDERS), *READERS)
+_COMPILED = frozenset(provider.name for provider in PROVIDERS if provider.is_compiled)
 
 
 @dataclass(frozen=True)
 class Route:
-    """How a slide's tiles are read, and why: by the compiled tiler, under the name of the index's provider, or by
+    """How a slide's tiles are read, and why: by its storage tiles, under the name of the index's provider, or by
     the reader of that name."""
 
     name: str
     reason: str
 
     @property
-    def compiled(self) -> bool:
-        """Whether the compiled tiler reads the tiles."""
+    def by_storage(self) -> bool:
+        """Whether each storage tile is decoded once, by the index of storage tiles."""
         return self.name not in READERS
+
+    @property
+    def compiled(self) -> bool:
+        """Whether the compiled tiler decodes them."""
+        return self.name in _COMPILED
 
 
 def check_route(route: str | None) -> None:
@@ -43,7 +49,7 @@ def check_route(route: str | None) -> None:
 def choose_route(
     path: Path, backend: Backend, provider: Provider | None, storage: StorageIndex | str, forced: str | None
 ) -> Route:
-    """The compiled tiler where it reads the file, otherwise the reader that opened it.
+    """By storage tiles where they are known, otherwise by the reader that opened the slide.
 
     Parameters
     ----------
@@ -57,17 +63,21 @@ def choose_route(
     Raises
     ------
     UsageError
-        The compiled tiler is asked for and cannot read the file.
+        The route that is asked for cannot read the file.
     """
     if forced in READERS:
         return Route(forced, "asked for")
     if provider is not None and isinstance(storage, StorageIndex):
         if forced in (None, provider.name):
-            return Route(provider.name, f"{provider.what}: decoded by the compiled tiler")
+            return Route(provider.name, f"{provider.what}: {_decoded(provider, storage)}")
         storage = f"it is a slide for route {provider.name}"
     reason = str(storage)
     if forced is not None:
-        raise UsageError(
-            f"the compiled tiler cannot read this slide: {reason}", path=path, remedy="leave the route out"
-        )
+        raise UsageError(f"route {forced} cannot read this slide: {reason}", path=path, remedy="leave the route out")
     return Route(backend.name, reason)
+
+
+def _decoded(provider: Provider, storage: StorageIndex) -> str:
+    if provider.is_compiled:
+        return "decoded by the compiled tiler"
+    return f"storage tiles of {storage.coding}, each decoded once, in a process of its own"

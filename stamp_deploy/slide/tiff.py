@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ..codecs import Coding
 from ..errors import SlideError
 from ..system.memory import release_memory
 from .backends import Level
@@ -23,6 +24,15 @@ from .storage.index import MAX_TILE_SIDE, MIN_TILE_SIDE, StorageGrid
 from .tiff_pages import tiff_pages
 
 JPEG = 7
+_CODINGS = {
+    JPEG: Coding.JPEG, 33003: Coding.JPEG_2000, 33005: Coding.JPEG_2000, 34712: Coding.JPEG_2000,
+    50002: Coding.JPEG_XL, 52546: Coding.JPEG_XL, 34927: Coding.WEBP, 50001: Coding.WEBP,
+    8: Coding.DEFLATE, 32946: Coding.DEFLATE, 5: Coding.LZW, 34926: Coding.ZSTD, 50000: Coding.ZSTD,
+}  # fmt: skip
+"""By TIFF's Compression."""
+_APERIO_COLOURS = {33003: YCBCR, 33005: RGB}
+"""Aperio's codings say what they hold, whatever the colour tag says."""
+_DIFFERENCES = 2
 SAMPLES = 3
 """Storage tiles of a page whose headers are looked at: the first, the middle and the last."""
 IMAGE_DESCRIPTION = 270
@@ -33,7 +43,7 @@ MAX_SUB_PAGES = 64
 def read_levels(
     path: Path, levels: Sequence[Level], numbers: Sequence[int] | None = None, vendor: str | None = None
 ) -> list[StorageGrid | str]:
-    """The directory of each pyramid level, or why the compiled tiler cannot read that level.
+    """The storage tiles of each pyramid level, or why that level cannot be read by them.
 
     Parameters
     ----------
@@ -82,7 +92,7 @@ class StoredPage:
         Storage tiles that the page leaves out: length 0. Of an Aperio slide also those that OpenSlide takes from the
         next finer level because that level leaves out a part of them ("sometimes corrupt", it says).
     coded : StorageGrid or str
-        For the compiled tiler, or why it cannot read the page.
+        Its storage tiles, or why they cannot be read one by one.
     photometric : int
         Its colour tag.
     stated : frozenset of int
@@ -148,6 +158,33 @@ def read_sub_pages(path: Path) -> tuple[StoredPage, ...]:
         inside = [first.pages[i].aspage() for i in range(len(places))]
         pages = [first, *(page for page in inside if page.is_tiled)]
         return tuple(_read_page(page, True) for page in sorted(pages, key=lambda page: -page.imagewidth))
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """What a TIFF's first page says of its scale: pixels per unit (2: inch, 3: centimetre; 0: not stated)."""
+
+    x: float
+    y: float
+    unit: int
+    description: str
+
+
+def read_resolution(path: Path) -> Resolution:
+    """The scale and the description of a TIFF's first page.
+
+    Raises
+    ------
+    SlideError
+        The file is not a TIFF, or cannot be read.
+    """
+    import tifffile
+
+    with _refusing(path), tifffile.TiffFile(path) as tiff:
+        tags = next(tiff_pages(tiff)).tags
+        x, y = (tags.valueof(name, (0, 1)) for name in ("XResolution", "YResolution"))
+        unit = int(tags.valueof("ResolutionUnit", 2)) if x[0] and y[0] and x[1] and y[1] else 0
+        return Resolution(x[0] / max(1, x[1]), y[0] / max(1, y[1]), unit, read_description(path))
 
 
 def read_description(path: Path) -> str:
@@ -268,18 +305,33 @@ def _propagate(pages: list[StoredPage]) -> list[StoredPage]:
 
 
 def _why_not(page) -> str | None:  # type: ignore[no-untyped-def]
-    if page.compression != JPEG:
-        return f"its tiles are coded as {getattr(page.compression, 'name', page.compression)}, not as JPEG"
+    coding = _CODINGS.get(int(page.compression))
+    if coding is None:
+        return f"its tiles are coded as {_coding_name(page)}"
     if page.samplesperpixel != 3 or page.bitspersample != 8 or page.planarconfig != 1:
         return "its pixels are not 8-bit RGB"
-    if page.photometric not in (RGB, YCBCR):
+    # what compresses bytes may hold YCbCr at less than full size; what a picture's coding holds it says itself
+    allowed = (RGB,) if coding.is_plain else (RGB, YCBCR)
+    if _colours(page) not in allowed:
         return f"its photometric tag is {page.photometric}, neither RGB nor YCbCr"
+    if coding.is_plain and page.predictor not in (1, _DIFFERENCES):
+        return f"its pixels are kept by predictor {page.predictor}"
+    if coding.why_not is not None:
+        return coding.why_not
     if not (MIN_TILE_SIDE <= page.tilewidth <= MAX_TILE_SIDE and MIN_TILE_SIDE <= page.tilelength <= MAX_TILE_SIDE):
         return f"its tiles are {page.tilewidth} x {page.tilelength} px"
     columns, rows = -(-page.imagewidth // page.tilewidth), -(-page.imagelength // page.tilelength)
     if not len(page.dataoffsets) == len(page.databytecounts) == columns * rows:
         return f"it lists {len(page.dataoffsets)} tiles where its size needs {columns * rows}"
     return None
+
+
+def _coding_name(page) -> str:  # type: ignore[no-untyped-def]
+    return str(getattr(page.compression, "name", page.compression))
+
+
+def _colours(page) -> int:  # type: ignore[no-untyped-def]
+    return _APERIO_COLOURS.get(int(page.compression), int(page.photometric))
 
 
 def _describe(page, absent_is_glass: bool) -> StorageGrid:  # type: ignore[no-untyped-def]
@@ -292,9 +344,11 @@ def _describe(page, absent_is_glass: bool) -> StorageGrid:  # type: ignore[no-un
         height=height,
         tile_width=tile_w,
         tile_height=tile_h,
-        photometric=int(page.photometric),
+        photometric=_colours(page),
         tables=bytes(page.jpegtables or b""),
         offsets=np.maximum(offsets, 0),
         sizes=np.maximum(sizes, 0),
         absent_is_glass=absent_is_glass,
+        coding=_CODINGS[int(page.compression)],
+        has_differences=page.predictor == _DIFFERENCES,
     )

@@ -20,11 +20,12 @@ from types import TracebackType
 from typing import Any, TextIO
 
 _NAMES = (
-    "PIL anndata dask defusedxml fontTools h5py highdicom imagecodecs imageio jinja2 lxml matplotlib numcodecs "
-    "ome_zarr openslide pyarrow pydicom pyvips scanpy spatialdata tifffile xarray xarray_schema zarr"
+    "PIL anndata dask defusedxml fontTools h5py highdicom httpcore httpx imagecodecs imageio jinja2 lxml matplotlib "
+    "numcodecs ome_zarr openslide pyarrow pydicom pynetdicom python_multipart pyvips scanpy spatialdata tifffile "
+    "xarray xarray_schema zarr"
 )
 LIBRARIES = frozenset(_NAMES.split())
-"""Packages that read or write files of patients. Their messages and warnings are dropped in every process."""
+"""Packages that read, write or transfer files of patients. Their messages and warnings are dropped in every process."""
 LEFT_OUT = "message left out: it may quote a file"
 _QUOTED = re.compile(  # up to the closing mark, or to the end; an apostrophe inside a word (can't) is no mark
     r"“[^”]*(?:”|$)|‘.*?(?:’(?!\w)|$)|\"[^\"]*(?:\"|$)|(?<!\w)'.*?(?:'(?!\w)|$)|`[^`']*(?:[`']|$)|«[^»]*(?:»|$)"

@@ -11,10 +11,12 @@ import itertools
 import numpy as np
 from numpy.typing import NDArray
 
+from ..codecs import Coding
 from ..errors import SlideError
 from ..grid import TileSet
 from ..slide import Slide
 from ..slide.storage import StorageGrid
+from .codec_reader import CodecReader
 from .jpeg_reader import JpegReader
 from .read_plan import ReadPlan, choose_plan
 from .reader import Reader, StageTimes, Stop, TileStatus
@@ -25,7 +27,7 @@ GLASS, SEVERAL = -1, -2
 
 
 def open_storage(slide: Slide, tileset: TileSet, *, threads: int, exact: bool, stop: Stop) -> Reader:
-    """The compiled reader of a slide that has an index of storage tiles.
+    """The reader of a slide that has an index of storage tiles.
 
     Raises
     ------
@@ -41,8 +43,12 @@ def open_storage(slide: Slide, tileset: TileSet, *, threads: int, exact: bool, s
     if isinstance(grids, str):
         raise SlideError(grids, path=slide.path, remedy="read it by another route")
     if len(grids) == 1:
-        return JpegReader(slide, tileset, grids[0], plan, threads=threads, exact=exact, stop=stop)
+        return _reader_of(grids[0])(slide, tileset, grids[0], plan, threads=threads, exact=exact, stop=stop)
     return AreasReader(slide, tileset, grids, plan, threads=threads, exact=exact, stop=stop)
+
+
+def _reader_of(grid: StorageGrid) -> type[JpegReader]:
+    return JpegReader if grid.coding is Coding.JPEG else CodecReader
 
 
 class AreasReader:
@@ -80,7 +86,7 @@ class AreasReader:
                 own = np.flatnonzero(self._owner == number)
                 self._own.append(own)
                 self._areas.append(
-                    JpegReader(slide, tileset.part(own), grid, plan, threads=threads, exact=exact, stop=stop)
+                    _reader_of(grid)(slide, tileset.part(own), grid, plan, threads=threads, exact=exact, stop=stop)
                 )
         except BaseException:
             self.close()

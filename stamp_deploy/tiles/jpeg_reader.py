@@ -88,6 +88,7 @@ class JpegReader:
         origin = grid.origin_x / scale, grid.origin_y / scale
         self._corners = tileset.coords / (level.downsample_x * scale, level.downsample_y * scale) - origin
         image = -(-grid.width // scale), -(-grid.height // scale)
+        self._columns = columns
         self._offsets, self._sizes = grid.offsets.reshape(-1), grid.sizes.reshape(-1)
         self._files, self._framing = grid.files.reshape(-1), int(grid.framing)
         # what a format may leave out is background; what Aperio lacks OpenSlide takes from the next finer level

@@ -229,7 +229,7 @@ def open_tiles(
 
 
 def _open_reader(slide: Slide, tileset: TileSet, *, threads: int, exact: bool, stop: Stop) -> Reader:
-    if slide.route.compiled:
+    if slide.route.by_storage:
         from .areas_reader import open_storage
 
         return open_storage(slide, tileset, threads=threads, exact=exact, stop=stop)

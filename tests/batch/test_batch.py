@@ -203,8 +203,39 @@ def test_watch_scores_what_arrives_and_resumes(tmp_path: Path, bundle: Path) -> 
     states = [(line["name"], line["state"]) for line in lines(first) if line["event"] == "slide"]
     assert set(states) == {("a.tif", "done"), ("b.tif", "done"), ("bad.svs", "failed")}
     assert [name for name, state in states if state == "done"] == ["b.tif", "a.tif"]
+    metrics = (out / ".stamp" / "stamp.prom").read_text()
+    for line in (
+        'stamp_slides_total{state="done"} 2.0',
+        'stamp_slides_total{state="failed"} 1.0',
+        'stamp_trust_total{verdict="not judged"} 2.0',
+        "stamp_slides_waiting 0.0",
+    ):
+        assert line in metrics.splitlines(), metrics
     again = run(*arguments, verb="watch")
     assert [line["name"] for line in lines(again) if line["event"] == "slide"] == ["bad.svs"]
+
+
+def test_an_idle_watch_says_again_and_again_that_it_lives(tmp_path: Path, bundle: Path) -> None:
+    inbox, out = tmp_path / "in", tmp_path / "out"
+    inbox.mkdir()
+    options = [inbox, "--bundle", bundle, "-o", out, "--poll", 0.2, "--engine", "onnxruntime", "--write", "json"]
+    watching = subprocess.Popen(
+        [*COMMAND, "watch", *map(str, options)],
+        stdout=subprocess.DEVNULL,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+    )
+    written, seen = out / ".stamp" / "stamp.prom", set()
+    try:
+        deadline = time.monotonic() + 240
+        while len(seen) < 3 and watching.poll() is None and time.monotonic() < deadline:
+            if written.exists():
+                (line,) = [x for x in written.read_text().splitlines() if x.startswith("stamp_metrics_written_timesta")]
+                seen.add(line)
+            time.sleep(0.1)
+    finally:
+        watching.terminate()
+        watching.wait(timeout=240)
+    assert len(seen) == 3, "no slide came, and yet the file was replaced"
 
 
 def test_a_running_watch_scores_a_slide_again_when_its_bytes_change(tmp_path: Path, bundle: Path) -> None:

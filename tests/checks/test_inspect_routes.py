@@ -31,9 +31,18 @@ def test_a_fast_slide_names_its_provider(tmp_path: Path, kind: str) -> None:
 
 def test_a_slow_slide_says_why(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
-    tifffile.imwrite(path, texture(200, 300), tile=(64, 64), compression="deflate", photometric="rgb", metadata=None)
+    tifffile.imwrite(path, texture(200, 300), tile=(64, 64), compression="packbits", photometric="rgb", metadata=None)
     found = describe(path, mpp=0.5, target_mpp=0.5, tile_px=64)
     assert found.to_dict()["route"]["compiled"] is False
-    assert "route     openslide: its tiles are coded as " in found.to_text()
-    assert "DEFLATE, not as JPEG" in found.to_text()
+    assert "route     openslide: its tiles are coded as PACKBITS" in found.to_text()
     assert "slow: openslide reads a region for each tile, because of the reason above" in found.to_text()
+
+
+def test_a_slide_of_another_coding_is_between(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, texture(200, 300), tile=(64, 64), compression="deflate", photometric="rgb", metadata=None)
+    found = describe(path, mpp=0.5, target_mpp=0.5, tile_px=64)
+    route = found.to_dict()["route"]
+    assert (route["name"], route["by_storage"], route["compiled"]) == ("codec-tiff", True, False)
+    assert "storage tiles of deflate, each decoded once" in found.to_text()
+    assert "between: each storage tile is decoded once" in found.to_text()

@@ -69,7 +69,7 @@ def statuses(slide: Slide) -> list[int]:
 
 def test_a_fault_that_passes_costs_nothing(slide_file: Path) -> None:
     for message in ("Input/output error", "Cannot read tile"):  # a reader may hide the cause
-        with open_slide(slide_file) as slide:
+        with open_slide(slide_file, route="openslide") as slide:
             assert slide.route.name == "openslide"
             failing(slide, lambda n, text=message: SlideError(text) if n % 5 == 0 else None)
             assert set(statuses(slide)) == {TileStatus.OK}
@@ -78,7 +78,7 @@ def test_a_fault_that_passes_costs_nothing(slide_file: Path) -> None:
 @pytest.mark.parametrize(("message", "cause"), MESSAGES.items())
 def test_a_fault_that_stays_stops_the_slide(slide_file: Path, message: str, cause: str) -> None:
     """One region of 16: as damage it would be 6 %, and a budget could let it pass."""
-    with open_slide(slide_file) as slide:
+    with open_slide(slide_file, route="openslide") as slide:
         reads = failing(slide, lambda n: SlideError(message) if n >= 5 else None)
         with pytest.raises(ReadError, match=f"{cause}, 4 times") as stopped:
             statuses(slide)
@@ -89,21 +89,21 @@ def test_a_fault_that_stays_stops_the_slide(slide_file: Path, message: str, caus
 
 
 def test_no_memory_is_no_damage(slide_file: Path) -> None:
-    with open_slide(slide_file) as slide:
+    with open_slide(slide_file, route="openslide") as slide:
         failing(slide, lambda n: MemoryError() if n >= 5 else None)
         with pytest.raises(ReadError, match="out of memory"):
             statuses(slide)
 
 
 def test_the_thumbnail_has_no_holes_of_faults(slide_file: Path) -> None:
-    with open_slide(slide_file) as slide:
+    with open_slide(slide_file, route="openslide") as slide:
         failing(slide, lambda n: SlideError("Stale file handle"))
         with pytest.raises(ReadError, match="stale file handle"):
             slide.thumbnail(512)
 
 
 def test_damage_is_damage(slide_file: Path) -> None:
-    with open_slide(slide_file) as slide:
+    with open_slide(slide_file, route="openslide") as slide:
         reads = failing(slide, lambda n: SlideError("Corrupt JPEG data") if n in (5, 6) else None)
         found = statuses(slide)
         assert (found.count(TileStatus.CORRUPT), found.count(TileStatus.OK)) == (1, 15)
@@ -112,7 +112,7 @@ def test_damage_is_damage(slide_file: Path) -> None:
 
 def test_the_system_is_asked(slide_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Libtiff says "cannot read" of a truncated file and of a lost server: the file itself tells them apart."""
-    with open_slide(slide_file) as slide:
+    with open_slide(slide_file, route="openslide") as slide:
 
         def lost(*_: object) -> bytes:
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))

@@ -29,9 +29,9 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("name", "mpp", "route", "reason"),
     [
         ("slides/CMU-1-Small-Region.svs", None, "jpeg-tiff", "compiled tiler"),
-        ("slides/tcga-cr-7395-01a-01-ts1.svs", 0.25, "openslide", "JP2000"),
+        ("slides/tcga-cr-7395-01a-01-ts1.svs", 0.25, "codec-tiff", "JPEG 2000"),
         ("slides/kidney-48-5.tif", 0.5, "pyvips", "generic"),
-        ("slides/osp_boxes.tiff", 0.5, "openslide", "DEFLATE"),
+        ("slides/osp_boxes.tiff", 0.5, "codec-tiff", "deflate"),
         ("dicom/highdicom_sm_image.dcm", None, "openslide", "dicom"),
     ],
 )
@@ -44,7 +44,7 @@ def test_the_route_of_real_files_and_why(data_dir: Path, name: str, mpp: float |
 def test_a_route_can_be_forced_where_it_fits(small: Path, data_dir: Path) -> None:
     with open_slide(small, route="openslide") as slide:
         assert slide.route.name == "openslide"
-    with pytest.raises(UsageError, match="JP2000"):
+    with pytest.raises(UsageError, match="JPEG 2000"):
         open_slide(data_dir / "slides" / "tcga-cr-7395-01a-01-ts1.svs", mpp=0.25, route="jpeg-tiff")
     with pytest.raises(UsageError, match="unknown"):
         open_slide(small, route="magic")

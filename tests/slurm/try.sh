@@ -1,5 +1,5 @@
 #!/bin/bash
-# Runs docs/examples/slurm-array.sh on a real Slurm of one node, started for this and stopped afterwards.
+# Runs deploy/slurm/batch-array.sh on a real Slurm of one node, started for this and stopped afterwards.
 #
 #   sudo tests/slurm/try.sh SLIDES BUNDLE        (Debian or Ubuntu; `stamp-deploy` must be on the PATH)
 #
@@ -9,7 +9,7 @@ set -euo pipefail
 [ $# -eq 2 ] || { sed -n '2,7p' "$0"; exit 2; }
 [ "$(id -u)" = 0 ] || { echo "root rights are needed to start slurmd"; exit 2; }
 slides=$(realpath "$1") bundle=$(realpath "$2")
-example=$(realpath "$(dirname "$0")/../../docs/examples/slurm-array.sh")
+example=$(realpath "$(dirname "$0")/../../deploy/slurm/batch-array.sh")
 command -v stamp-deploy >/dev/null || { echo "stamp-deploy is not on the PATH"; exit 2; }
 if ! command -v slurmctld >/dev/null || ! command -v munged >/dev/null; then
     apt-get update -qq

@@ -53,6 +53,8 @@ class How:
         Focal planes, and the one that shows the picture; the others repeat the first frame.
     paths : sequence of str
         Codes of the optical paths' light.
+    syntax : str
+        Transfer syntax: how the streams are coded.
     """
 
     sparse: bool = False
@@ -66,6 +68,7 @@ class How:
     plane_of_frames: int = 0
     paths: tuple[str, ...] = (BRIGHTFIELD,)
     image_type: tuple[str, ...] = ("ORIGINAL", "PRIMARY", "VOLUME", "NONE")
+    syntax: str = JPEGBaseline8Bit
 
 
 def write_level(path: Path, picture: Picture, how: How, *, mpp: float = 0.5, series: str = "series") -> list[Path]:
@@ -103,7 +106,7 @@ def write_level(path: Path, picture: Picture, how: How, *, mpp: float = 0.5, ser
 
 def _header(picture: Picture, how: How, mpp: float, series: str, frames: int) -> FileDataset:
     meta = pydicom.dataset.FileMetaDataset()
-    meta.MediaStorageSOPClassUID, meta.TransferSyntaxUID = WHOLE_SLIDE, JPEGBaseline8Bit
+    meta.MediaStorageSOPClassUID, meta.TransferSyntaxUID = WHOLE_SLIDE, how.syntax
     data = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
     data.SOPClassUID, data.Modality, data.ImageType = WHOLE_SLIDE, "SM", list(how.image_type)
     data.PatientName = "Doe^Jane"

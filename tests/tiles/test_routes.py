@@ -9,6 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from support.codec_factory import encode_tile, write_codec_slide
+from support.codec_factory import tiles_of as storage_tiles_of
+from support.dicom_factory import How, Picture, write_level
 from support.format_factory import pages_of, write_philips, write_scn
 from support.slide_factory import texture, write_slide
 
@@ -16,6 +19,7 @@ from stamp_deploy.errors import SlideError
 from stamp_deploy.grid import TileSet, make_grid, select_tiles
 from stamp_deploy.slide import Slide, open_slide
 from stamp_deploy.slide.backends.isolated import ChildReader
+from stamp_deploy.slide.dicom import JPEG_2000
 from stamp_deploy.tiles import TileBatch, TileStatus, open_tiles
 
 
@@ -43,6 +47,9 @@ CASES = (
     "stripped",
     "raw",
     "deflate",
+    "codec-j2k",
+    "codec-j2k-dicom",
+    "codec-lzw",
 )
 
 
@@ -62,6 +69,10 @@ def given(request: pytest.FixtureRequest, tmp_path: Path) -> Given:
             return Given(write_philips(tmp_path / "a.tiff", pages), "jpeg-philips", 0.5, 64, 1)
         path = write_scn(tmp_path / "a.scn", [(32, 64, pages), (700, 32, pages)], size=(1300, 520))
         return Given(path, "jpeg-scn", 0.5, 64, 1)
+    if kind == "codec-lzw":
+        return Given(write_codec_slide(tmp_path / "a.tif", texture(420, 530), "lzw"), "codec-tiff", 0.5, 64, 0)
+    if kind == "codec-j2k-dicom":
+        return Given(write_j2k_dicom(tmp_path), "codec-dicom", 0.5, 64, 0)
     data: Path = request.getfixturevalue("data_dir")
     return {
         "dicom": Given(data / "dicom" / "camelyon_multiframe_jpeg.dcm", "jpeg-dicom", 0.25, 64, 1),
@@ -70,8 +81,15 @@ def given(request: pytest.FixtureRequest, tmp_path: Path) -> Given:
         "jpeg-2000": Given(data / "slides" / "tcga-cr-7395-01a-01-ts1.svs", "openslide", 0.25, 224, 0),
         "stripped": Given(data / "slides" / "kidney-48-5.tif", "pyvips", 0.25, 128, 0),
         "raw": Given(data / "slides" / "panimg_valid_tiff.tif", "openslide", 0.25, 64, 0),
-        "deflate": Given(data / "slides" / "osp_boxes.tiff", "openslide", 0.25, 64, 0),
+        "deflate": Given(data / "slides" / "osp_boxes.tiff", "codec-tiff", 0.25, 64, 0),
+        "codec-j2k": Given(data / "slides" / "tcga-cr-7395-01a-01-ts1.svs", "codec-tiff", 0.25, 224, 0),
     }[kind]
+
+
+def write_j2k_dicom(folder: Path) -> Path:
+    streams = [encode_tile(part, "j2k-rgb") for part in storage_tiles_of(texture(420, 530), 128)]
+    how = How(photometric="YBR_ICT", syntax=JPEG_2000[1])
+    return write_level(folder / "a.dcm", Picture(530, 420, 128, streams), how)[0]
 
 
 def open_given(given: Given) -> Slide:
@@ -214,15 +232,16 @@ def test_a_full_ring_holds_the_reader_back(given: Given) -> None:
 def test_jpeg_2000_is_decoded_in_a_child_that_may_die(data_dir: Path) -> None:
     path = data_dir / "slides" / "tcga-cr-7395-01a-01-ts1.svs"
     with open_slide(path, mpp=0.25) as slide:
-        child = slide._backend._child  # type: ignore[attr-defined]
-        assert isinstance(child, ChildReader)
+        reader = slide._backend._child  # type: ignore[attr-defined]
+        assert isinstance(reader, ChildReader)
+        child = reader._child
         want = slide.read_region(0, 500, 500, 64, 64)
-        assert child._process is not None
-        child._process.kill()
-        child._process.wait()
+        assert child.process is not None
+        child.process.kill()
+        child.process.wait()
         np.testing.assert_array_equal(slide.read_region(0, 500, 500, 64, 64), want)  # a new child
-        assert child._process is not None
-        running = child._process
+        assert child.process is not None
+        running = child.process
     assert running.poll() is not None, "the child outlived its slide"
 
 

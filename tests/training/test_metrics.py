@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from stamp_deploy.training.intervals import Difference, Interval, bootstrap, paired_difference, pathway_intervals
+from stamp_deploy.training.intervals import (
+    Difference,
+    Interval,
+    block_r,
+    bootstrap,
+    paired_difference,
+    pathway_intervals,
+)
 from stamp_deploy.training.metrics import (
     SectionResult,
     headline,
@@ -202,7 +209,7 @@ def test_an_interval_is_that_of_all_draws_of_patients() -> None:
     assert (found.low, found.high) == pytest.approx(tuple(expected), abs=0.015)
     assert found.note == "only 4 patients"
     fifth = [*sections, result("t", "t", 99, 1.0)]
-    assert bootstrap(fifth).note == ""
+    assert bootstrap(fifth).note == bootstrap([*fifth, result("u", "u", 98, 1.0)]).note == ""
 
 
 def test_an_interval_over_sections_of_one_patient_draws_each_alone() -> None:
@@ -285,6 +292,27 @@ def test_blocks_of_space_give_intervals_around_r_and_too_few_give_none() -> None
     assert pathway_intervals([section, small]).unit is None
     none = bootstrap([section, small])
     assert none.low is None and none.unit == "blocks" and "tiny is too small" in none.note
+
+
+def placed(name: str, patient: str, seed: int) -> SectionResult:
+    """Spots on a grid of 200 um, 20 in a row."""
+    rng = np.random.default_rng(seed)
+    truth = rng.normal(size=(400, 3))
+    places = np.stack(np.meshgrid(np.arange(20.0), np.arange(20.0)), axis=-1).reshape(-1, 2) * 200.0
+    return SectionResult(name, patient, truth, truth + rng.normal(size=(400, 3)), np.ones(3, bool), places)
+
+
+def test_the_interval_of_a_pathway_over_blocks_is_that_of_their_draws() -> None:
+    sections = [placed("a", "p", 1), placed("b", "p", 2)]
+    found = pathway_intervals(sections, draws=300, seed=4)
+    low, high = np.percentile(np.mean(block_r(sections, 300, 4), axis=0), [2.5, 97.5], axis=0)
+    assert found.unit == "blocks"
+    np.testing.assert_allclose(found.low, low)
+    np.testing.assert_allclose(found.high, high)
+
+
+def test_patients_are_drawn_where_there_are_two_although_places_are_known() -> None:
+    assert pathway_intervals([placed("a", "p", 1), placed("b", "q", 2)], draws=50).unit == "patients"
 
 
 def test_a_summary_holds_what_the_functions_say() -> None:

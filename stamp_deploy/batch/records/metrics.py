@@ -1,6 +1,7 @@
 """Prometheus metrics as a textfile for node_exporter's textfile collector.
 
-No port is opened. The file is replaced whole after each slide. Labels never carry slide names.
+No port is opened. The file is replaced whole after each slide, and at each look at a watched folder. Labels never carry
+slide names. deploy/monitoring/ has alert rules and a dashboard for these names.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from prometheus_client import (
 )
 
 from ...errors import DiskError
+from ...trust.verdict import VERDICTS
 from ..states import AttemptState
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # of each counter, when it was made: nobody asks for that, and it doubles the file
@@ -43,6 +45,9 @@ class BatchMetrics:
         self._slides = Counter("stamp_slides", "Slides by the state they ended in", ["state"], registry=self.registry)
         self._tiles = Counter("stamp_tiles", "Tiles by status", ["status"], registry=self.registry)
         self._stages = Counter("stamp_stage_seconds", "Busy seconds by stage", ["stage"], registry=self.registry)
+        self._trust = Counter(
+            "stamp_trust", "Slides by whether they are like what the model knows", ["verdict"], registry=self.registry
+        )
         self._seconds = Histogram(
             "stamp_slide_seconds", "Seconds a slide took", buckets=SLIDE_SECONDS, registry=self.registry
         )
@@ -62,6 +67,8 @@ class BatchMetrics:
         for state in AttemptState:
             if state.final:
                 self._slides.labels(state)
+        for verdict in VERDICTS:
+            self._trust.labels(verdict)
 
     def slide_ended(self, state: AttemptState, seconds: float) -> None:
         """Count a slide that reached a final state."""
@@ -69,6 +76,10 @@ class BatchMetrics:
         if state == AttemptState.DONE:
             self._seconds.observe(seconds)
             self._success.set(time.time())
+
+    def slide_judged(self, verdict: str) -> None:
+        """Count a scored slide by its verdict ("inside", "doubtful", "outside", "not judged")."""
+        self._trust.labels(verdict).inc()
 
     def tiles_seen(self, counts: dict[str, int]) -> None:
         """Add tile counts by status ("ok", "missing", "corrupt", "timeout", "background")."""

@@ -1,4 +1,4 @@
-"""A reader of regions by the compiled decoder, out of an index of storage tiles: each stream is decoded as it says.
+"""A reader of regions out of an index of storage tiles: each stream is decoded as it says.
 
 It stands in for OpenSlide where OpenSlide would show wrong colours (a TIFF whose tag contradicts its streams), cannot
 read the slide, or takes long to open it (DICOM).
@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ... import _tiler
+from ...codecs import Coding, Decoder, StreamError
+from ...codecs.decoder import read_stream
 from ...errors import SlideError
 from .base import Level
 
@@ -54,6 +56,7 @@ class StorageReader:
         self.name, self.vendor, self.levels, self.properties, self.notes = name, vendor, levels, properties, notes
         self.index = index
         self.transparent: NDArray[np.bool_] | None = None
+        self._decoder = Decoder()
         self._workers: dict[tuple[int, int], _tiler.Worker] = {}
         self._cache: OrderedDict[tuple[int, int, int, int], NDArray[np.uint8]] = OrderedDict()
         self._cached_bytes = 0
@@ -77,6 +80,7 @@ class StorageReader:
 
     def close(self) -> None:
         self.forget()
+        self._decoder.close()
         for fd in self._fds.values():
             os.close(fd)
         self._fds = {}
@@ -113,28 +117,61 @@ class StorageReader:
             return self._cache[key]
         grid = self._grid(level, number)
         file = int(grid.files[row, column])
-        worker = self._workers.get((level, number))
         try:
-            if worker is None:
-                worker = _tiler.Worker(grid.tables, grid.photometric, grid.tile_width, grid.tile_height, 1)
-                self._workers[level, number] = worker
             if file not in self._fds:
                 self._fds[file] = os.open(self.index.files[file], os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
-            raise self._unreadable(row, column, level, file, error.strerror or "input/output error") from error
-        except ValueError as error:
-            raise self._unreadable(row, column, level, file, str(error)) from error
-        offset, size = int(grid.offsets[row, column]), int(grid.sizes[row, column])
-        status, pixels = worker.decode_at(self._fds[file], offset, size, int(grid.framing))
-        if status != _tiler.OK:
-            code, worker.read_errno = worker.read_errno, 0
-            os.close(self._fds.pop(file))  # what is read again is read through a fresh handle
-            raise self._unreadable(row, column, level, file, os.strerror(code) if code else worker.message)
+            decode = self._decode_jpeg if grid.coding is Coding.JPEG else self._decode_stream
+            pixels = decode(level, number, row, column)
+        except (OSError, ValueError, StreamError) as error:
+            if file in self._fds:
+                os.close(self._fds.pop(file))  # what is read again is read through a fresh handle
+            why = (error.strerror or "input/output error") if isinstance(error, OSError) else str(error)
+            raise self._unreadable(row, column, level, file, why) from error
         self._cache[key] = pixels
         self._cached_bytes += pixels.nbytes
         while self._cached_bytes > CACHE_BYTES and len(self._cache) > 1:
             self._cached_bytes -= self._cache.popitem(last=False)[1].nbytes
         return pixels
+
+    def _decode_jpeg(self, level: int, number: int, row: int, column: int) -> NDArray[np.uint8]:
+        """By the compiled decoder.
+
+        Raises
+        ------
+        OSError
+            The disk or network failed.
+        ValueError
+            The stream, or the tables that all share, are damaged.
+        """
+        grid = self._grid(level, number)
+        worker = self._workers.get((level, number))
+        if worker is None:
+            worker = _tiler.Worker(grid.tables, grid.photometric, grid.tile_width, grid.tile_height, 1)
+            self._workers[level, number] = worker
+        offset, size = int(grid.offsets[row, column]), int(grid.sizes[row, column])
+        fd = self._fds[int(grid.files[row, column])]
+        status, pixels = worker.decode_at(fd, offset, size, int(grid.framing))
+        if status != _tiler.OK:
+            code, worker.read_errno = worker.read_errno, 0
+            if code:
+                raise OSError(code, os.strerror(code))
+            raise ValueError(worker.message)
+        return pixels
+
+    def _decode_stream(self, level: int, number: int, row: int, column: int) -> NDArray[np.uint8]:
+        """By the library of its coding.
+
+        Raises
+        ------
+        OSError
+            The disk or network failed.
+        StreamError
+            The stream is damaged.
+        """
+        grid = self._grid(level, number)
+        offset, size = int(grid.offsets[row, column]), int(grid.sizes[row, column])
+        fd = self._fds[int(grid.files[row, column])]
+        return self._decoder.decode(read_stream(fd, offset, size, in_items=grid.in_items), grid.stream())
 
     def _unreadable(self, row: int, column: int, level: int, file: int, why: str) -> SlideError:
         return SlideError(

@@ -10,6 +10,7 @@ from collections.abc import Collection
 import numpy as np
 from numpy.typing import NDArray
 
+from ...codecs.colour import ycbcr_to_rgb
 from .base import Backend
 
 
@@ -50,13 +51,3 @@ class Recoloured:
         out = ycbcr_to_rgb(pixels)
         out[outside] = 255
         return out
-
-
-def ycbcr_to_rgb(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """libjpeg's integer conversion, uint8 [..., 3]."""
-    y, b, r = (pixels[..., c].astype(np.int32) - (128 if c else 0) for c in range(3))
-    out = np.empty(pixels.shape, np.uint8)
-    out[..., 0] = np.clip(y + ((91881 * r + 32768) >> 16), 0, 255)
-    out[..., 1] = np.clip(y + ((-22554 * b - 46802 * r + 32768) >> 16), 0, 255)
-    out[..., 2] = np.clip(y + ((116130 * b + 32768) >> 16), 0, 255)
-    return out

@@ -1,31 +1,23 @@
-"""Decoding in a child process: a decoder that crashes takes a region with it, not the run.
+"""Regions read by OpenSlide in a child process: a decoder that crashes takes a region with it, not the run.
 
-JPEG 2000 goes this way: the decoder that readers share has open faults that a crafted file can use. The child is
-started when it is first needed, is started again after it died, and can hold no more than `MEMORY_BYTES`. Parent and
-child talk over pipes: a line of JSON with the request, a line of JSON with the answer, then the pixels.
+JPEG 2000 goes this way where its regions are read by OpenSlide: the decoder that readers share has open faults that a
+crafted file can use.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import resource
-import select
-import subprocess
 import sys
-import time
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import SlideError
+from ...system.child_process import ChildLostError, ChildProcess, ChildRefusalError, serve
 from ..dicom import JPEG_2000, volume_instances
 from ..tiff_pages import tiff_pages
 
-MEMORY_BYTES = 4 << 30
-TIMEOUT_S = 120.0
 JPEG_2000_TIFF = (33003, 33004, 33005, 34712)
 
 
@@ -51,101 +43,47 @@ class ChildReader:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._process: subprocess.Popen[bytes] | None = None
+        self._child = ChildProcess(__name__, str(path))
 
     def read(self, level: int, x: int, y: int, w: int, h: int) -> NDArray[np.uint8]:
-        process = self._start()
-        assert process.stdin is not None and process.stdout is not None
         try:
-            process.stdin.write(json.dumps({"level": level, "x": x, "y": y, "w": w, "h": h}).encode() + b"\n")
-            process.stdin.flush()
-            end = time.monotonic() + TIMEOUT_S
-            answer = json.loads(_line(process.stdout, end))
-            if "error" in answer:
-                raise self._unreadable(level, x, y, str(answer["error"]))
-            pixels = np.frombuffer(_exactly(process.stdout, w * h * 4, end), np.uint8)
-        except (BrokenPipeError, EOFError, TimeoutError, ValueError) as error:
-            self.close()
-            why = "took too long" if isinstance(error, TimeoutError) else "ended before it answered"
-            raise self._unreadable(level, x, y, f"its decoder {why}") from error
-        return pixels.reshape(h, w, 4)
+            pixels = self._child.ask({"level": level, "x": x, "y": y, "w": w, "h": h}, b"", w * h * 4)
+        except (ChildRefusalError, ChildLostError) as error:
+            raise SlideError(
+                f"cannot be decoded at ({x}, {y}) of level {level}: {error}",
+                path=self._path,
+                remedy="copy or scan the slide again",
+            ) from error
+        return np.frombuffer(pixels, np.uint8).reshape(h, w, 4)
 
     def close(self) -> None:
         """End the child."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.communicate()
-            self._process = None
-
-    def _start(self) -> subprocess.Popen[bytes]:
-        if self._process is not None and self._process.poll() is not None:
-            self.close()
-        if self._process is None:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", __name__, str(self._path)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-            )
-        return self._process
-
-    def _unreadable(self, level: int, x: int, y: int, why: str) -> SlideError:
-        return SlideError(
-            f"cannot be decoded at ({x}, {y}) of level {level}: {why}",
-            path=self._path,
-            remedy="copy or scan the slide again",
-        )
+        self._child.close()
 
 
-def _wait(pipe: IO[bytes], end: float) -> None:
-    if not select.select([pipe], [], [], max(0.0, end - time.monotonic()))[0]:
-        raise TimeoutError
+class _Regions:
+    """The child's side: an open slide; its errors go back as text, anything worse ends the child."""
 
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._slide: Any = None
 
-def _exactly(pipe: IO[bytes], count: int, end: float) -> bytearray:
-    """`count` bytes of a pipe that nothing else has buffered."""
-    data = bytearray(count)
-    view, done = memoryview(data), 0
-    while done < count:
-        _wait(pipe, end)
-        got = os.readv(pipe.fileno(), [view[done : done + (1 << 20)]])
-        if got == 0:
-            raise EOFError
-        done += got
-    return data
+    def answer(self, wanted: dict[str, Any], payload: bytes) -> bytes:
+        import openslide
 
-
-def _line(pipe: IO[bytes], end: float) -> bytes:
-    line = bytearray()
-    while not line.endswith(b"\n"):
-        line += _exactly(pipe, 1, end)
-        if len(line) > 10_000:
-            raise ValueError("the answer has no end")
-    return bytes(line)
-
-
-def serve(path: Path, requests: IO[bytes], answers: IO[bytes]) -> None:
-    """The child: answer requests until there are none. Its errors go back as text; anything worse ends it."""
-    import openslide
-
-    slide: Any = None
-    for line in requests:
-        wanted = json.loads(line)
         try:
-            if slide is None:
-                slide = openslide.OpenSlide(path)
-            region = slide.read_region((wanted["x"], wanted["y"]), wanted["level"], (wanted["w"], wanted["h"]))
-            answers.write(b"{}\n" + region.tobytes())
+            if self._slide is None:
+                self._slide = openslide.OpenSlide(self._path)
+            region = self._slide.read_region((wanted["x"], wanted["y"]), wanted["level"], (wanted["w"], wanted["h"]))
+            pixels: bytes = region.tobytes()
+            return pixels
         except openslide.OpenSlideError as error:
-            if slide is not None:
-                slide.close()
-            slide = None  # its errors latch
-            text = str(error).replace(str(path), path.name).replace(str(path.parent), "")
-            answers.write(json.dumps({"error": text}).encode() + b"\n")
-        answers.flush()
+            if self._slide is not None:
+                self._slide.close()
+            self._slide = None  # its errors latch
+            text = str(error).replace(str(self._path), self._path.name).replace(str(self._path.parent), "")
+            raise ChildRefusalError(text) from error
 
 
 if __name__ == "__main__":
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    serve(Path(sys.argv[1]), sys.stdin.buffer, sys.stdout.buffer)
+    serve(_Regions(Path(sys.argv[1])).answer)

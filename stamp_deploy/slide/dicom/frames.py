@@ -18,7 +18,8 @@ from .header import Header
 
 HEAD = 8
 """Bytes of an item's header."""
-_SOI = b"\xff\xd8"
+_BEGINNINGS = (b"\xff\xd8", b"\xff\x4f")
+"""Of a JPEG and a JPEG 2000 stream."""
 _MOST = 1 << 60
 """More bytes than any file has. Whether a frame lies inside of the file the core says when it reads it."""
 
@@ -81,11 +82,11 @@ def _by_offsets(handle: IO[bytes], offsets: NDArray[np.int64], size: int) -> Fra
 
 
 def _by_walk(handle: IO[bytes], first: int, count: int, size: int) -> Frames:
-    """Every item from the first to the delimiter; several of one frame are told by where a JPEG stream begins."""
+    """Every item from the first to the delimiter; several of one frame are told by where a stream begins."""
     offsets, starts, at = [], [], first
     while (length := _item(handle, at, size)) is not None:
         offsets.append(at)
-        starts.append(handle.read(2) == _SOI)
+        starts.append(handle.read(2) in _BEGINNINGS)
         at += HEAD + length
         if at > size:
             raise HeaderError("a fragment reaches beyond the file")

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...codecs import Coding
 from ..jpeg_header import RGB, YCBCR
 from .elements import PER_FRAME, HeaderError
 from .header import Header, read_header_of
+from .series import JPEG_2000
 
 if TYPE_CHECKING:
     from ..storage.index import StorageGrid
@@ -17,6 +19,12 @@ if TYPE_CHECKING:
 WHOLE_SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6"
 JPEG = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51")
 """Baseline and extended; of the second, streams of 12 bits are refused when they are decoded."""
+HTJ2K = ("1.2.840.10008.1.2.4.201", "1.2.840.10008.1.2.4.202", "1.2.840.10008.1.2.4.203")
+CODINGS = {
+    **dict.fromkeys(JPEG, Coding.JPEG),
+    **dict.fromkeys(JPEG_2000 + HTJ2K, Coding.JPEG_2000),
+}
+"""By transfer syntax."""
 LEVEL_TYPES = (
     ("ORIGINAL", "PRIMARY", "VOLUME", "NONE"),
     ("DERIVED", "PRIMARY", "VOLUME", "NONE"),
@@ -24,7 +32,8 @@ LEVEL_TYPES = (
 )
 """ImageType of a level; OpenSlide takes the same."""
 BRIGHTFIELD, EPIFLUORESCENCE = "111744", "111743"
-_COLOURS = {"RGB": RGB, "YBR_FULL": YCBCR, "YBR_FULL_422": YCBCR}
+_COLOURS = {"RGB": RGB, "YBR_FULL": YCBCR, "YBR_FULL_422": YCBCR, "YBR_RCT": RGB, "YBR_ICT": RGB}
+"""What the decoder gives: JPEG 2000 undoes its own transforms of colour."""
 _TILED_FULL = "TILED_FULL"
 MM_TO_UM = 1000.0
 
@@ -47,6 +56,8 @@ class Part:
         The code of the light of each optical path; empty where it is not stated.
     photometric : int
         2 (RGB) or 6 (YCbCr), as TIFF numbers them.
+    coding : Coding
+        Of the frames.
     is_full : bool
         Whether all frames are there, in order; otherwise each states its place.
     mpp : (str, str)
@@ -70,6 +81,7 @@ class Part:
     optical_paths: int
     illuminations: tuple[str, ...]
     photometric: int
+    coding: Coding
     is_full: bool
     mpp: tuple[str, str]
     power: str
@@ -146,8 +158,11 @@ def _read_part(path: Path, header: Header) -> Part | str:
         return "it is no whole-slide image"
     if tuple(str(value) for value in data.get("ImageType") or ()) not in LEVEL_TYPES:
         return "its image flavor is no level's"
-    if header.transfer_syntax not in JPEG:
-        return f"its frames are coded as transfer syntax {header.transfer_syntax}, not as JPEG"
+    coding = CODINGS.get(header.transfer_syntax)
+    if coding is None:
+        return f"its frames are coded as transfer syntax {header.transfer_syntax}"
+    if coding.why_not is not None:
+        return coding.why_not
     wanted = {"SamplesPerPixel": 3, "BitsAllocated": 8, "BitsStored": 8, "HighBit": 7, "PixelRepresentation": 0}
     if any(_whole(data, name) != value for name, value in wanted.items()) or _whole(data, "PlanarConfiguration"):
         return "its pixels are not 8-bit RGB"
@@ -177,6 +192,7 @@ def _read_part(path: Path, header: Header) -> Part | str:
         optical_paths=max(1, _whole(data, "NumberOfOpticalPaths") or len(illuminations)),
         illuminations=illuminations,
         photometric=_COLOURS[str(data.get("PhotometricInterpretation", ""))],
+        coding=coding,
         is_full=organisation == _TILED_FULL or (not organisation and PER_FRAME not in header.elements),
         mpp=(_number(across, MM_TO_UM), _number(down, MM_TO_UM)),
         power=_number(_first(data, "OpticalPathSequence").get("ObjectiveLensPower"), 1),

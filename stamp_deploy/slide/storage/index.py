@@ -6,7 +6,7 @@ so a provider promises that they are not negative; that they lie inside the file
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from pathlib import Path
@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ... import _tiler
+from ...codecs import Coding, StreamKind
+from ..jpeg_header import YCBCR
 
 MAX_TILE_SIDE = 16384
 MIN_TILE_SIDE = 8
@@ -31,7 +33,7 @@ class Framing(IntEnum):
 
 @dataclass(frozen=True, eq=False)
 class StorageGrid:
-    """A regular grid of JPEG storage tiles: a level of the pyramid, or one scanned area of it.
+    """A regular grid of storage tiles: a level of the pyramid, or one scanned area of it.
 
     Attributes
     ----------
@@ -51,6 +53,10 @@ class StorageGrid:
     origin_x, origin_y : int
         Where the picture begins in its level, pixels of the level.
     framing : Framing
+    coding : Coding
+        What all its streams are: JPEG, which the compiled tiler decodes, or what a library decodes.
+    has_differences : bool
+        Whether the pixels of a compressed run are kept as differences (TIFF's predictor 2).
     absent_is_glass : bool
         What a storage tile of size 0 is: background that the format may leave out, and so white; or pixels that are
         missing, which is damage.
@@ -68,6 +74,8 @@ class StorageGrid:
     framing: Framing = Framing.BARE
     origin_x: int = 0
     origin_y: int = 0
+    coding: Coding = Coding.JPEG
+    has_differences: bool = False
     files: NDArray[np.int32] = field(default_factory=lambda: np.zeros((1, 1), np.int32))
 
     def __post_init__(self) -> None:
@@ -91,8 +99,20 @@ class StorageGrid:
 
     @property
     def scales(self) -> tuple[int, ...]:
-        """Denominators of the decoding scales that divide a storage tile."""
-        return tuple(s for s in DCT_SCALES if self.tile_width % s == 0 and self.tile_height % s == 0)
+        """Denominators of the decoding scales that the coding has and that divide a storage tile."""
+        scales = DCT_SCALES if self.coding.is_reducible else (1,)
+        return tuple(s for s in scales if self.tile_width % s == 0 and self.tile_height % s == 0)
+
+    @property
+    def in_items(self) -> bool:
+        """Whether its streams lie in DICOM items."""
+        return self.framing is Framing.DICOM_ITEMS
+
+    def stream(self, scale: int = 1) -> StreamKind:
+        """What its streams are, wanted at 1/scale."""
+        return StreamKind(
+            self.coding, self.tile_width, self.tile_height, self.photometric == YCBCR, self.has_differences, scale
+        )
 
     @property
     def absent(self) -> NDArray[np.bool_]:
@@ -115,6 +135,13 @@ class StorageIndex:
     files: tuple[Path, ...]
     levels: tuple[tuple[StorageGrid, ...] | str, ...]
 
+    @property
+    def coding(self) -> Coding:
+        """How level 0 is coded, which must have grids."""
+        grids = self.levels[0]
+        assert not isinstance(grids, str)
+        return grids[0].coding
+
     def part(self, numbers: Sequence[int]) -> StorageIndex:
         """Some of the levels, by their numbers."""
         return StorageIndex(self.files, tuple(self.levels[number] for number in numbers))
@@ -125,3 +152,15 @@ class StorageIndex:
         if isinstance(grids, str):
             return ()
         return tuple(scale for scale in DCT_SCALES if all(scale in grid.scales for grid in grids))
+
+
+def only_jpeg(grid: StorageGrid | str) -> StorageGrid | str:
+    """A grid that the compiled tiler decodes, or why it does not."""
+    if isinstance(grid, str) or grid.coding is Coding.JPEG:
+        return grid
+    return f"its tiles are coded as {grid.coding}, not as JPEG"
+
+
+def one_grid_a_level(path: Path, levels: Iterable[StorageGrid | str]) -> StorageIndex:
+    """The index of a file whose levels are one grid each, or a sentence why not."""
+    return StorageIndex((path,), tuple(level if isinstance(level, str) else (level,) for level in levels))

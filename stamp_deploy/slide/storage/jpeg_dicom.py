@@ -1,4 +1,4 @@
-"""DICOM whole-slide images coded as JPEG: the levels of a series, and the index of their frames.
+"""DICOM whole-slide images of JPEG or JPEG 2000 frames: the levels of a series, and the index of their frames.
 
 Opened without OpenSlide, which reads less of the standard and parses an item for each frame. What is not read here, and
 why, is a sentence; OpenSlide then tries the slide.
@@ -119,6 +119,7 @@ def _grid(parts: Sequence[Part], numbers: dict[Path, int]) -> tuple[StorageGrid,
         sizes=np.where(there, sizes[chosen], 0).reshape(shape),
         files=np.where(there, files[chosen], files[0]).astype(np.int32).reshape(shape),
         framing=Framing.DICOM_ITEMS,
+        coding=first.coding,
         absent_is_glass=True,
     )
     return grid, note

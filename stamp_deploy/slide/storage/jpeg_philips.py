@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..backends import Backend, Level
 from ..tiff import read_levels
-from .index import StorageIndex
+from .index import StorageIndex, one_grid_a_level, only_jpeg
 
 
 def jpeg_philips(
@@ -19,5 +19,4 @@ def jpeg_philips(
     SlideError
         The file is not a TIFF, or its directories are damaged.
     """
-    pages = read_levels(path, levels, numbers, vendor="philips")
-    return StorageIndex((path,), tuple(page if isinstance(page, str) else (page,) for page in pages))
+    return one_grid_a_level(path, map(only_jpeg, read_levels(path, levels, numbers, vendor="philips")))

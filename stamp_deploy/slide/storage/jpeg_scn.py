@@ -20,7 +20,7 @@ from ...errors import SlideError
 from ..backends import Backend, Level
 from ..ome import MAX_CHARS
 from ..tiff import StoredPage, read_description, read_pages
-from .index import StorageGrid, StorageIndex
+from .index import StorageGrid, StorageIndex, only_jpeg
 
 NAMESPACE = "{http://www.leica-microsystems.com/scn/2010/10/01}"
 BRIGHTFIELD = "brightfield"
@@ -65,11 +65,12 @@ def _level(areas: list[Area], number: int, directories: Mapping[int, StoredPage]
         page = directories.get(directory)
         if page is None or (page.width, page.height) != (width, height):
             return f"level {number} is not one of the file's tiled pages"
-        if isinstance(page.coded, str):
-            return page.coded
+        grid = only_jpeg(page.coded)
+        if isinstance(grid, str):
+            return grid
         # OpenSlide cuts the part of a pixel off, which moves the area to the next whole one
         x, y = (math.ceil(offset / nm_per_px - _ROUNDING) for offset in (area.offset_x, area.offset_y))
-        grids.append(replace(page.coded, origin_x=x, origin_y=y))
+        grids.append(replace(grid, origin_x=x, origin_y=y))
     if any(_overlap(a, b) for i, a in enumerate(grids) for b in grids[:i]):
         return "its scanned areas overlap"
     return tuple(grids)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...codecs import Coding
 from ...errors import SlideError
 from ..backends import Backend, Level
 from ..backends.by_storage import StorageReader
@@ -13,14 +14,14 @@ from .index import StorageIndex
 from .jpeg_dicom import jpeg_dicom
 from .jpeg_philips import jpeg_philips
 from .jpeg_scn import jpeg_scn
-from .jpeg_tiff import jpeg_tiff
+from .jpeg_tiff import codec_tiff, jpeg_tiff
 
 MakeIndex = Callable[[Path, Backend, tuple[Level, ...], tuple[int, ...]], StorageIndex | str]
 
 
 @dataclass(frozen=True)
 class Provider:
-    """A format that the compiled tiler reads.
+    """A format that is read by its storage tiles.
 
     Attributes
     ----------
@@ -32,12 +33,15 @@ class Provider:
         The formats, as the backend that opened the slide names them.
     make : callable
         (path, backend, levels, numbers of the levels in the file) to the index, or why there is none.
+    is_compiled : bool
+        Whether the compiled tiler decodes the storage tiles of level 0, which are JPEG; others a library decodes.
     """
 
     name: str
     what: str
     vendors: tuple[str, ...]
     make: MakeIndex
+    is_compiled: bool = True
 
 
 PROVIDERS = (
@@ -45,25 +49,44 @@ PROVIDERS = (
     Provider("jpeg-dicom", "DICOM whole-slide image of JPEG frames", ("dicom",), jpeg_dicom),
     Provider("jpeg-scn", "Leica SCN", ("leica",), jpeg_scn),
     Provider("jpeg-philips", "Philips TIFF", ("philips",), jpeg_philips),
+    Provider("codec-tiff", "tiled TIFF", ("aperio", "generic-tiff"), codec_tiff, is_compiled=False),
+    Provider("codec-dicom", "DICOM whole-slide image", ("dicom",), jpeg_dicom, is_compiled=False),
 )
 
 
 def find_storage(
-    path: Path, backend: Backend, levels: tuple[Level, ...], numbers: tuple[int, ...]
+    path: Path,
+    backend: Backend,
+    levels: tuple[Level, ...],
+    numbers: tuple[int, ...],
+    wanted: str | None = None,
 ) -> tuple[Provider | None, StorageIndex | str]:
-    """The provider of a slide's format and its index of storage tiles, or why the compiled tiler does not read it.
+    """The provider of a slide's format and its index of storage tiles, or why it is not read by its storage tiles.
 
-    It needs level 0 at least. A slide that was opened by its index keeps it.
+    It needs level 0 at least. A slide that was opened by its index keeps it. `wanted` is the name of the one provider
+    that is asked; otherwise all of the format are, and the last one's reason counts.
     """
-    provider = next((one for one in PROVIDERS if backend.vendor in one.vendors), None)
-    if provider is None or backend.name == "pyvips":
+    vendors = [one for one in PROVIDERS if backend.vendor in one.vendors]
+    if not vendors or backend.name == "pyvips":
         return None, f"format {backend.vendor} is read by {backend.name}"
     if isinstance(backend, StorageReader):
-        return provider, backend.index.part(numbers)
+        index = backend.index.part(numbers)
+        return next(one for one in vendors if one.is_compiled == (index.coding is Coding.JPEG)), index
+    asked = [one for one in vendors if wanted is None or one.name == wanted] or vendors
+    for provider in asked:
+        found = _ask(provider, path, backend, levels, numbers)
+        if isinstance(found, StorageIndex):
+            break
+    return provider, found
+
+
+def _ask(
+    provider: Provider, path: Path, backend: Backend, levels: tuple[Level, ...], numbers: tuple[int, ...]
+) -> StorageIndex | str:
     try:
         index = provider.make(path, backend, levels, numbers)
     except SlideError as error:
-        return provider, error.cause
+        return error.cause
     if isinstance(index, StorageIndex) and isinstance(index.levels[0], str):
-        return provider, index.levels[0]
-    return provider, index
+        return index.levels[0]
+    return index

@@ -1,5 +1,5 @@
 #!/bin/bash
-# A batch as a Slurm array: sbatch --array=0-7 slurm-array.sh SLIDES BUNDLE OUT [further options of batch]
+# A batch as a Slurm array: sbatch --array=0-7 batch-array.sh SLIDES BUNDLE OUT [further options of batch]
 # All tasks write into one OUT on a shared file system. A task that is preempted (SIGTERM) exits with 75 and
 # is put back into the queue; it resumes where it stopped.
 #SBATCH --job-name=stamp

@@ -1,6 +1,6 @@
 # stamp-deploy for NVIDIA GPUs: TensorRT from the vendor's base image, ONNX Runtime with CUDA beside it.
 #
-#   docker build -f docker/cuda-tensorrt.Dockerfile -t stamp-deploy:cuda .
+#   docker build -f deploy/docker/cuda-tensorrt.Dockerfile -t stamp-deploy:cuda .
 #   docker run --rm --gpus all --network none --read-only --tmpfs /tmp --cap-drop ALL --security-opt no-new-privileges \
 #       -v SLIDES:/input:ro -v BUNDLE:/bundle:ro -v RESULTS:/output -v CACHE:/cache \
 #       stamp-deploy:cuda batch /input --bundle /bundle -o /output
