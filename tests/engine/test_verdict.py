@@ -17,7 +17,7 @@ from stamp_deploy.engine.auto import Trial
 from stamp_deploy.engine.base import BatchedEngine, EngineInfo, EngineOutput, OutOfMemory
 from stamp_deploy.engine.cache import cache_dir
 from stamp_deploy.engine.golden import check_engine, load_golden, turned
-from stamp_deploy.engine.onnxruntime import OnnxRuntimeCudaEngine
+from stamp_deploy.engine.onnxruntime_cuda import OnnxRuntimeCudaEngine
 from stamp_deploy.errors import BundleError, EngineError, ParityError
 
 BATCH = 4
