@@ -58,6 +58,9 @@ LEARNING: dict[str, str] = {
     "train": "train {config} -o {new}",
     "train-head": "train-head {features} {labels} -o {new} --folds 2 --epochs 2",
     "evaluate": "evaluate {run} -o {new} --no-tier1",
+    "evaluate-head": "evaluate-head {heads} {features} {labels} -o {new} --draws 20",
+    "compare-encoders": "compare-encoders {labels} --encoder a={features} --encoder b={features} -o {new} --folds 2 "
+    "--epochs 1 --seeds 1 --draws 20",
     "export": "export {run} -o {new}",
 }
 ARCHIVES: dict[str, str] = {
@@ -229,9 +232,16 @@ def school(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
             file["coords"] = np.zeros((20, 2), np.int64)
         rows.append(f"s{i},p{i},{'ab'[i % 2]}")
     (folder / "labels.csv").write_text("\n".join(rows))
+    from stamp_deploy.training.heads.bags import find_bags, read_labels
+    from stamp_deploy.training.heads.config import HeadConfig
+    from stamp_deploy.training.heads.train import train_head
+
+    table = read_labels(folder / "labels.csv", find_bags(folder / "features"))
+    train_head(table, folder / "heads", HeadConfig(folds=2, epochs=1, inner_folds=0, draws=5))
     return {
         "samples": folder / "samples.toml", "config": folder / "config.toml", "features": folder / "features",
-        "labels": folder / "labels.csv", "run": make_run(folder / "run", cohort, gmt, ("c",)),
+        "labels": folder / "labels.csv", "heads": folder / "heads",
+        "run": make_run(folder / "run", cohort, gmt, ("c",)),
     }  # fmt: skip
 
 
