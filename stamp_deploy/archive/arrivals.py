@@ -21,7 +21,7 @@ from ..errors import ArchiveError, ArchiveUnreachable, DiskError, ExitCode, Stam
 from ..slide.dicom import slide_in_folder
 from .client import Client
 from .pull import pull_series
-from .push import push_result
+from .push import WebKeeper, push_result
 from .query import SeriesRow
 from .records import SeriesRecord, SeriesRecords
 from .trigger import Trigger
@@ -227,7 +227,7 @@ class ArchiveArrivals:
 
     def _push(self, row: SeriesRow, record: SeriesRecord) -> None:
         try:
-            push_result(self._client, self._out / record.key)
+            push_result(WebKeeper(self._client), self._out / record.key)
         except DiskError:
             raise
         except StampError as error:

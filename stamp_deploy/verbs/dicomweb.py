@@ -11,7 +11,7 @@ import click
 from ..command import Command, option
 from ..config import DEFAULT_WRITERS
 from ..errors import UsageError
-from .archive_options import server_options, take_client
+from .archive_options import push_all, say_pulled, server_options, take_client
 from .batch import ARRIVAL, exit_with, scoring_options, stop_on_signals, take_batch_options
 from .options import OUTPUT, PATH
 
@@ -69,10 +69,7 @@ def pull(out: Path, accession: str, study: str, series: str, container: str, **r
         if not rows:
             raise UsageError("the archive holds no slide that fits", remedy="check the numbers, letter by letter")
         for row in rows:
-            got = pull_series(client, row, out)
-            levels = f"{len(got.instances)} levels" if len(got.instances) > 1 else "1 level"
-            was = f"{got.fetched} fetched, {got.size_bytes / 1e6:.1f} MB" if got.fetched else "all here already"
-            click.echo(f"slide  {got.folder}: {levels}, {was}")
+            say_pulled(pull_series(client, row, out))
 
 
 @dicomweb.command(
@@ -91,26 +88,10 @@ def push(result: Path, **rest: Any) -> None:
     Each is looked up first, sent only where it is missing, then fetched back and compared. So it can be run again at
     any time. An archive that keeps something else under a UID is an error (exit code 8).
     """
-    from ..archive.push import push_result
-    from ..archive.results import find_results
-    from ..errors import ArchiveUnreachable, ExitCode, StampError
+    from ..archive.push import WebKeeper
 
-    failed = False
     with take_client(rest) as client:
-        for folder in find_results(result):
-            try:
-                done = push_result(client, folder)
-            except ArchiveUnreachable:
-                raise
-            except StampError as error:
-                click.echo(f"stamp-deploy: {folder.name}: {error}", err=True)
-                failed = True
-                continue
-            click.echo(f"result {folder.name}: {done.objects} objects, {done.sent} sent, {done.already} there already")
-            if done.corrected:
-                click.echo(f"warning {folder.name}: the archive corrected {', '.join(done.corrected)}", err=True)
-    if failed:
-        raise SystemExit(int(ExitCode.ARCHIVE))
+        push_all(WebKeeper(client), result)
 
 
 @dicomweb.command(
