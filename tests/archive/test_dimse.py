@@ -1,4 +1,4 @@
-"""DIMSE against a real Orthanc: the same slides and results as by DICOMweb; and a receiver that feeds a watched folder."""
+"""DIMSE against a real Orthanc: the slides and results that DICOMweb gives; a receiver that feeds a watched folder."""
 
 from __future__ import annotations
 
@@ -102,12 +102,7 @@ def test_an_archive_that_does_not_know_us(orthanc: Orthanc) -> None:
         find_series(stranger, AT_ONCE, accession="S26-0001")
 
 
-def test_an_archive_that_is_not_there_or_falls_silent(
-    orthanc: Orthanc,
-    slide: ScannedSlide,
-    tmp_path: Path,
-    runner: Runner,  # noqa: F811
-) -> None:
+def test_an_archive_that_is_not_there_or_falls_silent(orthanc: Orthanc, slide: ScannedSlide, tmp_path: Path) -> None:
     nobody = Peer("127.0.0.1", free_port(), AE_TITLE, OUR_AE_TITLE, connect_s=2)
     with pytest.raises(ArchiveUnreachable, match="cannot be reached"):
         find_series(nobody, AT_ONCE, accession="S26-0001")
@@ -115,7 +110,7 @@ def test_an_archive_that_is_not_there_or_falls_silent(
     with Proxy(orthanc.dicom_port, down_limit=6000, stall=True).running() as proxy:
         stalled = Peer("127.0.0.1", proxy.port, AE_TITLE, OUR_AE_TITLE, read_s=1)
         (row,) = find_series(stalled, AT_ONCE, accession=slide.accession)
-        with pytest.raises(ArchiveUnreachable, match="fell silent|cannot be reached|ended the association"):
+        with pytest.raises(ArchiveUnreachable, match=r"fell silent, or ended|cannot be reached"):
             pull_series(stalled, AT_ONCE, row, tmp_path)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
