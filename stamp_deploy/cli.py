@@ -29,6 +29,7 @@ SUMMARIES = {
     "compare": "Agreement of two results of one slide: another bundle, engine or scan.",
     "cohort": "Turn spatial transcriptomics samples into a training cohort.",
     "dicomweb": "Slides out of an image archive, results into it, by DICOMweb.",
+    "dimse": "The same by C-FIND, C-GET and C-STORE; and a receiver of slides.",
     "doctor": "Versions, libraries, engines and GPU of this machine, with a self-test.",
     "demo": "Make a slide and a cohort, train, export, infer, compare.",
     "compare-encoders": "Do one encoder's features give better heads than another's?",
@@ -52,7 +53,7 @@ SUMMARIES = {
 }
 SECTIONS = {
     "Score slides": ("infer", "batch", "watch", "view", "render", "summary", "compare", "inspect", "formats"),
-    "Beside an archive": ("dicomweb",),
+    "Beside an archive": ("dicomweb", "dimse"),
     "Trust the machine and the model": ("doctor", "verify", "sign", "parity", "build", "bench", "audit"),
     "Train and export": (
         "demo",
@@ -68,7 +69,8 @@ SECTIONS = {
     ),
 }
 EXTRA_OF = {"cohort": "train", "demo": "train,export", "evaluate": "train", "export": "export", "train": "train"}
-EXTRA_OF |= {"train-head": "train", "evaluate-head": "train", "compare-encoders": "train", "dicomweb": "dicomweb"}
+EXTRA_OF |= {"train-head": "train", "evaluate-head": "train", "compare-encoders": "train"}
+EXTRA_OF |= {"dicomweb": "dicomweb", "dimse": "dimse"}
 
 
 class VerbGroup(click.Group):

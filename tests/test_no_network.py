@@ -65,6 +65,7 @@ LEARNING: dict[str, str] = {
 }
 ARCHIVES: dict[str, str] = {
     "dicomweb": "dicomweb pull http://127.0.0.1:9/dicom-web --accession S26-1 -o {new}",
+    "dimse": "dimse pull 127.0.0.1:9 --accession S26-1 -o {new}",
 }
 """Verbs whose purpose is a connection -> a command of it, to a port where nobody listens."""
 SERVERS: dict[str, str] = {"view": "view {done} --slides {slides} --no-browser"}
@@ -149,7 +150,7 @@ def test_a_verb_says_nothing_to_anybody(verb: str, engine: str, world: dict[str,
 @pytest.mark.parametrize("verb", ARCHIVES)
 def test_a_verb_for_archives_talks_to_the_archive_alone(verb: str, tmp_path: Path) -> None:
     """The address that was named is tried, and nothing else: no look-up, no proxy, nothing at home."""
-    for package in ("httpx", "python_multipart"):
+    for package in ("httpx", "python_multipart", "pynetdicom"):
         pytest.importorskip(package)
     seen = watch([*COMMAND, *ARCHIVES[verb].format(new=tmp_path / "new").split()], tmp_path / "watched", cwd=tmp_path)
     assert seen.code == 75, seen.err
