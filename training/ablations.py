@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from stamp_deploy.errors import UsageError
 
 from .config import TrainConfig, load_config
-from .evaluate.rows import CONTROLS, KINDS, RUNS
+from .evaluate.rows import CONTROLS, KINDS, RECIPES, RUNS
+from .ingredients import check_ingredients
 from .loop import fit
 from .model import RunInfo, read_info
+
+RECIPE_ROWS = "recipes"
+"""Names all recipes at once among the rows asked for."""
 
 
 def ablation_configs(config: TrainConfig) -> dict[str, TrainConfig]:
     """Settings of each row of the evaluation table that is a run, by the row's key; ``lora`` is the config itself."""
-    return {kind.key: config.with_(**kind.settings) for kind in RUNS}
+    return {kind.key: config.with_(**kind.settings) for kind in (*RUNS, *RECIPES)}
 
 
 def train_ablations(
@@ -28,6 +32,9 @@ def train_ablations(
 ) -> Iterator[tuple[str, RunInfo]]:
     """Train each row into OUT/ROW; finished rows are kept, an unfinished one is gone on with.
 
+    Without `rows`, all but the recipes are trained. Among `rows`, ``recipes`` stands for every recipe that the config's
+    backbone and fields of view allow.
+
     A warm-up is done once, by the row ``frozen_head``, whose backbone the others start from.
 
     Raises
@@ -36,10 +43,14 @@ def train_ablations(
         A row that does not exist.
     """
     configs = ablation_configs(config)
-    unknown = [row for row in rows if row not in configs]
+    unknown = [row for row in rows if row not in configs and row != RECIPE_ROWS]
     if unknown:
-        raise UsageError(f"there is no row {unknown[0]}", remedy="rows: " + ", ".join(configs))
-    order = sorted(rows or configs, key=lambda row: row != "frozen_head")
+        raise UsageError(f"there is no row {unknown[0]}", remedy=f"rows: {', '.join(configs)}; or {RECIPE_ROWS}")
+    wanted = list(rows or (kind.key for kind in RUNS))
+    if RECIPE_ROWS in wanted:
+        place = wanted.index(RECIPE_ROWS)
+        wanted[place : place + 1] = possible_recipes(configs, say)
+    order = sorted(dict.fromkeys(wanted), key=lambda row: row != "frozen_head")
     if config.warm_up != "none" and order[0] != "frozen_head":
         order.insert(0, "frozen_head")
     for row in order:
@@ -52,6 +63,19 @@ def train_ablations(
             yield row, read_info(folder)
             continue
         yield row, fit(settings, folder, overwrite=overwrite)
+
+
+def possible_recipes(configs: Mapping[str, TrainConfig], say: Callable[[str], object]) -> list[str]:
+    """The recipes whose ingredients work with the config; of the others it is said why not."""
+    found = []
+    for kind in RECIPES:
+        try:
+            check_ingredients(configs[kind.key])
+        except UsageError as error:
+            say(f"{kind.key:<16} left out: {error}")
+        else:
+            found.append(kind.key)
+    return found
 
 
 def control_rows(config: TrainConfig) -> tuple[str, ...]:

@@ -25,7 +25,7 @@ class TrainConfig(TomlSettings):
     targets: Literal["pathways", "genes"] = setting(
         "pathways", 'or "genes": the n_genes most variable, for the ablation table'
     )
-    n_genes: int = setting(50, "HEST-Bench's number", ge=0)
+    n_genes: int = setting(50, "HEST-Bench's number; losses beside the targets take fewer of a smaller panel", ge=0)
     score: Literal["ucell", "zmean"] = setting(
         "ucell", 'ranks within a spot, so depth and platform matter least; or "zmean"'
     )
@@ -81,6 +81,24 @@ class TrainConfig(TomlSettings):
     w_genes: float = setting(0.0, "reconstruction of n_genes", ge=0)
     w_batch: float = setting(0.0, "adversarial sample head", ge=0)
     projection_dim: int = setting(128, "of the contrastive space", ge=0)
+    # What other recipes add (docs/recipes.md), off by default
+    genes_smooth_um: float = setting(
+        0.0, "radius of neighbour smoothing of the genes that are learned from; 0: none", ge=0
+    )
+    gene_latent: int = setting(64, "length of the gene embedding", ge=1)
+    gene_temperature: float = setting(0.05, "of contrasts between pictures and genes (SEAL's)", gt=0)
+    w_gene_autoencoder: float = setting(0.0, "SEAL: variational autoencoder of n_genes", ge=0)
+    w_gene_contrast: float = setting(0.0, "SEAL: InfoNCE of picture and gene embedding", ge=0)
+    w_gene_decoding: float = setting(0.0, "SEAL: genes decoded from the picture", ge=0)
+    w_image_decoding: float = setting(0.0, "SEAL: the picture's features decoded from genes", ge=0)
+    w_spot_contrast: float = setting(0.0, "ST-Align: smallest field of view and the spot's genes", ge=0)
+    w_niche_contrast: float = setting(0.0, "ST-Align: largest field of view and the neighbours' genes", ge=0)
+    w_cross_contrast: float = setting(0.0, "ST-Align: both levels, fused by attention", ge=0)
+    st_token: bool = setting(False, "MINT: a learned token beside the class token, part of the embedding; of ViTs")
+    w_distillation: float = setting(0.0, "MINT: DINO self-distillation of the model's own embedding", ge=0)
+    w_patches: float = setting(0.0, "MINT: scores of the places within a tile, from its patch tokens", ge=0)
+    w_teacher: float = setting(0.0, "AIDO.Tissue: a frozen gene transformer's embedding of the spot", ge=0)
+    teacher_steps: int = setting(400, "of the gene transformer's pretraining on the training sections", ge=0)
     # The loop
     epochs: int = setting(20, "0: no adaptation, ridge heads on the model as it is", ge=0)
     batch_slides: int = setting(8, "8 x 48 = 384: enough in-slide negatives, several slides per step", ge=1)
@@ -121,6 +139,31 @@ class TrainConfig(TomlSettings):
     def refits_head(self) -> bool:
         """Whether the pathway head is fitted by ridge at the end: asked for, or nothing else trains it."""
         return self.head_final == "ridge" or self.epochs == 0 or self.w_regression == 0
+
+    @property
+    def aligns_genes(self) -> bool:
+        """Whether pictures are brought into the latent space of a gene autoencoder (SEAL)."""
+        return any((self.w_gene_autoencoder, self.w_gene_contrast, self.w_gene_decoding, self.w_image_decoding))
+
+    @property
+    def aligns_niches(self) -> bool:
+        """Whether spot and niche are matched with their genes (ST-Align)."""
+        return any((self.w_spot_contrast, self.w_niche_contrast, self.w_cross_contrast))
+
+    @property
+    def reads_genes(self) -> bool:
+        """Whether anything learns from single genes beside the targets."""
+        return self.w_genes > 0 or self.aligns_genes or self.aligns_niches or self.w_teacher > 0
+
+    @property
+    def turns_tiles(self) -> bool:
+        """Whether the loader flips and turns tiles; where patches learn, the step does, and their targets with them."""
+        return self.flips and self.w_patches == 0
+
+    @property
+    def adds_token(self) -> bool:
+        """Whether any of MINT's ingredients is on."""
+        return self.st_token or self.w_distillation > 0 or self.w_patches > 0
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], source: Path | None = None) -> TrainConfig:

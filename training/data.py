@@ -6,7 +6,8 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from dataclasses import field as dataclass_field
 from itertools import islice
 
 import numpy as np
@@ -26,7 +27,7 @@ Rows = list[tuple[int, NDArray[np.int64]]]
 class Batch:
     """Tensors of one step: `tiles` normalised float32 [n, 3, T, T], or kept views; `target` [n, P]; `mask` bool [n, P];
     `slide` int64 [n], the section's place in the list; `genes` [n, G]. Of kept views also `frozen` [n, D], embeddings
-    of the frozen model; where a step sees one field of view, `field`, which one."""
+    of the frozen model; where a step sees one field of view, `field`, which one. `tables`: as `TrainSection.gather`."""
 
     tiles: Tensor
     target: Tensor
@@ -35,15 +36,27 @@ class Batch:
     genes: Tensor
     frozen: Tensor | None = None
     field: Tensor | None = None
+    tables: dict[str, Tensor] = dataclass_field(default_factory=dict)
 
     def to(self, device: torch.device | str) -> Batch:
         """The same on another device."""
-        moved = [None if t is None else t.to(device, non_blocking=True) for t in self.fields()]
-        return Batch(*moved)  # type: ignore[arg-type]
+        out = replace(self, tables={k: t.to(device, non_blocking=True) for k, t in self.tables.items()})
+        for name in ("tiles", "target", "mask", "slide", "genes", "frozen", "field"):
+            tensor = getattr(self, name)
+            setattr(out, name, None if tensor is None else tensor.to(device, non_blocking=True))
+        return out
 
-    def fields(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
+    def fields(
+        self,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor | None, dict[str, Tensor]]:
         """The tensors, in order."""
-        return self.tiles, self.target, self.mask, self.slide, self.genes, self.frozen, self.field
+        return self.tiles, self.target, self.mask, self.slide, self.genes, self.frozen, self.field, self.tables
+
+
+def gather(sections: Sequence[TrainSection], rows: Rows) -> dict[str, Tensor]:
+    """The tables of a batch's spots."""
+    parts = [sections[i].gather(index) for i, index in rows]
+    return {name: torch.from_numpy(np.concatenate([part[name] for part in parts])) for name in parts[0]}
 
 
 def plan_epoch(sizes: Sequence[int], slides: int, spots: int, rng: np.random.Generator) -> list[Rows]:
@@ -157,10 +170,10 @@ class Loader(Batches):
     def make(self, rows: Rows, epoch: int, number: int) -> Batch:
         """One augmented batch."""
         rng = np.random.default_rng([self.config.seed, epoch, number, self.rank, 1])
+        rows = [(i, np.sort(index)) for i, index in rows]  # in file order: the pages of the map are read once
         pieces, target, mask, slide, genes = [], [], [], [], []
         for i, index in rows:
             section = self.sections[i]
-            index = np.sort(index)  # in file order: the pages of the map are read once
             pieces.append((self._tiles[i], index))
             target.append(section.target[index])
             mask.append(np.broadcast_to(section.mask, (len(index), len(section.mask))))
@@ -168,10 +181,11 @@ class Loader(Batches):
             genes.append(section.genes[index])
         tiles = varied_tiles(
             pieces, self.tile_px, self.mean, self.std, rng, reach=self.reach, hed_jitter=self.config.hed_jitter,
-            flips=self.config.flips, buffers=self._buffers,
+            flips=self.config.turns_tiles, buffers=self._buffers,
         )  # fmt: skip
-        parts = (np.concatenate(p) for p in (target, mask, slide, genes))
-        made = Batch(tiles, *(torch.from_numpy(np.ascontiguousarray(p)) for p in parts))
+        joined = (np.ascontiguousarray(np.concatenate(p)) for p in (target, mask, slide, genes))
+        wanted, known, places, values = map(torch.from_numpy, joined)
+        made = Batch(tiles, wanted, known, places, values, tables=gather(self.sections, rows))
         if self.config.field_steps == "one":
             made.field = torch.tensor(int(rng.integers(len(self.config.fields_um))))
         return made

@@ -23,6 +23,10 @@ from stamp_deploy.system.memory import keep_memory
 from .autocast import autocast, use_bf16
 from .config import TrainConfig
 from .data import Batch, Batches, Loader
+from .ingredients import FILE as INGREDIENTS_FILE
+from .ingredients import save_ingredients
+from .ingredients.gene_transformer import GeneTransformer
+from .ingredients.teacher import cohort_teacher, guide
 from .model import FROZEN_FILE, RunInfo, StampModel, is_peft, read_info, save_run
 from .model.checkpoint import Checkpoint
 from .model.embed import embed_tiles
@@ -102,6 +106,7 @@ class _Trainer:
         self.events = Events(out / "tensorboard", enabled=self.main)
         self.checkpoint = Checkpoint(out / "checkpoint", start.key, config.checkpoint_minutes, enabled=self.main)
         self.views: list[list[Views]] = []
+        self.teacher: GeneTransformer | None = None
         self.seconds = 0.0
 
     def run(self) -> RunInfo:
@@ -113,11 +118,16 @@ class _Trainer:
         if self.config.cache_views:
             with self.accelerator.main_process_first():
                 self.views = self._keep_views(model)
+        if self.config.w_teacher > 0:
+            self.report.start("teacher", 1)
+            with self.accelerator.main_process_first():
+                self.teacher = cohort_teacher(self.start.train, self.config, self.checkpoint, self.device)
+            self.report.stop()
         embeddings = self._embed(model, self.start.train)
         set_ridge_heads(model, embeddings, self.start.train, pathway=self.config.head_init == "ridge")
         position, step = self._train(model, embeddings)
         if self.main:
-            self._finish(step.model, position, embeddings, warm_up)
+            self._finish(step, position, embeddings, warm_up)
         self.accelerator.wait_for_everyone()
         return read_info(self.out)  # what the first process wrote, for all of them
 
@@ -134,6 +144,8 @@ class _Trainer:
         genes = self.start.train[0].genes.shape[1]
         torch.manual_seed(config.seed + 1)
         step = Alignment(model, config, genes=genes, sections=len(self.start.train)).to(self.device)
+        if self.teacher is not None:
+            guide(step.ingredients, self.teacher, self.start.train)
         width = model.dim // model.fields_count
         for i, head in enumerate(step.field_heads):
             if config.head_init == "ridge":
@@ -162,7 +174,7 @@ class _Trainer:
                 self._backward(wrapped, batch, position, update)
                 position.batch += 1
                 if update:
-                    self._update(optimiser, [*backbone, *heads], position, total)
+                    self._update(step, optimiser, [*backbone, *heads], position, total)
                     self.report.advance(_note(position))
                     if not last:
                         self.checkpoint.save_if_due("training", step, optimiser, position.to_dict())
@@ -219,7 +231,12 @@ class _Trainer:
         sums["tiles"] = sums.get("tiles", 0.0) + len(batch.tiles)
 
     def _update(
-        self, optimiser: torch.optim.Optimizer, parameters: list[nn.Parameter], position: Position, total: int
+        self,
+        step: Alignment,
+        optimiser: torch.optim.Optimizer,
+        parameters: list[nn.Parameter],
+        position: Position,
+        total: int,
     ) -> None:
         factor = rate_factor(position.step, total, self.config.warmup_fraction)
         for group in optimiser.param_groups:
@@ -227,6 +244,7 @@ class _Trainer:
         nn.utils.clip_grad_norm_(parameters, self.config.clip)
         optimiser.step()
         optimiser.zero_grad()
+        step.after_update()
         position.step += 1
 
     def _close_epoch(self, step: Alignment, position: Position, seconds: float) -> None:
@@ -270,8 +288,9 @@ class _Trainer:
         return [embed_tiles(model, self.start.info, s.tiles) for s in sections]
 
     def _finish(
-        self, model: StampModel, position: Position, frozen: list[NDArray[np.float32]], warm_up: list[dict[str, Any]]
+        self, step: Alignment, position: Position, frozen: list[NDArray[np.float32]], warm_up: list[dict[str, Any]]
     ) -> None:
+        model = step.model
         embeddings = self._embed(model, self.start.train)
         refit = self.config.refits_head
         set_ridge_heads(model, embeddings, self.start.train, pathway=refit)
@@ -289,13 +308,14 @@ class _Trainer:
         }
         if is_peft(model.backbone) or self.config.adapt in ("full", "last-block"):
             # the anchor's guard: how far the embedding has moved from where training started
-            metrics["cosine_to_frozen"] = mean_cosine(embeddings, frozen)
+            metrics["cosine_to_frozen"] = mean_cosine(embeddings, [e[:, : model.frozen_dim] for e in frozen])
         if warm_up:
             metrics["warm_up"] = warm_up[-1]
         info = replace(self.start.info, metrics=metrics)
         weights, sha256 = weights_of(self.config)
         if sha256:
             info.software["weights_sha256"] = sha256
+        save_ingredients(self.out, step.ingredients)
         save_run(self.out, model.cpu(), info, weights=weights, copy_backbone=self.config.copy_backbone)
         shutil.rmtree(self.out / "checkpoint", ignore_errors=True)
 
@@ -308,6 +328,6 @@ def _note(position: Position) -> str:
 def _clear(out: Path) -> None:
     """Remove a former run's files, run.json first; foreign files stay."""
     for name in ("run.json", "config.toml", "metrics.csv", "backbone.safetensors", "backbone.json",
-                 "adapter.safetensors", "heads.safetensors", FROZEN_FILE):  # fmt: skip
+                 "adapter.safetensors", "heads.safetensors", FROZEN_FILE, INGREDIENTS_FILE):  # fmt: skip
         (out / name).unlink(missing_ok=True)
     shutil.rmtree(out / "checkpoint", ignore_errors=True)

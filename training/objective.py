@@ -6,10 +6,17 @@ import torch
 from torch import Tensor, nn
 
 from .config import TrainConfig
+from .ingredients import Ingredient, Seen, make_ingredients
+from .ingredients.patch_regression import TABLE as PATCHES
+from .ingredients.patch_regression import turn_together
 from .losses import AuxiliaryHeads, anchor_loss, contrastive_loss, correlation_loss, regression_loss
 from .model import StampModel, is_peft
 
-TERMS = ("regression", "correlation", "contrastive", "anchor", "genes", "batch")
+TERMS = (
+    "regression", "correlation", "contrastive", "anchor", "genes", "batch", "gene_autoencoder", "gene_contrast",
+    "gene_decoding", "image_decoding", "spot_contrast", "niche_contrast", "cross_contrast", "teacher", "distillation",
+    "patches",
+)  # fmt: skip
 
 
 class Alignment(nn.Module):
@@ -31,6 +38,7 @@ class Alignment(nn.Module):
         outputs = model.pathway.out_features
         self.field_heads = nn.ModuleList(nn.Linear(width, outputs) for _ in range(model.fields_count if one else 0))
         self._kept = model.parts() if config.cache_views else None
+        self.ingredients = make_ingredients(config, model, genes)
         self.extra = AuxiliaryHeads(width, genes if config.w_genes > 0 else 0, sections if config.w_batch > 0 else 0)
 
     def forward(
@@ -42,6 +50,7 @@ class Alignment(nn.Module):
         genes: Tensor,
         frozen: Tensor | None = None,
         field: Tensor | None = None,
+        tables: dict[str, Tensor] | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Weighted total, and each term before its weight; shapes as in `data.Batch`.
 
@@ -49,7 +58,11 @@ class Alignment(nn.Module):
         """
         config = self.config
         which = None if field is None else int(field)
-        embedding, frozen = self._embed(tiles, frozen, which)
+        tables = tables or {}
+        if config.w_patches > 0 and config.flips and self.training:
+            tiles, turned = turn_together(tiles, tables[PATCHES])
+            tables = {**tables, PATCHES: turned}
+        embedding, frozen, tokens = self._embed(tiles, frozen, which)
         embedding = embedding.float()
         head = self.model.pathway if which is None or not len(self.field_heads) else self.field_heads[which]
         predicted = head(embedding)
@@ -66,29 +79,45 @@ class Alignment(nn.Module):
                 self.model.log_temperature,
             )  # fmt: skip
         if frozen is not None and config.w_anchor > 0:
-            terms["anchor"] = anchor_loss(embedding, frozen.float())
+            terms["anchor"] = anchor_loss(embedding[:, : frozen.shape[1]], frozen.float())
         if config.w_genes > 0:
             terms["genes"] = self.extra.gene_loss(embedding, genes)
         if config.w_batch > 0:
             terms["batch"] = self.extra.batch_loss(embedding, slide)
+        seen = Seen(self.model, tiles, embedding, frozen, tokens, target, mask, slide, genes, tables)
+        for part in self.ingredients.values():
+            terms |= part(seen)
         total = embedding.sum() * 0.0
         for name, value in terms.items():
             total = total + getattr(config, f"w_{name}") * value
         return total, {name: value.detach() for name, value in terms.items()}
 
-    def _embed(self, tiles: Tensor, frozen: Tensor | None, field: int | None) -> tuple[Tensor, Tensor | None]:
-        """Embeddings with and without adapting, `micro_batch` tiles at a time; of one field where it is named."""
+    def after_update(self) -> None:
+        """To be called after every step of the optimiser."""
+        for part in self.ingredients.values():
+            if isinstance(part, Ingredient):
+                part.after_update()
+
+    def _embed(
+        self, tiles: Tensor, frozen: Tensor | None, field: int | None
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Embeddings with and without adapting, `micro_batch` tiles at a time, of one field where it is named; and the
+        tokens where an ingredient reads them."""
         size = self.config.micro_batch or len(tiles)
         if self._kept is not None:
-            return torch.cat([self.model.pooled(self._kept.rest(part)) for part in tiles.split(size)]), frozen
-        anchored = self.config.w_anchor > 0 and is_peft(self.model.backbone)
-        adapted, reference = [], []
+            return torch.cat([self.model.pooled(self._kept.rest(part)) for part in tiles.split(size)]), frozen, None
+        anchored = (self.config.w_anchor > 0 or self.config.w_image_decoding > 0) and is_peft(self.model.backbone)
+        adapted, reference, tokens = [], [], []
         for part in tiles.split(size):
-            adapted.append(self._embedding(part, field))
+            if self.config.w_patches > 0:
+                tokens.append(self.model.tokens(part))
+                adapted.append(self.model.pooled(tokens[-1]))
+            else:
+                adapted.append(self._embedding(part, field))
             if anchored:
                 with torch.no_grad(), self.model.without_adapter():
                     reference.append(self._embedding(part, field))
-        return torch.cat(adapted), torch.cat(reference) if anchored else None
+        return torch.cat(adapted), torch.cat(reference) if anchored else None, torch.cat(tokens) if tokens else None
 
     def _embedding(self, tiles: Tensor, field: int | None) -> Tensor:
         return self.model.embedding(tiles) if field is None else self.model.embedding_of(tiles, field)

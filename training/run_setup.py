@@ -17,9 +17,12 @@ from stamp_deploy.provenance import software
 from .cohort import Cohort, load_cohort
 from .config import TrainConfig
 from .gene_sets import GeneSets, read_gmt
+from .ingredients import check_ingredients
+from .ingredients.patch_regression import patch_rows
 from .model import LoraSettings, RunInfo, StampModel, base_state, build_model, measured_dim
 from .model.checkpoint import Checkpoint, read_tensors, write_tensors
 from .model.registry import build_backbone, get_pfm, packaged_weights
+from .model.st_token import patches_along, token_width
 from .progress import Report
 from .sections import TrainSection, control_sets, make_sections, platform_statistics, variable_genes
 from .split import Split, split_cohort
@@ -56,8 +59,8 @@ def prepare(config: TrainConfig) -> Start:
     cohort = load_cohort(config.cohort)
     split = split_cohort(cohort, config)
     genes: tuple[str, ...] = ()
-    if config.targets == "genes" or config.w_genes > 0:
-        genes = variable_genes(split.train, config.n_genes)
+    if config.targets == "genes" or config.reads_genes:
+        genes = variable_genes(split.train, config.n_genes, at_most=config.targets == "pathways")
     sets = None
     if config.targets == "pathways":
         if not config.gmt:
@@ -69,6 +72,10 @@ def prepare(config: TrainConfig) -> Start:
         raise DataError("no gene set has enough measured genes", remedy="see the coverage that cohort build reported")
     validation = make_sections(config, split.validation, sets, genes, statistics=statistics, training=False)
     info = describe(config, cohort, split, sets, genes)
+    if config.w_patches > 0:
+        patches = patches_along(build_backbone(info.timm_name, info.timm_kwargs, device="meta"), info.tile_px)
+        for section in train:
+            section.patch_rows = patch_rows(section.xy_um, info.tile_px * info.mpp, patches)
     return Start(cohort, split, sets, info, train, validation, digest(config, cohort))
 
 
@@ -91,6 +98,7 @@ def describe(
         view_px, fields_px = tile_px, tuple(round(side / mpp) for side in config.fields_um)
         tile_px = max(fields_px)
     _check_fields(config)
+    check_ingredients(config)
     if abs(cohort.mpp - mpp) > 0.02 * mpp or cohort.tile_px < tile_px:
         raise UsageError(
             f"the cohort's tiles are {cohort.tile_px} px at {cohort.mpp:g} um, "
@@ -98,7 +106,9 @@ def describe(
             remedy=f"build the cohort with tile_px = {tile_px} (or more) and mpp = {mpp:g}, "
             "or set tile_px and mpp of the run",
         )
-    dim = measured_dim(build_backbone(pfm.timm_name, kwargs, device="meta"), pfm.embed) * (len(fields_px) or 1)
+    backbone = build_backbone(pfm.timm_name, kwargs, device="meta")
+    dim = measured_dim(backbone, pfm.embed) * (len(fields_px) or 1)
+    dim += token_width(backbone, pfm.embed) if config.st_token else 0
     names = sets.names if sets is not None else genes
     ids = {s.id for s in (*split.train, *split.validation)}
     cohort_facts = cohort.describe()
@@ -128,6 +138,8 @@ def describe(
         seed=config.seed,
         fields_px=fields_px,
         view_px=view_px,
+        genes=genes if config.reads_genes else (),
+        st_token=config.st_token,
         cohort=cohort_facts,
         software=versions(),
     )

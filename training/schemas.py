@@ -1,4 +1,4 @@
-"""JSON Schemas of the settings that people write: ``python -m stamp_deploy.training.schemas docs/schema``."""
+"""JSON Schemas of settings and of bundle.json: ``python -m stamp_deploy.training.schemas docs/schema``."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from stamp_deploy.bundle.json_schema import bundle_schema
 from stamp_deploy.config import InferOptions
 
 from .cohort.config import CohortConfig
@@ -25,6 +26,7 @@ def schemas() -> dict[str, dict[str, Any]]:
         "train.schema.json": _headed(TrainConfig.model_json_schema()),
         "cohort.schema.json": _headed(_cohort()),
         "head.schema.json": _headed(HeadConfig.model_json_schema()),
+        "bundle.schema.json": _headed(bundle_schema()),
         "infer.schema.json": _headed(TypeAdapter(InferOptions).json_schema()),
     }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +15,7 @@ from .cohort import Sample
 from .config import TrainConfig
 from .depth import score_spots
 from .gene_sets import GeneSets
+from .neighbours import neighbours_mean
 from .scoring import GeneStatistics, as_counts, gene_statistics, log_cp10k, robust_z
 
 if TYPE_CHECKING:
@@ -37,7 +38,15 @@ class TrainSection:
     mask : bool [P]
         Pathways that enough measured genes speak for.
     genes : float32 [N, G]
-        z-scored log1p CP10k of the genes to reconstruct; G is 0 without that loss.
+        z-scored log1p CP10k of the genes that losses learn from, smoothed where the config says so; G is 0 without
+        such losses.
+    xy_um : float64 [N, 2]
+        Places of the spots, in microns.
+    tables : dict of array [N, ...]
+        Further values of each spot that ingredients learn from. ``niche`` float32 [N, G]: the mean of its neighbours'
+        genes; ``teacher`` float32 [N, W]: its embedding by a frozen teacher.
+    patch_rows : int64 [N, g, g], optional
+        The row of the place that lies in each patch of the spot's tile, -1 for none.
     """
 
     sample: Sample
@@ -46,11 +55,23 @@ class TrainSection:
     level: NDArray[np.float32]
     mask: NDArray[np.bool_]
     genes: NDArray[np.float32]
+    xy_um: NDArray[np.float64]
+    tables: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    patch_rows: NDArray[np.int64] | None = None
 
     @property
     def tiles(self) -> NDArray[np.uint8]:
         """uint8 [N, S, S, 3], mapped."""
         return self.sample.tiles()
+
+    def gather(self, index: NDArray[np.int64]) -> dict[str, NDArray[np.float32]]:
+        """The tables of some spots; with `patch_rows`, also ``patches`` float32 [n, g, g, P]: the targets of the places
+        in the tile's patches, NaN where there is none."""
+        found = {name: table[index] for name, table in self.tables.items()}
+        if self.patch_rows is not None:
+            rows = self.patch_rows[index]
+            found["patches"] = np.where(rows[..., None] >= 0, self.target[rows], np.float32("nan"))
+        return found
 
 
 def smooth(values: NDArray[np.floating], xy_um: NDArray[np.floating], radius_um: float) -> NDArray[np.float32]:
@@ -131,12 +152,20 @@ def control_sets(config: TrainConfig, sets: GeneSets, samples: Sequence[Sample])
     return sets.random_like(np.random.default_rng(config.seed), shared)
 
 
-def variable_genes(samples: Sequence[Sample], count: int) -> tuple[str, ...]:
-    """The genes with the largest variance of log1p CP10k, mean over the samples, among those that all measured."""
+def variable_genes(samples: Sequence[Sample], count: int, *, at_most: bool = False) -> tuple[str, ...]:
+    """The genes with the largest variance of log1p CP10k, mean over the samples, among those that all measured.
+
+    With `at_most`, all of them where they are fewer than `count` (a panel of a few hundred genes).
+
+    Raises
+    ------
+    DataError
+        The samples share fewer genes.
+    """
     tables = [s.expression() for s in samples]
     shared = set.intersection(*(set(map(str, t.var_names)) for t in tables))
     names = [str(g) for g in tables[0].var_names if str(g) in shared]
-    if len(names) < count:
+    if len(names) < count and not (at_most and names):
         raise DataError(f"the samples share {len(names)} genes, fewer than n_genes = {count}")
     total = np.zeros(len(names))
     for table in tables:
@@ -211,13 +240,25 @@ def make_sections(
     if training and config.target_rank > 0:
         targets = keep_components(targets, config.target_rank, masks)
     sections = []
-    for target, (sample, values, mask, wanted, _) in zip(targets, raw, strict=True):
-        if training and config.control == "shuffled":
-            target = target[rng.permutation(len(target))]
+    for target, (sample, values, mask, wanted, xy_um) in zip(targets, raw, strict=True):
+        extra, tables = np.zeros((len(values), 0), np.float32), {}
+        if config.reads_genes and wanted.shape[1]:
+            extra = learned_genes(wanted, xy_um, config.genes_smooth_um if training else 0.0)
+            if config.aligns_niches:
+                tables["niche"] = neighbours_mean(extra, xy_um)
+        if training and config.control == "shuffled":  # whatever is learned from, or the control would learn
+            order = rng.permutation(len(target))
+            target, extra, tables = target[order], extra[order], {k: v[order] for k, v in tables.items()}
         level = np.divide(values - mean, sd, out=np.zeros(values.shape), where=(sd > 1e-9) & mask)
-        extra = robust_z(wanted) if config.w_genes > 0 else np.zeros((len(values), 0), np.float32)
-        sections.append(TrainSection(sample, values, target, level.astype(np.float32), mask, extra))
+        sections.append(TrainSection(sample, values, target, level.astype(np.float32), mask, extra, xy_um, tables))
     return sections
+
+
+def learned_genes(
+    expression: NDArray[np.float32], xy_um: NDArray[np.floating], smooth_um: float
+) -> NDArray[np.float32]:
+    """Robust z within the section of log1p CP10k [N, G], smoothed over neighbours within `smooth_um` first."""
+    return robust_z(smooth(expression, xy_um, smooth_um) if smooth_um > 0 else expression)
 
 
 def platform_statistics(samples: Sequence[Sample]) -> dict[str, GeneStatistics]:

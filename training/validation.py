@@ -25,7 +25,9 @@ def validation_r(model: StampModel, info: RunInfo, sections: list[TrainSection])
 
 
 def mean_cosine(a: list[NDArray[np.float32]], b: list[NDArray[np.float32]]) -> float:
-    """Mean cosine between rows of two lists of embeddings."""
+    """Mean cosine between rows of two lists of embeddings, over the columns that both have."""
     x, y = np.concatenate(a).astype(np.float64), np.concatenate(b).astype(np.float64)
+    width = min(x.shape[1], y.shape[1])  # an ST token comes after what the frozen model has
+    x, y = x[:, :width], y[:, :width]
     norms = np.linalg.norm(x, axis=1) * np.linalg.norm(y, axis=1)
     return float(((x * y).sum(axis=1) / np.maximum(norms, 1e-12)).mean())

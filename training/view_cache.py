@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .config import TrainConfig
-from .data import Batch, Batches, Rows
+from .data import Batch, Batches, Rows, gather
 from .model import RunInfo, StampModel
 from .model.checkpoint import read_tensors, write_tensors
 from .model.stages import Parts
@@ -92,6 +92,7 @@ class ViewLoader(Batches):
             torch.cat(genes),
             torch.cat(frozen),
             torch.tensor(field),
+            gather(self.sections, rows),
         )
 
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import ssl
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from copy import copy
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
@@ -48,7 +50,8 @@ class Client:
 
     def __init__(self, server: Server, retry: Retry | None = None) -> None:
         self.server = server
-        self.retry = retry or Retry()
+        self._stopped = threading.Event()
+        self.retry = retry or Retry(sleep=self._stopped.wait)
         headers = {"User-Agent": f"stamp-deploy/{__version__}"}
         if server.token:
             headers["Authorization"] = f"Bearer {server.token}"
@@ -64,6 +67,26 @@ class Client:
     def close(self) -> None:
         """Close the connections."""
         self._http.close()
+
+    def stop(self) -> None:
+        """End what is under way soon, with an `ArchiveUnreachable`; from any thread."""
+        self._stopped.set()
+
+    def check_stop(self) -> None:
+        """Raise where `stop` was called.
+
+        Raises
+        ------
+        ArchiveUnreachable
+        """
+        if self._stopped.is_set():
+            raise ArchiveUnreachable("stopped", remedy="run the same command again: it goes on from here")
+
+    def once(self) -> Client:
+        """This client without retries, for work that is tried again as a whole; it shares the connections."""
+        other = copy(self)
+        other.retry = Retry(attempts=1)
+        return other
 
     def __enter__(self) -> Client:
         return self
@@ -122,6 +145,7 @@ class Client:
         ArchiveError
             It refuses, or its certificate is not trusted.
         """
+        self.check_stop()
         url = f"{(root or self.server.url).rstrip('/')}/{path.lstrip('/')}"
         with self._words(what):
             for _ in range(MAX_REDIRECTS + 1):

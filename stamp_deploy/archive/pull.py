@@ -11,13 +11,9 @@ from pathlib import Path
 from ..atomic import disk_errors, fsync_path, staging_name, sweep
 from ..errors import ArchiveError
 from .client import Client
-from .parts import DICOM, dicom_pieces
 from .query import InstanceRow, SeriesRow, find_instances
 from .received import check_received
-
-STORED = f'multipart/related; type="{DICOM}"; transfer-syntax=*'
-"""As stored: without the last part archives decompress, and send twice the bytes or more."""
-PIECE = 1 << 20
+from .retrieve import retrieve
 
 
 @dataclass(frozen=True)
@@ -94,14 +90,9 @@ def _is_here(path: Path, wanted: InstanceRow) -> bool:
 
 def _fetch(client: Client, wanted: InstanceRow, path: Path) -> int:
     """Bytes of an instance that is now at `path`; 0 where it is no level, and is not kept."""
-    address = f"studies/{wanted.study}/series/{wanted.series}/instances/{wanted.uid}"
     staging = path.with_name(staging_name(path.name))
-    headers = {"Accept": STORED, "Accept-Encoding": "identity"}
     try:
-        with client.open("GET", "the transfer of an instance", address, headers=headers) as answer:
-            pieces = dicom_pieces(answer.headers.get("Content-Type", ""), answer.iter_bytes(PIECE))
-            with disk_errors(path), staging.open("xb") as handle:
-                size = _write(handle.fileno(), pieces)
+        size = retrieve(client, wanted.study, wanted.series, wanted.uid, staging)
         with disk_errors(path):
             if not check_received(staging, wanted).is_level:
                 return 0
@@ -110,16 +101,6 @@ def _fetch(client: Client, wanted: InstanceRow, path: Path) -> int:
         return size
     finally:
         staging.unlink(missing_ok=True)
-
-
-def _write(descriptor: int, pieces: Iterable[bytes]) -> int:
-    size = 0
-    for piece in pieces:
-        left = memoryview(piece)
-        while left:
-            written = os.write(descriptor, left)
-            left, size = left[written:], size + written
-    return size
 
 
 def _drop_others(folder: Path, kept: Iterable[str]) -> None:

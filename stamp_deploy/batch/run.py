@@ -21,6 +21,7 @@ from .options import BatchOptions
 from .output import open_output, system_errors
 from .planning.changes import Changes
 from .planning.folder import Skipped
+from .planning.identity import ByLevels
 from .planning.inputs import expand_inputs
 from .planning.plan import Finding, Plan, PlannedSlide
 from .planning.planner import plan_batch
@@ -71,6 +72,7 @@ def make_plan(inputs: Sequence[Path], options: BatchOptions, bundle: Bundle, vie
             probe=probe,
             is_done=lambda key: is_whole(options.out / key),
             changes=make_changes(options, probe),
+            recognise=ByLevels(probe.levels, probe.identity),
             skipped=skipped,
             bytes_per_tile=8 * (bundle.embedding_dim + len(bundle.pathways)) + 64,
             tile_span_um=bundle.tile_px * bundle.mpp,
@@ -91,7 +93,16 @@ def make_changes(options: BatchOptions, probe: SafeProbe) -> Changes:
 class BatchRun:
     """One process's part in a batch: connects board, executor, view, metrics and audit log."""
 
-    def __init__(self, options: BatchOptions, bundle: Bundle, view: View, executor: Executor) -> None:
+    def __init__(
+        self,
+        options: BatchOptions,
+        bundle: Bundle,
+        view: View,
+        executor: Executor,
+        *,
+        on_settled: Callable[[PlannedSlide, AttemptState], None] = lambda slide, state: None,
+    ) -> None:
+        self._on_settled = on_settled
         self.options = options
         self.bundle = bundle
         self.view = view
@@ -188,6 +199,7 @@ class BatchRun:
                 self.metrics.slide_judged(settled.summary["trust"])
             self.write_metrics()
         self.view.settled(settled, slide.path)
+        self._on_settled(slide, settled.state)
 
 
 def run_batch(

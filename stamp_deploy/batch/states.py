@@ -79,5 +79,7 @@ class FindingKind(StrEnum):
     NO_SUMMARY = "no-summary"
     """Results are whole, the summary beside them could not be written."""
     NO_LOCKS = "no-locks"
+    ARCHIVE = "archive"
+    """An image archive that failed, or a series of it; it is tried again."""
     REPAIRED = "repaired"
     """Something of the batch's own that was damaged and has been made again."""

@@ -44,9 +44,10 @@ def take_client(given: dict[str, Any]) -> Client:
 
     password_file, token_file = given.pop("password_file"), given.pop("token_file")
     user = given.pop("user")
-    fields = ("url", "client_cert", "client_key", "ca", "connect_s", "read_s", "plain_http")
+    fields = ("client_cert", "client_key", "ca", "connect_s", "read_s", "plain_http")
     return Client(
         Server(
+            given.pop("archive"),
             user=user,
             password=read_secret(password_file, PASSWORD_VARIABLE) if user else "",
             token="" if user and token_file is None else read_secret(token_file, TOKEN_VARIABLE),

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from ..command import Command, option, together
+from ..command import Command, Decorate, option, together
+from ..config import DEFAULT_WRITERS
 from .options import (
     OUTPUT,
     PATH,
@@ -31,28 +32,32 @@ if TYPE_CHECKING:
 
 
 SCHEDULING, ARRIVAL = "Workers and hosts", "Arrival of slides"
-_common = together(
-    model_options,
-    strict_option,
-    reading_options("Microns per pixel for slides that record none."),
-    engine_options(),
-    option("--devices", default="auto", show_default=True, group=SCHEDULING, help="auto, cpu, or GPU numbers as 0,1."),
-    option("--workers", default=0, group=SCHEDULING, show_default="one",
-           help="CPU workers, each on its share of the cores."),
-    option("--executor", type=click.Choice(["local", "ray"]), default="local", show_default=True, group=SCHEDULING,
-           help="Where workers run: on this host, or on a Ray cluster."),
-    option("--address", group=SCHEDULING, help="Ray cluster to connect to (with --executor ray)."),
-    option("--stall", "stall_s", default=300.0, show_default=True, group=SCHEDULING,
-           help="Seconds without progress after which a slide counts as hung."),
-    option("--lease", "lease_s", default=600.0, show_default=True, group=SCHEDULING,
-           help="Seconds until a lost host's slides are free."),
-    option("--retry-failed", is_flag=True, group=SCHEDULING, help="Try failed and quarantined slides again."),
-    out_option("Folder of the results."),
-    write_option(),
-    option("--metrics", type=PATH, group=OUTPUT, show_default="OUT/.stamp/stamp.prom", help="Prometheus textfile."),
-    option("--names", is_flag=True, group=OUTPUT, help="Show slide names in JSON lines (tokens otherwise)."),
-)  # fmt: skip
-"""Options that both verbs take."""
+
+
+def scoring_options(writers: tuple[str, ...] = DEFAULT_WRITERS) -> Decorate:
+    """Options of every verb that scores many slides; `writers` are its formats by default."""
+    return together(
+        model_options,
+        strict_option,
+        reading_options("Microns per pixel for slides that record none."),
+        engine_options(),
+        option("--devices", default="auto", show_default=True, group=SCHEDULING,
+               help="auto, cpu, or GPU numbers as 0,1."),
+        option("--workers", default=0, group=SCHEDULING, show_default="one",
+               help="CPU workers, each on its share of the cores."),
+        option("--executor", type=click.Choice(["local", "ray"]), default="local", show_default=True, group=SCHEDULING,
+               help="Where workers run: on this host, or on a Ray cluster."),
+        option("--address", group=SCHEDULING, help="Ray cluster to connect to (with --executor ray)."),
+        option("--stall", "stall_s", default=300.0, show_default=True, group=SCHEDULING,
+               help="Seconds without progress after which a slide counts as hung."),
+        option("--lease", "lease_s", default=600.0, show_default=True, group=SCHEDULING,
+               help="Seconds until a lost host's slides are free."),
+        option("--retry-failed", is_flag=True, group=SCHEDULING, help="Try failed and quarantined slides again."),
+        out_option("Folder of the results."),
+        write_option(writers),
+        option("--metrics", type=PATH, group=OUTPUT, show_default="OUT/.stamp/stamp.prom", help="Prometheus textfile."),
+        option("--names", is_flag=True, group=OUTPUT, help="Show slide names in JSON lines (tokens otherwise)."),
+    )  # fmt: skip
 
 
 @click.command(
@@ -64,7 +69,7 @@ _common = together(
     ),
 )
 @click.argument("slides", nargs=-1, required=True, type=PATH)
-@_common
+@scoring_options()
 @option("--shard", default="0/1", show_default=True, group=SCHEDULING, help="Work on part i of n only, as 0/8.")
 @option("--no-wait", is_flag=True, group=SCHEDULING, help="Do not wait for slides that other processes hold.")
 @option("--ignore-space", is_flag=True, group=OUTPUT, help="Start although the disk seems too small.")
@@ -78,7 +83,7 @@ def batch(slides: tuple[Path, ...], shard: str, dry_run: bool, no_wait: bool, ig
     from ..batch.run import run_batch
 
     names = rest.pop("names")
-    options, factory = _options(**rest)
+    options, factory = take_batch_options(**rest)
     options = replace(options, shard=parse_shard(shard), wait_for_others=not no_wait, ignore_space=ignore_space)
     code = run_batch(
         slides,
@@ -86,9 +91,9 @@ def batch(slides: tuple[Path, ...], shard: str, dry_run: bool, no_wait: bool, ig
         choose_view(names=names),
         dry_run=dry_run,
         executor=factory,
-        on_start=_stop_on_signals,
+        on_start=stop_on_signals,
     )
-    _exit(code)
+    exit_with(code)
 
 
 @click.command(
@@ -99,7 +104,7 @@ def batch(slides: tuple[Path, ...], shard: str, dry_run: bool, no_wait: bool, ig
     ),
 )
 @click.argument("folder", type=PATH)
-@_common
+@scoring_options()
 @option(
     "--settle", default=30.0, show_default=True, group=ARRIVAL, help="Seconds a slide must not change to be complete."
 )
@@ -109,24 +114,25 @@ def batch(slides: tuple[Path, ...], shard: str, dry_run: bool, no_wait: bool, ig
 @option("--once", is_flag=True, group=ARRIVAL, help="Stop when everything that is there now is done.")
 def watch(folder: Path, settle: float, poll: float, marker: str | None, urgent: str, once: bool, **rest: Any) -> None:
     """Score slides as they arrive in FOLDER, urgent ones first. Stop it with SIGTERM; it resumes."""
+    from ..batch.arrivals import WatchOptions
     from ..batch.progress import JsonView
-    from ..batch.watch import WatchOptions, run_watch
+    from ..batch.watch import folder_arrivals, run_watch
 
     names = rest.pop("names")
-    options, factory = _options(**rest)
+    options, factory = take_batch_options(**rest)
     code = run_watch(
-        folder,
+        folder_arrivals(folder, options, WatchOptions(settle_s=settle, marker=marker, urgent=urgent)),
         options,
-        WatchOptions(settle_s=settle, poll_s=poll, marker=marker, urgent=urgent),
+        poll,
         JsonView(names=names),
         executor=factory,
         once=once,
-        on_start=_stop_on_signals,
+        on_start=stop_on_signals,
     )
-    _exit(code)
+    exit_with(code)
 
 
-def _options(*, executor: str, address: str | None, **given: Any) -> tuple[BatchOptions, ExecutorFactory]:
+def take_batch_options(*, executor: str, address: str | None, **given: Any) -> tuple[BatchOptions, ExecutorFactory]:
     """Options and executor from what the command line said."""
     from ..batch.options import BatchOptions
     from ..batch.run import local_executor
@@ -140,7 +146,7 @@ def _options(*, executor: str, address: str | None, **given: Any) -> tuple[Batch
     return options, lambda chosen: ray_executor(chosen, address=address)
 
 
-def _stop_on_signals(run: BatchRun | Watch) -> None:
+def stop_on_signals(run: BatchRun | Watch) -> None:
     """SIGTERM (Slurm, Kubernetes, systemd), SIGHUP and Ctrl-C: release claims, keep what is finished, stop."""
 
     def stop(number: int, frame: object) -> None:
@@ -151,7 +157,7 @@ def _stop_on_signals(run: BatchRun | Watch) -> None:
             signal.signal(number, stop)
 
 
-def _exit(code: ExitCode) -> NoReturn:
+def exit_with(code: ExitCode) -> NoReturn:
     """End with a code, also when standard output has been closed meanwhile, which Python makes 120."""
     try:
         sys.stdout.flush()

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
 from ..command import Command, option
+from ..config import DEFAULT_WRITERS
 from ..errors import UsageError
 from .archive_options import server_options, take_client
+from .batch import ARRIVAL, exit_with, scoring_options, stop_on_signals, take_batch_options
 from .options import OUTPUT, PATH
 
 WHICH = "Which slides"
+DICOM_FORMATS = ("dicom-pmap", "dicom-seg", "dicom-sr")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -27,7 +31,7 @@ def dicomweb() -> None:
         "dicomweb pull https://pacs.example.org/dicom-web --series 1.2.826.0.1 -o slides --token-file token",
     ),
 )
-@click.argument("url")
+@click.argument("archive", metavar="URL")
 @option("--accession", default="", group=WHICH, help="Accession number of the case.")
 @option("--study", default="", group=WHICH, help="Study Instance UID.")
 @option("--series", default="", group=WHICH, help="Series Instance UID.")
@@ -63,3 +67,136 @@ def pull(out: Path, accession: str, study: str, series: str, container: str, **r
             levels = f"{len(got.instances)} levels" if len(got.instances) > 1 else "1 level"
             was = f"{got.fetched} fetched, {got.size_bytes / 1e6:.1f} MB" if got.fetched else "all here already"
             click.echo(f"slide  {got.folder}: {levels}, {was}")
+
+
+@dicomweb.command(
+    cls=Command,
+    examples=(
+        "dicomweb push results https://pacs.example.org/dicom-web --user stamp --password-file secret",
+        "dicomweb push results/slide-0123456789ab https://pacs.example.org/dicom-web --token-file token",
+    ),
+)
+@click.argument("result", type=PATH)
+@click.argument("archive", metavar="URL")
+@server_options
+def push(result: Path, **rest: Any) -> None:
+    """Store the DICOM objects of RESULT, or of every result in a batch's output, in the archive at URL.
+
+    Each is looked up first, sent only where it is missing, then fetched back and compared. So it can be run again at
+    any time. An archive that keeps something else under a UID is an error (exit code 8).
+    """
+    from ..archive.push import push_result
+    from ..archive.results import find_results
+    from ..errors import ArchiveUnreachable, ExitCode, StampError
+
+    failed = False
+    with take_client(rest) as client:
+        for folder in find_results(result):
+            try:
+                done = push_result(client, folder)
+            except ArchiveUnreachable:
+                raise
+            except StampError as error:
+                click.echo(f"stamp-deploy: {folder.name}: {error}", err=True)
+                failed = True
+                continue
+            click.echo(f"result {folder.name}: {done.objects} objects, {done.sent} sent, {done.already} there already")
+            if done.corrected:
+                click.echo(f"warning {folder.name}: the archive corrected {', '.join(done.corrected)}", err=True)
+    if failed:
+        raise SystemExit(int(ExitCode.ARCHIVE))
+
+
+@dicomweb.command(
+    cls=Command,
+    examples=(
+        "dicomweb watch https://pacs.example.org/dicom-web --bundle bundle -o results --token-file token",
+        "dicomweb watch https://pacs.example.org/dicom-web --bundle bundle -o results --no-push --once",
+    ),
+)
+@click.argument("archive", metavar="URL")
+@server_options
+@option(
+    "--days",
+    default=7,
+    show_default=True,
+    group=ARRIVAL,
+    help="Look at studies of so many days before the last look, by study date.",
+)
+@option(
+    "--settle",
+    "settle_s",
+    default=60.0,
+    show_default=True,
+    group=ARRIVAL,
+    help="Seconds that the number of a series' instances must not change.",
+)
+@option("--poll", "poll_s", default=30.0, show_default=True, group=ARRIVAL, help="Seconds between looks.")
+@option(
+    "--changes",
+    is_flag=True,
+    group=ARRIVAL,
+    help="Orthanc only: read its list of changes instead of searching; URL ends in /dicom-web.",
+)
+@option("--once", is_flag=True, group=ARRIVAL, help="Stop when everything that is there now is done.")
+@option(
+    "--ahead", default=2, show_default=True, group=ARRIVAL, help="Slides that are fetched and not scored yet, at most."
+)
+@scoring_options(writers=(*DEFAULT_WRITERS, *DICOM_FORMATS))
+@option(
+    "--slides",
+    type=PATH,
+    group=OUTPUT,
+    show_default="OUT/.stamp/slides-of-archive",
+    help="Folder for slides while they are worked on.",
+)
+@option("--keep-slides", is_flag=True, group=OUTPUT, help="Keep them after they were scored.")
+@option("--no-push", is_flag=True, group=OUTPUT, help="Do not store results in the archive.")
+def watch(
+    days: int,
+    settle_s: float,
+    poll_s: float,
+    changes: bool,
+    once: bool,
+    ahead: int,
+    slides: Path | None,
+    keep_slides: bool,
+    no_push: bool,
+    **rest: Any,
+) -> None:
+    """Score slides as they arrive in the DICOMweb archive at URL, and store their results there.
+
+    Each slide is scored once, whatever the number of looks and restarts. Stop it with SIGTERM; it resumes.
+    """
+    from ..archive.arrivals import ArchiveWatch
+    from ..archive.changes import Changes
+    from ..archive.trigger import Search
+    from ..archive.watch import SLIDES, watch_archive
+    from ..batch.progress import JsonView
+
+    if min(days, settle_s) < 0 or min(poll_s, ahead) <= 0:
+        raise UsageError("--days and --settle must be 0 or more, --poll and --ahead above 0")
+    names = rest.pop("names")
+    client = take_client(rest)
+    options, factory = take_batch_options(**rest)
+    with client:
+        code = watch_archive(
+            client,
+            (lambda client, records, known: Changes(client, records))
+            if changes
+            else partial(Search, days=days, settle_s=settle_s),
+            options,
+            ArchiveWatch(
+                slides=slides or options.state / SLIDES,
+                poll_s=poll_s,
+                ahead=ahead,
+                push=not no_push,
+                keep_slides=keep_slides,
+                retry_failed=options.retry_failed,
+            ),
+            JsonView(names=names),
+            executor=factory,
+            once=once,
+            on_start=stop_on_signals,
+        )
+    exit_with(code)

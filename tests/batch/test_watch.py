@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from stamp_deploy.batch.watch import NORMAL, URGENT, FolderWatcher, WatchOptions
+from stamp_deploy.batch.arrivals import NORMAL, URGENT, FolderWatcher, WatchOptions
 
 
 class Clock:

@@ -54,7 +54,7 @@ class Proxy:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._sockets: list[socket.socket] = []
         self.port = int(self._listener.getsockname()[1])
-        self.connections = 0
+        self.requests = 0
 
     @contextmanager
     def running(self) -> Iterator[Proxy]:
@@ -81,7 +81,6 @@ class Proxy:
                 continue
             except OSError:
                 return
-            self.connections += 1
             self._sockets += [client, server]
             for way, source, target in (("up", client, server), ("down", server, client)):
                 threading.Thread(target=self._pass, args=(way, source, target), daemon=True).start()
@@ -90,6 +89,7 @@ class Proxy:
         with contextlib.suppress(OSError, ValueError):
             while data := source.recv(1 << 14):
                 with self._lock:
+                    self.requests += data.count(b" HTTP/1.1\r\n") if way == "up" else 0
                     left = self._left[way]
                     if left is not None:
                         data, self._left[way] = data[:left], max(0, left - len(data))

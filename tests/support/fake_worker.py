@@ -53,6 +53,10 @@ class ScriptedSteps:
         self._follow(path, "series")
         return {"series": path.stem.partition("-")[0]}
 
+    def levels(self, path: Path) -> dict[str, Any]:
+        self._follow(path, "levels")
+        return {"levels": []}
+
     def identity(self, path: Path) -> dict[str, Any]:
         self._follow(path, "identity")
         return {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()}

@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -63,6 +64,7 @@ class Orthanc:
         self.port, self.dicom_port = free_port(), free_port()
         self._settings = settings
         self._process: subprocess.Popen[bytes] | None = None
+        self._lock = threading.Lock()  # a test may end it from the thread that sees it answer
 
     @property
     def root(self) -> str:
@@ -99,8 +101,8 @@ class Orthanc:
             **self._settings,
         }
         (self.folder / "orthanc.json").write_text(json.dumps(configuration))
-        with (self.folder / "orthanc.log").open("ab") as log:
-            self._process = subprocess.Popen(
+        with self._lock, (self.folder / "orthanc.log").open("ab") as log:
+            process = self._process = subprocess.Popen(
                 [str(_binary()), str(self.folder / "orthanc.json")],
                 stdout=log,
                 stderr=log,
@@ -108,7 +110,7 @@ class Orthanc:
             )
         until = time.monotonic() + START_LIMIT_S
         while time.monotonic() < until:
-            if self._process.poll() is not None:
+            if process.poll() is not None:
                 break
             try:
                 self.rest("system")
@@ -126,10 +128,11 @@ class Orthanc:
         self._end(signal.SIGTERM)
 
     def _end(self, number: int) -> None:
-        if self._process is not None:
-            self._process.send_signal(number)
-            self._process.wait(timeout=60)
-            self._process = None
+        with self._lock:
+            process, self._process = self._process, None
+            if process is not None:
+                process.send_signal(number)
+                process.wait(timeout=60)
 
     def rest(self, path: str, data: bytes | None = None, method: str | None = None) -> Any:
         """The JSON that its own interface answers.

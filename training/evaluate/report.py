@@ -103,8 +103,23 @@ def footnotes(evaluation: Evaluation) -> list[str]:
     if tier1 is not None:
         values = ", ".join(f"{k.replace('_', ' ')} {_number(v)}" for k, v in tier1["mean_r"].items())
         lines.append(f"tier 1, {len(tier1['genes'])} genes (HEST-Bench protocol; {tier1['split']}): mean r {values}")
+    lines += _retrieval(document["retrieval"])
     lines += [f"warning: {w}" for w in document["warnings"]]
     return [*lines, *_not_run(evaluation), *_verdict(document["verdict"])]
+
+
+def _retrieval(found: dict[str, Any]) -> list[str]:
+    """Recall@5 both ways, a line for each matching of each run."""
+    lines = []
+    for run, kinds in found.items():
+        for kind in (k for k in kinds if k != "chance"):
+            way = {name: values["recall_at_5"] for name, values in kinds[kind].items()}
+            lines.append(
+                f"retrieval, {run} by {kind.replace('_', ' ')}: recall@5 within the section, picture to molecules "
+                f"{_number(way['picture_to_molecules'])}, molecules to picture {_number(way['molecules_to_picture'])} "
+                f"(chance {_number(kinds['chance']['recall_at_5'])})"
+            )
+    return lines
 
 
 READ_OUTS = {"head": "heads", "probe": "ridge", "neighbours": "ridge with neighbours"}

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..config import TrainConfig
+from ..recipes import ingredients_of
 
 
 @dataclass(frozen=True)
@@ -58,9 +59,17 @@ RUNS = (
         head=False,
     ),
 )
+RECIPES = (
+    RowKind("seal", "SEAL: gene autoencoder, contrast", ingredients_of("seal")),
+    RowKind("mint", "MINT: ST token, distillation", ingredients_of("mint")),
+    RowKind("st-align", "ST-Align: spot, niche, both", ingredients_of("st-align")),
+    RowKind("aido-tissue", "AIDO.Tissue: gene teacher", ingredients_of("aido-tissue")),
+)
+"""Other recipes on the same backbone, data and rates: what the recipe's file says of losses and ingredients. They are
+trained where they are asked for (``--ablations --rows recipes``)."""
 CONTROLS = ("random_sets", "shuffled")
 """Rows that `train` makes beside the run, in RUN/controls/KEY."""
-KINDS = {kind.key: kind for kind in (*BASELINES, *RUNS)}
+KINDS = {kind.key: kind for kind in (*BASELINES, *RUNS, *RECIPES)}
 
 
 def kind_of(config: TrainConfig) -> RowKind:
@@ -71,6 +80,14 @@ def kind_of(config: TrainConfig) -> RowKind:
         key = "random_sets"
     elif config.targets == "genes":
         key = "lora_genes"
+    elif config.adds_token:
+        key = "mint"
+    elif config.w_teacher > 0:
+        key = "aido-tissue"
+    elif config.aligns_niches:
+        key = "st-align"
+    elif config.aligns_genes:
+        key = "seal"
     elif config.adapt in ("frozen", "full"):
         key = {"frozen": "frozen_head", "full": "full"}[config.adapt]
     elif config.adapt == "last-block":

@@ -91,7 +91,7 @@ class Run:
 
     def frozen(self, sample: Sample) -> NDArray[np.float32]:
         """The same, of the model before it was adapted."""
-        return self._embed(sample, frozen=self.info.adapt != "frozen")
+        return self._embed(sample, frozen=self.info.adapt != "frozen" or self.info.st_token)
 
     def head(self, sample: Sample) -> NDArray[np.float32]:
         """Pathway scores of the run's own head: float32 [N, P]."""

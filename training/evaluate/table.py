@@ -96,7 +96,7 @@ def add_baselines(table: Table, run: Run, have_training: bool) -> None:
 
 def add_frozen_rows(table: Table, run: Run) -> None:
     """Ridge on the embedding of the model as it was before adapting."""
-    fixed = 100.0 / (run.model.dim * len(table.names))
+    fixed = 100.0 / (run.model.frozen_dim * len(table.names))
     for key, alpha in (("frozen_ridge_fixed", fixed), ("frozen_ridge_cv", None)):
         predictions, note = table.ridge(run.frozen, alpha, embedding=True)
         table.rows = [row for row in table.rows if row.key != key]
@@ -158,5 +158,5 @@ def add_missing(table: Table, run: Run) -> None:
         if kind.key not in have:
             missing = command_for(kind, str(run.path), run.config)
             table.rows.append(Row(kind.key, kind.label, "head" if kind.head else "probe", missing=missing))
-    order = [kind.key for kind in (*BASELINES, *RUNS)]
+    order = list(KINDS)
     table.rows.sort(key=lambda row: (order.index(row.key.split(":")[0]), row.key, row.how))

@@ -38,12 +38,13 @@ def embed_tiles(
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
-    out = np.empty((len(tiles), model.dim), np.float32)
+    width = model.frozen_dim if frozen else model.dim
+    out = np.empty((len(tiles), width), np.float32)
     try:
         for start in range(0, len(tiles), batch):
             unit = to_unit(crop_centre(tiles[start : start + batch], info.tile_px)).to(device)
             x = normalise(unit, info.mean, info.std)
-            total = torch.zeros(len(x), model.dim, device=device)
+            total = torch.zeros(len(x), width, device=device)
             for k in range(turns):
                 with model.without_adapter() if frozen else nullcontext():
                     total += model.embedding(turn(x, k))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from stamp_deploy.hashing import sha256_file
 
 from .fields import Fields
 from .registry import LORA_TARGET, EmbedRule, build_backbone
+from .st_token import token_width, tokens_with
 from .stages import Parts, batch_norms, last_block
 
 ADAPT_MODES = ("lora", "full", "last-block", "frozen")
@@ -48,6 +49,8 @@ class RunInfo:
 
     `tile_px` pixels at `mpp` microns per pixel are what the model expects; `mean` and `std` normalise RGB in [0, 1].
     With `fields_px`, squares of these sides from the tile's middle are each resized to `view_px` and embedded.
+    `genes` are those that losses learned from beside the targets. With `st_token`, the embedding is the model's own
+    followed by what a learned token (MINT) has become.
     """
 
     pfm_id: str
@@ -71,6 +74,8 @@ class RunInfo:
     seed: int = 0
     fields_px: tuple[int, ...] = ()
     view_px: int = 0
+    genes: tuple[str, ...] = ()
+    st_token: bool = False
     cohort: dict[str, Any] = field(default_factory=dict)
     software: dict[str, str] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
@@ -83,7 +88,7 @@ class RunInfo:
     def from_dict(cls, document: dict[str, Any]) -> RunInfo:
         """The inverse of `to_dict`; unknown keys are ignored, so newer runs still load."""
         known = {k: v for k, v in document.items() if k in cls.__dataclass_fields__}
-        for key in ("mean", "std", "pathway_names", "score_range", "fields_px"):
+        for key in ("mean", "std", "pathway_names", "score_range", "fields_px", "genes"):
             if key in known:
                 known[key] = tuple(known[key])
         if known.get("lora") is not None:
@@ -108,6 +113,9 @@ class StampModel(nn.Module):
         Of the contrastive loss; starts at log 0.07.
     fields : Fields, optional
         Several fields of view, cut from one tile; the embedding joins theirs.
+    st_token : nn.Parameter or None
+        float [1, 1, W]: a learned token beside the class token, for what tissue says of its molecules (MINT). Its last
+        state follows the model's own embedding.
     start : dict of Tensor
         Of a backbone whose own weights learn: what they were before, so that the frozen model is still there.
     """
@@ -121,6 +129,7 @@ class StampModel(nn.Module):
         dim: int,
         projection_dim: int = 0,
         fields: Fields | None = None,
+        st_width: int = 0,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -137,6 +146,8 @@ class StampModel(nn.Module):
                 nn.Linear(pathways, projection_dim), nn.GELU(), nn.Linear(projection_dim, projection_dim)
             )
         self.log_temperature = nn.Parameter(torch.tensor(0.07).log())
+        self.st_token = nn.Parameter(torch.randn(1, 1, st_width) * 0.02) if st_width else None
+        self._bare = False  # without the ST token, as the model came
         self.start: dict[str, Tensor] = {}
 
     @property
@@ -179,6 +190,9 @@ class StampModel(nn.Module):
         UsageError
             As `Parts`.
         """
+        if self.st_token is not None:
+            raise UsageError("an ST token learns before the first block, so that nothing can be kept of it",
+                             remedy="set cache_views = 0")  # fmt: skip
         return Parts(timm_module(self.backbone), self.embed == "pool")
 
     def train(self, mode: bool = True) -> StampModel:
@@ -188,19 +202,44 @@ class StampModel(nn.Module):
             norm.eval()
         return self
 
+    @property
+    def frozen_dim(self) -> int:
+        """Length of the embedding of the model as it came; the first part of the embedding."""
+        return self.dim - (self.st_token.shape[2] if self.st_token is not None else 0)
+
+    @property
+    def prefix_tokens(self) -> int:
+        """Tokens before those of the patches: class, registers, ST."""
+        own = int(getattr(timm_module(self.backbone), "num_prefix_tokens", 1))
+        return own + int(self._with_st)
+
+    @property
+    def _with_st(self) -> bool:
+        return self.st_token is not None and not self._bare
+
     def _features(self, views: Tensor) -> Tensor:
         """What the backbone gives: [N, width], or tokens [N, prefix + patches, width]."""
+        if self._with_st:
+            assert self.st_token is not None
+            return tokens_with(timm_module(self.backbone), self.st_token, views)
         return torch.as_tensor(self.backbone(views) if self.embed == "pool" else self._backbone.forward_features(views))
 
     def pooled(self, tokens: Tensor) -> Tensor:
         """Embedding from what the backbone gives, by the model's rule."""
         if self.embed == "pool":
             return tokens
-        prefix = int(getattr(timm_module(self.backbone), "num_prefix_tokens", 1))
-        if self.embed == "cls":
-            return torch.as_tensor(tokens[:, 0])
-        mean = tokens[:, prefix:].mean(1)
-        return mean if self.embed == "mean" else torch.cat([tokens[:, 0], mean], dim=1)
+        prefix, parts = self.prefix_tokens, []
+        if self.embed != "mean":
+            parts.append(tokens[:, 0])
+        if self.embed != "cls":
+            parts.append(tokens[:, prefix:].mean(1))
+        if self._with_st:
+            parts.append(tokens[:, prefix - 1])
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+    def tokens(self, tiles: Tensor) -> Tensor:
+        """What the backbone gives of normalised tiles, before pooling; of models with one field of view."""
+        return self._features(tiles)
 
     def keep_start(self) -> None:
         """Remember the backbone's own weights that will learn; adapters need no such copy."""
@@ -217,17 +256,17 @@ class StampModel(nn.Module):
     @contextmanager
     def without_adapter(self) -> Iterator[None]:
         """The backbone as it was before adapting, for the anchoring loss and baselines; without gradients."""
-        if is_peft(self.backbone):
-            with self._backbone.disable_adapter():
-                yield
-            return
         own = {k: p for k, p in self.backbone.named_parameters() if k in self.start}
         kept = {k: p.data for k, p in own.items()}
+        adapters = self._backbone.disable_adapter() if is_peft(self.backbone) else nullcontext()
         try:
+            self._bare = True
             for k, p in own.items():
                 p.data = self.start[k].to(p)
-            yield
+            with adapters:
+                yield
         finally:
+            self._bare = False
             for k, p in own.items():
                 p.data = kept[k]
 
@@ -297,8 +336,11 @@ def build_model(info: RunInfo, *, weights: Path | None = None, sha256: str = "",
                 parameter.requires_grad_(True)
     fields = Fields(info.fields_px, info.view_px) if info.fields_px else None
     dim *= len(info.fields_px) or 1
+    st_width = token_width(timm_module(backbone), info.embed) if info.st_token else 0
     pathways, projection = len(info.pathway_names), info.projection_dim
-    model = StampModel(backbone, info.embed, pathways, dim=dim, projection_dim=projection, fields=fields)
+    model = StampModel(
+        backbone, info.embed, pathways, dim=dim + st_width, projection_dim=projection, fields=fields, st_width=st_width
+    )
     return model if device == "meta" else model.to(device)
 
 

@@ -10,6 +10,9 @@ from stamp_deploy.errors import UsageError
 
 from ..toml_settings import nearest, read_toml
 
+INGREDIENTS = ("w_", "gene_", "genes_", "n_genes", "st_token", "teacher_", "head_final")
+"""How settings of losses and of what they learn from begin; the others are of backbone, data and loop."""
+
 
 def recipe_names() -> tuple[str, ...]:
     """The recipes that there are."""
@@ -28,3 +31,8 @@ def read_recipe(name: str) -> dict[str, Any]:
     if name not in recipe_names():
         raise UsageError(f"there is no recipe {name}", remedy=nearest(name, recipe_names(), "recipes"))
     return read_toml(Path(str(resources.files(__package__))) / f"{name}.toml", "install stamp-deploy again")
+
+
+def ingredients_of(name: str) -> dict[str, Any]:
+    """What a recipe says of losses and ingredients, to be laid over a config of any backbone and rates."""
+    return {key: value for key, value in read_recipe(name).items() if key.startswith(INGREDIENTS)}

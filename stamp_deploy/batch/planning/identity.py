@@ -1,13 +1,19 @@
-"""Which slide this is, by its bytes: its fingerprint, the key that names its result folder, its twins."""
+"""Which slide this is: its fingerprint, the key that names its result folder, its twins.
+
+A slide in one file is known by its bytes. A DICOM slide is known by the SOP Instance UIDs of its levels: an archive
+writes other headers each time it sends them, and any of its files may be named.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from ...errors import SlideError
+from ...slide.dicom import is_dicom
 from ...system.names import cut_name
 
 SAMPLE_BYTES = 1 << 20
@@ -73,3 +79,58 @@ def whole_hash(path: Path) -> str:
     for block in _blocks(path):
         digest.update(block)
     return digest.hexdigest()
+
+
+class Recognise(Protocol):
+    """Tells slides apart."""
+
+    def fingerprint(self, path: Path) -> str: ...
+    def same(self, one: Path, other: Path) -> bool: ...
+    def whole(self, path: Path) -> str: ...
+
+
+class ByBytes:
+    """By the bytes of the file that is named."""
+
+    def fingerprint(self, path: Path) -> str:
+        """See `fingerprint`."""
+        return fingerprint(path)
+
+    def same(self, one: Path, other: Path) -> bool:
+        """Whether two slides of one fingerprint are the same."""
+        return same_bytes(one, other)
+
+    def whole(self, path: Path) -> str:
+        """A hash of all of it."""
+        return whole_hash(path)
+
+
+class ByLevels(ByBytes):
+    """DICOM slides by their levels, whichever of their files is named; all others by their bytes.
+
+    Parameters
+    ----------
+    levels_of : callable
+        The SOP Instance UIDs of a slide's levels, sorted; none where they cannot be read.
+    identity_of : callable
+        The SHA-256 that identifies a slide (slide/identity.py): of DICOM, of these UIDs and the pixel data.
+    """
+
+    def __init__(self, levels_of: Callable[[Path], Sequence[str]], identity_of: Callable[[Path], str]) -> None:
+        self._levels_of = levels_of
+        self._identity_of = identity_of
+
+    def fingerprint(self, path: Path) -> str:
+        levels = self._levels_of(path) if is_dicom(path) else ()
+        return hashlib.sha256("\n".join(levels).encode()).hexdigest() if levels else super().fingerprint(path)
+
+    def same(self, one: Path, other: Path) -> bool:
+        if not (is_dicom(one) and is_dicom(other)):
+            return super().same(one, other)
+        try:
+            return self._identity_of(one) == self._identity_of(other)
+        except SlideError:
+            return False
+
+    def whole(self, path: Path) -> str:
+        return self._identity_of(path) if is_dicom(path) else super().whole(path)

@@ -20,7 +20,7 @@ from ...system.names import shown_name
 from ..states import FindingKind, PlanState
 from .changes import Changes
 from .folder import Skipped
-from .identity import fingerprint, key_at, same_bytes, slide_key, whole_hash
+from .identity import ByBytes, Recognise, key_at, slide_key
 from .inputs import Entry
 from .plan import Finding, Plan, PlannedSlide, SlideFacts, in_bytes
 
@@ -39,6 +39,7 @@ def plan_batch(
     probe: Probe,
     is_done: Callable[[str], bool],
     changes: Changes | None = None,
+    recognise: Recognise | None = None,
     skipped: Skipped | None = None,
     bytes_per_tile: int,
     tile_span_um: float,
@@ -60,6 +61,8 @@ def plan_batch(
         Whether the result with this key is finished; such slides are not opened again.
     changes : Changes, optional
         Compares slides that are done, or failed, with what they were then; without it they are taken for the same.
+    recognise : Recognise, optional
+        Tells slides apart; by the bytes of their files where it is not given.
     skipped : Skipped, optional
         What was left out of the folders that were named, to be reported.
     bytes_per_tile : int
@@ -80,20 +83,20 @@ def plan_batch(
     by_key: dict[str, PlannedSlide] = {}
     names: dict[str, str] = {}
     alike: defaultdict[str, list[PlannedSlide]] = defaultdict(list)
-    entries = list(entries)
+    entries, recognise = list(entries), recognise or ByBytes()
     for number, entry in enumerate(entries):
         on_slide(number, len(entries))
-        slide = _identify(entry)
+        slide = _identify(entry, recognise)
         if int(slide.fingerprint[:12] or "0", 16) % shard[1] != shard[0]:
             continue
-        twin = next((p for p in alike[slide.fingerprint] if same_bytes(p.path, slide.path)), None)
+        twin = next((p for p in alike[slide.fingerprint] if recognise.same(p.path, slide.path)), None)
         if twin is not None:
             slide = replace(slide, state=PlanState.DUPLICATE, reason=f"same bytes as {twin.name}", key=twin.key)
             planned.append(slide)
             findings.append(Finding(FindingKind.DUPLICATE_CONTENT, slide.name, f"{slide.reason}; run once"))
             continue
         if slide.key in by_key:  # equal samples, different bytes: take the whole file into the key
-            slide = replace(slide, key=f"{slide.key}-{whole_hash(slide.path)[:12]}")
+            slide = replace(slide, key=f"{slide.key}-{recognise.whole(slide.path)[:12]}")
         if slide.state == PlanState.RUN:
             if names.setdefault(slide.name, slide.key) != slide.key:
                 findings.append(
@@ -124,12 +127,12 @@ def plan_batch(
     return Plan(tuple(planned), tuple(findings), needed, free, skipped.total)
 
 
-def _identify(entry: Entry) -> PlannedSlide:
+def _identify(entry: Entry, recognise: Recognise) -> PlannedSlide:
     try:
         refuse_special(entry.path, SlideError)
         if not entry.path.is_file():
             raise SlideError("there is no such file", path=entry.path)
-        digest = fingerprint(entry.path)
+        digest = recognise.fingerprint(entry.path)
         size = entry.path.stat().st_size
     except (SlideError, OSError) as error:
         cause = error.cause if isinstance(error, SlideError) else str(error.strerror)

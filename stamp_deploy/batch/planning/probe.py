@@ -67,6 +67,19 @@ class SafeProbe:
                 self._series[key] = str(path)
         return self._series[key]
 
+    def levels(self, path: Path) -> list[str]:
+        """The SOP Instance UIDs of the levels of a DICOM slide, sorted; none where its files cannot be read.
+
+        Raises
+        ------
+        EngineError
+            No process can be started.
+        """
+        try:
+            return [str(uid) for uid in self._ask("levels", path)["levels"]]
+        except SlideError:  # it crashes or hangs the reader: opening it as a slide says so
+            return []
+
     def identity(self, path: Path) -> str:
         """The SHA-256 that identifies a slide (slide/identity.py); reads all of it.
 

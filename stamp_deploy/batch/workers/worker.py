@@ -153,6 +153,8 @@ class Worker:
             slide = Path(command["slide"])
             if command["what"] == "series":
                 facts = self._steps.series(slide)
+            elif command["what"] == "levels":
+                facts = self._steps.levels(slide)
             elif command["what"] == "identity":
                 facts = self._steps.identity(slide)
             else:
