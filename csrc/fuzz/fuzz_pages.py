@@ -1,4 +1,4 @@
-"""Spoil small Philips TIFF and TIFF with pages inside of pages at random, and make the index: a SlideError or an answer.
+"""Spoil small Philips and other TIFF with pages inside of pages, and make the index: a SlideError or an answer.
 
     python csrc/fuzz/fuzz_pages.py --seconds 120 --found FOLDER [--seed N]
 
