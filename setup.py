@@ -53,7 +53,7 @@ setup(
             "viewer/static/*",
             "viewer/static/openseadragon/*",
         ],
-        "stamp_deploy.training": ["recipes/*.toml"],
+        "stamp_deploy.training": ["recipes/*.toml", "heads/evaluation/templates/*"],
     },
     ext_modules=cythonize(
         extensions,
