@@ -154,9 +154,10 @@ def markdown(d: dict[str, Any]) -> str:
         "Written by benchmarks/power.py: a simulation. The rule is that of `evaluate`: the 95 % interval over patients",
         f"lies above 0. Frozen mean r {d['r_frozen']}, a true gain of {d['gain']} on average over patients.",
         "",
-        f"From the ladder on her2st ({m['sections']:.0f} sections of one patient): chance of one section's difference, sd",
-        f"{m['chance_sd']:.4f} (block bootstrap); sections of a patient differ beyond it by sd {m['between_sections']:.4f}. How much gains",
-        "differ between patients is not known from one patient; three values are shown.",
+        f"From the ladder on her2st ({m['sections']:.0f} sections of one patient): chance of one section's difference,",
+        f"sd {m['chance_sd']:.4f} (block bootstrap); sections of a patient differ beyond it by sd",
+        f"{m['between_sections']:.4f}. How much gains differ between patients is not known from one patient; three values",
+        "are shown.",
         "",
         "Chance of one section's difference by its spots: "
         + ", ".join(f"{n} spots {v:.4f}" for n, v in d["chance_sd"].items())
@@ -191,8 +192,8 @@ def markdown(d: dict[str, Any]) -> str:
     safe = next((k for k in PATIENTS if all(few[later] <= 0.05 for later in PATIENTS if later >= k)), None)
     lines += [
         "",
-        "What it says: new patients decide, not more spots. From a few hundred spots on, what limits is how much the gain",
-        "differs between patients. With few patients the percentile interval is too narrow: false alarms reach",
+        "What it says: new patients decide, not more spots. From a few hundred spots on, what limits is how much the",
+        "gain differs between patients. With few patients the percentile interval is too narrow: false alarms reach",
         f"{few[4]:.0%} at 4 patients" + (f", and stay at 5 % or below from {safe} patients on." if safe else "."),
     ]
     return "\n".join([*lines, ""])

@@ -19,7 +19,7 @@ from .errors import ExitCode, StampError
 from .system.offline import keep_home_clean
 
 GROUP = "stamp_deploy.verbs"
-ISOLATED = ("infer", "inspect")
+ISOLATED = ("infer", "inspect", "view")
 """Verbs that read a slide themselves."""
 SUMMARIES = {
     "audit": "Show or check the append-only audit log.",
@@ -29,6 +29,7 @@ SUMMARIES = {
     "compare": "Agreement of two results of one slide: another bundle, engine or scan.",
     "cohort": "Turn spatial transcriptomics samples into a training cohort.",
     "dicomweb": "Slides out of an image archive, results into it, by DICOMweb.",
+    "dimse": "The same by C-FIND, C-GET and C-STORE; and a receiver of slides.",
     "doctor": "Versions, libraries, engines and GPU of this machine, with a self-test.",
     "demo": "Make a slide and a cohort, train, export, infer, compare.",
     "compare-encoders": "Do one encoder's features give better heads than another's?",
@@ -48,11 +49,12 @@ SUMMARIES = {
     "hest-bench": "HEST-Bench as published, by a run or by embeddings.",
     "train-head": "Train a slide-level head on tile embeddings.",
     "verify": "Check the hashes of a bundle or a result.",
+    "view": "Look at results in a browser: deep zoom, maps, areas, annotations.",
     "watch": "Score slides as they arrive in a folder.",
 }
 SECTIONS = {
-    "Score slides": ("infer", "batch", "watch", "render", "summary", "compare", "inspect", "formats"),
-    "Beside an archive": ("dicomweb",),
+    "Score slides": ("infer", "batch", "watch", "view", "render", "summary", "compare", "inspect", "formats"),
+    "Beside an archive": ("dicomweb", "dimse"),
     "Trust the machine and the model": ("doctor", "verify", "sign", "parity", "build", "bench", "audit"),
     "Train and export": (
         "demo",
@@ -69,6 +71,7 @@ SECTIONS = {
     ),
 }
 EXTRA_OF = {"cohort": "train", "demo": "train,export", "evaluate": "train", "export": "export", "train": "train"}
+<<<<<<< HEAD
 EXTRA_OF |= {
     "train-head": "train",
     "evaluate-head": "train",
@@ -76,6 +79,10 @@ EXTRA_OF |= {
     "compare-encoders": "train",
     "dicomweb": "dicomweb",
 }
+=======
+EXTRA_OF |= {"train-head": "train", "evaluate-head": "train", "compare-encoders": "train"}
+EXTRA_OF |= {"dicomweb": "dicomweb", "dimse": "dimse"}
+>>>>>>> main
 
 
 class VerbGroup(click.Group):

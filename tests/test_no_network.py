@@ -66,8 +66,18 @@ LEARNING: dict[str, str] = {
 }
 ARCHIVES: dict[str, str] = {
     "dicomweb": "dicomweb pull http://127.0.0.1:9/dicom-web --accession S26-1 -o {new}",
+    "dimse": "dimse pull 127.0.0.1:9 --accession S26-1 -o {new}",
 }
 """Verbs whose purpose is a connection -> a command of it, to a port where nobody listens."""
+SERVERS: dict[str, str] = {"view": "view {done} --slides {slides} --no-browser"}
+"""Verbs that listen until they are stopped -> a command of it."""
+STOP_WHEN_READY = """
+import subprocess, sys
+running = subprocess.Popen(sys.argv[1:], stdout=subprocess.PIPE, text=True)
+assert running.stdout.readline().split()[1].startswith("http://127.0.0.1:")
+running.terminate()
+sys.exit(running.wait())
+"""
 ENGINES = ("onnxruntime", "openvino", "auto")
 NO_GPU_HERE = {"build"}
 """Verbs that say here that they have no GPU, after they have looked for one."""
@@ -118,7 +128,7 @@ def check(seen: Watched, folder: Path, *, code: int = 0) -> None:
 
 def test_every_verb_is_watched() -> None:
     verbs = set(cli.list_commands(click.Context(cli)))
-    assert verbs == {*RUN_TIME, *LEARNING, *ARCHIVES, "demo"}, (
+    assert verbs == {*RUN_TIME, *LEARNING, *ARCHIVES, *SERVERS, "demo"}, (
         "a new verb has to be watched, too: add it to the tables here"
     )
 
@@ -141,7 +151,7 @@ def test_a_verb_says_nothing_to_anybody(verb: str, engine: str, world: dict[str,
 @pytest.mark.parametrize("verb", ARCHIVES)
 def test_a_verb_for_archives_talks_to_the_archive_alone(verb: str, tmp_path: Path) -> None:
     """The address that was named is tried, and nothing else: no look-up, no proxy, nothing at home."""
-    for package in ("httpx", "python_multipart"):
+    for package in ("httpx", "python_multipart", "pynetdicom"):
         pytest.importorskip(package)
     seen = watch([*COMMAND, *ARCHIVES[verb].format(new=tmp_path / "new").split()], tmp_path / "watched", cwd=tmp_path)
     assert seen.code == 75, seen.err
@@ -163,6 +173,13 @@ def test_only_the_server_that_was_named_is_asked(world: dict[str, object], tmp_p
     check(
         replace(seen, contacts=[line for line in seen.contacts if "connect(" in line and line not in named]), tmp_path
     )
+
+
+@watched_only
+@pytest.mark.parametrize("verb", SERVERS)
+def test_a_server_asks_nobody_and_stops_when_it_is_told(verb: str, world: dict[str, object], tmp_path: Path) -> None:
+    command = [*COMMAND, *SERVERS[verb].format(**world).split()]
+    check(watch([sys.executable, "-c", STOP_WHEN_READY, *command], tmp_path / "watched", cwd=tmp_path), tmp_path)
 
 
 @watched_only
