@@ -156,8 +156,8 @@ def markdown(d: dict[str, Any]) -> str:
         "",
         f"From the ladder on her2st ({m['sections']:.0f} sections of one patient): chance of one section's difference,",
         f"sd {m['chance_sd']:.4f} (block bootstrap); sections of a patient differ beyond it by sd",
-        f"{m['between_sections']:.4f}. How much gains differ between patients is not known from one patient; three values",
-        "are shown.",
+        f"{m['between_sections']:.4f}. How much gains differ between patients is not known from one patient; three",
+        "values are shown.",
         "",
         "Chance of one section's difference by its spots: "
         + ", ".join(f"{n} spots {v:.4f}" for n, v in d["chance_sd"].items())

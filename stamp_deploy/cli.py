@@ -71,18 +71,8 @@ SECTIONS = {
     ),
 }
 EXTRA_OF = {"cohort": "train", "demo": "train,export", "evaluate": "train", "export": "export", "train": "train"}
-<<<<<<< HEAD
-EXTRA_OF |= {
-    "train-head": "train",
-    "evaluate-head": "train",
-    "hest-bench": "train",
-    "compare-encoders": "train",
-    "dicomweb": "dicomweb",
-}
-=======
-EXTRA_OF |= {"train-head": "train", "evaluate-head": "train", "compare-encoders": "train"}
+EXTRA_OF |= {name: "train" for name in ("train-head", "evaluate-head", "compare-encoders", "hest-bench")}
 EXTRA_OF |= {"dicomweb": "dicomweb", "dimse": "dimse"}
->>>>>>> main
 
 
 class VerbGroup(click.Group):
