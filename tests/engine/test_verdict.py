@@ -349,6 +349,14 @@ class TestExpiry:
         path.write_text(json.dumps({**entry, "checked_unix": entry["checked_unix"] - verdict.EXPIRES_S - 1}))
         refused()
         assert len(checks) == 2
+        (path,) = (cache_dir() / "verdicts").glob("*.json")
+        entry = json.loads(path.read_text())
+        path.write_text(json.dumps({**entry, "checked_unix": entry["checked_unix"] - 23 * 3600}))
+        refused()
+        assert len(checks) == 2, "23 hours are no day"
+        path.write_text(json.dumps({**entry, "checked_unix": entry["checked_unix"] + 3600}))
+        refused()
+        assert len(checks) == 3, "a time to come is no time"
 
 
 def test_a_cached_choice_is_held_to_parity(bundle, monkeypatch):
