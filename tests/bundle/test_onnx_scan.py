@@ -282,6 +282,7 @@ class TestBounds:
             (b"\x39\x00\x00", "cut off"),
             (b"\x3a\x03\x0a\x0a\x00" + bytes(20), "cut off"),  # a node longer than its graph, not than the file
             (b"\x3a\x02\x0a\x80\x01" + bytes(20), "cut off"),  # a length that goes on after its graph
+            (b"\x3a\x02\x08\x80" + b"\x08\x07", "cut off"),  # a number that does
             (b"", "is empty"),
             (b"\x08\x07", "declares no graph"),
         ],

@@ -48,22 +48,19 @@ class Told(BatchedEngine):
         tiles, self.golden = load_golden(bundle)
         self.index = {tile.tobytes(): i for i, tile in enumerate(tiles)}
         self.depth, self.room, self.closed, self.waited = depth, 1000, 0, 0
-        self.refuses = 0
 
     def _submit(self, piece: np.ndarray) -> EngineOutput:
-        if self.refuses and len(piece) < self.chunk_before:
-            self.refuses -= 1
-            raise OutOfMemory("no room for another")
         if len(piece) > self.room:
             raise OutOfMemory("no room")
         rows = [self.index[tile.tobytes()] for tile in piece]
         return EngineOutput(self.golden.embedding[rows], self.golden.pathways[rows])
 
-    chunk_before = 0
-
     def _collect(self, ticket: EngineOutput) -> EngineOutput:
         self.waited += 1
         return ticket
+
+    def _allocate(self) -> None:
+        self.accepted = False
 
     def _release(self) -> None:
         self.closed += 1

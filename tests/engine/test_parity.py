@@ -94,6 +94,13 @@ def test_heads_are_judged():
         report(a, outputs())
 
 
+def test_the_worst_of_several_heads_is_judged():
+    good = {"a": np.float32([0.5]), "b": np.float32([0.2, 0.8]), "c": np.float32([0.1])}
+    for name in good:
+        bad = report(outputs(heads=good), outputs(heads={**good, name: good[name] + np.float32(0.05)}))
+        assert not bad and bad.metrics["head_max_abs"] == pytest.approx(0.05, abs=1e-6)
+
+
 def test_log_hazards_are_judged_by_their_size():
     """A log hazard has no unit and no bounds; probabilities have 1."""
     a = outputs(heads={"os": np.float32([4.0])})
