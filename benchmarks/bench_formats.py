@@ -4,8 +4,9 @@
     python benchmarks/bench_formats.py --quick --json FILE                under 50 s, 4:2:0 only
 
 The pixels are make_wsi.py's (as in bench_tiler.py), written in each format by tests/support out of the very same JPEG
-streams. Every round runs every reader once, one after the other, on one thread; a ratio is taken within a round.
-Figures are medians over the rounds; the spread is the largest less the smallest. What no provider reads is null.
+streams; JPEG 2000 out of the pixels that those hold. Every round runs every reader once, one after the other, on one
+thread (and, for JPEG 2000, one helper process that decodes); a ratio is taken within a round. Figures are medians over
+the rounds; the spread is the largest less the smallest. What no provider reads is null.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from rivals import Read, installed, versions
 
 sys.path.insert(0, str(ROOT / "tests"))
 
+from support.codec_factory import write_as_j2k
 from support.dicom_factory import How, Picture, write_level
 from support.format_factory import Page, pages_of, write_dicom, write_philips, write_scn
 from support.slide_factory import encode
@@ -43,6 +45,15 @@ BARS = {
 }  # fmt: skip
 OPEN_FRAMES, OPEN_ACROSS, OPEN_BAR_S = 100_000, 400, 1.0
 SVS = "svs"
+J2K, J2K_ACROSS, J2K_DOWN = "j2k", 24, 20
+"""JPEG 2000 takes long: a slide of so many storage tiles, of its own."""
+RIVALS_OF = {
+    "dicom": ("OpenSlide", "wsidicom", "fastslide", "hs2p"),
+    "philips": ("OpenSlide", "tiffslide", "pyvips Region.fetch", "fastslide", "hs2p"),
+    "scn": ("OpenSlide", "tiffslide", "fastslide", "hs2p"),
+    J2K: ("OpenSlide", "tiffslide", "fastslide", "hs2p"),
+}
+"""Who reads the format, as its project says. libvips is built without JPEG 2000, and takes an SCN's first picture."""
 
 
 def write_formats(folder: Path, pages: list[Page], names: list[str], mpp: float) -> dict[str, Path]:
@@ -62,16 +73,41 @@ def write_formats(folder: Path, pages: list[Page], names: list[str], mpp: float)
     return found
 
 
-def compare(cases: dict[str, Case], rivals: dict[str, Read], rounds: int) -> None:
-    """Fill the cases' rates, all readers of all formats one after the other within a round."""
+def readers_of(cases: dict[str, Case], rivals: dict[str, Read]) -> tuple[dict[str, dict[str, Read]], list[str]]:
+    """The readers of each case, and in sentences which of them cannot read it."""
+    found: dict[str, dict[str, Read]] = {}
+    notes = []
+    for name, one in cases.items():
+        found[name] = {}
+        for rival in RIVALS_OF.get(name, ()):
+            if rival not in rivals:
+                continue
+            try:
+                rivals[rival](one.slide, one.runs[0][:1], round(one.tiles.grid.span_x), 224)
+            except Exception as error:  # whatever another project raises
+                notes.append(f"{rival} does not read {name}: {type(error).__name__}")
+            else:
+                found[name][rival] = rivals[rival]
+    return found, notes
+
+
+def compare(cases: dict[str, Case], rivals: dict[str, Read], rounds: int) -> list[str]:
+    """Fill the cases' rates, all readers of all formats one after the other within a round.
+
+    Returns
+    -------
+    notes : list of str
+        Who does not read what.
+    """
+    readers, notes = readers_of(cases, rivals)
     for one in cases.values():  # pages, imports
         read_ours(one, tiles=one.tiles.part(slice(64)))
     for _ in range(rounds):
         for name, one in cases.items():
             one.rates.setdefault("tiler", []).append(read_ours(one))
-            for rival, read in rivals.items():
-                if name != SVS:
-                    one.rates.setdefault(rival, []).append(read_rival(one, read))
+            for rival, read in readers[name].items():
+                one.rates.setdefault(rival, []).append(read_rival(one, read))
+    return notes
 
 
 def figures_of(cases: dict[str, Case], label: str) -> dict[str, float]:
@@ -82,6 +118,8 @@ def figures_of(cases: dict[str, Case], label: str) -> dict[str, float]:
             continue
         key = f"{name}{label}" if name == "dicom" else name + ("" if label == "420" else label)
         found[f"{key}_vs_openslide"], found[f"{key}_vs_openslide_spread"] = one.ratio("tiler", "OpenSlide")
+        if name == J2K:  # other streams
+            continue
         pairs = zip(one.rates["tiler"], cases[SVS].rates["tiler"], strict=True)
         found[f"{key}_vs_svs"], found[f"{key}_vs_svs_spread"] = middle([a / b for a, b in pairs])
     return found
@@ -105,13 +143,14 @@ def open_seconds(folder: Path, rounds: int) -> dict[str, float]:
 
 
 def run(*, quick: bool) -> dict[str, Any]:
-    rivals, _ = installed()
+    rivals, absent = installed()
     if "OpenSlide" not in rivals:
         raise SystemExit("openslide-python and openslide-bin are needed to compare with")
     rounds = 3 if quick else 7
-    kept = {"OpenSlide": rivals["OpenSlide"]}  # the others read TIFF alone, or not these variants of it
+    kept = {"OpenSlide": rivals["OpenSlide"]} if quick else rivals
     report: dict[str, Any] = {
-        "machine": describe_machine(), "rounds": rounds, "readers": {"OpenSlide": versions()["OpenSlide"]}, "rates": {},
+        "machine": describe_machine(), "rounds": rounds, "readers": {name: versions()[name] for name in kept},
+        "absent": absent, "cannot": [], "rates": {},
         **dict.fromkeys(KEYS),
     }  # fmt: skip
     tiles, limit, sample = ("60x48", 500, 32) if quick else ("200x160", 4000, 96)
@@ -123,12 +162,17 @@ def run(*, quick: bool) -> dict[str, Any]:
             formats = ["dicom", "philips", "scn"] if coding == "420" else ["dicom"]
             paths = {SVS: svs, **write_formats(folder, pages_of(svs), formats, 0.25)}
             cases = {key: case(path, 0.25, limit, sample) for key, path in paths.items()}
-            compare(cases, kept, rounds)
+            if coding == "420":
+                page = pages_of(svs)[0]
+                path = write_as_j2k(folder / "slide-j2k.svs", page, J2K_ACROSS, J2K_DOWN, mpp=0.25)
+                path.read_bytes()
+                cases[J2K] = case(path, 0.25, 96 if quick else 400, 16 if quick else 48)
+            report["cannot"] += compare(cases, kept, rounds)
             report.update(figures_of(cases, coding))
             report["rates"][CODINGS[coding]] = {key: one.rates for key, one in cases.items()}
             if coding == "420" and not quick:
                 native = {key: case(paths[key], 0.5, limit, 2 * sample) for key in (SVS, "dicom")}
-                compare(native, kept, rounds)
+                report["cannot"] += compare(native, kept, rounds)
                 report.update(figures_of(native, "_20x"))
                 report["rates"]["4:2:0, 20x native"] = {key: one.rates for key, one in native.items()}
             for path in folder.rglob("*"):
@@ -169,13 +213,16 @@ def to_markdown(report: dict[str, Any]) -> str:
     seconds = f"{report['dicom_open_100k_s']:.3f} s ({report['dicom_open_100k_s_spread']:.3f})"
     lines += [f"| dicom_open_100k_s | {seconds} | below {OPEN_BAR_S:g} s |", "", "## Tiles a second", ""]
     for coding, formats in report["rates"].items():
-        lines += [f"### {coding}", "", "| format | compiled tiler | OpenSlide + PIL |", "|---|---|---|"]
+        readers = ["tiler", *(name for name in report["readers"] if any(name in rates for rates in formats.values()))]
+        lines += [f"### {coding}", "", f"| format | {' | '.join(readers)} |", "|---" * (len(readers) + 1) + "|"]
         for name, rates in formats.items():
-            cells = [
-                "{:,.0f} ({:,.0f})".format(*middle(rates[r])) if r in rates else "" for r in ("tiler", "OpenSlide")
-            ]
-            lines.append(f"| {name} | {cells[0]} | {cells[1]} |")
+            cells = ["{:,.0f} ({:,.0f})".format(*middle(rates[r])) if r in rates else "" for r in readers]
+            lines.append(f"| {name} | {' | '.join(cells)} |")
         lines.append("")
+    lines += [f"Readers: {'; '.join(f'{name} ({version})' for name, version in report['readers'].items())}.", ""]
+    if report["absent"]:
+        lines += [f"Not installed where this ran: {', '.join(report['absent'])}.", ""]
+    lines += [f"{note}." for note in dict.fromkeys(report["cannot"])] + [""] * bool(report["cannot"])
     lines += ["## Missed", "", *([f"- {m}" for m in report["missed"]] or ["None."]), ""]
     return "\n".join(lines)
 

@@ -103,11 +103,11 @@ def case(path: Path, mpp: float, limit: int | None, sample: int) -> Case:
 
 
 def read_ours(one: Case, *, threads: int = 1, mpp: float | None = None, tiles: TileSet | None = None) -> float:
-    """Tiles/s through the compiled tiler, from opening it to its last batch."""
+    """Tiles/s by the slide's storage tiles, from opening the tiler to its last batch."""
     tiles = one.tiles if tiles is None else tiles
     with open_slide(one.slide, mpp=mpp or one.mpp) as slide:
-        if not slide.route.compiled:
-            raise RuntimeError(f"{one.slide.name} is not read by the compiled tiler: {slide.route.reason}")
+        if not slide.route.by_storage:
+            raise RuntimeError(f"{one.slide.name} is not read by its storage tiles: {slide.route.reason}")
         clock = time.perf_counter()
         with open_tiles(slide, tiles, batch=64, threads=threads) as source:
             for batch in source:

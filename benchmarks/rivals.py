@@ -4,7 +4,7 @@ Each takes a slide, the corners of tiles (level-0 pixels) and how many level-0 p
 many tiles it read; it is opened and closed inside, as a pipeline would do for a slide.
 
 All from PyPI; those that are not installed are left out: pip install openslide-python openslide-bin tiffslide pyvips
-pyvips-binary fastslide hs2p.
+pyvips-binary fastslide hs2p wsidicom.
 """
 
 from __future__ import annotations
@@ -74,6 +74,16 @@ def hs2p_reader(path: Path, corners: NDArray[np.int64], span: int, tile: int) ->
     return len(corners)
 
 
+def wsidicom_reader(path: Path, corners: NDArray[np.int64], span: int, tile: int) -> int:
+    """Regions of level 0, resized by PIL; the series is all DICOM files of the folder."""
+    from wsidicom import WsiDicom
+
+    with WsiDicom.open(path.parent) as slide:
+        for x, y in corners.tolist():
+            _fit(slide.read_region((x, y), 0, (span, span)).convert("RGB"), tile)
+    return len(corners)
+
+
 def _fit(image: Image.Image, tile: int) -> NDArray[np.uint8]:
     return np.asarray(image if image.size == (tile, tile) else image.resize((tile, tile)))
 
@@ -84,6 +94,7 @@ RIVALS: dict[str, tuple[str, Read]] = {
     "pyvips Region.fetch": ("pyvips", pyvips_reader),
     "fastslide": ("fastslide", fastslide_reader),
     "hs2p": ("hs2p", hs2p_reader),
+    "wsidicom": ("wsidicom", wsidicom_reader),
 }
 
 

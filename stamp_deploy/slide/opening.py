@@ -17,7 +17,9 @@ from .mpp import find_mpp
 from .pyramid import levels_of_the_slide
 from .route import check_route, choose_route
 from .slide import Slide
+from .storage.bif_layout import read_bif
 from .storage.index import StorageIndex
+from .storage.jpeg_bif import open_bif
 from .storage.jpeg_dicom import open_jpeg_dicom
 from .storage.open_tiff import open_codec_tiff
 from .storage.providers import find_storage
@@ -127,11 +129,18 @@ def _open_backend(path: Path, route: str | None, accept: Collection[str]) -> Bac
         reader = open_jpeg_dicom(path)
         if not isinstance(reader, str):
             return reader
+    vendor = OpenSlideBackend.detect(path)
+    if vendor == "ventana":
+        read_bif(path)  # a damaged one is refused here: OpenSlide ends the process on some
     try:
         backend = OpenSlideBackend(path)
     except SlideError as first:
+        if vendor == "ventana" and route in (None, "jpeg-bif"):
+            bif = open_bif(path)
+            if not isinstance(bif, str):
+                return bif
         # a scanner's file that is damaged must not be taken for a plain image without resolution
-        if route not in (None, "codec-tiff") or OpenSlideBackend.detect(path) not in (None, "generic-tiff"):
+        if route not in (None, "codec-tiff") or vendor not in (None, "generic-tiff"):
             raise
         by_pages = open_codec_tiff(path)
         if not isinstance(by_pages, str):

@@ -12,6 +12,7 @@ from .storage.providers import PROVIDERS, Provider
 
 READERS = ("openslide", "pyvips")
 ROUTES = (*(provider.name for provider in PROVIDERS), *READERS)
+_PROVIDED = frozenset(provider.name for provider in PROVIDERS)
 _COMPILED = frozenset(provider.name for provider in PROVIDERS if provider.is_compiled)
 
 
@@ -26,7 +27,7 @@ class Route:
     @property
     def by_storage(self) -> bool:
         """Whether each storage tile is decoded once, by the index of storage tiles."""
-        return self.name not in READERS
+        return self.name in _PROVIDED
 
     @property
     def compiled(self) -> bool:

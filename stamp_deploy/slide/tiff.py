@@ -35,7 +35,7 @@ _APERIO_COLOURS = {33003: YCBCR, 33005: RGB}
 _DIFFERENCES = 2
 SAMPLES = 3
 """Storage tiles of a page whose headers are looked at: the first, the middle and the last."""
-IMAGE_DESCRIPTION = 270
+IMAGE_DESCRIPTION, XML_PACKET = 270, 700
 MAX_SUB_PAGES = 64
 """More pages inside of a page than any pyramid has levels."""
 
@@ -161,6 +161,42 @@ def read_sub_pages(path: Path) -> tuple[StoredPage, ...]:
 
 
 @dataclass(frozen=True)
+class PageText:
+    """A page: its directory, the size of its storage tiles (0, 0 where it has none), and what it says."""
+
+    directory: int
+    tile_px: tuple[int, int]
+    description: str
+    xml: bytes
+
+
+def read_texts(path: Path) -> tuple[PageText, ...]:
+    """The texts of all pages.
+
+    Raises
+    ------
+    SlideError
+        The file is not a TIFF, or its directories are damaged.
+    """
+    import tifffile
+
+    with _refusing(path), tifffile.TiffFile(path) as tiff:
+        return tuple(
+            PageText(
+                int(page.index),
+                (int(page.tilewidth), int(page.tilelength)) if page.is_tiled else (0, 0),
+                _as_text(page.tags.valueof(IMAGE_DESCRIPTION, "")),
+                bytes(page.tags.valueof(XML_PACKET, b"")),
+            )
+            for page in tiff_pages(tiff)
+        )
+
+
+def _as_text(note: bytes | str) -> str:
+    return note.decode("utf-8", "replace") if isinstance(note, bytes) else str(note)
+
+
+@dataclass(frozen=True)
 class Resolution:
     """What a TIFF's first page says of its scale: pixels per unit (2: inch, 3: centimetre; 0: not stated)."""
 
@@ -200,7 +236,7 @@ def read_description(path: Path) -> str:
     with _refusing(path), tifffile.TiffFile(path) as tiff:
         page = next(tiff_pages(tiff), None)
         note = page.tags.valueof(IMAGE_DESCRIPTION, "") if page is not None else ""
-    return note.decode("utf-8", "replace") if isinstance(note, bytes) else str(note)
+    return _as_text(note)
 
 
 @contextmanager

@@ -12,6 +12,8 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
+from .format_factory import Page
+
 COMPRESSIONS = {
     "j2k-ycbcr": 33003, "j2k-rgb": 33005, "j2k": 34712, "htj2k": 34712, "jxl": 50002, "webp": 50001,
     "deflate": 8, "lzw": 5, "zstd": 50000,
@@ -106,3 +108,14 @@ def write_codec_slide(
     with tifffile.TiffFile(path, mode="r+b") as tiff:
         tiff.pages[0].tags["Compression"].overwrite(COMPRESSIONS[coding])
     return path
+
+
+def write_as_j2k(path: Path, page: Page, across: int, down: int, *, mpp: float) -> Path:
+    """The top left storage tiles of a page of JPEG streams as an SVS of JPEG 2000, equal streams coded once."""
+    columns = -(-page.width // page.side)
+    across, down = min(across, page.width // page.side), min(down, page.height // page.side)
+    jpeg = page.whole_streams
+    chosen = [jpeg[row * columns + column] for row in range(down) for column in range(across)]
+    coded = {stream: encode_tile(imagecodecs.jpeg8_decode(stream), "j2k-rgb") for stream in set(chosen)}
+    rgb = np.broadcast_to(np.uint8(0), (down * page.side, across * page.side, 3))
+    return write_codec_slide(path, rgb, "j2k-rgb", side=page.side, mpp=mpp, streams=[coded[s] for s in chosen])

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from support.bif_factory import write_bif
 from support.codec_factory import encode_tile, write_codec_slide
 from support.codec_factory import tiles_of as storage_tiles_of
 from support.dicom_factory import How, Picture, write_level
@@ -43,6 +44,8 @@ CASES = (
     "dicom-raw",
     "philips",
     "scn",
+    "bif",
+    "bif-overlap",
     "jpeg-2000",
     "stripped",
     "raw",
@@ -63,6 +66,11 @@ def given(request: pytest.FixtureRequest, tmp_path: Path) -> Given:
     if kind in ("jpeg-tiff", "openslide", "pyvips"):
         path = write_slide(tmp_path / "a.svs", texture(420, 530), tile=128, coding="422")
         return Given(path, kind, 0.5, 64, 1)
+    if kind in ("bif", "bif-overlap"):
+        pages = pages_of(write_slide(tmp_path / "a.svs", texture(420, 530), tile=128, coding="422"))
+        overlap = (6, 4) if kind == "bif-overlap" else (0, 0)
+        path = write_bif(tmp_path / "a.bif", pages, [(0, 0, 5, 4)], overlap=overlap, directions=("LEFT", "UP"))
+        return Given(path, "bif" if any(overlap) else "jpeg-bif", 0.5, 64, 1)
     if kind in ("philips", "scn"):
         pages = pages_of(write_slide(tmp_path / "a.svs", texture(420, 530), tile=128, coding="422"))
         if kind == "philips":

@@ -99,7 +99,7 @@ class StorageReader:
                 inner_x, inner_y = max(x0, left), max(y0, top)
                 if grid.sizes[row, column] == 0 and grid.absent_is_glass:
                     continue
-                tile = self._tile(level, number, row, column)
+                tile = self.tile(level, number, row, column)
                 place = slice(inner_y - top, y1 - top), slice(inner_x - left, x1 - left)
                 out[place] = tile[inner_y - y0 : y1 - y0, inner_x - x0 : x1 - x0]
                 there[place] = True
@@ -109,8 +109,14 @@ class StorageReader:
         assert not isinstance(grids, str)
         return grids[number]
 
-    def _tile(self, level: int, number: int, row: int, column: int) -> NDArray[np.uint8]:
-        """A storage tile, decoded."""
+    def tile(self, level: int, number: int, row: int, column: int) -> NDArray[np.uint8]:
+        """A storage tile of grid `number` of a level, decoded: uint8 [h, w, 3].
+
+        Raises
+        ------
+        SlideError
+            It cannot be read or decoded.
+        """
         key = level, number, row, column
         if key in self._cache:
             self._cache.move_to_end(key)

@@ -127,9 +127,15 @@ def _levels(slide: Any, vendor: str) -> tuple[Level, ...]:
     """The levels as they lie over level 0.
 
     The pages of a Philips slide are padded to whole storage tiles: their sizes say nothing of their downsamples, which
-    OpenSlide has from the slide's own record, and what lies beyond level 0 is no picture.
+    OpenSlide has from the slide's own record, and what lies beyond level 0 is no picture. The sizes of a Ventana slide
+    are rounded up, each by itself: its downsamples are those of its magnifications.
     """
     levels = levels_of_sizes(slide.level_dimensions)
+    if vendor == "ventana":
+        return tuple(
+            Level(level.index, level.width, level.height, downsample, downsample)
+            for level, downsample in zip(levels, slide.level_downsamples, strict=True)
+        )
     if vendor != "philips":
         return levels
     full, *coarser = levels

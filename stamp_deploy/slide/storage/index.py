@@ -164,3 +164,15 @@ def only_jpeg(grid: StorageGrid | str) -> StorageGrid | str:
 def one_grid_a_level(path: Path, levels: Iterable[StorageGrid | str]) -> StorageIndex:
     """The index of a file whose levels are one grid each, or a sentence why not."""
     return StorageIndex((path,), tuple(level if isinstance(level, str) else (level,) for level in levels))
+
+
+def any_overlap(grids: Sequence[StorageGrid]) -> bool:
+    """Whether two grids of a level share a pixel."""
+    return any(_overlap(a, b) for i, a in enumerate(grids) for b in grids[:i])
+
+
+def _overlap(a: StorageGrid, b: StorageGrid) -> bool:
+    return (
+        a.origin_x < b.origin_x + b.width and b.origin_x < a.origin_x + a.width
+        and a.origin_y < b.origin_y + b.height and b.origin_y < a.origin_y + a.height
+    )  # fmt: skip

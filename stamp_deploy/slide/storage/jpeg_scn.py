@@ -20,7 +20,7 @@ from ...errors import SlideError
 from ..backends import Backend, Level
 from ..ome import MAX_CHARS
 from ..tiff import StoredPage, read_description, read_pages
-from .index import StorageGrid, StorageIndex, only_jpeg
+from .index import StorageGrid, StorageIndex, any_overlap, only_jpeg
 
 NAMESPACE = "{http://www.leica-microsystems.com/scn/2010/10/01}"
 BRIGHTFIELD = "brightfield"
@@ -71,16 +71,9 @@ def _level(areas: list[Area], number: int, directories: Mapping[int, StoredPage]
         # OpenSlide cuts the part of a pixel off, which moves the area to the next whole one
         x, y = (math.ceil(offset / nm_per_px - _ROUNDING) for offset in (area.offset_x, area.offset_y))
         grids.append(replace(grid, origin_x=x, origin_y=y))
-    if any(_overlap(a, b) for i, a in enumerate(grids) for b in grids[:i]):
+    if any_overlap(grids):
         return "its scanned areas overlap"
     return tuple(grids)
-
-
-def _overlap(a: StorageGrid, b: StorageGrid) -> bool:
-    return (
-        a.origin_x < b.origin_x + b.width and b.origin_x < a.origin_x + a.width
-        and a.origin_y < b.origin_y + b.height and b.origin_y < a.origin_y + a.height
-    )  # fmt: skip
 
 
 def read_areas(description: str, path: Path) -> list[Area]:

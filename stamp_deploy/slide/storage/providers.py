@@ -11,6 +11,7 @@ from ...errors import SlideError
 from ..backends import Backend, Level
 from ..backends.by_storage import StorageReader
 from .index import StorageIndex
+from .jpeg_bif import jpeg_bif
 from .jpeg_dicom import jpeg_dicom
 from .jpeg_philips import jpeg_philips
 from .jpeg_scn import jpeg_scn
@@ -49,6 +50,7 @@ PROVIDERS = (
     Provider("jpeg-dicom", "DICOM whole-slide image of JPEG frames", ("dicom",), jpeg_dicom),
     Provider("jpeg-scn", "Leica SCN", ("leica",), jpeg_scn),
     Provider("jpeg-philips", "Philips TIFF", ("philips",), jpeg_philips),
+    Provider("jpeg-bif", "Ventana BIF", ("ventana",), jpeg_bif),
     Provider("codec-tiff", "tiled TIFF", ("aperio", "generic-tiff"), codec_tiff, is_compiled=False),
     Provider("codec-dicom", "DICOM whole-slide image", ("dicom",), jpeg_dicom, is_compiled=False),
 )
