@@ -34,7 +34,7 @@ from .model.ridge_heads import set_ridge_head, set_ridge_heads
 from .objective import TERMS, Alignment, learning_parameters
 from .progress import Events, Report, write_csv
 from .ranks import Ranks
-from .run_setup import Start, first_model, prepare, weights_of
+from .run_setup import Start, batch_numbers, first_model, prepare, weights_of
 from .schedule import rate_factor
 from .sections import TrainSection
 from .validation import mean_cosine, validation_r
@@ -147,7 +147,7 @@ class _Trainer:
         config = self.config
         genes = self.start.train[0].genes.shape[1]
         torch.manual_seed(config.seed + 1)
-        step = Alignment(model, config, genes=genes, sections=len(self.start.train)).to(self.device)
+        step = Alignment(model, config, genes=genes, batches=batch_numbers(config, self.start.train)).to(self.device)
         if self.teacher is not None:
             guide(step.ingredients, self.teacher, self.start.train)
         width = model.dim // model.fields_count
