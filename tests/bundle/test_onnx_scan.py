@@ -73,9 +73,9 @@ def branch(inner):
     return helper.make_graph([inner], "branch", [], [helper.make_tensor_value_info("c", TensorProto.FLOAT, [4])])
 
 
-def training(made):
+def training(made, part="algorithm"):
     info = made.training_info.add()
-    info.algorithm.CopyFrom(helper.make_graph([], "t", [], [], initializer=[outside()]))
+    getattr(info, part).CopyFrom(helper.make_graph([], "t", [], [], initializer=[outside()]))
     return made
 
 
@@ -100,6 +100,7 @@ HIDING = {
     "function": lambda: model(functions=[function("f", [node(value=outside())])]),
     "default of a function": lambda: function_attribute(model(functions=[function("f", [])])),
     "training": lambda: training(model()),
+    "start of training": lambda: training(model(), "initialization"),
 }  # fmt: skip
 
 
@@ -200,6 +201,55 @@ def test_functions_that_call_functions_are_refused():
     check_external(HERE, facts, LISTED)
 
 
+@pytest.mark.parametrize("domains", [("", "ai.onnx"), ("ai.onnx", ""), ("ai.onnx", "ai.onnx")])
+def test_both_names_of_the_standard_domain_are_one(domains):
+    """A function in the one is called from the other."""
+    made = model(functions=[function("f", [helper.make_node("g", ["a"], ["b"], domain=domains[0])]), function("g", [])])
+    for each in made.functions:
+        each.domain = domains[1]
+    with pytest.raises(BundleError, match="function 'f' calls another function"):
+        check_external(HERE, scan(made.SerializeToString(), HERE), LISTED)
+
+
+def test_a_function_that_is_defined_twice_calls_what_either_calls():
+    made = model(functions=[function("f", [call("g")]), function("f", []), function("g", [])])
+    with pytest.raises(BundleError, match="function 'f' calls another function"):
+        check_external(HERE, scan(made.SerializeToString(), HERE), LISTED)
+
+
+def test_what_one_function_calls_is_not_said_of_the_next():
+    made = model(functions=[function("g", [helper.make_node("Abs", ["a"], ["b"])]), function("f", [])])
+    facts = scan(made.SerializeToString(), HERE)
+    assert facts.functions == {(LOCAL, "g"): {("", "Abs")}, (LOCAL, "f"): set()}
+    check_external(HERE, facts, LISTED)
+
+
+def test_the_domains_that_a_function_imports_are_seen():
+    made = model(functions=[function("f", [])])
+    made.functions[0].opset_import.add(domain="evil", version=1)
+    with pytest.raises(BundleError, match="operators of the domain 'evil'"):
+        check_external(HERE, scan(made.SerializeToString(), HERE), LISTED)
+
+
+def test_inputs_and_outputs_are_those_of_the_model_alone():
+    value = helper.make_tensor_value_info
+    inner = helper.make_graph([], "b", [value("x", TensorProto.DOUBLE, [7])], [value("y", TensorProto.DOUBLE, [7])])
+    facts = scan(model([attribute(KIND.GRAPH, g=inner)]).SerializeToString(), HERE)
+    assert (facts.inputs["x"].dtype, facts.inputs["x"].shape) == ("float32", ("n", 3))
+    assert (facts.outputs["y"].dtype, facts.outputs["y"].shape) == ("float32", ("n", 3))
+    assert list(facts.inputs) == ["x"] and list(facts.outputs) == ["y"]
+
+
+@pytest.mark.parametrize(("length", "refused"), [(100, False), (101, True)])
+def test_external_data_may_end_where_its_file_ends(length, refused):
+    facts = scan(model(initializer=[outside("weights.bin", length=length)]).SerializeToString(), HERE)
+    if refused:
+        with pytest.raises(BundleError, match="past the end"):
+            check_external(HERE, facts, LISTED)
+    else:
+        check_external(HERE, facts, LISTED)
+
+
 @pytest.mark.parametrize(
     "made",
     [
@@ -230,6 +280,8 @@ class TestBounds:
             (b"\x3b\x00", r"damaged \(wire type 3\)"),
             (b"\x3d\x00", "cut off"),
             (b"\x39\x00\x00", "cut off"),
+            (b"\x3a\x03\x0a\x0a\x00" + bytes(20), "cut off"),  # a node longer than its graph, not than the file
+            (b"\x3a\x02\x0a\x80\x01" + bytes(20), "cut off"),  # a length that goes on after its graph
             (b"", "is empty"),
             (b"\x08\x07", "declares no graph"),
         ],
@@ -237,6 +289,11 @@ class TestBounds:
     def test_damaged_bytes(self, data, message):
         with pytest.raises(BundleError, match=message):
             scan(data, HERE)
+
+    def test_fixed_fields_of_8_and_of_4_bytes_are_stepped_over(self):
+        data = model().SerializeToString()
+        whole = b"\x99\x06" + b"\xff" * 8 + b"\x9d\x06" + b"\xff" * 4 + data  # fields 99, of 64 and of 32 bits
+        assert scan(whole, HERE).inputs == scan(data, HERE).inputs
 
     def test_the_number_of_messages(self, monkeypatch):
         data = model([helper.make_node("Abs", ["x"], [f"z{i}"]) for i in range(50)]).SerializeToString()
@@ -256,6 +313,10 @@ class TestBounds:
                 scan(data, HERE)
         else:
             scan(data, HERE)
+
+    def test_a_name_of_4096_bytes_is_read(self):
+        facts = scan(model([helper.make_node("A" * 4096, ["x"], ["z"])]).SerializeToString(), HERE)
+        check_external(HERE, facts, LISTED)
 
     def test_long_names(self):
         data = model([helper.make_node("A" * 5000, ["x"], ["z"])]).SerializeToString()

@@ -176,6 +176,9 @@ def test_the_file_comes_back_as_it_was(reference: TrustReference) -> None:
         np.testing.assert_allclose(getattr(again, name), getattr(reference, name), rtol=1e-6)
     assert again.embedding is not None and reference.embedding is not None
     np.testing.assert_allclose(again.embedding.whiten, reference.embedding.whiten, rtol=1e-6)
+    np.testing.assert_allclose(again.embedding.centre, reference.embedding.centre, rtol=1e-6)
+    assert again.embedding.median == reference.embedding.median and again.embedding.tiles == reference.embedding.tiles
+    assert (again.mpp, again.tile_px, again.median) == (MPP, SIDE, reference.median)
     assert (again.left_out_by, again.groups, again.tiles) == ("patient", 4, 160)
     assert again.distances[0] >= 0 and (np.diff(again.distances) >= 0).all()
 
@@ -208,6 +211,11 @@ BROKEN: tuple[tuple[Callable[[dict[str, Any]], None], str], ...] = (
     (put(1e5, "statistics", "distances", 50), "do not ascend"),
     (put(0, "statistics", "median"), "median"),
     (put(99.0, "limits", "low", 0), "upside down"),
+    (put(-2e6, "limits", "low", 0), "other than numbers"),
+    (put(True, "limits", "low", 0), "other than numbers"),
+    (put([1.0] * 99, "limits", "high"), "should be"),
+    (put([0.5] * 100, "statistics", "distances"), "should be"),
+    (put([[1.0]], "statistics", "whiten"), "should be"),
     (put([0.0], "limits", "high"), "should be"),
     (put(1.0, "embedding", "extra"), "unknown key"),
     (put([0.0], "embedding", "centre"), "should be"),
