@@ -54,7 +54,12 @@ def encode_tile(
     if coding.startswith("j2k"):
         return bytes(
             imagecodecs.jpeg2k_encode(
-                part, level=psnr, codecformat="j2k", mct=coding != "j2k-ycbcr", reversible=False, resolutions=resolutions
+                part,
+                level=psnr,
+                codecformat="j2k",
+                mct=coding != "j2k-ycbcr",
+                reversible=False,
+                resolutions=resolutions,
             )
         )
     if coding == "htj2k":
