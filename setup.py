@@ -43,8 +43,17 @@ setup(
     include_package_data=False,
     package_dir={"stamp_deploy.training": "training", "stamp_deploy.export": "export"},
     package_data={
-        "stamp_deploy": ["py.typed", "*.pyi", "html_page/*.css", "writers/templates/*", "cases/templates/*"],
-        "stamp_deploy.training": ["recipes/*.toml"],
+        "stamp_deploy": [
+            "py.typed",
+            "*.pyi",
+            "html_page/*.css",
+            "html_page/*.js",
+            "writers/templates/*",
+            "cases/templates/*",
+            "viewer/static/*",
+            "viewer/static/openseadragon/*",
+        ],
+        "stamp_deploy.training": ["recipes/*.toml", "heads/evaluation/templates/*"],
     },
     ext_modules=cythonize(
         extensions,

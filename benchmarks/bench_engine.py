@@ -24,10 +24,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from engine_gpu import flops_a_tile, gpu_section
+from engine_gpu import Plan, gpu_section
 from engine_models import (
     FEATURES,
     fit_head,
+    flops_a_tile,
     lower_bundle,
     make_bundle,
     random_model,
@@ -142,7 +143,7 @@ def measure(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
         record["trained_run"] = trained(arguments.run, folder)
     record["gpu"] = {"run": False, "why": "left out"}
     if not (quick or arguments.no_gpu):
-        record["gpu"] = gpu_section(folder, tiles, arguments.slide)
+        record["gpu"] = gpu_section(folder, Plan(), arguments.slide)
     record["seconds"] = round(time.perf_counter() - start, 1)
     return record
 

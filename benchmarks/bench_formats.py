@@ -22,13 +22,13 @@ from typing import Any
 import numpy as np
 from bench_tiler import DATA, ROOT, Case, case, describe_machine, make_slide, middle, read_ours, read_rival
 from result_files import keep
-from rivals import Read, installed, versions
+from rivals import Read, installed, openslide_level_reader, versions
 
 sys.path.insert(0, str(ROOT / "tests"))
 
 from support.codec_factory import write_as_j2k
 from support.dicom_factory import How, Picture, write_level
-from support.format_factory import Page, pages_of, write_dicom, write_philips, write_scn
+from support.format_factory import Page, halved, pages_of, write_dicom, write_philips, write_scn
 from support.slide_factory import encode
 
 from stamp_deploy.slide import open_slide
@@ -125,6 +125,20 @@ def figures_of(cases: dict[str, Case], label: str) -> dict[str, float]:
     return found
 
 
+def pyramid_by_2(folder: Path, svs: Path, limit: int, sample: int, rounds: int) -> tuple[dict[str, float], Case]:
+    """A Philips TIFF with a level of half the size, which both read: against OpenSlide, which picks that level, too."""
+    page = pages_of(svs)[0]
+    path = write_philips(folder / "by-2.tiff", [page, halved(page)], mpp=0.25)
+    path.read_bytes()
+    one = case(path, 0.25, limit, sample)
+    read_ours(one, tiles=one.tiles.part(slice(64)))
+    for _ in range(rounds):
+        one.rates.setdefault("tiler", []).append(read_ours(one))
+        one.rates.setdefault("OpenSlide", []).append(read_rival(one, openslide_level_reader))
+    ratio, spread = one.ratio("tiler", "OpenSlide")
+    return {"philips_by_2_vs_openslide": ratio, "philips_by_2_vs_openslide_spread": spread}, one
+
+
 def open_seconds(folder: Path, rounds: int) -> dict[str, float]:
     """Opening a DICOM slide of 100,000 frames with an item for each and an extended table of offsets."""
     folder.mkdir()
@@ -175,6 +189,10 @@ def run(*, quick: bool) -> dict[str, Any]:
                 report["cannot"] += compare(native, kept, rounds)
                 report.update(figures_of(native, "_20x"))
                 report["rates"]["4:2:0, 20x native"] = {key: one.rates for key, one in native.items()}
+                small = make_slide(folder, "small", "60x48", recode=coding)
+                figures, by_2 = pyramid_by_2(folder, small, 700, 2 * sample, rounds)
+                report.update(figures)
+                report["rates"]["4:2:0, pyramid by 2, OpenSlide at the same level"] = {"philips": by_2.rates}
             for path in folder.rglob("*"):
                 if path.is_file():
                     path.unlink()

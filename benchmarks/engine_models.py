@@ -16,6 +16,7 @@ from torch import nn
 from stamp_deploy.bundle import Bundle, write_bundle_json
 from stamp_deploy.engine.parity import Outputs, StageReport
 from stamp_deploy.export.export import Source, export_model, export_run
+from stamp_deploy.export.graph.attention import plain_attention
 from stamp_deploy.export.graph.to_onnx import Encoder
 from stamp_deploy.export.parity_tiles import load_tiles
 from stamp_deploy.export.precision import Chain, calibrates, lower_and_add
@@ -111,6 +112,18 @@ def fit_head(model: StampModel, pfm: PFM, tiles: NDArray[np.uint8]) -> float:
     model.pathway.bias.copy_((-(mean / scale) @ weights).float())
     fitted = (z @ weights).numpy()
     return float(np.mean([np.corrcoef(fitted[:, i], y[:, i].numpy())[0, 1] for i in range(y.shape[1])]))
+
+
+def flops_a_tile(encoder: torch.nn.Module, tile_px: int) -> float:
+    """Floating-point operations of one tile, counted by torch (a multiply-add is two).
+
+    Attention is counted in its plain form: the counter does not know the fused one of every device.
+    """
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with plain_attention(encoder), FlopCounterMode(display=False) as counter, torch.no_grad():
+        encoder.eval()(torch.zeros(1, tile_px, tile_px, 3, dtype=torch.uint8))
+    return float(counter.get_total_flops())
 
 
 def make_bundle(model: nn.Module, pfm: PFM, tiles: NDArray[np.uint8], folder: Path) -> Bundle:

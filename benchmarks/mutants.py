@@ -74,7 +74,8 @@ MODULES: dict[str, tuple[str, str]] = {
     "records": (
         "stamp_deploy/batch/records/*.py",
         "tests/batch/test_audit.py tests/batch/test_claims.py tests/batch/test_ledger.py tests/batch/test_metrics.py "
-        "tests/batch/test_batch_state.py tests/batch/test_nth_failure.py",
+        "tests/batch/test_batch_state.py tests/batch/test_nth_failure.py tests/batch/test_changes.py "
+        "tests/batch/test_report.py tests/batch/test_signals_and_locks.py",
     ),
     "losses": ("training/losses.py", "tests/training/test_losses.py"),
     "split": ("training/split.py", "tests/training/test_split.py"),

@@ -19,7 +19,7 @@ from .errors import ExitCode, StampError
 from .system.offline import keep_home_clean
 
 GROUP = "stamp_deploy.verbs"
-ISOLATED = ("infer", "inspect")
+ISOLATED = ("infer", "inspect", "view")
 """Verbs that read a slide themselves."""
 SUMMARIES = {
     "audit": "Show or check the append-only audit log.",
@@ -29,9 +29,12 @@ SUMMARIES = {
     "compare": "Agreement of two results of one slide: another bundle, engine or scan.",
     "cohort": "Turn spatial transcriptomics samples into a training cohort.",
     "dicomweb": "Slides out of an image archive, results into it, by DICOMweb.",
+    "dimse": "The same by C-FIND, C-GET and C-STORE; and a receiver of slides.",
     "doctor": "Versions, libraries, engines and GPU of this machine, with a self-test.",
     "demo": "Make a slide and a cohort, train, export, infer, compare.",
+    "compare-encoders": "Do one encoder's features give better heads than another's?",
     "evaluate": "Table of a run against its baselines and controls.",
+    "evaluate-head": "Judge a slide-level head on another cohort.",
     "export": "Merge a run's adapter and compile it into a bundle.",
     "formats": "List the output formats: files, what opens them, the extra that they need.",
     "infer": "Score one slide: pathway maps and slide-level calls.",
@@ -45,16 +48,29 @@ SUMMARIES = {
     "train": "Fine-tune a foundation model on pathway scores.",
     "train-head": "Train a slide-level head on tile embeddings.",
     "verify": "Check the hashes of a bundle or a result.",
+    "view": "Look at results in a browser: deep zoom, maps, areas, annotations.",
     "watch": "Score slides as they arrive in a folder.",
 }
 SECTIONS = {
-    "Score slides": ("infer", "batch", "watch", "render", "summary", "compare", "inspect", "formats"),
-    "Beside an archive": ("dicomweb",),
+    "Score slides": ("infer", "batch", "watch", "view", "render", "summary", "compare", "inspect", "formats"),
+    "Beside an archive": ("dicomweb", "dimse"),
     "Trust the machine and the model": ("doctor", "verify", "sign", "parity", "build", "bench", "audit"),
-    "Train and export": ("demo", "models", "cohort", "train", "train-head", "evaluate", "export", "triton"),
+    "Train and export": (
+        "demo",
+        "models",
+        "cohort",
+        "train",
+        "evaluate",
+        "train-head",
+        "evaluate-head",
+        "compare-encoders",
+        "export",
+        "triton",
+    ),
 }
 EXTRA_OF = {"cohort": "train", "demo": "train,export", "evaluate": "train", "export": "export", "train": "train"}
-EXTRA_OF |= {"train-head": "train", "dicomweb": "dicomweb"}
+EXTRA_OF |= {"train-head": "train", "evaluate-head": "train", "compare-encoders": "train"}
+EXTRA_OF |= {"dicomweb": "dicomweb", "dimse": "dimse"}
 
 
 class VerbGroup(click.Group):

@@ -14,7 +14,7 @@ from .hashing import folder_sha256, sha256_file
 from .units import MAX_MPP, MIN_MPP, believable_mpp
 
 DEFAULT_WRITERS = ("json", "hdf5", "parquet", "heatmaps", "report")
-LATER = ("min_fraction", "roi", "tissue_mask", "icc")
+LATER = ("min_fraction", "roi", "tissue_mask", "icc", "adapter")
 """Options that can change a score and that the first versions did not have."""
 FILES = ("roi", "tissue_mask")
 """Options that name files or folders."""
@@ -46,6 +46,8 @@ class InferOptions:
     """Precision of the engine; None leaves the choice to the engine."""
     url: str | None = None
     """Address of a Triton server, for the engine "triton": the only option that opens a connection."""
+    adapter: str | None = None
+    """Which adapter of a bundle that holds several."""
     exact: bool = False
     """Decode at full scale instead of the reduced JPEG scales."""
     icc: str | None = None

@@ -24,7 +24,8 @@ RECORD, TILES = "result.json", "tiles.h5"
 MAX_RECORD_BYTES = 64 << 20
 MAX_THUMBNAIL_PX = 1 << 26
 MASK = "tissue_mask"
-ARRAYS = ("coords", "features", "pathways", "pathway_names", "tissue_fraction", "thumbnail")
+FEATURES = "features"
+ARRAYS = ("coords", FEATURES, "pathways", "pathway_names", "tissue_fraction", "thumbnail")
 OPTIONAL_ARRAYS = (MASK, "pathways_global", "trust/distance", "trust/flags", "trust/percentile")
 _AGAIN = "score the slide again"
 Record = TypeVar("Record")
@@ -35,13 +36,15 @@ def attention_name(head: str) -> str:
     return f"attention/{head.replace('/', '_')}"
 
 
-def read_result(folder: Path) -> Result:
+def read_result(folder: Path, *, embeddings: bool = True) -> Result:
     """The `Result` that was written to a folder.
 
     Parameters
     ----------
     folder : Path
         A finished result that holds the formats json and hdf5.
+    embeddings : bool
+        Without them, `Result.embedding` has no columns: they are most of a result's bytes.
 
     Returns
     -------
@@ -66,7 +69,7 @@ def read_result(folder: Path) -> Result:
             )
     record = read_record(folder / RECORD)
     try:
-        return _result(record, _arrays(folder / TILES, record))
+        return _result(record, _arrays(folder / TILES, record, embeddings))
     except (KeyError, TypeError, ValueError, OSError, RuntimeError, UsageError) as error:
         raise DataError(f"the result cannot be read back: {error}", path=folder, remedy=_AGAIN) from error
 
@@ -95,7 +98,7 @@ def read_record(path: Path) -> dict[str, Any]:
     return dict(record)
 
 
-def _arrays(path: Path, record: dict[str, Any]) -> dict[str, Any]:
+def _arrays(path: Path, record: dict[str, Any], embeddings: bool) -> dict[str, Any]:
     """The datasets of tiles.h5, and the attention of each head under its dataset's name."""
     import h5py
 
@@ -115,7 +118,9 @@ def _arrays(path: Path, record: dict[str, Any]) -> dict[str, Any]:
         if "gallery/jpeg" in file and file["gallery/jpeg"].size > gallery.MAX_STORED_BYTES:
             raise ValueError("its gallery is larger than any that is written")
         taken = (*ARRAYS, *OPTIONAL_ARRAYS, *gallery.ARRAYS, *wanted)
-        arrays = {name: file[name][()] for name in taken if name in file}
+        arrays = {name: file[name][()] for name in taken if name in file and (embeddings or name != FEATURES)}
+        if not embeddings:
+            arrays[FEATURES] = np.empty((file[FEATURES].shape[0], 0), np.float32)
     names = tuple(name.decode() if isinstance(name, bytes) else str(name) for name in arrays["pathway_names"])
     if names != tuple(record["pathways"]["names"]):
         raise ValueError(f"{RECORD} and {TILES} name different pathways")
@@ -154,7 +159,7 @@ def _result(record: dict[str, Any], arrays: dict[str, Any]) -> Result:
         engine=_take(EngineInfo, record["engine"]),
         tiles=_take(TileCounts, record["tiles"]),
         coords=arrays["coords"].astype(np.int64),
-        embedding=arrays["features"].astype(np.float32),
+        embedding=arrays[FEATURES].astype(np.float32),
         pathways=arrays["pathways"].astype(np.float32),
         tissue_fraction=arrays["tissue_fraction"].astype(np.float32),
         pathway_names=tuple(record["pathways"]["names"]),

@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from support.chromium import browser  # noqa: F401 - a fixture
 
 import stamp_deploy  # noqa: F401 - before any test imports onnxruntime: see stamp_deploy/system/offline.py
 

@@ -55,6 +55,7 @@ SCORING: dict[str, object] = {
     "min_fraction": 0.5,
     "roi": FILE,
     "tissue_mask": FILE,
+    "adapter": "lung",
     "strict": True,
 }
 """An option that can change a score, or whether there is one -> another value of it."""

@@ -158,6 +158,19 @@ def test_engines() -> None:
     assert tuple(re.findall(r"\d+\.\d", sentence[1])) == RTX_CAPABILITIES
 
 
+def test_speeds_by_processor_are_those_of_the_committed_run() -> None:
+    record = json.loads((ROOT / "benchmarks" / "results" / "engine.json").read_text())
+    speed = {name: found["tiles_per_second"] for name, found in record["speed"].items()}
+    rows = table(DOCS / "engine.md", "instructions")
+    (measured,) = [cells for cells in rows if "the committed run" in cells[1]]
+    keys = ("onnxruntime_fp32", "openvino_fp32", "openvino_bf16", "onnxruntime_int8", "openvino_int8")
+    for cell, key in zip(measured[2:], keys, strict=True):
+        ratio = f"{speed[key] / speed['torch_fp32']:.2f}" if key in speed else "no such instructions"
+        assert cell.startswith(ratio), (key, cell, ratio)
+    for cells in rows:
+        assert cells[1].strip() or set(cells[2:]) <= {"not measured", "no such instructions"}, cells
+
+
 def test_keys_of_a_bundle() -> None:
     from stamp_deploy.bundle.schema import _REQUIRED, _SECOND
 

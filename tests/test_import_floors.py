@@ -30,7 +30,7 @@ FLOORS: dict[str, int] = {
             "absence annotations engine gallery grid summaries tiles tissue trust",
             "assemble gallery_tiles heads judge_slide maps prepare result result_files score summarise timing where",
             "cases comparison writers",
-            "api archive batch checks infer",
+            "api archive batch checks infer viewer",
             "verbs",
             "cli",
         )
@@ -51,6 +51,8 @@ VERBS_OF_ARCHIVES = {"verbs.dicomweb", "verbs.archive_options", "verbs.dimse"}
 NEVER_AT_RUN_TIME = frozenset(f"{_LEARNING} {_UNPICKLING} {_NETWORK} {ARCHIVE}".split())
 NETWORK_WHEN_ASKED: dict[str, set[str]] = {
     "engine.triton_http": {"http.client", "urllib.parse"},  # `--engine triton --url`
+    "viewer.server": {"http.server", "socketserver", "urllib.parse"},  # `view` listens, and asks nobody
+    "viewer.app": {"urllib.parse"},
 }
 """Modules whose option names the server that they speak to, and what they may import for it."""
 LOCAL_SOCKETS = {
@@ -58,6 +60,7 @@ LOCAL_SOCKETS = {
     "batch.workers.process": {"socketpair"},
     "batch.workers.worker": {"socket"},
     "batch.workers.ray": {"gethostname"},
+    "viewer.server": {"AF_INET6"},
 }
 """The only uses of the module socket: the host's name, and the pipe between a worker and its parent."""
 
@@ -230,6 +233,17 @@ def test_only_their_own_verbs_reach_archives() -> None:
                         found.append(f"{package}.{name}:{line} imports {target}")
     assert found == []
     assert "verbs.dicomweb" in users, "the test sees none of the imports"
+
+
+def test_only_the_verb_view_reaches_the_viewer() -> None:
+    users = {
+        name
+        for package in PACKAGES
+        for name, tree in modules(package)
+        for _, target in imports(package, name, tree)
+        if f"{target}.".startswith("stamp_deploy.viewer.") and not name.startswith("viewer")
+    }
+    assert users == {"verbs.view"}
 
 
 def test_scoring_loads_nothing_that_talks_to_a_network() -> None:

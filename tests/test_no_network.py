@@ -58,12 +58,25 @@ LEARNING: dict[str, str] = {
     "train": "train {config} -o {new}",
     "train-head": "train-head {features} {labels} -o {new} --folds 2 --epochs 2",
     "evaluate": "evaluate {run} -o {new} --no-tier1",
+    "evaluate-head": "evaluate-head {heads} {features} {labels} -o {new} --draws 20",
+    "compare-encoders": "compare-encoders {labels} --encoder a={features} --encoder b={features} -o {new} --folds 2 "
+    "--epochs 1 --seeds 1 --draws 20",
     "export": "export {run} -o {new}",
 }
 ARCHIVES: dict[str, str] = {
     "dicomweb": "dicomweb pull http://127.0.0.1:9/dicom-web --accession S26-1 -o {new}",
+    "dimse": "dimse pull 127.0.0.1:9 --accession S26-1 -o {new}",
 }
 """Verbs whose purpose is a connection -> a command of it, to a port where nobody listens."""
+SERVERS: dict[str, str] = {"view": "view {done} --slides {slides} --no-browser"}
+"""Verbs that listen until they are stopped -> a command of it."""
+STOP_WHEN_READY = """
+import subprocess, sys
+running = subprocess.Popen(sys.argv[1:], stdout=subprocess.PIPE, text=True)
+assert running.stdout.readline().split()[1].startswith("http://127.0.0.1:")
+running.terminate()
+sys.exit(running.wait())
+"""
 ENGINES = ("onnxruntime", "openvino", "auto")
 NO_GPU_HERE = {"build"}
 """Verbs that say here that they have no GPU, after they have looked for one."""
@@ -114,7 +127,7 @@ def check(seen: Watched, folder: Path, *, code: int = 0) -> None:
 
 def test_every_verb_is_watched() -> None:
     verbs = set(cli.list_commands(click.Context(cli)))
-    assert verbs == {*RUN_TIME, *LEARNING, *ARCHIVES, "demo"}, (
+    assert verbs == {*RUN_TIME, *LEARNING, *ARCHIVES, *SERVERS, "demo"}, (
         "a new verb has to be watched, too: add it to the tables here"
     )
 
@@ -137,7 +150,7 @@ def test_a_verb_says_nothing_to_anybody(verb: str, engine: str, world: dict[str,
 @pytest.mark.parametrize("verb", ARCHIVES)
 def test_a_verb_for_archives_talks_to_the_archive_alone(verb: str, tmp_path: Path) -> None:
     """The address that was named is tried, and nothing else: no look-up, no proxy, nothing at home."""
-    for package in ("httpx", "python_multipart"):
+    for package in ("httpx", "python_multipart", "pynetdicom"):
         pytest.importorskip(package)
     seen = watch([*COMMAND, *ARCHIVES[verb].format(new=tmp_path / "new").split()], tmp_path / "watched", cwd=tmp_path)
     assert seen.code == 75, seen.err
@@ -159,6 +172,13 @@ def test_only_the_server_that_was_named_is_asked(world: dict[str, object], tmp_p
     check(
         replace(seen, contacts=[line for line in seen.contacts if "connect(" in line and line not in named]), tmp_path
     )
+
+
+@watched_only
+@pytest.mark.parametrize("verb", SERVERS)
+def test_a_server_asks_nobody_and_stops_when_it_is_told(verb: str, world: dict[str, object], tmp_path: Path) -> None:
+    command = [*COMMAND, *SERVERS[verb].format(**world).split()]
+    check(watch([sys.executable, "-c", STOP_WHEN_READY, *command], tmp_path / "watched", cwd=tmp_path), tmp_path)
 
 
 @watched_only
@@ -213,9 +233,16 @@ def school(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
             file["coords"] = np.zeros((20, 2), np.int64)
         rows.append(f"s{i},p{i},{'ab'[i % 2]}")
     (folder / "labels.csv").write_text("\n".join(rows))
+    from stamp_deploy.training.heads.bags import find_bags, read_labels
+    from stamp_deploy.training.heads.config import HeadConfig
+    from stamp_deploy.training.heads.train import train_head
+
+    table = read_labels(folder / "labels.csv", find_bags(folder / "features"))
+    train_head(table, folder / "heads", HeadConfig(folds=2, epochs=1, inner_folds=0, draws=5))
     return {
         "samples": folder / "samples.toml", "config": folder / "config.toml", "features": folder / "features",
-        "labels": folder / "labels.csv", "run": make_run(folder / "run", cohort, gmt, ("c",)),
+        "labels": folder / "labels.csv", "heads": folder / "heads",
+        "run": make_run(folder / "run", cohort, gmt, ("c",)),
     }  # fmt: skip
 
 

@@ -117,6 +117,7 @@ def parse_settings(settings: tuple[str, ...]) -> dict[str, Any]:
     examples=(
         "train-head results labels.csv -o heads --label msi --classes MSS,MSI",
         "train-head results survival.csv -o heads --time months --event death",
+        "train-head results labels.csv -o heads --label msi --model transformer --pathways run",
     ),
 )
 @click.argument("features", type=click.Path(file_okay=False, path_type=Path))
@@ -137,17 +138,32 @@ def parse_settings(settings: tuple[str, ...]) -> dict[str, Any]:
     default="",
     help="Column of the patient.  [default: patient_id, case_id]",
 )
+@option(
+    "--model", group=FIT, type=click.Choice(["abmil", "transformer", "mean"]), default="abmil", show_default=True,
+    help="Gated attention, a transformer over the tiles, or their mean.",
+)  # fmt: skip
+@option(
+    "--pathways", group=FIT, type=click.Path(path_type=Path), metavar="RUN",
+    help="The run that made the features: the head sees its pathway scores beside the embeddings.",
+)  # fmt: skip
+@option("--pathways-only", group=FIT, is_flag=True, help="With --pathways: the scores alone.")
 @option("--folds", group=FIT, default=5, show_default=True, help="Patient folds.")
+@option(
+    "--inner-folds", group=FIT, default=3, show_default=True,
+    help="Folds inside each, which set the threshold that it judges; 0 is quicker: the other folds set it.",
+)  # fmt: skip
 @option("--epochs", group=FIT, default=40, show_default=True, help="Epochs at most.")
 @option("--lr", group=FIT, default=2e-4, show_default=True, help="Learning rate.")
 @option("--bins", group=FIT, default=4, show_default=True, help="Time bins of a survival head.")
 @option(
     "--max-error", group=FIT, default=0.1, show_default=True, help="Aim of the abstention band: wrong calls outside it."
 )
+@option("--max-tiles", group=FIT, default=4096, show_default=True, help="Of a slide in a training step.")
+@option("--device", group=FIT, default="auto", show_default=True, help="auto, cpu or cuda.")
 @option("--seed", group=FIT, default=0, show_default=True, help="Of folds, weights and draws.")
 def train_head(
     features: Path, labels: Path, out: Path, name: str, label: str, classes: str, time: str, event: str,
-    slide_column: str, patient_column: str, **rest: Any,
+    slide_column: str, patient_column: str, pathways: Path | None, pathways_only: bool, **rest: Any,
 ) -> None:  # fmt: skip
     """Train a slide-level head on tile embeddings and a table of LABELS (CSV).
 
@@ -158,6 +174,7 @@ def train_head(
 
     from .heads.bags import find_bags, read_labels
     from .heads.config import HeadConfig
+    from .heads.pathway_readout import read_pathways
     from .heads.train import train_head as fit_head
 
     if bool(time) != bool(event):
@@ -165,7 +182,10 @@ def train_head(
     name = name or re.sub(r"[^A-Za-z0-9._-]+", "-", "survival" if time else label).strip("-") or "head"
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise UsageError(f"a head cannot be called {name!r}", remedy="use letters, digits, dot, dash and underscore")
-    config = HeadConfig.checked({"name": name, **rest})
+    if pathways_only and pathways is None:
+        raise UsageError("--pathways-only goes with --pathways RUN")
+    inputs = "pathways" if pathways_only else "both" if pathways else "embeddings"
+    config = HeadConfig.checked({"name": name, "inputs": inputs, **rest})
     order = tuple(c.strip() for c in classes.split(",") if c.strip())
     table = read_labels(
         labels, find_bags(features), label=label, time=time, event=event, classes=order,
@@ -175,7 +195,8 @@ def train_head(
         click.echo(f"warning  {warning}", err=True)
     for kind, count in table.counts().items():
         click.echo(f"class    {kind}: {count['slides']} slides of {count['patients']} patients")
-    entry = fit_head(table, out, config, say=lambda text: click.echo(text, err=True))
+    readout = read_pathways(pathways) if pathways is not None else None
+    entry = fit_head(table, out, config, say=lambda text: click.echo(text, err=True), readout=readout)
     for line in head_lines(entry):
         click.echo(line)
     click.echo(f"head     {out / 'heads' / name}.safetensors")
@@ -201,4 +222,6 @@ def head_lines(entry: dict[str, Any]) -> list[str]:
         shown = f"{band[0]:.2f} to {band[1]:.2f}" if band else "none"
         missed = "" if a["met"] else f"; the aim of {a['aim']:.0%} was not met"
         lines.append(f"abstain  {shown}: {a['share']:.0%} of slides, then {a['error']:.1%} of calls are wrong{missed}")
+    if "judged_by" in d:
+        lines.append(f"judged   by thresholds that were set on {d['judged_by']}")
     return lines

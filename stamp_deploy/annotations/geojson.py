@@ -90,10 +90,10 @@ def read_annotations(path: Path, width: int, height: int, corner: tuple[int, int
     """
     import shapely
 
-    document, sha256 = _load(path)
+    document, sha256 = load_geojson(path)
     by_class: dict[str, list[Geometry]] = {}
     repaired = skipped = polygons = vertices = 0
-    for number, feature in enumerate(_features(path, document), 1):
+    for number, feature in enumerate(features_of(path, document), 1):
         geometry, name = _geometry_of(path, number, feature)
         if geometry is None:
             skipped += 1
@@ -131,7 +131,14 @@ def read_annotations(path: Path, width: int, height: int, corner: tuple[int, int
     return Annotations(kept, sha256, polygons, repaired, skipped, ignored)
 
 
-def _load(path: Path) -> tuple[Any, str]:
+def load_geojson(path: Path) -> tuple[Any, str]:
+    """The content of a GeoJSON file, and its SHA-256.
+
+    Raises
+    ------
+    UsageError
+        It cannot be read, is too large, or is no JSON.
+    """
     refuse_special(path, UsageError)
     try:
         if path.stat().st_size > MAX_BYTES:
@@ -150,8 +157,14 @@ def _no_number(text: str) -> NoReturn:
     raise ValueError(f"{text} is no number")
 
 
-def _features(path: Path, document: Any) -> Iterator[dict[str, Any]]:
-    """The features of any of the forms that QuPath writes."""
+def features_of(path: Path, document: Any) -> Iterator[dict[str, Any]]:
+    """The features of any of the forms that QuPath writes.
+
+    Raises
+    ------
+    UsageError
+        It is none of them.
+    """
     found = document
     if isinstance(document, dict):
         kind = document.get("type")
@@ -177,11 +190,11 @@ def _geometry_of(path: Path, number: int, feature: dict[str, Any]) -> tuple[dict
         _refuse(path, f"object {number} has no geometry", _EXPORT)
     if geometry["type"] not in _AREAS:
         return None, ""
-    return {"coordinates": [], **geometry}, _class_name(properties.get("classification"))
+    return {"coordinates": [], **geometry}, class_name(properties.get("classification"))
 
 
-def _class_name(value: Any) -> str:
-    """The class's name, cleaned: one line, no control characters, at most `MAX_NAME_CHARS`."""
+def class_name(value: Any) -> str:
+    """The name of a classification, cleaned: one line, no control characters, at most `MAX_NAME_CHARS`."""
     if isinstance(value, dict):
         value = value.get("name") or value.get("names")
     if isinstance(value, list):

@@ -21,7 +21,7 @@ from .slide_result import PathLike, SlideResult
 from .slide_tiles import OpenSlide
 
 
-def load_bundle(path: PathLike, *, require_signature: PathLike | None = None) -> Bundle:
+def load_bundle(path: PathLike, *, require_signature: PathLike | None = None, adapter: str | None = None) -> Bundle:
     """Load a bundle; every file of it is checked first.
 
     Parameters
@@ -30,6 +30,8 @@ def load_bundle(path: PathLike, *, require_signature: PathLike | None = None) ->
         The bundle's folder.
     require_signature : path-like, optional
         Public key (PEM) that must have signed it.
+    adapter : str, optional
+        Which adapter of a bundle that holds several.
 
     Raises
     ------
@@ -39,7 +41,8 @@ def load_bundle(path: PathLike, *, require_signature: PathLike | None = None) ->
     >>> load_bundle("bundle").tile_px
     64
     """
-    return _load_bundle(Path(path), require_signature=None if require_signature is None else Path(require_signature))
+    key = None if require_signature is None else Path(require_signature)
+    return _load_bundle(Path(path), require_signature=key, adapter=adapter)
 
 
 def open_slide(path: PathLike, *, mpp: float | None = None) -> OpenSlide:
@@ -126,7 +129,7 @@ def infer_slide(
     progress : bool
         Show a bar, or a line per minute where there is no place for one.
     **options
-        Further fields of `InferOptions`: mpp, batch, threads, precision, url, exact, all_tiles, min_fraction,
+        Further fields of `InferOptions`: mpp, batch, threads, precision, url, adapter, exact, all_tiles, min_fraction,
         roi, roi_use, tissue_mask, max_unreadable, time_limit_s, overwrite.
 
     Raises
@@ -151,7 +154,7 @@ def infer_slide(
     with show_progress("tiles", enabled=progress) as advance:
         result = infer.infer_slide(
             Path(slide),
-            _bundle_of(bundle),
+            _bundle_of(bundle, settings.adapter),
             None if out is None else Path(out),
             settings,
             engine=None if isinstance(engine, str) else engine,
@@ -192,5 +195,5 @@ def read_result(folder: PathLike, *, slide: PathLike | None = None) -> SlideResu
     return replace(result, source_path=Path(slide))
 
 
-def _bundle_of(bundle: Bundle | PathLike) -> Bundle:
-    return bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
+def _bundle_of(bundle: Bundle | PathLike, adapter: str | None = None) -> Bundle:
+    return bundle if isinstance(bundle, Bundle) else load_bundle(bundle, adapter=adapter)

@@ -21,7 +21,7 @@ from ..errors import ArchiveError, ArchiveUnreachable, DiskError, ExitCode, Stam
 from ..slide.dicom import slide_in_folder
 from .client import Client
 from .pull import pull_series
-from .push import push_result
+from .push import WebKeeper, push_result
 from .query import SeriesRow
 from .records import SeriesRecord, SeriesRecords
 from .trigger import Trigger
@@ -105,12 +105,13 @@ class ArchiveArrivals:
         self._again: dict[str, _Again] = {}
         self._settled: queue.SimpleQueue[tuple[Path, str, AttemptState]] = queue.SimpleQueue()
         self._stop = threading.Event()
-        self._next_look, self._looks, self._given_up = 0.0, 0, False
+        self._next_look, self._looks = 0.0, 0
+        self._untold: set[str] = set()
 
     @property
     def exit_code(self) -> ExitCode:
         """Whether something is left that the archive did not give or take."""
-        return ExitCode.ARCHIVE if self._again or self._unpushed or self._given_up else ExitCode.OK
+        return ExitCode.ARCHIVE if self._again or self._unpushed or self._untold else ExitCode.OK
 
     def poll(self) -> list[tuple[Path, int]]:
         """See `Arrivals.poll`.
@@ -177,7 +178,7 @@ class ArchiveArrivals:
             if self._is_known(row):
                 record = self._records.get(row.series)
                 if record is not None and row.series not in self._unpushed:
-                    self._trigger.ended(row, record.key if record.state == AttemptState.DONE else "", "")
+                    self._tell_trigger(row, record)
             else:
                 self._waiting[row.series] = row
         if not (self._waiting or self._working or self._unpushed or self._again):
@@ -226,7 +227,7 @@ class ArchiveArrivals:
 
     def _push(self, row: SeriesRow, record: SeriesRecord) -> None:
         try:
-            push_result(self._client, self._out / record.key)
+            push_result(WebKeeper(self._client), self._out / record.key)
         except DiskError:
             raise
         except StampError as error:
@@ -239,14 +240,18 @@ class ArchiveArrivals:
         self._ended(row, record)
 
     def _ended(self, row: SeriesRow, record: SeriesRecord) -> None:
+        self._tell_trigger(row, record)
+        if record.state == AttemptState.DONE and not self._how.keep_slides:
+            shutil.rmtree(self._how.slides / row.series, ignore_errors=True)
+
+    def _tell_trigger(self, row: SeriesRow, record: SeriesRecord) -> None:
         is_done = record.state == AttemptState.DONE
         try:
             self._trigger.ended(row, record.key if is_done else "", "" if is_done else str(record.state))
+            self._untold.discard(row.series)
         except ArchiveError as error:
-            self._given_up = True
-            self._tell(row.series, f"the archive could not be told of it: {error}")
-        if is_done and not self._how.keep_slides:
-            shutil.rmtree(self._how.slides / row.series, ignore_errors=True)
+            self._untold.add(row.series)
+            self._tell(row.series, f"it could not be told that this slide is done: {error}; tried again")
 
     def _is_due(self, series: str) -> bool:
         again = self._again.get(series)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,8 @@ from .client import Client
 from .query import InstanceRow, SeriesRow, find_instances
 from .received import check_received
 from .retrieve import retrieve
+
+Fetch = Callable[[InstanceRow, Path], object]
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,30 @@ def pull_series(
         The files cannot be written; nothing half-written is left.
     """
     rows = find_instances(client, row.study, row.series)
-    folder = out / row.series
+
+    def fetch(wanted: InstanceRow, path: Path) -> None:
+        path.unlink(missing_ok=True)
+        retrieve(client, wanted.study, wanted.series, wanted.uid, path)
+        check_received(path, wanted)
+
+    return pull_instances(rows, out / row.series, lambda *where: client.retry.call(partial(fetch, *where)), told)
+
+
+def pull_instances(
+    rows: Sequence[InstanceRow], folder: Path, fetch: Fetch, told: Callable[[int, int], None] = lambda done, total: None
+) -> Pulled:
+    """Fetch those instances that are levels of a slide and not in the folder yet.
+
+    Parameters
+    ----------
+    fetch : callable
+        Brings an instance into a new file, and checks it.
+
+    Raises
+    ------
+    ArchiveError, DiskError
+        As `pull_series`.
+    """
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     sweep(folder, ".partial-*")
@@ -65,7 +90,7 @@ def pull_series(
         told(number, len(rows))
         path = folder / f"{instance.uid}.dcm"
         if not _is_here(path, instance):
-            here = client.retry.call(partial(_fetch, client, instance, path))
+            here = _fetch(fetch, instance, path)
             if here == 0:
                 continue  # a label or an overview, which the list did not tell
             fetched, size = fetched + 1, size + here
@@ -77,7 +102,7 @@ def pull_series(
     _drop_others(folder, got)
     with disk_errors(folder):
         fsync_path(folder)
-    return Pulled(folder, tuple(got), fetched, size)
+    return Pulled(folder, tuple(sorted(got)), fetched, size)
 
 
 def _is_here(path: Path, wanted: InstanceRow) -> bool:
@@ -88,14 +113,15 @@ def _is_here(path: Path, wanted: InstanceRow) -> bool:
         return False
 
 
-def _fetch(client: Client, wanted: InstanceRow, path: Path) -> int:
+def _fetch(fetch: Fetch, wanted: InstanceRow, path: Path) -> int:
     """Bytes of an instance that is now at `path`; 0 where it is no level, and is not kept."""
     staging = path.with_name(staging_name(path.name))
     try:
-        size = retrieve(client, wanted.study, wanted.series, wanted.uid, staging)
+        fetch(wanted, staging)
         with disk_errors(path):
             if not check_received(staging, wanted).is_level:
                 return 0
+            size = staging.stat().st_size
             fsync_path(staging)
             os.replace(staging, path)
         return size

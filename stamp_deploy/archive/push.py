@@ -10,6 +10,7 @@ import tempfile
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 from ..errors import ArchiveError, ArchiveUnreachable
 from .client import Client
@@ -17,7 +18,11 @@ from .kept_copy import difference
 from .query import find_object
 from .results import ResultObject, result_objects
 from .retrieve import retrieve
+from .retry import Retry
 from .stow import store
+
+Place = tuple[str, str]
+"""Study and series."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,50 @@ class Pushed:
         return self.sent + self.already
 
 
-def push_result(client: Client, result: Path) -> Pushed:
+class Keeper(Protocol):
+    """An archive, as a push uses it; each call is one attempt."""
+
+    @property
+    def host(self) -> str:
+        """Its name, for messages."""
+        ...
+
+    @property
+    def retry(self) -> Retry:
+        """How often something is tried."""
+        ...
+
+    def find(self, one: ResultObject) -> Place | None:
+        """Where it keeps the object; None where it does not."""
+        ...
+
+    def fetch(self, one: ResultObject, place: Place, path: Path) -> None:
+        """Bring its copy into a new file."""
+        ...
+
+    def send(self, one: ResultObject) -> None:
+        """Store the object in it."""
+        ...
+
+
+class WebKeeper:
+    """An archive by DICOMweb."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client.once()
+        self.host, self.retry = client.server.host, client.retry
+
+    def find(self, one: ResultObject) -> Place | None:
+        return find_object(self._client, one.uid)
+
+    def fetch(self, one: ResultObject, place: Place, path: Path) -> None:
+        retrieve(self._client, *place, one.uid, path)
+
+    def send(self, one: ResultObject) -> None:
+        store(self._client, one)
+
+
+def push_result(keeper: Keeper, result: Path) -> Pushed:
     """Bring the DICOM objects of a result into an archive that lacks them.
 
     Raises
@@ -56,13 +104,13 @@ def push_result(client: Client, result: Path) -> Pushed:
     """
     sent, already, corrected = 0, 0, dict[str, None]()
     for one in result_objects(result):
-        was_there, names = push_object(client, one)
+        was_there, names = push_object(keeper, one)
         sent, already = sent + (not was_there), already + was_there
         corrected.update(dict.fromkeys(names))
     return Pushed(sent, already, tuple(corrected))
 
 
-def push_object(client: Client, one: ResultObject) -> tuple[bool, tuple[str, ...]]:
+def push_object(keeper: Keeper, one: ResultObject) -> tuple[bool, tuple[str, ...]]:
     """(whether the archive had it before, attributes that it keeps otherwise).
 
     Raises
@@ -70,33 +118,32 @@ def push_object(client: Client, one: ResultObject) -> tuple[bool, tuple[str, ...
     ArchiveError
         As `push_result`.
     """
-    kept = _kept(client, one)
+    kept = keeper.retry.call(partial(_kept, keeper, one))
     if kept is not None:
         return True, kept
-    client.retry.call(partial(_send, client.once(), one))
-    kept = client.retry.call(partial(_kept_now, client.once(), one))
-    return False, kept
+    keeper.retry.call(partial(_send, keeper, one))
+    return False, keeper.retry.call(partial(_kept_now, keeper, one))
 
 
-def _send(client: Client, one: ResultObject) -> None:
+def _send(keeper: Keeper, one: ResultObject) -> None:
     """Send it, unless an attempt before, which seemed to fail, has brought it there."""
-    if find_object(client, one.uid) is None:
-        store(client, one)
+    if keeper.find(one) is None:
+        keeper.send(one)
 
 
-def _kept_now(client: Client, one: ResultObject) -> tuple[str, ...]:
+def _kept_now(keeper: Keeper, one: ResultObject) -> tuple[str, ...]:
     """As `_kept`, of an object that was just accepted; some archives list it a moment later."""
-    kept = _kept(client, one)
+    kept = _kept(keeper, one)
     if kept is None:
         raise ArchiveUnreachable(
-            f"{client.server.host} accepted a result but does not list it",
+            f"{keeper.host} accepted a result but does not list it",
             remedy="push again later; if it stays so, the archive loses what it accepts",
             path=one.path,
         )
     return kept
 
 
-def _kept(client: Client, one: ResultObject) -> tuple[str, ...] | None:
+def _kept(keeper: Keeper, one: ResultObject) -> tuple[str, ...] | None:
     """Attributes that the archive's copy has otherwise, by name; None where it has no copy.
 
     Raises
@@ -104,17 +151,12 @@ def _kept(client: Client, one: ResultObject) -> tuple[str, ...] | None:
     ArchiveError
         Its copy is another object.
     """
-    place = find_object(client, one.uid)
+    place = keeper.find(one)
     if place is None:
         return None
     with tempfile.TemporaryDirectory(prefix="stamp-archive-") as folder:
         copy = Path(folder) / "copy.dcm"
-
-        def fetch() -> None:
-            copy.unlink(missing_ok=True)
-            retrieve(client, *place, one.uid, copy)
-
-        client.retry.call(fetch)
+        keeper.fetch(one, place, copy)
         found = difference(one.path, copy)
     if found.others:
         names = ", ".join(found.others[:3]) + (f" and {len(found.others) - 3} more" if len(found.others) > 3 else "")

@@ -34,8 +34,8 @@ class Received:
         return self.sop_class == WHOLE_SLIDE and self.flavor == "VOLUME"
 
 
-def check_received(path: Path, wanted: InstanceRow) -> Received:
-    """Hold a file against what was asked for: UIDs, number of frames, and that all frames are inside it.
+def check_received(path: Path, wanted: InstanceRow | None) -> Received:
+    """Hold a file against what was asked for, if anything: UIDs, number of frames, and that all frames are inside it.
 
     Raises
     ------
@@ -52,6 +52,8 @@ def check_received(path: Path, wanted: InstanceRow) -> Received:
         raise
     except Exception as error:  # pydicom raises nearly anything on damaged values
         raise ArchiveError("the archive sent something that is not DICOM", remedy=_AGAIN) from error
+    if wanted is None:
+        return found
     if (found.uid, found.series) != (wanted.uid, wanted.series):
         raise ArchiveError("the archive sent another instance than was asked for", remedy="ask its administrator")
     if wanted.frames and found.frames != wanted.frames:

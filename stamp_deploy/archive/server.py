@@ -98,22 +98,53 @@ class Server:
         UsageError
             A file of certificates or keys cannot be used.
         """
+        return calling_tls(self.ca, self.client_cert, self.client_key)
+
+
+def calling_tls(ca: Path | None, cert: Path | None, key: Path | None) -> ssl.SSLContext:
+    """TLS towards a server: whom to trust (the system's authorities where none are given), and who we are.
+
+    Raises
+    ------
+    UsageError
+        A file of certificates or keys cannot be used.
+    """
+    try:
+        context = ssl.create_default_context(cafile=None if ca is None else str(ca))
+    except (OSError, ssl.SSLError) as error:
+        raise UsageError(_why(error), path=ca, remedy="give a file of certificates (PEM) as --ca") from error
+    if cert is not None:
+        _load_own(context, cert, key)
+    return context
+
+
+def listening_tls(cert: Path, ca: Path | None) -> ssl.SSLContext:
+    """TLS of a server: who we are, and, with `ca`, whose certificates callers must have.
+
+    Raises
+    ------
+    UsageError
+        A file of certificates or keys cannot be used.
+    """
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    _load_own(context, cert, None)
+    if ca is not None:
         try:
-            context = ssl.create_default_context(cafile=None if self.ca is None else str(self.ca))
+            context.load_verify_locations(str(ca))
         except (OSError, ssl.SSLError) as error:
-            raise UsageError(_why(error), path=self.ca, remedy="give a file of certificates (PEM) as --ca") from error
-        if self.client_cert is not None:
-            key = None if self.client_key is None else str(self.client_key)
-            try:
-                # the empty password: OpenSSL would ask the terminal
-                context.load_cert_chain(str(self.client_cert), key, password="")
-            except (OSError, ssl.SSLError, ValueError) as error:
-                raise UsageError(
-                    _why(error),
-                    path=self.client_cert,
-                    remedy="give a certificate and its key, not encrypted (PEM), as --client-cert and --client-key",
-                ) from error
-        return context
+            raise UsageError(_why(error), path=ca, remedy="give a file of certificates (PEM) as --ca") from error
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def _load_own(context: ssl.SSLContext, cert: Path, key: Path | None) -> None:
+    try:
+        # the empty password: OpenSSL would ask the terminal
+        context.load_cert_chain(str(cert), None if key is None else str(key), password="")
+    except (OSError, ssl.SSLError, ValueError) as error:
+        raise UsageError(
+            _why(error), path=cert, remedy="give a certificate and its key (PEM), the key not encrypted"
+        ) from error
 
 
 def read_secret(path: Path | None, variable: str, environment: Mapping[str, str] = os.environ) -> str:

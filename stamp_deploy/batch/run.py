@@ -256,7 +256,7 @@ def _run_batch(
 ) -> ExitCode:
     clock, started = time.monotonic(), now_utc()
     check_names(options.infer.writers)
-    bundle = load_bundle(options.bundle, require_signature=options.require_signature)
+    bundle = load_bundle(options.bundle, require_signature=options.require_signature, adapter=options.infer.adapter)
     if not dry_run:
         open_output(options, bundle, view.tell)
     plan = make_plan(inputs, options, bundle, view)

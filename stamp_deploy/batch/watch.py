@@ -70,7 +70,9 @@ class Watch:
         self._poll_s = poll_s
         self._view = view
         check_names(options.infer.writers)
-        self._bundle = load_bundle(options.bundle, require_signature=options.require_signature)
+        self._bundle = load_bundle(
+            options.bundle, require_signature=options.require_signature, adapter=options.infer.adapter
+        )
         open_output(options, self._bundle, view.tell)
         self._probe = SafeProbe(WorkerConfig({"bundle": None}, options.state / "probe.log"))
         self._recognise = ByLevels(self._probe.levels, self._probe.identity)

@@ -1,7 +1,7 @@
 """The bundle: a folder that holds everything a slide needs, checked before anything in it is used."""
 
 from .bundle import ENCODER_FILE, GOLDEN_DIR, Bundle, HeadSpec
-from .load import BUNDLE_FILE, load_bundle, write_bundle_json
+from .load import BUNDLE_FILE, load_adapters, load_bundle, write_adapters_json, write_bundle_json
 
 __all__ = [
     "BUNDLE_FILE",
@@ -9,6 +9,8 @@ __all__ = [
     "GOLDEN_DIR",
     "Bundle",
     "HeadSpec",
+    "load_adapters",
     "load_bundle",
+    "write_adapters_json",
     "write_bundle_json",
 ]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..validation import Validation
+from .adapter_weights import MergedFile
 from .contents import OnnxBytes, read_listed, read_onnx
 from .reference import NO_REFERENCE, TrustReference, read_reference
 from .schema import FIRST_OUTPUTS
@@ -98,7 +99,11 @@ class Bundle:
     twins: tuple[Twin, ...]
     """The encoder in other precisions, for some engines."""
     sha256: str
-    """SHA-256 of the bytes of bundle.json: the identity of the bundle."""
+    """SHA-256 of the bytes of bundle.json, or of an adapter's part of it: the identity of the model."""
+    merged: MergedFile | None = None
+    """The file in memory that the encoder of an adapter on a shared base names."""
+    adapter_name: str = ""
+    """Which of the bundle's adapters this is; empty where it holds one model."""
     reference: TrustReference | None = field(default=None, compare=False)
     """What `trust_file` holds, read when the bundle was loaded."""
 
@@ -155,7 +160,7 @@ class Bundle:
 
     def read_encoder(self) -> OnnxBytes:
         """The encoder as bytes; see `read`."""
-        return read_onnx(self.path, self.encoder_file, self.files)
+        return read_onnx(self.path, self.encoder_file, self.files, merged=self.merged)
 
     def for_engine(self, engine: str, precision: str | None) -> Bundle:
         """This bundle, with the encoder that an engine runs in a precision: a twin where there is one for them."""

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ..errors import BundleError, DiskError
+from .adapter_weights import MergedFile, Part, merge, read_parts
 from .onnx_scan import OnnxFacts, check_external, scan
 from .rules import REMEDY
 
@@ -93,8 +94,17 @@ def check_listed(folder: Path, name: str, entry: dict[str, Any]) -> None:
             _changed(folder, name)
 
 
-def read_onnx(folder: Path, name: str, files: dict[str, dict[str, Any]], *, with_data: bool = True) -> OnnxBytes:
+def read_onnx(
+    folder: Path,
+    name: str,
+    files: dict[str, dict[str, Any]],
+    *,
+    with_data: bool = True,
+    merged: MergedFile | None = None,
+) -> OnnxBytes:
     """An ONNX file of the bundle, walked over, with the files of its large tensors unless `with_data` is False.
+
+    `merged` is the file in memory that holds the tensors which an adapter changes, where the graph names one.
 
     Raises
     ------
@@ -106,12 +116,22 @@ def read_onnx(folder: Path, name: str, files: dict[str, dict[str, Any]], *, with
         raise BundleError("the ONNX file is larger than a protobuf message can be", path=path, remedy=REMEDY)
     graph = read_listed(folder, name, files[name])
     facts = scan(graph, path)
-    check_external(path, facts, {folder / other: entry["size"] for other, entry in files.items()})
+    listed = {folder / other: entry["size"] for other, entry in files.items()}
+    parts: tuple[Part, ...] = ()
+    if merged is not None:
+        parts = read_parts(read_listed(folder, merged.file, files[merged.file]), files[merged.base]["size"])
+        listed[path.parent / merged.location] = sum(part.size for part in parts)
+    check_external(path, facts, listed)
     data: dict[str, bytes] = {}
     for item in facts.external if with_data else []:
+        if merged is not None and item.location == merged.location:
+            continue
         if item.location not in data:
             other = (path.parent / item.location).relative_to(folder).as_posix()
             data[item.location] = read_listed(folder, other, files[other])
+    if merged is not None and with_data:
+        base = data.get(merged.base) or read_listed(folder, merged.base, files[merged.base])
+        data[merged.location] = merge(parts, base)
     return OnnxBytes(path, graph, facts, data)
 
 

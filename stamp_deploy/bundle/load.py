@@ -11,18 +11,21 @@ import hashlib
 import os
 import shlex
 import stat
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
 from ..atomic import DONE_MARKER, write_json_atomic
-from ..errors import BundleError
+from ..errors import BundleError, UsageError
 from ..hashing import sha256_file
 from ..system import isolation
+from .adapters import ADAPTERS_KEY, AdapterDocument, is_shared, pick, split
 from .bundle import Bundle, build_bundle
 from .contents import check_listed, read_onnx
 from .onnx_scan import Dim, OnnxFacts
 from .rules import REMEDY
-from .schema import latest, validate
+from .schema import SCHEMA_VERSION, latest, validate
 from .signature import SIGNATURE_FILE, check_signature
 from .strict_json import MAX_JSON_BYTES, parse_json
 
@@ -32,7 +35,12 @@ RUN_FILE, RESULT_FILE = "run.json", "result.json"
 _UNLISTED = frozenset({BUNDLE_FILE, SIGNATURE_FILE, DONE_MARKER})
 
 
-def load_bundle(path: str | os.PathLike[str], *, require_signature: str | os.PathLike[str] | None = None) -> Bundle:
+def load_bundle(
+    path: str | os.PathLike[str],
+    *,
+    require_signature: str | os.PathLike[str] | None = None,
+    adapter: str | None = None,
+) -> Bundle:
     """Verify and open a bundle.
 
     Parameters
@@ -41,11 +49,35 @@ def load_bundle(path: str | os.PathLike[str], *, require_signature: str | os.Pat
         The bundle folder.
     require_signature : path-like, optional
         An Ed25519 public key (PEM). The bundle must carry a signature that fits it.
+    adapter : str, optional
+        Which adapter of a bundle that holds several.
 
     Raises
     ------
     BundleError
         Anything about the bundle is not as it should be; exit code 5.
+    UsageError
+        The bundle holds several adapters and none was named, or none of that name.
+    """
+    found = load_adapters(path, require_signature=require_signature)
+    if "" not in found:
+        return found[pick(found, adapter)]
+    if adapter is not None:
+        raise UsageError(
+            "the bundle holds one model and no adapters to choose from", path=Path(path), remedy="leave --adapter out"
+        )
+    return found[""]
+
+
+def load_adapters(
+    path: str | os.PathLike[str], *, require_signature: str | os.PathLike[str] | None = None
+) -> dict[str, Bundle]:
+    """Verify a bundle and open every adapter that it holds, by name; one model without a name is ``""``.
+
+    Raises
+    ------
+    BundleError
+        Anything about the bundle is not as it should be.
     """
     folder = Path(path)
     isolation.note(bundle=str(folder), stage="loading the bundle")
@@ -55,17 +87,20 @@ def load_bundle(path: str | os.PathLike[str], *, require_signature: str | os.Pat
     if require_signature is not None:
         check_signature(raw, folder / SIGNATURE_FILE, Path(require_signature))
     try:
-        document = validate(parse_json(raw))
+        document = parse_json(raw)
+        models = split(document) if is_shared(document) else {"": None}
+        documents = {name: validate(document if one is None else one.document) for name, one in models.items()}
+        facts = _check_files(folder, document["files"], documents, models)
+        found = {}
+        for name, one in models.items():
+            bundle = build_bundle(folder, documents[name], one.sha256 if one else hashlib.sha256(raw).hexdigest())
+            if one is not None:
+                bundle = replace(bundle, merged=one.merged, adapter_name=name)
+            _check_models(bundle, facts)
+            found[name] = bundle.with_reference()
+        return found
     except BundleError as error:
-        raise BundleError(error.cause, path=folder, remedy=error.remedy) from error
-    models = {document["encoder"], *(entry["file"] for key in ("heads", "twins") for entry in document.get(key, []))}
-    facts = _check_files(folder, document["files"], models)
-    bundle = build_bundle(folder, document, hashlib.sha256(raw).hexdigest())
-    _check_models(bundle, facts)
-    try:
-        return bundle.with_reference()
-    except BundleError as error:
-        raise BundleError(error.cause, path=folder, remedy=error.remedy) from error
+        raise BundleError(error.cause, path=error.path or folder, remedy=error.remedy) from error
 
 
 def write_bundle_json(folder: Path, document: dict[str, Any]) -> Bundle:
@@ -84,13 +119,37 @@ def write_bundle_json(folder: Path, document: dict[str, Any]) -> Bundle:
     BundleError
         The content breaks a rule of the schema.
     """
-    files = {
+    complete = validate({**latest(document), "files": _listed(folder)})
+    write_json_atomic(folder / BUNDLE_FILE, complete)
+    return load_bundle(folder)
+
+
+def write_adapters_json(folder: Path, name: str, adapters: dict[str, dict[str, Any]]) -> dict[str, Bundle]:
+    """`write_bundle_json` for several adapters, each as `adapters.split` reads it; loads all of them back.
+
+    Raises
+    ------
+    BundleError
+        The content breaks a rule of the schema.
+    """
+    document = {
+        "schema_version": SCHEMA_VERSION,
+        "name": name,
+        ADAPTERS_KEY: adapters,
+        "files": _listed(folder),
+    }
+    for one in split(document).values():
+        validate(one.document)
+    write_json_atomic(folder / BUNDLE_FILE, document)
+    return load_adapters(folder)
+
+
+def _listed(folder: Path) -> dict[str, dict[str, Any]]:
+    """Size and SHA-256 of every file of a bundle."""
+    return {
         name: {"sha256": sha256_file(folder / name), "size": (folder / name).stat().st_size}
         for name in sorted(_walk(folder) - _UNLISTED)
     }
-    complete = validate({**latest(document), "files": files})
-    write_json_atomic(folder / BUNDLE_FILE, complete)
-    return load_bundle(folder)
 
 
 def _read_manifest(folder: Path) -> bytes:
@@ -133,7 +192,12 @@ def _walk(folder: Path) -> set[str]:
     return found
 
 
-def _check_files(folder: Path, files: dict[str, dict[str, Any]], models: set[str]) -> dict[str, OnnxFacts]:
+def _check_files(
+    folder: Path,
+    files: dict[str, dict[str, Any]],
+    documents: dict[str, dict[str, Any]],
+    adapters: Mapping[str, AdapterDocument | None],
+) -> dict[str, OnnxFacts]:
     """Names first, then sizes, then hashes: the cheap refusals come before the long read.
 
     ONNX files come last and are walked over in the bytes that were hashed. Gives what the walk found in each.
@@ -149,10 +213,15 @@ def _check_files(folder: Path, files: dict[str, dict[str, Any]], models: set[str
         size = (folder / name).stat().st_size
         if size != entry["size"]:
             _refuse(folder, f"{name!r} is {size} bytes and should be {entry['size']}")
-    models = models | {name for name in files if name.endswith(".onnx")}
+    merged = {documents[name]["encoder"]: one.merged for name, one in adapters.items() if one is not None}
+    models = {name for name in files if name.endswith(".onnx")}
+    for document in documents.values():
+        models |= {document["encoder"], *(one["file"] for key in ("heads", "twins") for one in document.get(key, []))}
     for name in files.keys() - models:
         check_listed(folder, name, files[name])
-    return {name: read_onnx(folder, name, files, with_data=False).facts for name in sorted(models)}
+    return {
+        name: read_onnx(folder, name, files, with_data=False, merged=merged.get(name)).facts for name in sorted(models)
+    }
 
 
 def _check_models(bundle: Bundle, facts: dict[str, OnnxFacts]) -> None:

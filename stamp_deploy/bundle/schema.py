@@ -137,7 +137,7 @@ def validate(document: dict[str, Any]) -> dict[str, Any]:
     _date(document["created_utc"])
     _tissue(document["tissue"])
     _input_range(document["input_range"])
-    _files(document["files"])
+    check_files(document["files"])
     files = document["files"]
     if document["encoder"] not in files:
         fail("the encoder is not among 'files'")
@@ -205,7 +205,14 @@ def _input_range(value: dict[str, Any]) -> None:
         span(value["scores"], "validated scores", -1e9, 1e9)
 
 
-def _files(files: dict[str, Any]) -> None:
+def check_files(files: dict[str, Any]) -> None:
+    """The rules of ``files``.
+
+    Raises
+    ------
+    BundleError
+        Naming the first rule that is broken.
+    """
     if not 1 <= len(files) <= MAX_FILES:
         fail(f"'files' must list 1 to {MAX_FILES} files")
     for name, entry in files.items():

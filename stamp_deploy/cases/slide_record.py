@@ -136,27 +136,7 @@ def read_results(out: Path, cases: Mapping[str, str] | None = None) -> Results:
     UsageError
         There is no finished result, or they are of different bundles, which cannot be compared.
     """
-    if not out.is_dir():
-        raise UsageError("no such folder", path=out, remedy="name the output folder of a batch")
-    of_batch = _cases_of_batch(out)
-    slides, unread = [], []
-    for folder in sorted(path for path in out.iterdir() if path.is_dir() and is_done(path)):
-        if not (folder / RECORD).is_file():
-            unread.append(Unread(shown_name(folder), f"it holds no {RECORD}"))
-            continue
-        try:
-            record = read_record(folder / RECORD)
-            made = SlideRecord(folder, record, of_batch.get(folder.name, ""))
-            made.name, made.means, made.z, made.verdict, made.validated  # noqa: B018 - a damaged record is told here
-            int(record["tiles"]["ok"]), [head["value"] for head in record["heads"]], str(record["bundle"]["sha256"])
-        except DataError as error:
-            unread.append(Unread(shown_name(folder), error.cause))
-            continue
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            unread.append(Unread(shown_name(folder), f"its {RECORD} is damaged: {type(error).__name__}"))
-            continue
-        case = (cases or {}).get(made.name, made.case_id)
-        slides.append(SlideRecord(folder, record, printable(" ".join(case.split()))))
+    slides, unread = read_records(out, cases)
     if not slides:
         raise UsageError("it holds no finished result with result.json", path=out, remedy="score slides first: batch")
     bundles = {slide.record["bundle"]["sha256"] for slide in slides}
@@ -166,20 +146,58 @@ def read_results(out: Path, cases: Mapping[str, str] | None = None) -> Results:
             path=out,
             remedy="keep one folder per bundle; `stamp-deploy compare` sets two results of one slide side by side",
         )
-    return Results(tuple(sorted(slides, key=_order)), tuple(unread))
+    return Results(slides, unread)
+
+
+def read_records(
+    out: Path, cases: Mapping[str, str] | None = None
+) -> tuple[tuple[SlideRecord, ...], tuple[Unread, ...]]:
+    """The finished results of an output folder, of any bundles, by case and name; and those that cannot be read.
+
+    Raises
+    ------
+    UsageError
+        There is no such folder.
+    """
+    if not out.is_dir():
+        raise UsageError("no such folder", path=out, remedy="name the output folder of a batch")
+    of_batch = {row["key"]: row["case_id"] for row in batch_rows(out) if row["case_id"]}
+    folders = sorted(path for path in out.iterdir() if path.is_dir() and is_done(path))
+    found = [read_slide_record(folder, of_batch.get(folder.name, ""), cases) for folder in folders]
+    slides = sorted((item for item in found if isinstance(item, SlideRecord)), key=_order)
+    return tuple(slides), tuple(item for item in found if isinstance(item, Unread))
+
+
+def read_slide_record(folder: Path, case_id: str = "", cases: Mapping[str, str] | None = None) -> SlideRecord | Unread:
+    """The record of one finished result, or why it cannot be read; `cases` outranks `case_id`."""
+    if not (folder / RECORD).is_file():
+        return Unread(shown_name(folder), f"it holds no {RECORD}")
+    try:
+        record = read_record(folder / RECORD)
+        made = SlideRecord(folder, record, case_id)
+        made.name, made.means, made.z, made.verdict, made.validated  # noqa: B018 - a damaged record is told here
+        int(record["tiles"]["ok"]), [head["value"] for head in record["heads"]], str(record["bundle"]["sha256"])
+    except DataError as error:
+        return Unread(shown_name(folder), error.cause)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        return Unread(shown_name(folder), f"its {RECORD} is damaged: {type(error).__name__}")
+    case = (cases or {}).get(made.name, case_id)
+    return SlideRecord(folder, record, printable(" ".join(case.split())))
 
 
 def _order(slide: SlideRecord) -> tuple[bool, str, str, str]:
     return slide.case_id == "", slide.case_id, slide.name, slide.key
 
 
-def _cases_of_batch(out: Path) -> dict[str, str]:
-    """Result folder -> case, as the slides sheets of the batches said; a damaged report says nothing."""
-    found: dict[str, str] = {}
+def batch_rows(out: Path) -> list[dict[str, str]]:
+    """What the reports of the batches say of each slide: name, key, case_id, state, reason; a damaged report says
+    nothing."""
+    found = []
     for path in sorted(out.glob("batch*.json")):
         try:
             rows = json.loads(path.read_text(encoding="utf-8"))["slides"]
-            found.update({str(row["key"]): str(row["case_id"]) for row in rows if row.get("case_id")})
+            wanted = ("name", "key", "case_id", "state", "reason")
+            found += [{name: str(row.get(name) or "") for name in wanted} for row in rows]
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             continue
     return found

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -124,27 +126,41 @@ def check_site(
         raise EngineError("--url names a server that no engine asks", remedy=f"add --engine {REMOTE}")
     for name in engines or candidates():
         for wanted in precisions_of(bundle, name, precision):
+            again = partial(
+                open_engine,
+                bundle,
+                name,
+                batch=batch,
+                precision=wanted,
+                device=device,
+                url=url if name == REMOTE else None,
+            )
             try:
-                engine = open_engine(
-                    bundle, name, batch=batch, precision=wanted, device=device, url=url if name == REMOTE else None
-                )
+                engine = again()
             except StampError as error:
                 if engines:
                     raise
                 absent[name] = error.cause
                 continue
-            report, rate = _check(bundle, engine)
+            report, rate = _check(bundle, engine, again)
             reports.append(report)
             speed[report.stage] = rate
     return Site(bundle, reports, speed, absent, signed_off_by, datetime.now(UTC).isoformat(timespec="seconds"))
 
 
-def _check(bundle: Bundle, engine: BatchedEngine) -> tuple[StageReport, float]:
-    """The numbers of an engine, checked again, and its tiles/s; the verdict is remembered for `infer` and `batch`."""
-    try:
-        verdict = accept(bundle, engine, anew=True)
-    finally:
-        engine.close()
+def _check(bundle: Bundle, engine: BatchedEngine, again: Callable[[], BatchedEngine]) -> tuple[StageReport, float]:
+    """The numbers of an engine, checked again, and its tiles/s; the verdict is remembered for `infer` and `batch`.
+
+    Where a form of the graph fails and another follows, `again` opens the engine with that one.
+    """
+    while True:
+        try:
+            verdict = accept(bundle, engine, anew=True)
+        finally:
+            engine.close()
+        if not verdict.another_form:
+            break
+        engine = again()
     assert verdict.report is not None
     return verdict.report, verdict.tiles_per_second
 
@@ -214,7 +230,8 @@ def build_engine(bundle: Bundle, flavour: str, *, precision: str | None, batch: 
         plan = get_plan(bundle.for_engine(flavour, wanted), flavour, None, batch=batch, precision=wanted)
         size = len(plan.data) / 1e6
         return f"built   {flavour} {wanted}, batch {batch}, {size:.1f} MB; not checked and not used: no GPU here"
-    engine = open_engine(bundle, flavour, batch=batch, precision=wanted, device=device)
-    report, speed = _check(bundle, engine)
+    again = partial(open_engine, bundle, flavour, batch=batch, precision=wanted, device=device)
+    engine = again()
+    report, speed = _check(bundle, engine, again)
     report.raise_if_failed()
     return f"{to_table([report])}\nbuilt   {flavour} {wanted} on {engine.info.device}, accepted; {speed:.3g} tiles/s"

@@ -68,7 +68,7 @@ def run_bench(
     SlideError
         The slide shows no tissue, or cannot be read.
     """
-    bundle = load_bundle(bundle_path, require_signature=require_signature)
+    bundle = load_bundle(bundle_path, require_signature=require_signature, adapter=options.adapter)
     cores = len(os.sched_getaffinity(0))
     with open_slide(slide_path, mpp=options.mpp, accept=bundle.trained_on, icc=options.icc or bundle.icc) as slide:
         tiles = _tiles_of(slide, bundle, options, max_tiles)

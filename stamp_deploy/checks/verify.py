@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from ..atomic import DONE_MARKER, is_done
-from ..bundle import BUNDLE_FILE, load_bundle
+from ..bundle import BUNDLE_FILE, load_adapters
 from ..bundle.signature import SIGNATURE_SUFFIX, check_signature
 from ..errors import DataError, UsageError
 from ..hashing import sha256_file
@@ -30,10 +30,13 @@ def verify_path(path: Path, public_key: Path | None = None) -> str:
     if path.is_file():
         return verify_record(path, public_key)
     if (path / BUNDLE_FILE).exists() or (path / BUNDLE_FILE).is_symlink():
-        bundle = load_bundle(path, require_signature=public_key)
         signed = f"signed by {public_key.name}" if public_key else "signature not asked for"
-        said = f"{bundle.name}: {len(bundle.files)} files are as recorded; {signed}; bundle {bundle.sha256[:12]}"
-        return "\n".join([said, *(f"not known: {what}" for what in bundle.lacks)])
+        said = []
+        for bundle in load_adapters(path, require_signature=public_key).values():
+            count, sha256 = len(bundle.files), bundle.sha256[:12]
+            said.append(f"{bundle.name}: {count} files are as recorded; {signed}; bundle {sha256}")
+            said += [f"not known: {what}" for what in bundle.lacks]
+        return "\n".join(said)
     if (path / RESULT_FILE).exists():
         if public_key is not None:
             raise UsageError("results are not signed", path=path, remedy="leave --require-signature out")

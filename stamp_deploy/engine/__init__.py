@@ -4,7 +4,7 @@ This package knows tensors and bundles, never slides. docs/engine.md compares th
 """
 
 from .base import Engine, EngineInfo, EngineOutput
-from .load import load_engine
+from .load import load_engine, swap_adapter
 from .registry import ENGINES, open_engine
 
-__all__ = ["ENGINES", "Engine", "EngineInfo", "EngineOutput", "load_engine", "open_engine"]
+__all__ = ["ENGINES", "Engine", "EngineInfo", "EngineOutput", "load_engine", "open_engine", "swap_adapter"]

@@ -117,8 +117,11 @@ def open_accepted(
     EngineError
         It cannot be loaded, or fails.
     """
-    engine = open_engine(bundle, name, batch=batch, threads=threads, precision=precision, device=device, url=url)
-    verdict = accept(bundle, engine)
+    while True:
+        engine = open_engine(bundle, name, batch=batch, threads=threads, precision=precision, device=device, url=url)
+        verdict = accept(bundle, engine)
+        if not verdict.another_form:
+            break
     if not verdict:
         raise ParityError(
             f"{name} {engine.info.precision} fails parity ({'; '.join(verdict.failures)})",
@@ -179,6 +182,8 @@ def _try(bundle: Bundle, name: str, batch: int, threads: int, precision: str | N
     label = engine.info.precision
     try:
         verdict = accept(bundle, engine)
+        if verdict.another_form:
+            return _try(bundle, name, batch, threads, precision, device)
         if not verdict:
             return Trial(name, label, 0.0, f"fails parity ({'; '.join(verdict.failures)[:160]})")
         return Trial(name, label, _speed(bundle, engine, verdict))

@@ -119,6 +119,8 @@ class BatchedEngine(ABC):
     """What this machine made of the encoder (a plan, a converted graph), as a hash; empty where it runs as shipped."""
     remembers = True
     """Whether a verdict of parity holds until something that this machine can see changes."""
+    reopen: Callable[[Bundle], BatchedEngine] | None = None
+    """Opens the same engine, with the same settings, over another bundle."""
     gate: Callable[[BatchedEngine], object] | None = None
     """Called when the engine had to be compiled again while it scores; raises where the outcome fails parity."""
 
@@ -163,8 +165,16 @@ class BatchedEngine(ABC):
         """Parity passed on this machine; remember it where something was compiled."""
         self.accepted = True
 
-    def reject(self) -> None:  # noqa: B027  most engines compile nothing
-        """Parity failed on this machine; throw away what was compiled. The engine is closed before."""
+    def reject(self) -> bool:
+        """Parity failed on this machine; throw away what was compiled. The engine is closed before.
+
+        True where the engine, opened again, would run the encoder in another form, which may pass.
+        """
+        return False
+
+    def take_weights(self, bundle: Bundle) -> bool:
+        """Put another adapter's weights into what is loaded; False where the engine must be opened anew for them."""
+        return False
 
     def run(self, tiles: NDArray[np.uint8]) -> EngineOutput:
         """Score uint8 [N, T, T, 3], 1 <= N <= `max_batch`.

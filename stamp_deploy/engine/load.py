@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from ..errors import ParityError, StampError
+from ..errors import EngineError, ParityError, StampError
 from ..system import log
 from .auto import choose, open_accepted
-from .base import Engine
+from .base import BatchedEngine, Engine
 from .registry import AUTO, DEFAULT, check_batch, check_url, precisions_of
 from .tensorrt_plan import MODULES
+from .verdict import accept
 
 if TYPE_CHECKING:
     from ..bundle import Bundle
@@ -71,6 +72,44 @@ def load_engine(
             engine.explain("asked for")
     except ParityError as error:
         return _replace(bundle, name, error, batch, threads)
+    return engine
+
+
+def swap_adapter(engine: Engine, bundle: Bundle) -> Engine:
+    """A loaded engine with another adapter of the same bundle, accepted by parity on this machine.
+
+    TensorRT takes the weights into the plan that is loaded (refit); other engines are opened anew over them, which is
+    what the weights cost to load and no conversion or compilation of a plan.
+
+    Parameters
+    ----------
+    engine : Engine
+        One of `load_engine`. It must not be used afterwards; what is returned may be the same.
+    bundle : Bundle
+        ``load_bundle(path, adapter=...)``.
+
+    Raises
+    ------
+    EngineError
+        The engine was not loaded by `load_engine`, or cannot be opened with the weights.
+    ParityError
+        It does not reproduce the golden outputs of the adapter; the engine is closed.
+    """
+    if not isinstance(engine, BatchedEngine) or engine.reopen is None:
+        raise EngineError("this engine takes no other weights", remedy="load one with load_engine")
+    open_again = engine.reopen
+    if not engine.take_weights(bundle):
+        engine.close()
+        engine = open_again(bundle)
+    verdict = accept(bundle, engine)
+    if not verdict:
+        raise ParityError(
+            f"{engine.info.name} {engine.info.precision} fails parity with this adapter "
+            f"({'; '.join(verdict.failures)})",
+            path=bundle.path,
+            remedy="load an engine for the adapter by itself",
+        )
+    engine.explain("asked for, with another adapter's weights")
     return engine
 
 

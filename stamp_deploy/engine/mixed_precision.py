@@ -4,7 +4,7 @@ The result is strongly typed: every precision stands in the graph and no runtime
 activations and the residual stream stay in fp32, because there fp16 overflows or cancels: DINOv2-type models whose
 whole graph was halved are publicly reported at a cosine of 0.018. Input stays uint8, outputs stay float32.
 
-    LOW     MatMul, Gemm, Conv: both operands cast down, weights stored low, products summed by the runtime
+    LOW     MatMul, Gemm, Conv, Attention: all operands cast down, weights stored low, products summed by the runtime
     FOLLOW  reshapes, transposes, slices; adding a bias or scaling by a constant: the precision of their data
     FULL    everything else: fp32
 
@@ -28,39 +28,42 @@ from ..errors import BundleError, EngineError, ParityError
 from ..hashing import sha256_file
 from ..system import log
 from .cache import cache_dir, key_of, read_entry, staged_folder
+from .graph_forms import PLAIN, Form, rewrite
 
 if TYPE_CHECKING:
     import onnx
 
     from ..bundle import Bundle
 
-LOW_OPS = frozenset({"MatMul", "Gemm", "Conv"})
+LOW_OPS = frozenset({"MatMul", "Gemm", "Conv", "Attention"})
 FOLLOW_OPS = frozenset({"Reshape", "Transpose", "Slice", "Split", "Squeeze", "Unsqueeze", "Flatten", "Identity"})
 BIAS_OPS = frozenset({"Add", "Mul"})
 INLINE_LIMIT_BYTES = 1_500_000_000
 FP16_MAX = 65504.0
 FACTS_FILE = "facts.json"
-CONVERTER_VERSION = 1
+CONVERTER_VERSION = 2
 """Part of the cache key: raise it when the conversion changes."""
 
 
-def encoder_in(bundle: Bundle, precision: str) -> OnnxBytes:
-    """The encoder in a precision: the bundle's own bytes, or those of a converted copy from the cache.
+def encoder_in(bundle: Bundle, precision: str, form: Form = PLAIN) -> OnnxBytes:
+    """The encoder in a precision and a form: the bundle's own bytes, or those of a converted copy from the cache.
+
+    Forms are of fp32 bundles; one that was exported in another precision runs as it is.
 
     Raises
     ------
     EngineError
         The bundle cannot be had in that precision, or the package onnx is missing.
     """
-    if precision == bundle.precision:
+    if _as_it_is(bundle, precision, form):
         return bundle.read_encoder()
-    if bundle.precision != "fp32" or precision not in ("fp16", "bf16"):
+    if bundle.precision != "fp32" or precision not in ("fp32", "fp16", "bf16"):
         raise EngineError(
             f"a bundle in {bundle.precision} cannot be run in {precision}",
             path=bundle.path,
             remedy="use a fp32 bundle, which can be run in fp16 and bf16 too",
         )
-    folder = _converted_folder(bundle, precision)
+    folder = _converted_folder(bundle, precision, form)
     for _ in range(2):
         entry = read_entry(folder / FACTS_FILE)
         if entry is not None:
@@ -70,7 +73,7 @@ def encoder_in(bundle: Bundle, precision: str) -> OnnxBytes:
                 log.event("damaged converted encoder thrown away", level=logging.WARNING, precision=precision)
         shutil.rmtree(folder, ignore_errors=True)
         with staged_folder(folder) as staging, bundle.read_encoder().snapshot() as source:
-            convert_file(source, staging / ENCODER_FILE, precision)
+            convert_file(source, staging / ENCODER_FILE, precision, form)
             files = {
                 path.name: {"sha256": sha256_file(path), "size": path.stat().st_size} for path in staging.iterdir()
             }
@@ -78,23 +81,27 @@ def encoder_in(bundle: Bundle, precision: str) -> OnnxBytes:
     raise EngineError("the converted encoder cannot be read back from the cache", path=folder, remedy="empty the cache")
 
 
-def remove_converted(bundle: Bundle, precision: str) -> None:
+def remove_converted(bundle: Bundle, precision: str, form: Form = PLAIN) -> None:
     """Forget a converted copy, after it failed parity."""
-    if precision != bundle.precision:
-        shutil.rmtree(_converted_folder(bundle, precision), ignore_errors=True)
+    if not _as_it_is(bundle, precision, form):
+        shutil.rmtree(_converted_folder(bundle, precision, form), ignore_errors=True)
 
 
-def _converted_folder(bundle: Bundle, precision: str) -> Path:
+def _as_it_is(bundle: Bundle, precision: str, form: Form) -> bool:
+    return precision == bundle.precision and (bundle.precision != "fp32" or not form.changes)
+
+
+def _converted_folder(bundle: Bundle, precision: str, form: Form) -> Path:
     """Where a converted copy lies; another version of the package onnx writes another copy."""
     try:
         version = metadata.version("onnx")
     except metadata.PackageNotFoundError:
         version = ""
-    return cache_dir() / "models" / key_of(bundle.sha256, precision, CONVERTER_VERSION, version)
+    return cache_dir() / "models" / key_of(bundle.sha256, precision, form.key(), CONVERTER_VERSION, version)
 
 
-def convert_file(source: Path, target: Path, precision: str) -> None:
-    """Convert an ONNX file; large results keep their weights beside the graph.
+def convert_file(source: Path, target: Path, precision: str, form: Form = PLAIN) -> None:
+    """Rewrite an ONNX file into a form and convert it; large results keep their weights beside the graph.
 
     Raises
     ------
@@ -111,7 +118,9 @@ def convert_file(source: Path, target: Path, precision: str) -> None:
             remedy="pip install onnx, or export the bundle in that precision",
         ) from error
     try:
-        model = convert(onnx.load(source), precision)
+        model = rewrite(onnx.load(source), form)
+        if precision != "fp32":
+            model = convert(model, precision, also_low=form.low)
         save(model, target)
     except BaseException:
         target.unlink(missing_ok=True)
@@ -130,11 +139,14 @@ def save(model: onnx.ModelProto, target: Path) -> None:
         onnx.save(model, target)
 
 
-def convert(model: onnx.ModelProto, precision: str, *, emulate: bool = False) -> onnx.ModelProto:
+def convert(
+    model: onnx.ModelProto, precision: str, *, emulate: bool = False, also_low: frozenset[str] = frozenset()
+) -> onnx.ModelProto:
     """A copy of a fp32 graph with its matrix products in ``fp16`` or ``bf16``; see the module's head for the rule.
 
     With `emulate` the products themselves stand in fp32, between casts: operands and results are rounded as in the real
     graph and sums are fp32. That is how a precision is judged on a processor whose runtime has no kernels for it.
+    Operators of `also_low` are in the lower precision, too.
 
     Raises
     ------
@@ -146,7 +158,7 @@ def convert(model: onnx.ModelProto, precision: str, *, emulate: bool = False) ->
     low = {"fp16": onnx.TensorProto.FLOAT16, "bf16": onnx.TensorProto.BFLOAT16}[precision]
     result = onnx.ModelProto()
     result.CopyFrom(model)
-    _Converter(result, low, precision, emulate).run()
+    _Converter(result, low, precision, emulate, also_low).run()
     result.producer_name = f"stamp-deploy {precision}"
     return result
 
@@ -154,9 +166,12 @@ def convert(model: onnx.ModelProto, precision: str, *, emulate: bool = False) ->
 class _Converter:
     """One pass in topological order. `kind` knows which tensors are float, and whether they are low."""
 
-    def __init__(self, model: onnx.ModelProto, low: int, precision: str, emulate: bool) -> None:
+    def __init__(
+        self, model: onnx.ModelProto, low: int, precision: str, emulate: bool, also_low: frozenset[str]
+    ) -> None:
         import onnx
 
+        self.low_ops = LOW_OPS | also_low
         self.emulate = emulate
         self.onnx, self.graph, self.low, self.precision = onnx, model.graph, low, precision
         self.weights = {tensor.name: tensor for tensor in model.graph.initializer}
@@ -212,7 +227,7 @@ class _Converter:
         for name in node.output:
             if name in self.floats:
                 self.kind[name] = wanted
-        if self.emulate and wanted == "low" and node.op_type in LOW_OPS | BIAS_OPS:
+        if self.emulate and wanted == "low" and node.op_type in self.low_ops | BIAS_OPS:
             self._append_emulated(node)
         else:
             self.nodes.append(node)
@@ -230,7 +245,7 @@ class _Converter:
 
     def _wanted(self, node: Any) -> str:
         data = [name for name in node.input if name in self.floats]
-        if node.op_type in LOW_OPS:
+        if node.op_type in self.low_ops:
             return "low"
         if node.op_type in FOLLOW_OPS and data:
             return self.kind.get(data[0], "full")

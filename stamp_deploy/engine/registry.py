@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ..errors import EngineError
@@ -32,12 +33,18 @@ def open_engine(
     """Load one engine by name, without parity; see `load_engine`. A precision that a twin has is that twin's."""
     check_batch(batch)
     check_url(name, url)
+    engine: BatchedEngine
     if url is not None:
         from .triton import TritonEngine
 
-        return TritonEngine(bundle, url=url, batch=batch, precision=precision)
-    twin = bundle.for_engine(name, precision)
-    engine = _open(twin, name, batch, threads, precision, device)
+        engine = TritonEngine(bundle, url=url, batch=batch, precision=precision)
+        twin = bundle
+    else:
+        twin = bundle.for_engine(name, precision)
+        engine = _open(twin, name, batch, threads, precision, device)
+    engine.reopen = partial(
+        open_engine, name=name, batch=batch, threads=threads, precision=precision, device=device, url=url
+    )
     if twin is not bundle:
         engine.explain(engine.info.why, encoder=twin.encoder_file)
     return engine
@@ -53,7 +60,7 @@ def _open(bundle: Bundle, name: str, batch: int, threads: int, precision: str | 
 
         return OpenVinoEngine(bundle, batch=batch, threads=threads, precision=precision)
     if name == "onnxruntime-cuda":
-        from .onnxruntime import OnnxRuntimeCudaEngine
+        from .onnxruntime_cuda import OnnxRuntimeCudaEngine
 
         return OnnxRuntimeCudaEngine(bundle, batch=batch, threads=threads, precision=precision, device=device)
     if name in ("tensorrt", "tensorrt-rtx"):

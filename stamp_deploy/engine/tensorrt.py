@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,15 +20,19 @@ from numpy.typing import NDArray
 from ..errors import BundleError, EngineError
 from .base import BatchedEngine, EngineInfo, EngineOutput, OutOfMemory, shapes_of
 from .cuda import Cuda
+from .graph_forms import Form, remember_failure
+from .mixed_precision import encoder_in, remove_converted
 from .tensorrt_plan import (
     Plan,
     accept_plan,
     check_capability,
     default_precision,
     delete_plan,
+    form_of_plan,
     get_plan,
     load_module,
     logger_of,
+    refit_plan,
     version_of,
 )
 from .tensorrt_runtime import ContextMaker
@@ -79,6 +84,7 @@ class TensorRTEngine(BatchedEngine):
         super().__init__(info, **shapes_of(bundle), batch=batch)
         self.name = flavour
         self._lanes: list[_Lane] = []
+        self._refitted = False
         self._engine: Any = None
         self._turn = 0
         self.plan: Plan
@@ -87,20 +93,50 @@ class TensorRTEngine(BatchedEngine):
         except OutOfMemory as error:
             self._shrink(error)
         captured = all(lane.graph is not None for lane in self._lanes)
-        self.explain("", cuda_graphs="yes" if captured else "no", plan=self.plan.facts["sha256"][:16])
+        self.explain(
+            "", cuda_graphs="yes" if captured else "no", graph=self._form()[0].name, plan=self.plan.facts["sha256"][:16]
+        )
 
     def accept(self) -> None:
         """Record in the cache that the plan passed parity here."""
-        accept_plan(self.plan)
+        if not self._refitted:
+            accept_plan(self.plan)
         self.accepted = True
 
-    def reject(self) -> None:
-        """Delete the plan."""
+    def reject(self) -> bool:
+        """Delete the plan, unless it failed with other weights than it was built with; another form may follow."""
+        if self._refitted:
+            return False
         delete_plan(self.plan)
+        form, another = self._form()
+        remove_converted(self._bundle, self._info.precision, form)
+        return another and remember_failure(self._bundle, self._flavour, self._info.precision, form)
+
+    def _form(self) -> tuple[Form, bool]:
+        """The form of the graph for pieces of `_chunk` tiles, and whether another one follows if it fails."""
+        return form_of_plan(self._bundle, self._flavour, self._info.precision, self._chunk)
+
+    def take_weights(self, bundle: Bundle) -> bool:
+        """Refit the loaded plan with another adapter's weights; False where it is of another graph.
+
+        The lanes stay as they are: addresses and streams do not change, and neither do the recorded graphs.
+        """
+        if bundle.merged is None or self._bundle.merged is None or bundle.widths != self._bundle.widths:
+            return False
+        self._cuda.use()
+        for lane in self._lanes:
+            self._cuda.wait(lane.stream)
+        with encoder_in(bundle, self._info.precision, self._form()[0]).snapshot() as encoder:
+            if not refit_plan(self._trt, self._engine, encoder):
+                return False
+        self._bundle, self._refitted, self.accepted = bundle, True, False
+        self.compiled = sha256(f"{self.plan.facts['sha256']} {bundle.sha256}".encode()).hexdigest()
+        return True
 
     def _allocate(self) -> None:
         """Plan, contexts and buffers for pieces of `_chunk` tiles."""
         self._release()
+        self._refitted = False
         self._cuda.use()
         try:
             self._engine = self._deserialise()

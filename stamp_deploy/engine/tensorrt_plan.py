@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import EngineError, UsageError
 from ..system import log
 from .cache import cache_dir, key_of, read_entry, staged_folder, write_entry
+from .graph_forms import PLAIN, Form, forms_of, pick_form
 from .machine import gpu_facts, library_versions, package_versions
 from .mixed_precision import CONVERTER_VERSION, encoder_in
 
@@ -109,8 +110,17 @@ def get_plan(bundle: Bundle, flavour: str, gpu: Gpu | None, *, batch: int, preci
         log.event("damaged plan thrown away", level=logging.WARNING, engine=flavour)
     shutil.rmtree(folder, ignore_errors=True)
     timing = cache_dir() / "timing" / f"{flavour}-{key_of(version_of(trt), gpu and gpu_facts(gpu))}.bin"
-    with encoder_in(bundle, precision).snapshot() as encoder:
-        data = build_plan(trt, encoder, tile_px=bundle.tile_px, batch=batch, timing=timing, tf32=precision != "fp32")
+    form, _ = form_of_plan(bundle, flavour, precision, batch)
+    with encoder_in(bundle, precision, form).snapshot() as encoder:
+        data = build_plan(
+            trt,
+            encoder,
+            tile_px=bundle.tile_px,
+            batch=batch,
+            timing=timing,
+            tf32=precision != "fp32",
+            refit=bundle.merged is not None and gpu is not None,  # without a GPU the builder refuses such plans
+        )
     facts = {
         "sha256": sha256(data).hexdigest(),
         "engine": flavour,
@@ -131,9 +141,23 @@ def get_plan(bundle: Bundle, flavour: str, gpu: Gpu | None, *, batch: int, preci
 def plan_folder(bundle: Bundle, flavour: str, version: str, gpu: Gpu | None, batch: int, precision: str) -> Path:
     """Where such a plan lies."""
     device = None if gpu is None else [gpu_facts(gpu), library_versions()]
-    settings = (WORKSPACE_BYTES, precision != "fp32", BUILDER_VERSION, CONVERTER_VERSION)
+    form, _ = form_of_plan(bundle, flavour, precision, batch)
+    settings = (
+        WORKSPACE_BYTES,
+        precision != "fp32",
+        bundle.merged is not None,
+        form.key(),
+        BUILDER_VERSION,
+        CONVERTER_VERSION,
+    )
     made_with = (flavour, version, package_versions(), device, settings)
     return cache_dir() / "plans" / key_of(bundle.sha256, made_with, batch, precision)
+
+
+def form_of_plan(bundle: Bundle, flavour: str, precision: str, batch: int) -> tuple[Form, bool]:
+    """The form in which the graph is compiled, and whether another one follows if it fails parity."""
+    forms = forms_of(flavour, precision, batch) if bundle.precision == "fp32" else (PLAIN,)
+    return pick_form(bundle, flavour, precision, forms)
 
 
 def accept_plan(plan: Plan) -> None:
@@ -147,7 +171,14 @@ def delete_plan(plan: Plan) -> None:
 
 
 def build_plan(
-    trt: Any, encoder: Path, *, tile_px: int, batch: int, timing: Path | None = None, tf32: bool = False
+    trt: Any,
+    encoder: Path,
+    *,
+    tile_px: int,
+    batch: int,
+    timing: Path | None = None,
+    tf32: bool = False,
+    refit: bool = False,
 ) -> bytes:
     """Compile an ONNX file.
 
@@ -163,6 +194,8 @@ def build_plan(
         Timings of kernels, kept between builds (TensorRT only: RTX times nothing at build time).
     tf32 : bool
         Let what is fp32 in the graph use TF32. Off for a fp32 engine: 11 significant bits are not fp32.
+    refit : bool
+        Let the plan take other weights of the same shapes once it is loaded (`refit_plan`).
 
     Raises
     ------
@@ -182,6 +215,8 @@ def build_plan(
         config.clear_flag(trt.BuilderFlag.TF32)
     if is_rtx(trt):  # nothing allocated while running, so that a lane's work can be recorded as a CUDA graph
         config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
+    if refit:
+        config.set_flag(trt.BuilderFlag.REFIT)
     profile = builder.create_optimization_profile()
     shape = (batch, tile_px, tile_px, 3)
     profile.set_shape("tiles", shape, shape, shape)
@@ -197,6 +232,18 @@ def build_plan(
     if timing is not None and cache is not None:
         _keep_timing(timing, bytes(config.get_timing_cache().serialize()))
     return bytes(plan)
+
+
+def refit_plan(trt: Any, engine: Any, encoder: Path) -> bool:
+    """Put the weights of another ONNX file into a loaded plan of the same graph.
+
+    False where the file has other tensors than the plan, which is then as it was, or half-way: it must not be used.
+    """
+    logger = logger_of(trt)
+    refitter = trt.Refitter(engine, logger)
+    if not trt.OnnxParserRefitter(refitter, logger).refit_from_file(str(encoder)):
+        return False
+    return not refitter.get_missing_weights() and bool(refitter.refit_cuda_engine())
 
 
 def is_rtx(trt: Any) -> bool:

@@ -44,12 +44,15 @@ class Verdict:
         Over the full batches of the check, the first of the engine's life.
     report : StageReport, optional
         All numbers, where the check was made just now; None where it is remembered.
+    another_form : bool
+        Whether the engine, opened again, would run the encoder's graph in another form, which may pass.
     """
 
     failures: tuple[str, ...]
     tiles_per_second: float
     seconds: float
     report: StageReport | None = None
+    another_form: bool = False
 
     def __bool__(self) -> bool:
         return not self.failures
@@ -82,7 +85,7 @@ def accept(bundle: Bundle, engine: BatchedEngine, *, anew: bool = False) -> Verd
         engine.gate = partial(_gate, bundle)
     else:
         engine.close()
-        engine.reject()
+        verdict = replace(verdict, another_form=engine.reject())
     return verdict
 
 

@@ -15,7 +15,14 @@ from typing import Any
 
 
 def render_page(
-    package: str, template: str, *, styles: Sequence[str], scripts: Sequence[str], data: object, **values: Any
+    package: str,
+    template: str,
+    *,
+    styles: Sequence[str],
+    scripts: Sequence[str],
+    data: object,
+    shared: Sequence[str] = (),
+    **values: Any,
 ) -> str:
     """A page as text.
 
@@ -30,6 +37,8 @@ def render_page(
         Style sheets that follow page.css.
     scripts : sequence of str
         Scripts, joined in this order.
+    shared : sequence of str
+        Scripts of this folder, which come before them.
     data : JSON value
         What the script reads.
     """
@@ -42,8 +51,8 @@ def render_page(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, loader=FunctionLoader(file)
     )
     environment.filters["thousands"] = "{:,}".format
-    base = resources.files(__package__).joinpath("page.css").read_text(encoding="utf-8")
-    style, script = "".join([base, *map(file, styles)]), "".join(map(file, scripts))
+    style = "".join([shared_file("page.css"), *map(file, styles)])
+    script = "".join([*map(shared_file, shared), *map(file, scripts)])
     return environment.get_template(template).render(
         style=style,
         script=script,
@@ -53,6 +62,11 @@ def render_page(
         data=json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"),
         **values,
     )
+
+
+def shared_file(name: str) -> str:
+    """A style sheet or script that pages have in common."""
+    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
 
 
 def _policy_hash(text: str) -> str:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from ..errors import BundleError
+from ..grid import HasSize
 from ..system.memory import release_memory
 from .components import BAND_ROWS, dilate, drop_small
 from .faint import FaintTissue, find_faint
@@ -84,15 +85,9 @@ class TissueRule:
         return cls(**value)
 
 
-class HasThumbnail(Protocol):
+class HasThumbnail(HasSize, Protocol):
     """What tissue finding needs of a slide."""
 
-    @property
-    def width(self) -> int: ...
-    @property
-    def height(self) -> int: ...
-    @property
-    def mpp_xy(self) -> tuple[float, float]: ...
     @property
     def damage(self) -> Sequence[tuple[int, int, int, int]]: ...
     def thumbnail(self, max_px: int) -> NDArray[np.uint8]: ...
@@ -167,13 +162,13 @@ def _at(integral: NDArray[np.int32], y: NDArray[np.float64], x: NDArray[np.float
     return values
 
 
-def mask_shape(slide: HasThumbnail, rule: TissueRule) -> tuple[int, int]:
+def mask_shape(slide: HasSize, rule: TissueRule) -> tuple[int, int]:
     """Rows and columns of the mask that `find_tissue` makes of a slide."""
     scale = max(max(slide.width, slide.height) / _mask_px(slide, rule), 1)
     return max(1, round(slide.height / scale)), max(1, round(slide.width / scale))
 
 
-def _mask_px(slide: HasThumbnail, rule: TissueRule) -> int:
+def _mask_px(slide: HasSize, rule: TissueRule) -> int:
     """Longer side of the thumbnail on which tissue is found."""
     mpp_x, mpp_y = slide.mpp_xy
     longest_um = max(slide.width * mpp_x, slide.height * mpp_y)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import click
 
 from ..command import option, together
 from .options import PATH
 
 if TYPE_CHECKING:
     from ..archive.client import Client
+    from ..archive.pull import Pulled
+    from ..archive.push import Keeper
 
 ARCHIVE, TRANSPORT = "Who asks", "Connection"
 
@@ -54,3 +59,42 @@ def take_client(given: dict[str, Any]) -> Client:
             **{name: given.pop(name) for name in fields},
         )
     )
+
+
+def say_pulled(got: Pulled) -> None:
+    """Print what a pull brought."""
+    levels = f"{len(got.instances)} levels" if len(got.instances) > 1 else "1 level"
+    was = f"{got.fetched} fetched, {got.size_bytes / 1e6:.1f} MB" if got.fetched else "all here already"
+    click.echo(f"slide  {got.folder}: {levels}, {was}")
+
+
+def push_all(keeper: Keeper, target: Path) -> None:
+    """Push a result, or every result of a batch's output, and print what was done.
+
+    An archive that cannot be reached ends it; any other failure is told, and the next result is pushed.
+
+    Raises
+    ------
+    SystemExit
+        With the code of an archive that refuses, where a result failed.
+    StampError
+    """
+    from ..archive.push import push_result
+    from ..archive.results import find_results
+    from ..errors import ArchiveUnreachable, ExitCode, StampError
+
+    failed = False
+    for folder in find_results(target):
+        try:
+            done = push_result(keeper, folder)
+        except ArchiveUnreachable:
+            raise
+        except StampError as error:
+            click.echo(f"stamp-deploy: {folder.name}: {error}", err=True)
+            failed = True
+            continue
+        click.echo(f"result {folder.name}: {done.objects} objects, {done.sent} sent, {done.already} there already")
+        if done.corrected:
+            click.echo(f"warning {folder.name}: the archive corrected {', '.join(done.corrected)}", err=True)
+    if failed:
+        raise SystemExit(int(ExitCode.ARCHIVE))

@@ -7,7 +7,17 @@ from pathlib import Path
 import click
 
 from ..command import Command, option
-from .options import ENGINE, FOLDER, OUTPUT, PATH, out_option, overwrite_option, signature_option, url_option
+from .options import (
+    ENGINE,
+    FOLDER,
+    OUTPUT,
+    PATH,
+    adapter_option,
+    out_option,
+    overwrite_option,
+    signature_option,
+    url_option,
+)
 
 _device_option = option("--device", default=0, show_default=True, group=ENGINE, help="Index of the GPU.")
 
@@ -44,6 +54,7 @@ def verify(path: Path, require_signature: Path | None) -> None:
 @option("-o", "--out", type=PATH, group=OUTPUT, help="Write the record here as JSON, and the table beside it as .txt.")
 @option("--signed-off-by", default="", group=OUTPUT, help="Who accepts, for the record.")
 @option("--sign", "key", type=PATH, group=OUTPUT, help="Ed25519 private key (PEM): sign the record, as FILE.sig.")
+@adapter_option
 @signature_option
 def parity(
     bundle: Path,
@@ -56,6 +67,7 @@ def parity(
     signed_off_by: str,
     key: Path | None,
     require_signature: Path | None,
+    adapter: str | None,
 ) -> None:
     """Accept the BUNDLE on this machine: run its golden tiles through the engines here and compare.
 
@@ -67,7 +79,7 @@ def parity(
 
     if key is not None and out is None:
         raise UsageError("--sign needs a record to sign", remedy="name one with -o FILE.json")
-    loaded = load_bundle(bundle, require_signature=require_signature)
+    loaded = load_bundle(bundle, require_signature=require_signature, adapter=adapter)
     site = check_site(
         loaded, engines, precision=precision, batch=batch, device=device, url=url, signed_off_by=signed_off_by
     )
@@ -90,9 +102,16 @@ def parity(
 @option("--precision", group=ENGINE, help="fp32, fp16 or bf16, or int8 where the bundle carries it; fp16 by default.")
 @option("--batch", default=32, show_default=True, group=ENGINE, help="The batch that the plan is made for.")
 @_device_option
+@adapter_option
 @signature_option
 def build(
-    bundle: Path, engine: str, precision: str | None, batch: int, device: int, require_signature: Path | None
+    bundle: Path,
+    engine: str,
+    precision: str | None,
+    batch: int,
+    device: int,
+    require_signature: Path | None,
+    adapter: str | None,
 ) -> None:
     """Compile the BUNDLE's encoder for this machine's GPU, and accept the plan by parity on its golden tiles.
 
@@ -101,7 +120,7 @@ def build(
     from ..bundle import load_bundle
     from ..checks.acceptance import build_engine
 
-    loaded = load_bundle(bundle, require_signature=require_signature)
+    loaded = load_bundle(bundle, require_signature=require_signature, adapter=adapter)
     click.echo(build_engine(loaded, engine, precision=precision, batch=batch, device=device))
 
 
@@ -113,11 +132,11 @@ def sign(bundle: Path, key: Path) -> None:
 
     A key pair: openssl genpkey -algorithm ed25519 -out key.pem; openssl pkey -in key.pem -pubout -out key.pub
     """
-    from ..bundle import load_bundle
+    from ..bundle import load_adapters
     from ..bundle.signature import sign_bundle
 
-    loaded = load_bundle(bundle)
-    click.echo(f"signed  {sign_bundle(bundle, key).name} of bundle {loaded.sha256[:12]}")
+    found = load_adapters(bundle).values()
+    click.echo(f"signed  {sign_bundle(bundle, key).name} of bundle {', '.join(one.sha256[:12] for one in found)}")
 
 
 @click.command(cls=Command, examples=("triton bundle -o models --max-batch 64",))
@@ -126,6 +145,7 @@ def sign(bundle: Path, key: Path) -> None:
 @option("--max-batch", type=click.IntRange(1, 4096), default=64, show_default=True, help="Largest batch of tiles.")
 @option("--instances", type=click.IntRange(1, 64), default=1, show_default=True, help="Copies a device.")
 @option("--device", type=click.Choice(["gpu", "cpu"]), default="gpu", show_default=True, help="Where to run.")
+@adapter_option
 @signature_option
 @overwrite_option
 def triton(
@@ -135,13 +155,14 @@ def triton(
     instances: int,
     device: str,
     require_signature: Path | None,
+    adapter: str | None,
     overwrite: bool,
 ) -> None:
     """Write the BUNDLE as a model repository for NVIDIA Triton; models of other names are left alone."""
     from ..bundle import load_bundle
     from ..bundle.triton import write_repository
 
-    loaded = load_bundle(bundle, require_signature=require_signature)
+    loaded = load_bundle(bundle, require_signature=require_signature, adapter=adapter)
     for name in write_repository(
         loaded, out, max_batch=max_batch, instances=instances, device=device, overwrite=overwrite
     ):

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..command import Command, option
 from ..config import DEFAULT_WRITERS
 from ..errors import UsageError
-from .archive_options import server_options, take_client
+from .archive_options import push_all, say_pulled, server_options, take_client
 from .batch import ARRIVAL, exit_with, scoring_options, stop_on_signals, take_batch_options
 from .options import OUTPUT, PATH
+
+if TYPE_CHECKING:
+    from ..archive.client import Client
+    from ..archive.query import SeriesRow
+    from ..archive.records import SeriesRecords
+    from ..archive.trigger import Trigger
 
 WHICH = "Which slides"
 DICOM_FORMATS = ("dicom-pmap", "dicom-seg", "dicom-sr")
@@ -63,10 +69,7 @@ def pull(out: Path, accession: str, study: str, series: str, container: str, **r
         if not rows:
             raise UsageError("the archive holds no slide that fits", remedy="check the numbers, letter by letter")
         for row in rows:
-            got = pull_series(client, row, out)
-            levels = f"{len(got.instances)} levels" if len(got.instances) > 1 else "1 level"
-            was = f"{got.fetched} fetched, {got.size_bytes / 1e6:.1f} MB" if got.fetched else "all here already"
-            click.echo(f"slide  {got.folder}: {levels}, {was}")
+            say_pulled(pull_series(client, row, out))
 
 
 @dicomweb.command(
@@ -85,26 +88,10 @@ def push(result: Path, **rest: Any) -> None:
     Each is looked up first, sent only where it is missing, then fetched back and compared. So it can be run again at
     any time. An archive that keeps something else under a UID is an error (exit code 8).
     """
-    from ..archive.push import push_result
-    from ..archive.results import find_results
-    from ..errors import ArchiveUnreachable, ExitCode, StampError
+    from ..archive.push import WebKeeper
 
-    failed = False
     with take_client(rest) as client:
-        for folder in find_results(result):
-            try:
-                done = push_result(client, folder)
-            except ArchiveUnreachable:
-                raise
-            except StampError as error:
-                click.echo(f"stamp-deploy: {folder.name}: {error}", err=True)
-                failed = True
-                continue
-            click.echo(f"result {folder.name}: {done.objects} objects, {done.sent} sent, {done.already} there already")
-            if done.corrected:
-                click.echo(f"warning {folder.name}: the archive corrected {', '.join(done.corrected)}", err=True)
-    if failed:
-        raise SystemExit(int(ExitCode.ARCHIVE))
+        push_all(WebKeeper(client), result)
 
 
 @dicomweb.command(
@@ -138,6 +125,12 @@ def push(result: Path, **rest: Any) -> None:
     group=ARRIVAL,
     help="Orthanc only: read its list of changes instead of searching; URL ends in /dicom-web.",
 )
+@option(
+    "--worklist",
+    metavar="LABEL",
+    group=ARRIVAL,
+    help="Take workitems with this label from the archive's worklist (UPS-RS) instead; * for any label.",
+)
 @option("--once", is_flag=True, group=ARRIVAL, help="Stop when everything that is there now is done.")
 @option(
     "--ahead", default=2, show_default=True, group=ARRIVAL, help="Slides that are fetched and not scored yet, at most."
@@ -153,6 +146,7 @@ def push(result: Path, **rest: Any) -> None:
 @option("--keep-slides", is_flag=True, group=OUTPUT, help="Keep them after they were scored.")
 @option("--no-push", is_flag=True, group=OUTPUT, help="Do not store results in the archive.")
 def watch(
+    worklist: str | None,
     days: int,
     settle_s: float,
     poll_s: float,
@@ -169,22 +163,30 @@ def watch(
     Each slide is scored once, whatever the number of looks and restarts. Stop it with SIGTERM; it resumes.
     """
     from ..archive.arrivals import ArchiveWatch
+    from ..archive.assigned import Assigned
     from ..archive.changes import Changes
     from ..archive.trigger import Search
     from ..archive.watch import SLIDES, watch_archive
+    from ..archive.worklist import Worklist
     from ..batch.progress import JsonView
 
     if min(days, settle_s) < 0 or min(poll_s, ahead) <= 0:
         raise UsageError("--days and --settle must be 0 or more, --poll and --ahead above 0")
+    if changes and worklist is not None:
+        raise UsageError("--changes and --worklist are given", remedy="give one of them")
     names = rest.pop("names")
     client = take_client(rest)
     options, factory = take_batch_options(**rest)
+
+    def trigger(client: Client, records: SeriesRecords, is_known: Callable[[SeriesRow], bool]) -> Trigger:
+        if worklist is not None:
+            return Assigned(Worklist(client), records, options.out, label=worklist, most=ahead)
+        return Changes(client, records) if changes else Search(client, records, is_known, days=days, settle_s=settle_s)
+
     with client:
         code = watch_archive(
             client,
-            (lambda client, records, known: Changes(client, records))
-            if changes
-            else partial(Search, days=days, settle_s=settle_s),
+            trigger,
             options,
             ArchiveWatch(
                 slides=slides or options.state / SLIDES,

@@ -27,6 +27,7 @@ engine_option = option(
 url_option = option(
     "--url", metavar="URL", group=ENGINE, help="Triton server that --engine triton sends tiles to, as http://HOST:8000."
 )
+adapter_option = option("--adapter", group=MODEL, help="Which adapter of a bundle that holds several.")
 json_option = option("--json", "as_json", is_flag=True, group=OUTPUT, help="Print JSON on standard output.")
 overwrite_option = option("--overwrite", is_flag=True, group=OUTPUT, help="Replace a finished result.")
 strict_option = option(
@@ -35,6 +36,7 @@ strict_option = option(
 )  # fmt: skip
 model_options = together(
     option("--bundle", type=PATH, required=True, group=MODEL, help="The model: a bundle folder."),
+    adapter_option,
     signature_option,
 )
 

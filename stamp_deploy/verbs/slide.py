@@ -63,7 +63,7 @@ def infer(slide: Path, bundle: Path, out: Path, as_json: bool, require_signature
     from ..system.progress import show_progress
 
     options = take_infer_options(rest)
-    loaded = load_bundle(bundle, require_signature=require_signature)
+    loaded = load_bundle(bundle, require_signature=require_signature, adapter=options.adapter)
     with show_progress("tiles", enabled=not as_json) as progress:
         start_up_s = time.perf_counter() - clock
         result = infer_slide(slide, loaded, out, options, progress=progress, start_up_s=start_up_s)

@@ -49,7 +49,6 @@ def page_data(result: Result) -> dict[str, Any]:
     merge, bits = _fit(result, len(layers))
     cells, owner = _merged_cells(result, merge)
     view = make_view(result, PICTURE_PX, enlarge=False)
-    palettes = dict.fromkeys([*(layer.style.palette for layer in layers if layer.style is not None), STRETCHED])
     return {
         "picture": "data:image/jpeg;base64," + _picture(view.picture),
         "box": list(view.box),
@@ -59,13 +58,19 @@ def page_data(result: Result) -> dict[str, Any]:
         "grid": [math.ceil(result.grid.columns / merge), math.ceil(result.grid.rows / merge)],
         "merged": merge,
         "cells": _base64(cells.astype("<u2")),
-        "palettes": {name: _base64(colour_table(name)) for name in palettes},
+        "palettes": palettes(layers),
         "bits": bits,
-        "flags": _flags(result, owner, len(cells)),
+        "flags": tile_flags(result, owner, len(cells)),
         "mask": _mask(result, view),
         "gallery": _gallery(result),
         "layers": [_pack(layer, result, owner, len(cells), bits) for layer in layers],
     }
+
+
+def palettes(layers: list[Layer]) -> dict[str, str]:
+    """The colour maps of some layers: name -> base64 of uint8 [256, 3]."""
+    names = dict.fromkeys([*(layer.style.palette for layer in layers if layer.style is not None), STRETCHED])
+    return {name: _base64(colour_table(name)) for name in names}
 
 
 def map_layers(result: Result) -> list[Layer]:
@@ -129,30 +134,33 @@ def _pack(layer: Layer, result: Result, owner: NDArray[np.int64], count: int, bi
     low, high = (float(values.min()), float(values.max())) if count else (0.0, 1.0)
     top = 2**bits - 1
     codes = np.rint((values - low) / ((high - low) or 1.0) * top).astype("<u2" if bits == 16 else np.uint8)
+    return {**layer_facts(layer, result), "quantised": [low, high], "data": _base64(codes)}
+
+
+def layer_facts(layer: Layer, result: Result) -> dict[str, Any]:
+    """How a map is shown, as JSON without its values: names, colours and their range, histogram, gallery."""
     style = layer.style
     span = colour_range(layer.values) if style is None else (style.low, style.high)
-    packed: dict[str, Any] = {
+    facts: dict[str, Any] = {
         "name": layer.name,
         "label": layer.label,
         "group": layer.group,
         "unit": layer.unit,
-        "quantised": [low, high],
         "range": list(span),
         "palette": STRETCHED if style is None else style.palette,
         "span": "colours stretched to this slide: its 1st to 99th percentile" if style is None else style.span,
         "title": "" if style is None else style.title,
         "pale": style is not None and style.pale,
         "scale": None if style is None or style.scale is None else list(style.scale),
-        "data": _base64(codes),
     }
     if style is not None:
-        packed["histogram"] = histogram(result, style)
+        facts["histogram"] = histogram(result, style)
         if result.gallery is not None:
-            packed["tiles"] = [
+            facts["tiles"] = [
                 [[int(i), float(f"{layer.values[i]:.6g}")] for i in side[style.index] if i >= 0]
                 for side in (result.gallery.highest, result.gallery.lowest)
             ]
-    return packed
+    return facts
 
 
 def histogram(result: Result, style: MapStyle) -> dict[str, Any]:
@@ -178,7 +186,7 @@ def histogram(result: Result, style: MapStyle) -> dict[str, Any]:
     return {"low": low, "high": high, "counts": counts.tolist(), "known": known, "outside": outside}
 
 
-def _flags(result: Result, owner: NDArray[np.int64], count: int) -> dict[str, Any] | None:
+def tile_flags(result: Result, owner: NDArray[np.int64], count: int) -> dict[str, Any] | None:
     """What was seen on each shown cell, as a code into `words`, and which cells are left out (most of their tiles)."""
     if result.trust is None or not result.trust.tile_flags.any():
         return None

@@ -39,6 +39,7 @@ def render(result: Result) -> str:
         __package__,
         "report.html.j2",
         styles=("report.css",),
+        shared=("maps.js",),
         scripts=SCRIPTS,
         data=data,
         record=record,

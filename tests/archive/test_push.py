@@ -17,7 +17,7 @@ from support.cli_runner import Runner, runner  # noqa: F401
 from support.orthanc import PASSWORD, USER, Orthanc, running
 
 from stamp_deploy.archive.client import Client
-from stamp_deploy.archive.push import push_object, push_result
+from stamp_deploy.archive.push import WebKeeper, push_object, push_result
 from stamp_deploy.archive.results import find_results, result_objects
 from stamp_deploy.archive.server import Server
 from stamp_deploy.archive.stow import store
@@ -61,13 +61,13 @@ def test_a_result_goes_in_once_and_comes_back_the_same(
     client: Client, orthanc: Orthanc, scored: Scored, tmp_path: Path
 ) -> None:
     orthanc.add(*scored.slide.files)
-    first = push_result(client, scored.result)
+    first = push_result(WebKeeper(client), scored.result)
     assert (first.sent, first.already, first.corrected) == (5, 0, ())
     assert kept(orthanc) == {"SM": 3, "OT": 3, "SEG": 1, "SR": 1}
     (study,) = orthanc.rest("studies")
     assert len(orthanc.rest(f"studies/{study}")["Series"]) == 4, "the results lie in the slide's study"
     changes = orthanc.rest("changes?last")["Last"]
-    again = push_result(client, scored.result)
+    again = push_result(WebKeeper(client), scored.result)
     assert (again.sent, again.already) == (0, 5)
     assert orthanc.rest("changes?last")["Last"] == changes, "a second push sends nothing"
 
@@ -151,7 +151,7 @@ def test_an_archive_that_answers_success_and_keeps_another_object(copy: Path) ->
         Client(Server(url), AT_ONCE) as stub,
         pytest.raises(ArchiveError, match="another object under this UID: ContentLabel differ"),
     ):
-        push_object(stub, one)
+        push_object(WebKeeper(stub), one)
     assert len(arrived) == 1
 
 
@@ -160,7 +160,7 @@ def test_corrections_of_the_patient_are_told_and_are_no_other_object(
 ) -> None:
     theirs = Path(shutil.copy(scored.objects[0], tmp_path / "theirs.dcm"))
     orthanc.add(changed(theirs, lambda data: setattr(data, "PatientName", "Married^Name")))
-    done = push_result(client, scored.result)
+    done = push_result(WebKeeper(client), scored.result)
     assert (done.sent, done.already, done.corrected) == (4, 1, ("PatientName",))
 
 
@@ -178,14 +178,14 @@ def test_a_server_killed_in_the_middle_of_a_transfer(scored: Scored, tmp_path: P
                 Client(Server(url, user=USER, password=PASSWORD, read_s=10), AT_ONCE) as client,
                 pytest.raises(ArchiveUnreachable),
             ):
-                push_result(client, scored.result)
+                push_result(WebKeeper(client), scored.result)
         server.start()
         before = sum(kept(server).values())
         assert before < len(scored.objects)
         with Client(Server(server.url, user=USER, password=PASSWORD), AT_ONCE) as client:
-            done = push_result(client, scored.result)
+            done = push_result(WebKeeper(client), scored.result)
             assert (done.sent, done.already) == (len(scored.objects) - before, before)
-            assert push_result(client, scored.result).sent == 0
+            assert push_result(WebKeeper(client), scored.result).sent == 0
         assert kept(server) == {"OT": 3, "SEG": 1, "SR": 1}
 
 
@@ -196,7 +196,7 @@ def test_a_transfer_that_stalls_is_given_up(orthanc: Orthanc, scored: Scored) ->
             Client(Server(url, user=USER, password=PASSWORD, read_s=0.5), AT_ONCE) as client,
             pytest.raises(ArchiveUnreachable, match=r"fell silent during .* for 0\.5 s"),
         ):
-            push_result(client, scored.result)
+            push_result(WebKeeper(client), scored.result)
 
 
 FAILURES = [
@@ -229,7 +229,7 @@ def test_an_archive_that_loses_what_it_accepts(scored: Scored) -> None:
         Client(Server(url), AT_ONCE) as client,
         pytest.raises(ArchiveUnreachable, match="accepted a result but does not list it"),
     ):
-        push_result(client, scored.result)
+        push_result(WebKeeper(client), scored.result)
 
 
 def test_a_busy_archive_gets_it_later(scored: Scored) -> None:
@@ -248,7 +248,7 @@ def test_a_busy_archive_gets_it_later(scored: Scored) -> None:
         Client(Server(url), AT_ONCE) as client,
         pytest.raises(ArchiveUnreachable, match="does not list it"),
     ):
-        push_object(client, one)
+        push_object(WebKeeper(client), one)
     assert len(sizes) == 2 and sizes[0] == sizes[1] > one.path.stat().st_size
 
 

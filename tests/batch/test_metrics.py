@@ -8,6 +8,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from stamp_deploy.batch.records.metrics import BatchMetrics
+from stamp_deploy.batch.states import AttemptState
 from stamp_deploy.errors import DiskError
 
 
@@ -40,6 +41,18 @@ def test_textfile_is_read_back_by_the_prometheus_parser(tmp_path: Path) -> None:
     assert samples["stamp_build_info|ab|1.2"] == 1
     assert not [name for name in samples if "_created" in name]  # when a counter was made is nobody's question
     assert [path.name for path in tmp_path.iterdir()] == ["stamp.prom"]
+
+
+def test_a_slide_that_failed_is_no_success_and_no_time_runs_backwards(tmp_path: Path) -> None:
+    metrics = BatchMetrics(tmp_path / "stamp.prom", version="1", bundle_sha256="x")
+    metrics.slide_ended(AttemptState.FAILED, 12.0)
+    metrics.slide_judged("outside")
+    metrics.stage_seconds({"engine": -3.5, "read": 1.0})
+    metrics.write()
+    samples = _samples(tmp_path / "stamp.prom")
+    assert samples["stamp_slide_seconds_count"] == 0 and samples["stamp_last_success_timestamp_seconds"] == 0
+    assert samples["stamp_stage_seconds_total|engine"] == 0 and samples["stamp_stage_seconds_total|read"] == 1
+    assert samples["stamp_trust_total|outside"] == 1 and samples["stamp_trust_total|inside"] == 0
 
 
 def test_missing_folder_is_a_disk_error(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from stamp_deploy.engine.base import BatchedEngine, EngineInfo, EngineOutput, Ou
 from stamp_deploy.engine.cache import cache_dir
 from stamp_deploy.engine.cuda import Cuda
 from stamp_deploy.engine.golden import check_engine, load_golden
-from stamp_deploy.engine.onnxruntime import OnnxRuntimeCudaEngine
+from stamp_deploy.engine.onnxruntime_cuda import OnnxRuntimeCudaEngine
 from stamp_deploy.engine.tensorrt import TensorRTEngine
 from stamp_deploy.errors import EngineError, ParityError
 

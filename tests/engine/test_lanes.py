@@ -291,7 +291,7 @@ class TestRtx:
 
 def test_a_graph_that_fails_on_the_first_run_is_done_without(bundle, monkeypatch):
     """ONNX Runtime records its CUDA graph in the first run, not when the session is made."""
-    from stamp_deploy.engine.onnxruntime import OnnxRuntimeCudaEngine
+    from stamp_deploy.engine.onnxruntime_cuda import OnnxRuntimeCudaEngine
 
     class Bound(OnnxRuntimeCudaEngine):
         name, provider, memory = "bound-cpu", "CPUExecutionProvider", "cpu"

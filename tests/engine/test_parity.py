@@ -107,6 +107,8 @@ def test_log_hazards_are_judged_by_their_size():
 def test_shapes_must_agree():
     with pytest.raises(ParityError, match="embeddings are"):
         report(outputs(), outputs(tiles=49))
+    with pytest.raises(ParityError, match="embeddings are"):
+        report(outputs(tiles=49), outputs())
     with pytest.raises(ParityError, match="pathway scores are"):
         report(outputs(), Outputs(outputs().embedding, outputs().pathways[:, :2]))
     with pytest.raises(ParityError, match="at least two"):

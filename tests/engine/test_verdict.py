@@ -17,7 +17,7 @@ from stamp_deploy.engine.auto import Trial
 from stamp_deploy.engine.base import BatchedEngine, EngineInfo, EngineOutput, OutOfMemory
 from stamp_deploy.engine.cache import cache_dir
 from stamp_deploy.engine.golden import check_engine, load_golden, turned
-from stamp_deploy.engine.onnxruntime import OnnxRuntimeCudaEngine
+from stamp_deploy.engine.onnxruntime_cuda import OnnxRuntimeCudaEngine
 from stamp_deploy.errors import BundleError, EngineError, ParityError
 
 BATCH = 4
@@ -349,6 +349,14 @@ class TestExpiry:
         path.write_text(json.dumps({**entry, "checked_unix": entry["checked_unix"] - verdict.EXPIRES_S - 1}))
         refused()
         assert len(checks) == 2
+        (path,) = (cache_dir() / "verdicts").glob("*.json")
+        entry = json.loads(path.read_text())
+        path.write_text(json.dumps({**entry, "checked_unix": entry["checked_unix"] - 23 * 3600}))
+        refused()
+        assert len(checks) == 2, "23 hours are no day"
+        path.write_text(json.dumps({**entry, "checked_unix": entry["checked_unix"] + 3600}))
+        refused()
+        assert len(checks) == 3, "a time to come is no time"
 
 
 def test_a_cached_choice_is_held_to_parity(bundle, monkeypatch):

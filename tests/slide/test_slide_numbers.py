@@ -25,6 +25,7 @@ from stamp_deploy.slide.jpeg_header import RGB, YCBCR, stated_colours
 from stamp_deploy.slide.numbers import magnification, number
 from stamp_deploy.slide.properties import public_properties, scanned_bounds
 from stamp_deploy.slide.pyramid import levels_of_the_slide
+from stamp_deploy.slide.slide import _reduce_all
 
 SLIDE = Path("/patients/slide.svs")
 
@@ -382,3 +383,11 @@ def test_the_scanned_box(values: tuple[str, ...], expected: tuple[int, ...] | No
     assert scanned_bounds(tags) == expected
     for name in names:
         assert scanned_bounds({key: value for key, value in tags.items() if not key.endswith(f"-{name}")}) is None
+
+
+@pytest.mark.parametrize("shape", [(4, 6), (5, 7), (3, 8), (1, 1)])
+def test_blocks_are_true_where_all_their_pixels_are(shape: tuple[int, int]) -> None:
+    mask = np.random.default_rng(0).random(shape) < 0.8
+    expected = [[mask[y : y + 2, x : x + 2].all() for x in range(0, shape[1], 2)] for y in range(0, shape[0], 2)]
+    np.testing.assert_array_equal(_reduce_all(mask, shape, 2), expected)
+    assert not _reduce_all(None, shape, 2).any() and _reduce_all(None, shape, 2).shape == np.shape(expected)

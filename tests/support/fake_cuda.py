@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 
 
@@ -170,9 +171,12 @@ class Context:
             config.cache.compile()
         if _MODULE.capturable is not None:
             self.is_stream_capturable = lambda number: _MODULE.capturable
-        self.session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+        self.load(model)
         self.address: dict[str, int] = {}
         self.error = error
+
+    def load(self, model: bytes) -> None:
+        self.session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
 
     def set_tensor_address(self, name: str, address: int) -> bool:
         self.address[name] = address
@@ -241,7 +245,27 @@ class RuntimeConfig:
 
 _MODULE = SimpleNamespace(__name__="tensorrt", __version__="0.fake", builds=[], error=0.0)
 _MODULE.flags, _MODULE.capturable, _MODULE.kernels = [], None, []
+_MODULE.refits, _MODULE.refuses_refit = [], False
 _MODULE.wrong_streams, _MODULE.wrong_rows, _MODULE.gives_nothing = set(), slice(None), []
+
+
+class Plan:
+    """A deserialised plan, whose contexts take other weights when it is refitted."""
+
+    create_runtime_config = RuntimeConfig
+
+    def __init__(self, model: bytes) -> None:
+        self.model = model
+        self.contexts: list[Context] = []
+
+    def create_execution_context(self, config: Any = None) -> Context:
+        self.contexts.append(Context(self.model, _MODULE.error, config))
+        return self.contexts[-1]
+
+
+def _whole(path: str) -> bytes:
+    """An ONNX file with the data that lies beside it."""
+    return bytes(onnx.load(path).SerializeToString())
 
 
 def fake_tensorrt() -> Any:
@@ -285,8 +309,30 @@ def fake_tensorrt() -> Any:
             self.network = network
 
         def parse_from_file(self, path):
-            with open(path, "rb") as handle:
-                self.network.model = handle.read()
+            self.network.model = _whole(path)
+            return True
+
+    class Refitter:
+        def __init__(self, engine, logger):
+            self.engine = engine
+
+        def get_missing_weights(self):
+            return []
+
+        def refit_cuda_engine(self):
+            for context in self.engine.contexts:
+                context.load(self.engine.model)
+            return True
+
+    class OnnxParserRefitter:
+        def __init__(self, refitter, logger):
+            self.refitter = refitter
+
+        def refit_from_file(self, path):
+            if _MODULE.refuses_refit:
+                return False
+            self.refitter.engine.model = _whole(path)
+            _MODULE.refits.append(path)
             return True
 
     class Runtime:
@@ -297,14 +343,12 @@ def fake_tensorrt() -> Any:
             if _MODULE.gives_nothing:
                 self.logger.log(ILogger.ERROR, _MODULE.gives_nothing.pop(0))
                 return None
-            return SimpleNamespace(
-                create_execution_context=lambda config=None: Context(data, _MODULE.error, config),
-                create_runtime_config=RuntimeConfig,
-            )
+            return Plan(data)
 
     _MODULE.ILogger, _MODULE.NetworkDefinitionCreationFlag, _MODULE.Builder = ILogger, Flag, Builder
     _MODULE.OnnxParser, _MODULE.Runtime = OnnxParser, Runtime
+    _MODULE.Refitter, _MODULE.OnnxParserRefitter = Refitter, OnnxParserRefitter
     _MODULE.MemoryPoolType = SimpleNamespace(WORKSPACE=0)
-    _MODULE.BuilderFlag = SimpleNamespace(TF32=0, REQUIRE_USER_ALLOCATION="user allocation")
+    _MODULE.BuilderFlag = SimpleNamespace(TF32=0, REFIT="refit", REQUIRE_USER_ALLOCATION="user allocation")
     _MODULE.DynamicShapesKernelSpecializationStrategy = SimpleNamespace(EAGER="eager")
     return _MODULE

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from stamp_deploy.training.heads.bags import Bag, LabelledSlide, LabelTable
-from stamp_deploy.training.heads.calibration import Slides
+from stamp_deploy.training.heads.slides import Slides
 
 
 def slides_of(label: np.ndarray, patients: list[str] | None = None) -> Slides:

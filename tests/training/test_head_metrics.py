@@ -13,7 +13,7 @@ pytest.importorskip("sklearn", reason="training needs the extra [train]")
 
 from support.head_slides import slides_of, table_of
 
-from stamp_deploy.training.heads.abmil import risk_score
+from stamp_deploy.training.heads.bag_model import risk_score
 from stamp_deploy.training.heads.calibration import calibrated_entry
 from stamp_deploy.training.heads.config import HeadConfig
 from stamp_deploy.training.heads.metrics import (

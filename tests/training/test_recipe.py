@@ -20,9 +20,10 @@ from stamp_deploy.training.cohort.spot_tiles import spot_tiles
 from stamp_deploy.training.config import TrainConfig
 from stamp_deploy.training.heads.abmil import GatedABMIL
 from stamp_deploy.training.heads.bags import Bag, LabelledSlide, LabelTable
-from stamp_deploy.training.heads.calibration import Slides
 from stamp_deploy.training.heads.config import HeadConfig
-from stamp_deploy.training.heads.train import _class_weights, _loss, train_head
+from stamp_deploy.training.heads.fitting import class_weights, loss
+from stamp_deploy.training.heads.slides import Slides
+from stamp_deploy.training.heads.train import train_head
 from stamp_deploy.training.loop import fit
 from stamp_deploy.training.model import load_run
 from stamp_deploy.training.model.checkpoint import read_tensors
@@ -82,15 +83,15 @@ def test_adapter_and_heads_learn_at_their_own_rates(place: Path, tmp_path: Path,
 
 
 def test_rare_classes_weigh_more_and_only_in_training() -> None:
-    weights = _class_weights(np.array([0, 0, 0, 1]), 2)
+    weights = class_weights(np.array([0, 0, 0, 1]), 2)
     assert weights.tolist() == pytest.approx([4 / 6, 2.0])
     slides = slides_of(np.array([0, 0, 0, 1]))
     raw = torch.tensor([[2.0, 0.0], [0.0, 1.0], [1.0, 0.0], [0.5, 0.0]], dtype=torch.float64)
     rows = np.arange(4)
     each = functional.cross_entropy(raw, torch.tensor([0, 0, 0, 1]), reduction="none")
     want = float((each * weights[[0, 0, 0, 1]]).sum() / weights[[0, 0, 0, 1]].sum())
-    assert float(_loss(raw, slides, rows, "binary", weights)) == pytest.approx(want)
-    assert float(_loss(raw, slides, rows, "binary", None)) == pytest.approx(float(each.mean()))
+    assert float(loss(raw, slides, rows, "binary", weights)) == pytest.approx(want)
+    assert float(loss(raw, slides, rows, "binary", None)) == pytest.approx(float(each.mean()))
 
 
 def test_the_gate_decides_with_the_content_what_is_attended_to() -> None:
@@ -122,13 +123,13 @@ def test_each_fold_predicts_patients_that_it_never_saw(tmp_path: Path, monkeypat
         rows.append(LabelledSlide(Bag(f"s{i}", path), f"p{i // 3}", (i // 3) % 2))
     table = LabelTable(tuple(rows), "binary", ("a", "b"), 0, 0)
     seen: list[tuple[set[str], set[str]]] = []
-    original = train._fit
+    original = train.fit_head
 
     def watch(slides: Slides, learn: np.ndarray, stop: np.ndarray, *rest: Any) -> Any:
         seen.append(({slides.patients[i] for i in learn}, {slides.patients[i] for i in stop}))
         return original(slides, learn, stop, *rest)
 
-    monkeypatch.setattr(train, "_fit", watch)
+    monkeypatch.setattr(train, "fit_head", watch)
     train_head(table, tmp_path / "out", HeadConfig(folds=3, epochs=1, hidden=4, attention=2, draws=10))
     *folds, final = seen
     everyone = {s.patient for s in rows}

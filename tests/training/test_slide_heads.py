@@ -17,10 +17,12 @@ pytest.importorskip("sklearn", reason="training needs the extra [train]")
 from stamp_deploy.bundle.schema import _head as validate_head
 from stamp_deploy.errors import DataError, UsageError
 from stamp_deploy.export.demo.synthetic import PROGRAMS, Section
-from stamp_deploy.training.heads.abmil import GatedABMIL, hazard_loss, risk_score
+from stamp_deploy.training.heads.abmil import GatedABMIL
+from stamp_deploy.training.heads.bag_model import hazard_loss, risk_score
 from stamp_deploy.training.heads.bags import Bag, find_bags, read_labels
 from stamp_deploy.training.heads.config import HeadConfig
-from stamp_deploy.training.heads.train import load_heads, patient_folds, train_head
+from stamp_deploy.training.heads.folds import patient_folds
+from stamp_deploy.training.heads.train import load_heads, train_head
 
 FAST = HeadConfig(name="immune", folds=3, epochs=12, hidden=48, attention=24, lr=2e-3, draws=100)
 DIM = 24

@@ -3,32 +3,18 @@
 from __future__ import annotations
 
 import re
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from support.chromium import CONTRAST, UNNAMED
 from support.result_factory import full_result, make_result, make_trust
 
 from stamp_deploy.result import Result
 from stamp_deploy.writers.picture import result_styles
 from stamp_deploy.writers.report_data import page_data
 from stamp_deploy.writers.report_html import write
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright drives the browser test")
-    if CHROMIUM is None:
-        pytest.skip("no Chromium found: apt-get install chromium")
-    with playwright.sync_playwright() as driver:
-        started = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield started
-        started.close()
 
 
 class Page:
@@ -240,31 +226,6 @@ def test_portrait_slides_use_the_page(browser: Any, tmp_path: Path) -> None:
     opened.page.close()
 
 
-CONTRAST = """
-() => {
-  const channels = text => text.match(/[\\d.]+/g).map(Number);
-  const light = rgb => rgb.slice(0, 3).map(v => v / 255).map(v => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
-    .reduce((sum, v, i) => sum + v * [.2126, .7152, .0722][i], 0);
-  const poor = [];
-  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-  while (walker.nextNode()) {
-    const node = walker.currentNode.parentElement, style = getComputedStyle(node);
-    if (!walker.currentNode.data.trim() || ["SCRIPT", "STYLE", "TEMPLATE", "NOSCRIPT"].includes(node.tagName)) continue;
-    if (!node.getClientRects().length) continue;
-    let behind = [255, 255, 255];
-    for (let up = node; up; up = up.parentElement) {
-      const colour = channels(getComputedStyle(up).backgroundColor);
-      if (colour.length < 4 || colour[3] > .85) { behind = colour; break; }
-    }
-    const ink = node instanceof SVGElement ? style.fill : style.color;
-    const [a, b] = [light(channels(ink)), light(behind)].sort((p, q) => q - p), ratio = (a + .05) / (b + .05);
-    if (ratio < 4.5) poor.push(node.tagName + " " + walker.currentNode.data.trim() + " " + ratio.toFixed(2));
-  }
-  return poor;
-}
-"""
-
-
 @pytest.mark.parametrize("verdict", ["inside", "doubtful", "outside", "not judged"])
 def test_text_has_the_contrast_of_wcag_aa(browser: Any, tmp_path: Path, verdict: Any) -> None:
     """4.5 to 1 for all text (WCAG 2.2, success criterion 1.4.3)."""
@@ -284,11 +245,7 @@ def test_nothing_runs_over_the_side_and_every_control_has_a_name(
     opened = Page(browser, full[1], width, 800)
     page = opened.page
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    unnamed = page.evaluate(
-        """() => [...document.querySelectorAll("button, select, input, canvas, svg, summary")].filter(node =>
-        !(node.getAttribute("aria-label") || node.textContent.trim() || (node.labels && node.labels.length))
-        ).map(node => node.outerHTML.slice(0, 80))"""
-    )
+    unnamed = page.evaluate(UNNAMED)
     assert unnamed == []
     opened.check_quiet()
     page.close()

@@ -65,7 +65,7 @@ class Bag:
 class LabelledSlide:
     """A slide with its patient and what is to be predicted: a class, or a time (in the table's unit) and an event.
 
-    `site` is where it comes from; empty where the table does not say.
+    `site` is where it comes from; empty where the table does not say. `covariates` are numbers in the table's order.
     """
 
     bag: Bag
@@ -74,6 +74,7 @@ class LabelledSlide:
     time: float = 0.0
     event: bool = False
     site: str = ""
+    covariates: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,8 @@ class LabelTable:
         Slides left out.
     warnings : tuple of str
         What a person should look at.
+    covariates : tuple of str
+        Names of the slides' covariates.
     """
 
     slides: tuple[LabelledSlide, ...]
@@ -96,6 +99,7 @@ class LabelTable:
     without_label: int
     without_features: int
     warnings: tuple[str, ...] = ()
+    covariates: tuple[str, ...] = ()
 
     def sites(self) -> dict[str, dict[str, int]] | None:
         """Slides and patients of each site; None where the table has no column of sites."""
@@ -161,6 +165,7 @@ def read_labels(
     classes: Sequence[str] = (),
     slide_column: str = "",
     patient_column: str = "",
+    covariates: Sequence[str] = (),
 ) -> LabelTable:
     """Join a table with the bags, by the names of their files, of their folders, or of their slides.
 
@@ -170,6 +175,8 @@ def read_labels(
         Column of the class. Ignored where `time` and `event` are given: then the task is survival.
     classes : sequence of str
         Order of the classes, for two: negative, positive. By default sorted.
+    covariates : sequence of str
+        Columns of numbers that join a survival model; a slide without one of them counts as without a label.
 
     Raises
     ------
@@ -181,7 +188,7 @@ def read_labels(
     patient = table.column(*([patient_column] if patient_column else PATIENT_COLUMNS), what="patients")
     site = next((table.column(name) for name in SITE_COLUMNS if table.has(name)), None)
     survival = bool(time or event)
-    needed = [table.column(name) for name in ((time, event) if survival else (label,))]
+    needed = [table.column(name) for name in (*((time, event) if survival else (label,)), *covariates)]
     known = [i for i, row in enumerate(table.rows) if all(row[c] for c in needed)]
     warnings: list[str] = []
     chosen: dict[int, str] = {}
@@ -213,7 +220,8 @@ def read_labels(
         who = class_name(row[patient])
         where = class_name(row[site]) if site is not None and row[site] else ""
         if survival:
-            slides.append(LabelledSlide(bag, who, 0, _time(table, i, time), _event(table, i, needed[1]), where))
+            beside = tuple(table.number(i, name) for name in covariates)
+            slides.append(LabelledSlide(bag, who, 0, _time(table, i, time), _event(table, i, needed[1]), where, beside))
         else:
             slides.append(LabelledSlide(bag, who, order.index(chosen[i]), site=where))
     if not slides:
@@ -224,8 +232,9 @@ def read_labels(
         )
     task: Task = "survival" if survival else "binary" if len(order) == 2 else "multiclass"
     return LabelTable(
-        tuple(slides), task, order, len(table.rows) - len(known), len(lines) - len(slides), tuple(warnings)
-    )
+        tuple(slides), task, order, len(table.rows) - len(known), len(lines) - len(slides), tuple(warnings),
+        tuple(covariates),
+    )  # fmt: skip
 
 
 def _classes(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from .abmil import risk_score
+from .bag_model import risk_score
 from .bags import LabelTable
 from .config import HeadConfig
 from .metrics import (
@@ -27,23 +26,80 @@ from .metrics import (
     patient_interval,
     softmax,
 )
+from .slides import Slides
 
 
-@dataclass(eq=False)
-class Slides:
-    """Everything about the slides, in memory: embeddings as float32 [N, D] each."""
+@dataclass(frozen=True, eq=False)
+class Rule:
+    """How logits become a call: fitted on predictions that are not the ones it judges.
 
-    bags: list[Tensor]
-    label: NDArray[np.int64]
-    time: NDArray[np.float64]
-    event: NDArray[np.bool_]
-    patients: list[str]
-    bin_index: NDArray[np.int64]
-    edges: NDArray[np.float64]
+    Attributes
+    ----------
+    temperature : float
+    cut : float or None
+        Threshold of a binary head's positive class.
+    band : [low, high] or None
+        Where no call is made, of P(positive class) or P(likeliest class).
+    """
+
+    temperature: float
+    cut: float | None
+    band: list[float] | None
+
+    def judge(
+        self, raw: NDArray[np.float64], label: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_]]:
+        """Probabilities [N, C] of logits [N, C]; whether the call would be wrong [N]; whether none is made [N]."""
+        p = softmax(raw, self.temperature)
+        value = p.max(axis=1) if self.cut is None else p[:, 1]
+        called = p.argmax(axis=1) if self.cut is None else (value >= self.cut).astype(int)
+        inside = np.zeros(len(raw), bool)
+        if self.band is not None:
+            inside = (value >= self.band[0]) & (value <= self.band[1])
+        return p, called != label, inside
 
 
-def calibrated_entry(table: LabelTable, slides: Slides, raw: NDArray[np.float64], config: HeadConfig) -> dict[str, Any]:
-    """The bundle's head entry, without its file."""
+def fit_rule(raw: NDArray[np.float64], label: NDArray[np.int64], config: HeadConfig) -> Rule:
+    """Temperature, threshold and abstention band from held-out logits [N, C] and their labels."""
+    temperature = fit_temperature(raw, label)
+    p = softmax(raw, temperature)
+    if p.shape[1] == 2:
+        cut: float | None = binary_threshold(p[:, 1], label)
+        value, centre = p[:, 1], cut or 0.0
+        wrong = (value >= centre) != (label == 1)
+    else:
+        cut, value, centre = None, p.max(axis=1), 1.0 / p.shape[1]
+        wrong = p.argmax(axis=1) != label
+    band = abstention_band(value, wrong, centre, max_error=config.max_error, max_share=config.max_abstain)["band"]
+    if band is not None and cut is None:
+        band = [0.0, band[1]]
+    return Rule(temperature, cut, band)
+
+
+Judged = tuple[NDArray[np.intp], Rule]
+"""Slides, and the rule that judges them."""
+
+
+def calibrated_entry(
+    table: LabelTable,
+    slides: Slides,
+    raw: NDArray[np.float64],
+    config: HeadConfig,
+    *,
+    judged: Sequence[Judged] = (),
+    folds: Sequence[NDArray[np.intp]] = (),
+) -> dict[str, Any]:
+    """The bundle's head entry, without its file.
+
+    Parameters
+    ----------
+    raw : float64 [N, C]
+        Held-out outputs of every slide.
+    judged : sequence of (rows, Rule)
+        By which rule each slide is judged: one that was not fitted on it. Empty: by the rule that is shipped.
+    folds : sequence of rows
+        Slides that one model predicted: of a survival head only pairs within them are compared. Empty: all.
+    """
     details: dict[str, Any] = {
         "slides": len(slides.bags),
         "patients": len(set(slides.patients)),
@@ -55,16 +111,25 @@ def calibrated_entry(table: LabelTable, slides: Slides, raw: NDArray[np.float64]
     }
     entry: dict[str, Any] = {"name": config.name, "kind": table.task, "abstain": None, "details": details}
     if table.task == "survival":
-        return entry | _survival(slides, raw, details, config)
-    return entry | {"classes": list(table.classes)} | _classes(table, slides, raw, details, config)
+        return entry | _survival(slides, raw, details, config, folds)
+    return entry | {"classes": list(table.classes)} | _classes(slides, raw, details, config, judged)
 
 
-def _survival(slides: Slides, raw: NDArray[np.float64], details: dict[str, Any], config: HeadConfig) -> dict[str, Any]:
+def _survival(
+    slides: Slides,
+    raw: NDArray[np.float64],
+    details: dict[str, Any],
+    config: HeadConfig,
+    folds: Sequence[NDArray[np.intp]],
+) -> dict[str, Any]:
     """Two risk groups, cut at the median of the held-out risks."""
     risk = risk_score(torch.from_numpy(raw)).numpy()
-    details["c_index"] = concordance(slides.time, slides.event, risk)
+    group = np.zeros(len(risk), np.intp)
+    for number, rows in enumerate(folds):
+        group[rows] = number
+    details["c_index"] = concordance(slides.time, slides.event, risk, group)
     details["c_index_interval"] = patient_interval(
-        slides.patients, lambda r: concordance(slides.time[r], slides.event[r], risk[r]),
+        slides.patients, lambda r: concordance(slides.time[r], slides.event[r], risk[r], group[r]),
         draws=config.draws, seed=config.seed,
     )  # fmt: skip
     details |= {"events": int(slides.event.sum()), "bin_edges": slides.edges.tolist()}
@@ -81,12 +146,16 @@ def _of_rows(
 
 
 def _classes(
-    table: LabelTable, slides: Slides, raw: NDArray[np.float64], details: dict[str, Any], config: HeadConfig
+    slides: Slides, raw: NDArray[np.float64], details: dict[str, Any], config: HeadConfig, judged: Sequence[Judged]
 ) -> dict[str, Any]:
-    """Temperature, threshold, band and measures, all from held-out predictions."""
+    """The rule that is shipped, fitted on all held-out predictions; and the measures, by the rules that judge."""
     label = slides.label
-    temperature = fit_temperature(raw, label)
-    p = softmax(raw, temperature)
+    rule = fit_rule(raw, label, config)
+    p, wrong, silent = np.zeros(raw.shape), np.zeros(len(raw), bool), np.zeros(len(raw), bool)
+    after = 0.0
+    for rows, own in judged or [(np.arange(len(raw)), rule)]:
+        p[rows], wrong[rows], silent[rows] = own.judge(raw[rows], label[rows])
+        after += len(rows) / len(raw) * negative_log_likelihood(raw[rows], label[rows], own.temperature)
     for name, measure in (("auroc", auroc), ("auprc", auprc)):
         details[name] = measure(label, p)
         details[f"{name}_interval"] = patient_interval(
@@ -94,21 +163,19 @@ def _classes(
         )
     details["calibration"] = {
         "nll_before": negative_log_likelihood(raw, label),
-        "nll_after": negative_log_likelihood(raw, label, temperature),
+        "nll_after": after,
         "ece_before": calibration_error(softmax(raw), label),
         "ece_after": calibration_error(p, label),
     }
-    if table.task == "binary":
-        cut = binary_threshold(p[:, 1], label)
-        value, centre = p[:, 1], cut
-        wrong, thresholds = (p[:, 1] >= cut) != (label == 1), [cut]
-    else:
-        value, centre = p.max(axis=1), 1.0 / p.shape[1]
-        wrong, thresholds = p.argmax(axis=1) != label, []
-    band = abstention_band(value, wrong, centre, max_error=config.max_error, max_share=config.max_abstain)
+    error = float(wrong[~silent].mean()) if not silent.all() else 0.0
     details["error"] = float(wrong.mean())
-    details["abstention"] = {k: v for k, v in band.items() if k != "band"} | {"aim": config.max_error}
-    low_high = band["band"]
-    if low_high is not None and table.task == "multiclass":
-        low_high = [0.0, low_high[1]]
-    return {"thresholds": thresholds, "temperature": temperature, "abstain": low_high}
+    details["abstention"] = {
+        "share": float(silent.mean()), "error": error, "met": error <= config.max_error, "aim": config.max_error,
+    }  # fmt: skip
+    if rule.cut is not None:
+        positive = label == 1
+        details["sensitivity"], details["specificity"] = (
+            float(1 - wrong[positive].mean()),
+            float(1 - wrong[~positive].mean()),
+        )
+    return {"thresholds": [] if rule.cut is None else [rule.cut], "temperature": rule.temperature, "abstain": rule.band}

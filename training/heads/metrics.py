@@ -11,15 +11,20 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 
-def concordance(time: Floats, event: NDArray[np.bool_], risk: Floats) -> float:
+def concordance(
+    time: Floats, event: NDArray[np.bool_], risk: Floats, group: NDArray[np.integer] | None = None
+) -> float:
     """Harrell's C: of the pairs whose order of events is known, the share with the higher risk on the earlier event.
 
     A pair is known where the earlier time is an event, and the later one is later or a censoring at the same time;
-    equal risks count one half. NaN where no pair is known.
+    equal risks count one half. NaN where no pair is known. With `group` [N] only pairs of one group count: risks of
+    several models are not on one scale.
     """
     earlier = (time[:, None] < time[None]) | ((time[:, None] == time[None]) & ~event[None])
     known = event[:, None] & earlier
     np.fill_diagonal(known, False)
+    if group is not None:
+        known &= group[:, None] == group[None]
     wins = (risk[:, None] > risk[None]) + 0.5 * (risk[:, None] == risk[None])
     return float(wins[known].mean()) if known.any() else float("nan")
 

@@ -51,7 +51,11 @@ class InferSteps:
         signature = config.get("require_signature")
         options = {**config["options"], "writers": tuple(config["options"]["writers"])}
         self.options = InferOptions(**options)
-        self.bundle = load_bundle(Path(config["bundle"]), require_signature=Path(signature) if signature else None)
+        self.bundle = load_bundle(
+            Path(config["bundle"]),
+            require_signature=Path(signature) if signature else None,
+            adapter=self.options.adapter,
+        )
 
     def load(self) -> dict[str, Any]:
         """Load the engine."""

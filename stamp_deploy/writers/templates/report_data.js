@@ -1,8 +1,5 @@
-"use strict";
 // The page's data: decoded once, drawn by the maps.
-const $ = id => document.getElementById(id);
 const D = JSON.parse($("data").textContent);
-const bytes = text => Uint8Array.from(atob(text), c => c.charCodeAt(0));
 const words = text => { const b = bytes(text); return new Uint16Array(b.buffer, 0, b.length >> 1); };
 const cells = words(D.cells), count = cells.length / 2;
 const palettes = Object.fromEntries(Object.entries(D.palettes).map(([name, text]) => [name, bytes(text)]));
@@ -12,10 +9,6 @@ const cellAt = new Int32Array(columns * rows).fill(-1);
 for (let i = 0; i < count; i++) cellAt[cells[2 * i + 1] * columns + cells[2 * i]] = i;
 const flagCodes = D.flags && bytes(D.flags.codes), leftOut = D.flags && bytes(D.flags.leftOut);
 
-const minus = text => text.replace("-", "\u2212");
-const number = v => minus(v !== 0 && (Math.abs(v) >= 1e4 || Math.abs(v) < 1e-3) ? v.toExponential(2) : String(+v.toPrecision(3)));
-const shownValue = (one, score) => one.scale ? (score - one.scale[0]) / one.scale[1] : score;
-
 function values(one) {                     // scores by cell, and in ascending order
   if (!one.values) {
     const codes = D.bits === 16 ? words(one.data) : bytes(one.data), top = D.bits === 16 ? 65535 : 255, [a, b] = one.quantised;
@@ -24,26 +17,11 @@ function values(one) {                     // scores by cell, and in ascending o
   }
   return one.values;
 }
-function rank(one, value) {                // share of cells below the value
-  let low = 0, high = one.sorted.length;
-  while (low < high) { const mid = (low + high) >> 1; if (one.sorted[mid] < value) low = mid + 1; else high = mid; }
-  return low / one.sorted.length;
-}
-function make(tag, text, attributes) {
-  const node = document.createElement(tag);
-  if (text !== undefined) node.textContent = text;
-  return Object.assign(node, attributes);
-}
 function overlayOf(one) {                  // one pixel a grid cell, transparent where there is no tile
   if (one.overlay) return one.overlay;
   const overlay = make("canvas"); overlay.width = columns; overlay.height = rows;
-  const ink = overlay.getContext("2d"), image = ink.createImageData(columns, rows), v = values(one), [low, high] = one.range, colours = palettes[one.palette];
-  for (let i = 0; i < count; i++) {
-    const c = 3 * Math.max(0, Math.min(255, Math.round((shownValue(one, v[i]) - low) / (high - low) * 255)));
-    const p = 4 * (cells[2 * i + 1] * columns + cells[2 * i]);
-    image.data[p] = colours[c]; image.data[p + 1] = colours[c + 1]; image.data[p + 2] = colours[c + 2];
-    image.data[p + 3] = leftOut && leftOut[i] ? 73 : 255;    // tiles that summaries leave out are weak, under the hatch
-  }
+  const ink = overlay.getContext("2d"), image = ink.createImageData(columns, rows);
+  paintCells(image, cells, values(one), one, palettes[one.palette], leftOut);
   ink.putImageData(image, 0, 0);
   return one.overlay = overlay;
 }
@@ -52,7 +30,6 @@ function keep(one) {
   const at = overlays.indexOf(one); if (at >= 0) overlays.splice(at, 1);
   overlays.push(one); if (overlays.length > 6) overlays.shift().overlay = null;
 }
-const strength = (one, opacity) => one.pale ? opacity / 2 : opacity;
 
 // Outline: of the tissue mask where the result has one, else of the scored tiles; in level-0 pixels.
 function outlinePath() {
@@ -81,12 +58,6 @@ function hatchPath() {                     // the cells that are left out, in le
   return path;
 }
 const outline = outlinePath(), hatched = leftOut && leftOut.some(v => v) ? hatchPath() : null;
-const hatchTile = make("canvas");
-hatchTile.width = hatchTile.height = 12;
-{
-  const ink = hatchTile.getContext("2d"); ink.strokeStyle = "#333"; ink.lineWidth = 3;
-  ink.beginPath(); for (const d of [-12, 0, 12]) { ink.moveTo(d - 2, 14); ink.lineTo(d + 14, -2); } ink.stroke();
-}
 
 let picture = null;                        // the slide, as an image
 const tilePictures = new Map();            // pictures of the gallery's tiles
@@ -134,39 +105,5 @@ function drawMap(ink, wide, high, view, one, opacity, options) {
     }
   }
 }
-function scaleLength(zoom) {               // a round number of microns, at most a quarter of what is seen
-  const most = widthUm / zoom / 4, power = 10 ** Math.floor(Math.log10(most));
-  return [5, 2, 1].map(s => s * power).find(s => s <= most * 1.000001);
-}
-const lengthLabel = um => um >= 1000 ? um / 1000 + " mm" : um + " \u00b5m";
-
-function drawBar(canvas, one, opacity) {
-  const ink = canvas.getContext("2d"), image = ink.createImageData(256, 1), colours = palettes[one.palette], o = strength(one, opacity);
-  for (let i = 0; i < 256; i++) { for (let k = 0; k < 3; k++) image.data[4 * i + k] = o * colours[3 * i + k] + (1 - o) * 240; image.data[4 * i + 3] = 255; }
-  ink.putImageData(image, 0, 0);
-}
-function fillTicks(node, one) {
-  const [low, high] = one.range, parts = one.scale ? 6 : 2;
-  node.replaceChildren(...Array.from({ length: parts + 1 }, (_, i) => make("span", (i === 0 ? "\u2264 " : i === parts ? "\u2265 " : "") + number(low + (high - low) * i / parts))));
-}
-const unitWords = one => one.unit[0].toUpperCase() + one.unit.slice(1) + "; " + one.span + ".";
-
-function svg(tag, attributes, text) {
-  const node = document.createElementNS($("histogram").namespaceURI, tag);
-  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
-  if (text !== undefined) node.textContent = text;
-  return node;
-}
-function drawHistogram(node, one) {
-  node.replaceChildren();
-  const h = one && one.histogram; if (!h) return "";
-  const most = Math.max(...h.counts, 1), x = v => 8 + (v - h.low) / (h.high - h.low) * 304, bin = 304 / h.counts.length;
-  if (h.known) node.append(svg("rect", { class: "known", x: x(h.known[0]), y: 4, width: Math.max(1, x(h.known[2]) - x(h.known[0])), height: 100 }));
-  h.counts.forEach((n, i) => { if (n) node.append(svg("rect", { class: "bin", x: 8 + i * bin, y: 104 - 96 * n / most, width: Math.max(.6, bin - .6), height: 96 * n / most })); });
-  if (h.known) node.append(svg("line", { x1: x(h.known[1]), x2: x(h.known[1]), y1: 4, y2: 104, "stroke-dasharray": "3 3" }));
-  node.append(svg("line", { x1: 8, x2: 312, y1: 104, y2: 104 }));
-  for (const [v, anchor] of [[h.low, "start"], [(h.low + h.high) / 2, "middle"], [h.high, "end"]]) node.append(svg("text", { x: x(v), y: 120, "text-anchor": anchor }, number(v)));
-  node.setAttribute("aria-label", "Histogram of the tiles' scores, " + number(h.low) + " to " + number(h.high));
-  if (!h.known) return "The bundle does not say which scores to expect.";
-  return "Yellow: 1st to 99th percentile of the scores on held-out sections; dashed: their median. " + Math.round(h.outside * 100) + " % of this slide's tiles lie outside.";
-}
+const scaleLength = zoom => roundLength(widthUm / zoom / 4);   // at most a quarter of what is seen
+const drawBar = (canvas, one, opacity) => paintBar(canvas, one, palettes[one.palette], opacity);

@@ -80,13 +80,8 @@ class SlideMap {
     const X = x0 + (shared.x + px / shared.zoom) * (x1 - x0), Y = y0 + (shared.y + py / shared.zoom) * (y1 - y0);
     const c = Math.floor(X / stepX), r = Math.floor(Y / stepY), i = c >= 0 && r >= 0 && c < columns && r < rows ? cellAt[r * columns + c] : -1;
     if (!one || i < 0 || px < 0 || py < 0 || px > 1 || py > 1) { note.hidden = true; return; }
-    const v = values(one)[i], lines = [one.label, make("br")];
-    if (one.scale) lines.push(make("b", "z " + number(shownValue(one, v))), "  score " + number(v));
-    else lines.push(make("b", number(v)), one.group === "Attention" ? "  x average" : "");
-    lines.push(make("br"), "above " + Math.floor(rank(one, v) * 100) + " % of tiles");
-    if (one.pale) lines.push(make("br"), "not validated");
-    if (flagCodes && D.flags.words[flagCodes[i]]) lines.push(make("br"), D.flags.words[flagCodes[i]] + (leftOut[i] ? ": left out" : ""));
-    lines.push(make("br"), "x " + Math.round(c * stepX) + ", y " + Math.round(r * stepY) + " px");
+    const flag = flagCodes ? D.flags.words[flagCodes[i]] : "";
+    const lines = tileWords(one, values(one)[i], flag, leftOut && leftOut[i], c * stepX, r * stepY);
     note.replaceChildren(...lines); note.hidden = false;
     const stage = this.stage.getBoundingClientRect(), x = event.clientX - stage.left, y = event.clientY - stage.top;
     note.style.left = Math.max(4, Math.min(x + 14, stage.width - note.offsetWidth - 4)) + "px";

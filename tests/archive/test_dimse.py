@@ -1,0 +1,225 @@
+"""DIMSE against a real Orthanc: the slides and results that DICOMweb gives; a receiver that feeds a watched folder."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pydicom
+import pytest
+from support.archive_faults import Proxy, certificates
+from support.archive_slide import NAME, ScannedSlide, scan
+from support.archived_result import Scored, score
+from support.cli_runner import Runner, runner  # noqa: F401
+from support.orthanc import AE_TITLE, OUR_AE_TITLE, Orthanc, free_port
+
+pytest.importorskip("pynetdicom")
+from pynetdicom import AE
+
+from stamp_deploy.archive.dimse import Peer, parse_address, store
+from stamp_deploy.archive.dimse_archive import DimseKeeper, find_series, pull_series
+from stamp_deploy.archive.push import push_result
+from stamp_deploy.archive.receiver import Caller, Receiver, Reception, parse_caller
+from stamp_deploy.archive.server import calling_tls, listening_tls
+from stamp_deploy.archive.uids import WHOLE_SLIDE
+from stamp_deploy.batch.planning.folder import find_slides
+from stamp_deploy.errors import ArchiveError, ArchiveUnreachable, UsageError
+
+from .conftest import AT_ONCE
+
+JPEG = "1.2.840.10008.1.2.4.50"
+
+
+@pytest.fixture(scope="module")
+def slide(tmp_path_factory: pytest.TempPathFactory) -> ScannedSlide:
+    return scan(tmp_path_factory.mktemp("scanned"), 1)
+
+
+@pytest.fixture
+def peer(orthanc: Orthanc) -> Peer:
+    return Peer("127.0.0.1", orthanc.dicom_port, AE_TITLE, OUR_AE_TITLE, read_s=20)
+
+
+def test_a_pull_by_dimse_brings_the_same_slide(
+    peer: Peer, orthanc: Orthanc, slide: ScannedSlide, tmp_path: Path
+) -> None:
+    orthanc.add(*slide.files)
+    (row,) = find_series(peer, AT_ONCE, accession=slide.accession)
+    assert row.series == slide.series
+    assert find_series(peer, AT_ONCE, accession="S99") == []
+    got = pull_series(peer, AT_ONCE, row, tmp_path)
+    assert list(got.instances) == slide.uids and got.fetched == 2
+    assert {path.name for path in tmp_path.rglob("*.*") if path.is_file()} == {f"{uid}.dcm" for uid in slide.uids}
+    for path in slide.levels:
+        sent = pydicom.dcmread(path)
+        received = pydicom.dcmread(got.folder / f"{sent.SOPInstanceUID}.dcm")
+        assert received.file_meta.TransferSyntaxUID == JPEG, "as it is stored"
+        assert received.PixelData == sent.PixelData
+    assert pull_series(peer, AT_ONCE, row, tmp_path).fetched == 0
+
+
+def test_commands_pull_and_push(
+    orthanc: Orthanc,
+    slide: ScannedSlide,
+    scored: Scored,
+    runner: Runner,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    orthanc.add(*slide.files)
+    address = f"127.0.0.1:{orthanc.dicom_port}"
+    access = ("--called", AE_TITLE, "--calling", OUR_AE_TITLE)
+    done = runner("dimse", "pull", address, *access, "--accession", slide.accession, "-o", tmp_path / "out")
+    assert (done.code, done.err) == (0, "") and "2 levels, 2 fetched" in done.out
+    first = runner("dimse", "push", scored.result, address, *access)
+    second = runner("dimse", "push", scored.result, address, *access)
+    assert (first.code, first.err) == (0, "") and "5 objects, 5 sent" in first.out
+    assert (second.code, second.err) == (0, "") and "0 sent, 5 there already" in second.out
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory: pytest.TempPathFactory) -> Scored:
+    pytest.importorskip("highdicom")
+    return score(tmp_path_factory.mktemp("scored"))
+
+
+def test_another_copy_under_the_uid_is_an_error(peer: Peer, orthanc: Orthanc, scored: Scored, tmp_path: Path) -> None:
+    data = pydicom.dcmread(scored.objects[0])
+    data.SeriesDescription = NAME
+    data.save_as(tmp_path / "theirs.dcm", enforce_file_format=True)
+    orthanc.add(tmp_path / "theirs.dcm")
+    with pytest.raises(ArchiveError, match="another object under this UID: SeriesDescription differ"):
+        push_result(DimseKeeper(peer, AT_ONCE), scored.result)
+
+
+def test_an_archive_that_does_not_know_us(orthanc: Orthanc) -> None:
+    """Orthanc lets strangers connect and does nothing for them; others reject them."""
+    stranger = Peer("127.0.0.1", orthanc.dicom_port, AE_TITLE, "STRANGER", read_s=5)
+    with pytest.raises(ArchiveError):
+        find_series(stranger, AT_ONCE, accession="S26-0001")
+
+
+def test_an_archive_that_is_not_there_or_falls_silent(orthanc: Orthanc, slide: ScannedSlide, tmp_path: Path) -> None:
+    nobody = Peer("127.0.0.1", free_port(), AE_TITLE, OUR_AE_TITLE, connect_s=2)
+    with pytest.raises(ArchiveUnreachable, match="cannot be reached"):
+        find_series(nobody, AT_ONCE, accession="S26-0001")
+    orthanc.add(*slide.files)
+    with Proxy(orthanc.dicom_port, down_limit=6000, stall=True).running() as proxy:
+        stalled = Peer("127.0.0.1", proxy.port, AE_TITLE, OUR_AE_TITLE, read_s=1)
+        (row,) = find_series(stalled, AT_ONCE, accession=slide.accession)
+        with pytest.raises(ArchiveUnreachable, match=r"fell silent, or ended|cannot be reached"):
+            pull_series(stalled, AT_ONCE, row, tmp_path)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize("text", ["pacs", "pacs:", ":104", "pacs:0", "pacs:70000", "pacs:x"])
+def test_addresses_that_are_none(text: str) -> None:
+    with pytest.raises(UsageError, match="HOST:PORT"):
+        parse_address(text)
+
+
+@pytest.fixture
+def receiver(tmp_path: Path) -> Iterator[Receiver]:
+    how = Reception(tmp_path / "incoming", "STAMP", (Caller("SCANNER", "127.0.0.1"),), port=0)
+    made = Receiver(how)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def scanner(receiver: Receiver, **more: object) -> Peer:
+    return Peer("127.0.0.1", receiver.port, "STAMP", "SCANNER", read_s=10, **more)  # type: ignore[arg-type]
+
+
+def test_what_is_received_is_a_slide_for_the_watch(receiver: Receiver, slide: ScannedSlide, tmp_path: Path) -> None:
+    for path in slide.files:
+        store(scanner(receiver), WHOLE_SLIDE, JPEG, path)
+    folder = tmp_path / "incoming" / slide.series
+    assert sorted(path.stem for path in folder.iterdir()) == slide.uids, "the label is taken and not kept"
+    assert len(find_slides(tmp_path / "incoming")) == 1, "a watch sees one slide"
+    for path in slide.levels:
+        sent = pydicom.dcmread(path)
+        assert pydicom.dcmread(folder / f"{sent.SOPInstanceUID}.dcm").PixelData == sent.PixelData
+    assert list((tmp_path / "incoming" / ".receiving").iterdir()) == []
+    assert receiver.received == 2
+
+
+def test_strangers_and_other_objects_are_turned_away(
+    receiver: Receiver, slide: ScannedSlide, scored: Scored, tmp_path: Path
+) -> None:
+    stranger = Peer("127.0.0.1", receiver.port, "STAMP", "STRANGER", read_s=5)
+    with pytest.raises(ArchiveError, match="rejects STRANGER"):
+        store(stranger, WHOLE_SLIDE, JPEG, slide.levels[0])
+    with pytest.raises(ArchiveError, match="rejects SCANNER"):
+        store(Peer("127.0.0.1", receiver.port, "OTHER", "SCANNER"), WHOLE_SLIDE, JPEG, slide.levels[0])
+    map_class = str(pydicom.dcmread(scored.objects[1], stop_before_pixels=True).SOPClassUID)
+    with pytest.raises(ArchiveError):
+        store(scanner(receiver), map_class, "1.2.840.10008.1.2.1", scored.objects[1])
+    assert [path for path in (tmp_path / "incoming").rglob("*") if path.is_file()] == []
+
+
+def test_a_caller_from_another_address_is_turned_away(slide: ScannedSlide, tmp_path: Path) -> None:
+    said: list[str] = []
+    how = Reception(tmp_path / "incoming", "STAMP", (Caller("SCANNER", "10.9.8.7"),), port=0)
+    receiver = Receiver(how, said.append)
+    try:
+        with pytest.raises(ArchiveError):
+            store(scanner(receiver), WHOLE_SLIDE, JPEG, slide.levels[0])
+    finally:
+        receiver.close()
+    assert said == ["a caller that is not allowed was turned away"]
+
+
+def test_a_damaged_slide_is_refused(receiver: Receiver, slide: ScannedSlide, tmp_path: Path) -> None:
+    data = pydicom.dcmread(slide.levels[0])
+    data.NumberOfFrames = int(data.NumberOfFrames) + 1
+    data.save_as(tmp_path / "damaged.dcm", enforce_file_format=True)
+    with pytest.raises(ArchiveError, match="0xc000"):
+        store(scanner(receiver), WHOLE_SLIDE, JPEG, tmp_path / "damaged.dcm")
+    assert not (tmp_path / "incoming" / slide.series).exists()
+
+
+def test_reception_over_tls(slide: ScannedSlide, tmp_path: Path) -> None:
+    ca, chain = certificates(tmp_path / "tls")
+    other, _ = certificates(tmp_path / "other")
+    how = Reception(tmp_path / "incoming", "STAMP", (Caller("SCANNER"),), port=0, tls=listening_tls(chain, ca))
+    receiver = Receiver(how)
+    try:
+        store(scanner(receiver, tls=calling_tls(ca, chain, None)), WHOLE_SLIDE, JPEG, slide.levels[0])
+        for trusted, own in ((other, chain), (ca, None)):
+            with pytest.raises(ArchiveUnreachable):
+                store(scanner(receiver, tls=calling_tls(trusted, own, None)), WHOLE_SLIDE, JPEG, slide.levels[1])
+    finally:
+        receiver.close()
+    assert receiver.received == 1
+
+
+def test_nobody_may_send_unless_named(tmp_path: Path) -> None:
+    before = tempfile.tempdir
+    with pytest.raises(UsageError, match="nobody is allowed"):
+        Reception(tmp_path, "STAMP", ())
+    with pytest.raises(UsageError, match="AE title"):
+        parse_caller("@10.0.0.1")
+    assert parse_caller("SCANNER@10.0.0.1") == Caller("SCANNER", "10.0.0.1")
+    assert tempfile.tempdir == before
+
+
+def test_the_command_receives_until_it_is_stopped(slide: ScannedSlide, tmp_path: Path) -> None:
+    words = ["dimse", "receive", str(tmp_path / "in"), "--allow", "SCANNER", "--port", str(port := free_port())]
+    command = [sys.executable, "-m", "stamp_deploy.cli", *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == f"listening  STAMP on 127.0.0.1:{port}\n"
+        entity = AE(ae_title="SCANNER")
+        entity.add_requested_context("1.2.840.10008.1.1")
+        link = entity.associate("127.0.0.1", port, ae_title="STAMP")
+        assert link.send_c_echo().Status == 0x0000
+        link.release()
+        store(Peer("127.0.0.1", port, "STAMP", "SCANNER"), WHOLE_SLIDE, JPEG, slide.levels[0])
+        process.send_signal(signal.SIGTERM)
+        assert process.stdout.readline() == "stopped    1 instances received\n"
+        assert process.wait(timeout=60) == 0

@@ -1,0 +1,173 @@
+"""The worklist client against a small, strict server; and a watch that takes its work from there."""
+
+from __future__ import annotations
+
+import base64
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from support.archive_faults import Reply, answering
+from support.archive_slide import SMALL, scan
+from support.archived_result import SCORING
+from support.cli_runner import Runner, runner  # noqa: F401
+from support.orthanc import PASSWORD, USER, Orthanc
+from support.position_slide import position_bundle
+from support.ups_server import PERFORMED, PROGRESS, UpsServer
+
+from stamp_deploy.archive.assigned import PREFIX, Assigned
+from stamp_deploy.archive.client import Client
+from stamp_deploy.archive.query import SeriesRow
+from stamp_deploy.archive.records import SeriesRecords
+from stamp_deploy.archive.results import ResultObject
+from stamp_deploy.archive.server import Server
+from stamp_deploy.archive.worklist import Slide, Worklist
+from stamp_deploy.errors import ArchiveError
+
+from .conftest import AT_ONCE
+
+MINE, THEIRS = "1.9.1", "1.9.2"
+RESULT = ResultObject(Path("map-001.dcm"), "1.2.840.10008.5.1.4.1.1.30", "1.5", "1.1", "1.4")
+
+
+@pytest.fixture
+def server() -> UpsServer:
+    made = UpsServer()
+    made.add("1.7.1", ("1.1", "1.2.1"))
+    made.add("1.7.2", ("1.1", "1.2.2"), ("1.1", "1.2.3"))
+    made.add("1.7.3", ("1.1", "1.2.4"), label="OTHER")
+    return made
+
+
+@pytest.fixture
+def worklist(server: UpsServer) -> Iterator[Worklist]:
+    with answering(server.reply) as (url, _), Client(Server(url), AT_ONCE) as client:
+        yield Worklist(client)
+
+
+def test_a_workitem_from_search_to_completion(server: UpsServer, worklist: Worklist) -> None:
+    assert worklist.search("STAMP") == ["1.7.1", "1.7.2"] and len(worklist.search()) == 3
+    assert worklist.claim("1.7.1", MINE) and not worklist.claim("1.7.1", THEIRS)
+    assert worklist.search("STAMP") == ["1.7.2"]
+    assert worklist.slides("1.7.1") == [Slide("1.1", "1.2.1")]
+    worklist.progress("1.7.1", MINE, 40, "scoring")
+    assert server.items["1.7.1"][PROGRESS]["Value"][0]["00741004"]["Value"] == [40]
+    worklist.complete("1.7.1", MINE, [RESULT], datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC))
+    assert server.state("1.7.1") == "COMPLETED"
+    performed = server.items["1.7.1"][PERFORMED]["Value"][0]
+    assert performed["00404050"]["Value"] == ["20260102030405+0000"]
+    (output,) = performed["00404033"]["Value"]
+    assert output["0020000E"]["Value"] == ["1.4"]
+    assert output["00081199"]["Value"][0]["00081155"]["Value"] == ["1.5"]
+
+
+def test_only_the_owner_may_change_a_workitem(server: UpsServer, worklist: Worklist) -> None:
+    worklist.claim("1.7.1", MINE)
+    with pytest.raises(ArchiveError, match="HTTP 409"):
+        worklist.progress("1.7.1", THEIRS, 1, "")
+    with pytest.raises(ArchiveError, match="HTTP 409"):
+        worklist.cancel("1.7.1", THEIRS, "")
+    worklist.cancel("1.7.1", MINE, "the slide is damaged")
+    assert server.state("1.7.1") == "CANCELED"
+    assert "damaged" in str(server.items["1.7.1"][PROGRESS])
+
+
+def test_an_end_whose_answer_was_lost_is_no_failure(server: UpsServer, worklist: Worklist) -> None:
+    worklist.claim("1.7.1", MINE)
+    server.lose_answers = 1
+    worklist.complete("1.7.1", MINE, [], datetime.now(UTC))
+    assert server.state("1.7.1") == "COMPLETED" and server.refused == []
+
+
+def rows(*series: str) -> list[SeriesRow]:
+    return [SeriesRow("1.1", one, -1) for one in series]
+
+
+def test_work_is_claimed_as_there_is_room_and_ends_with_its_last_slide(
+    server: UpsServer, worklist: Worklist, tmp_path: Path
+) -> None:
+    records = SeriesRecords(tmp_path)
+    trigger = Assigned(worklist, records, tmp_path, label="STAMP", most=1)
+    assert trigger.look() == rows("1.2.1") and trigger.pending()
+    assert server.state("1.7.2") == "SCHEDULED", "it is left to others"
+    trigger.ended(rows("1.2.1")[0], "key", "")
+    assert server.state("1.7.1") == "COMPLETED"
+    assert trigger.look() == rows("1.2.2", "1.2.3")
+    trigger.ended(rows("1.2.2")[0], "key", "")
+    assert server.items["1.7.2"][PROGRESS]["Value"][0]["00741004"]["Value"] == [50]
+    trigger.ended(rows("1.2.3")[0], "", "quarantined")
+    assert server.state("1.7.2") == "CANCELED" and "1 of 2 slides: quarantined" in str(server.items["1.7.2"][PROGRESS])
+    assert trigger.look() == [] and not trigger.pending() and records.names(PREFIX) == []
+
+
+@pytest.mark.parametrize("claimed", [True, False])
+def test_a_crash_in_the_middle_of_a_claim(claimed: bool, server: UpsServer, worklist: Worklist, tmp_path: Path) -> None:
+    """The claim is written down before it is made; whether it went through is found out."""
+    records = SeriesRecords(tmp_path)
+    records.write(f"{PREFIX}1.7.1", {"transaction": MINE, "begun": datetime.now(UTC).isoformat()})
+    worklist.claim("1.7.1", MINE if claimed else THEIRS)
+    trigger = Assigned(worklist, records, tmp_path, label="STAMP", most=1)
+    assert trigger.look() == (rows("1.2.1") if claimed else rows("1.2.2", "1.2.3"))
+
+
+def test_a_restart_goes_on_with_what_was_claimed(server: UpsServer, worklist: Worklist, tmp_path: Path) -> None:
+    records = SeriesRecords(tmp_path)
+    Assigned(worklist, records, tmp_path, label="STAMP", most=1).look()
+    again = Assigned(worklist, records, tmp_path, label="STAMP", most=1)
+    assert again.look() == rows("1.2.1")
+    again.ended(rows("1.2.1")[0], "key", "")
+    assert server.state("1.7.1") == "COMPLETED"
+
+
+def test_a_workitem_without_input_is_given_back_with_the_reason(
+    server: UpsServer, worklist: Worklist, tmp_path: Path
+) -> None:
+    server.items.clear()
+    server.add("1.7.9")
+    assert Assigned(worklist, SeriesRecords(tmp_path), tmp_path, label="*", most=2).look() == []
+    assert server.state("1.7.9") == "CANCELED" and "names no series" in str(server.items["1.7.9"][PROGRESS])
+
+
+def test_a_watch_takes_its_work_from_the_worklist(
+    orthanc: Orthanc,
+    runner: Runner,  # noqa: F811
+    password: Path,
+    tmp_path: Path,
+) -> None:
+    """The slide that was assigned is scored and no other; its workitem names the results."""
+    pytest.importorskip("highdicom")
+    wanted, other = scan(tmp_path / "scanned", 1), scan(tmp_path / "scanned", 2)
+    orthanc.add(*wanted.files, *other.files)
+    server = UpsServer()
+    server.add("1.7.1", (wanted.study, wanted.series))
+    authorization = "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+
+    def reply(method: str, path: str, body: bytes) -> Reply:
+        if path.startswith("/workitems"):
+            return server.reply(method, path, body)
+        request = urllib.request.Request(orthanc.url + path, data=body if method == "POST" else None, method=method)
+        request.add_header("Authorization", authorization)
+        request.add_header("Accept", 'multipart/related; type="application/dicom"; transfer-syntax=*')
+        if "?" in path or method == "POST":
+            request.add_header("Accept", "application/dicom+json")
+        if method == "POST":
+            boundary = body.split(b"\r\n")[0][2:].decode()
+            kind = f'multipart/related; type="application/dicom"; boundary={boundary}'
+            request.add_header("Content-Type", kind)
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return answer.status, {"Content-Type": answer.headers.get("Content-Type", "")}, answer.read()
+
+    bundle = position_bundle(tmp_path / "bundle", SMALL)
+    with answering(reply) as (url, _):
+        words = ("--worklist", "STAMP", "--poll", "0.1", "--once", "--bundle", bundle, "-o", tmp_path / "out")
+        done = runner("dicomweb", "watch", url, "--user", USER, "--password-file", password, *words, *SCORING)
+    assert done.code == 0, done.err + done.out
+    assert len(list((tmp_path / "out").glob("*/DONE"))) == 1
+    assert server.state("1.7.1") == "COMPLETED" and server.refused == []
+    outputs = server.items["1.7.1"][PERFORMED]["Value"][0]["00404033"]["Value"]
+    assert sum(len(one["00081199"]["Value"]) for one in outputs) == 5
+    assert json.loads(done.out.splitlines()[0])["state"] == "done"
