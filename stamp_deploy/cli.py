@@ -36,6 +36,7 @@ SUMMARIES = {
     "evaluate": "Table of a run against its baselines and controls.",
     "evaluate-head": "Judge a slide-level head on another cohort.",
     "export": "Merge a run's adapter and compile it into a bundle.",
+    "fhir": "Write a result as HL7 FHIR: a preliminary DiagnosticReport.",
     "formats": "List the output formats: files, what opens them, the extra that they need.",
     "infer": "Score one slide: pathway maps and slide-level calls.",
     "inspect": "What a slide is, which route and level would be read, and why.",
@@ -54,7 +55,7 @@ SUMMARIES = {
 }
 SECTIONS = {
     "Score slides": ("infer", "batch", "watch", "view", "render", "summary", "compare", "inspect", "formats"),
-    "Beside an archive": ("dicomweb", "dimse"),
+    "Beside an archive": ("dicomweb", "fhir", "dimse"),
     "Trust the machine and the model": ("doctor", "verify", "sign", "parity", "build", "bench", "audit"),
     "Train and export": (
         "demo",
@@ -72,7 +73,7 @@ SECTIONS = {
 }
 EXTRA_OF = {"cohort": "train", "demo": "train,export", "evaluate": "train", "export": "export", "train": "train"}
 EXTRA_OF |= {name: "train" for name in ("train-head", "evaluate-head", "compare-encoders", "hest-bench")}
-EXTRA_OF |= {"dicomweb": "dicomweb", "dimse": "dimse"}
+EXTRA_OF |= {"dicomweb": "dicomweb", "dimse": "dimse", "fhir": "fhir"}
 
 
 class VerbGroup(click.Group):

@@ -39,6 +39,7 @@ RUN_TIME: dict[str, str] = {
     "bench": "bench {slide} --bundle {bundle} --engine {engine} --seconds 1",
     "build": "build {bundle} --engine tensorrt",
     "doctor": "doctor",
+    "fhir": "fhir {result} -o {new}.json",
     "formats": "formats",
     "infer": "infer {slide} --bundle {bundle} -o {new} --engine {engine} --write {writers}",
     "inspect": "inspect {slide}",
