@@ -297,6 +297,25 @@ def test_the_cause_of_no_call_is_told(tmp_path: Path) -> None:
     assert call.abstained and "abstention band" in call.cause
 
 
+@pytest.mark.parametrize("threads", [0, 3])
+def test_a_head_runs_with_as_many_threads_as_it_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
+    import onnxruntime
+
+    mean_head(tmp_path / "msi.onnx", np.eye(2, DIM))
+    given: list[int] = []
+    real = onnxruntime.InferenceSession
+
+    def session(model: bytes, options: onnxruntime.SessionOptions, **more: object) -> onnxruntime.InferenceSession:
+        given.append(options.intra_op_num_threads)
+        return real(model, options, **more)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", session)
+    call_heads(bundle_of(tmp_path, spec_of()), np.ones((1, DIM), np.float32), threads=threads)
+    assert given == [threads]
+
+
 class TestTheAnswerOfAHead:
     """What a head may answer for five tiles."""
 
