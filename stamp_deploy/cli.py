@@ -47,6 +47,7 @@ SUMMARIES = {
     "parity": "Check a bundle's engines on this machine.",
     "summary": "Put all results of a batch side by side: tables, page, heat map.",
     "train": "Fine-tune a foundation model on pathway scores.",
+    "hest-bench": "HEST-Bench as published, by a run or by embeddings.",
     "train-head": "Train a slide-level head on tile embeddings.",
     "verify": "Check the hashes of a bundle or a result.",
     "view": "Look at results in a browser: deep zoom, maps, areas, annotations.",
@@ -65,12 +66,13 @@ SECTIONS = {
         "train-head",
         "evaluate-head",
         "compare-encoders",
+        "hest-bench",
         "export",
         "triton",
     ),
 }
 EXTRA_OF = {"cohort": "train", "demo": "train,export", "evaluate": "train", "export": "export", "train": "train"}
-EXTRA_OF |= {"train-head": "train", "evaluate-head": "train", "compare-encoders": "train"}
+EXTRA_OF |= {name: "train" for name in ("train-head", "evaluate-head", "compare-encoders", "hest-bench")}
 EXTRA_OF |= {"dicomweb": "dicomweb", "dimse": "dimse", "fhir": "fhir"}
 
 
