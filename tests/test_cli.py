@@ -128,7 +128,7 @@ def test_infer_on_jpeg_2000_with_a_stated_mpp(runner: Runner, data_dir: Path, bu
     done = runner("infer", slide, "--bundle", bundle, "-o", tmp_path / "out", "--mpp", "0.25", "--json", *QUICK)
     assert done.code == 0, done.err
     record = json.loads(done.out)
-    assert record["slide"]["route"] == "openslide"
+    assert record["slide"]["route"] == "codec-tiff"
     assert record["slide"]["mpp_source"] == "command-line"
     assert record["tiles"]["ok"] > 30
 

@@ -34,7 +34,7 @@ class TrainSection:
     target : float32 [N, P]
         Robust z within the section, clipped at 4, smoothed and permuted where the config says so.
     level : float32 [N, P]
-        Scores standardised over the training sections, for the global head.
+        Scores standardised over the training sections, or over those of its platform, for the global head.
     mask : bool [P]
         Pathways that enough measured genes speak for.
     genes : float32 [N, G]
@@ -233,14 +233,18 @@ def make_sections(
     if not raw:
         return []
     masks = [m for _, _, m, _, _ in raw]
-    mean, sd = _over_measured([v for _, v, _, _, _ in raw], masks)
+    by = [row[0].platform if config.level_by == "platform" else "" for row in raw]
+    spread = {}
+    for name in set(by):
+        own = [row for row, platform in zip(raw, by, strict=True) if platform == name]
+        spread[name] = _over_measured([row[1] for row in own], [row[2] for row in own])
     targets = [robust_z(values) for _, values, _, _, _ in raw]
     if training and config.smooth_um > 0:
         targets = [smooth(t, row[4], config.smooth_um) for t, row in zip(targets, raw, strict=True)]
     if training and config.target_rank > 0:
         targets = keep_components(targets, config.target_rank, masks)
     sections = []
-    for target, (sample, values, mask, wanted, xy_um) in zip(targets, raw, strict=True):
+    for target, (sample, values, mask, wanted, xy_um), platform in zip(targets, raw, by, strict=True):
         extra, tables = np.zeros((len(values), 0), np.float32), {}
         if config.reads_genes and wanted.shape[1]:
             extra = learned_genes(wanted, xy_um, config.genes_smooth_um if training else 0.0)
@@ -249,6 +253,7 @@ def make_sections(
         if training and config.control == "shuffled":  # whatever is learned from, or the control would learn
             order = rng.permutation(len(target))
             target, extra, tables = target[order], extra[order], {k: v[order] for k, v in tables.items()}
+        mean, sd = spread[platform]
         level = np.divide(values - mean, sd, out=np.zeros(values.shape), where=(sd > 1e-9) & mask)
         sections.append(TrainSection(sample, values, target, level.astype(np.float32), mask, extra, xy_um, tables))
     return sections

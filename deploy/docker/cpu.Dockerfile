@@ -24,7 +24,7 @@ COPY csrc csrc
 COPY stamp_deploy stamp_deploy
 COPY training training
 COPY export export
-RUN /opt/stamp/bin/pip install --no-cache-dir --no-deps '.[openvino,formats,codecs,dicomweb]' \
+RUN /opt/stamp/bin/pip install --no-cache-dir --no-deps '.[openvino,formats,codecs,dicomweb,dimse]' \
     && /opt/stamp/bin/pip check
 RUN python3 -m venv /opt/sbom \
     && /opt/sbom/bin/pip install --no-cache-dir 'cyclonedx-bom>=5,<8' \

@@ -58,7 +58,8 @@ def results(out: Path) -> list[str]:
 
 
 def events(out: str) -> list[dict[str, object]]:
-    return [json.loads(line) for line in out.splitlines()]
+    """Its JSON lines; how far a slow machine is is left out."""
+    return [event for line in out.splitlines() if (event := json.loads(line))["event"] != "progress"]
 
 
 def test_one_result_for_each_slide_after_many_looks_and_restarts(

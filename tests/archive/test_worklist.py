@@ -170,4 +170,5 @@ def test_a_watch_takes_its_work_from_the_worklist(
     assert server.state("1.7.1") == "COMPLETED" and server.refused == []
     outputs = server.items["1.7.1"][PERFORMED]["Value"][0]["00404033"]["Value"]
     assert sum(len(one["00081199"]["Value"]) for one in outputs) == 5
-    assert json.loads(done.out.splitlines()[0])["state"] == "done"
+    states = [event.get("state") for line in done.out.splitlines() if (event := json.loads(line))["event"] == "slide"]
+    assert states == ["done"]

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
@@ -17,6 +18,7 @@ from support.bundle_factory import make_bundle, write_bundle_json
 from stamp_deploy.bundle import Bundle, load_bundle
 from stamp_deploy.bundle.contents import OnnxBytes, check_listed, read_onnx
 from stamp_deploy.bundle.onnx_scan import OnnxFacts
+from stamp_deploy.bundle.reference import EmbeddingReference, TrustReference
 from stamp_deploy.bundle.schema import validate
 from stamp_deploy.bundle.signature import check_signature, sign_bundle, sign_file
 from stamp_deploy.bundle.strict_json import parse_json
@@ -160,6 +162,23 @@ def test_colours_and_bands_keep_their_order(folder: Path) -> None:
     assert (bundle.mean, bundle.std) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
     assert [head.abstain for head in bundle.heads] == [(0.4, 0.6), None, (-0.25, 0.75)]
     assert [head.to_dict() for head in bundle.heads] == [{**head} for head in heads]
+
+
+@pytest.mark.parametrize("dim", [16, 15])
+def test_the_reference_that_a_bundle_names_comes_with_it_and_fits(tmp_path: Path, dim: int) -> None:
+    embedding = EmbeddingReference(np.zeros(dim), np.ones((dim, 2)), 1.0, 10)
+    known = TrustReference(
+        mpp=0.5, tile_px=64, left_out_by="patient", groups=2, tiles=10, centre=np.zeros(2), spread=np.ones(2),
+        whiten=np.eye(2), distances=np.linspace(0, 1, 101), median=0.5, low=np.zeros(3), high=np.ones(3),
+        embedding=embedding,
+    )  # fmt: skip
+    if dim != 16:  # the encoder gives 16 numbers
+        with pytest.raises(BundleError, match="must be 16 by"):
+            make_bundle(tmp_path / "b", trust=known.to_json())
+        return
+    found = load_bundle(make_bundle(tmp_path / "b", trust=known.to_json()))
+    assert found.reference is not None and found.reference.embedding is not None and found.reference.median == 0.5
+    assert load_bundle(make_bundle(tmp_path / "none")).reference is None
 
 
 SAME_IN_SMALL_LETTERS = {

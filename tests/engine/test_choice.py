@@ -20,7 +20,8 @@ from stamp_deploy.engine.base import BatchedEngine, EngineInfo, EngineOutput, Ou
 from stamp_deploy.engine.cache import cache_dir, read_entry, staged_folder
 from stamp_deploy.engine.cuda import Gpu
 from stamp_deploy.engine.golden import load_golden, time_and_check, time_engine, write_golden
-from stamp_deploy.engine.onnxruntime import OnnxRuntimeCudaEngine, memory_errors
+from stamp_deploy.engine.onnxruntime import memory_errors
+from stamp_deploy.engine.onnxruntime_cuda import OnnxRuntimeCudaEngine
 from stamp_deploy.engine.parity import Outputs
 from stamp_deploy.engine.tensorrt_plan import get_plan, plan_folder
 from stamp_deploy.engine.verdict import Verdict, _key, accept
@@ -48,22 +49,19 @@ class Told(BatchedEngine):
         tiles, self.golden = load_golden(bundle)
         self.index = {tile.tobytes(): i for i, tile in enumerate(tiles)}
         self.depth, self.room, self.closed, self.waited = depth, 1000, 0, 0
-        self.refuses = 0
 
     def _submit(self, piece: np.ndarray) -> EngineOutput:
-        if self.refuses and len(piece) < self.chunk_before:
-            self.refuses -= 1
-            raise OutOfMemory("no room for another")
         if len(piece) > self.room:
             raise OutOfMemory("no room")
         rows = [self.index[tile.tobytes()] for tile in piece]
         return EngineOutput(self.golden.embedding[rows], self.golden.pathways[rows])
 
-    chunk_before = 0
-
     def _collect(self, ticket: EngineOutput) -> EngineOutput:
         self.waited += 1
         return ticket
+
+    def _allocate(self) -> None:
+        self.accepted = False
 
     def _release(self) -> None:
         self.closed += 1
@@ -429,14 +427,16 @@ class TestGoldenFiles:
 class TestCudaOptions:
     """What is asked of ONNX Runtime's CUDA provider, without one."""
 
-    def options(self, device: int, graphs: bool) -> dict[str, str]:
+    def options(self, device: int, graphs: bool, stream: int | None = None) -> dict[str, str]:
         engine = OnnxRuntimeCudaEngine.__new__(OnnxRuntimeCudaEngine)
-        engine._device, engine._graphs = device, graphs
+        engine._device, engine._graphs, engine._stream = device, graphs, stream
         return engine._options()
 
     def test_fp32_is_not_cut_to_11_bits_and_the_device_is_the_one_asked_for(self) -> None:
         assert self.options(3, True)["use_tf32"] == "0" and self.options(3, True)["device_id"] == "3"
         assert [self.options(0, graphs)["enable_cuda_graph"] for graphs in (True, False)] == ["1", "0"]
+        assert self.options(0, True, 77)["user_compute_stream"] == "77"
+        assert "user_compute_stream" not in self.options(0, True)
 
     @pytest.mark.parametrize(("precision", "wanted"), [("fp32", "fp16"), ("bf16", "bf16"), ("fp16", "fp16")])
     def test_a_bundle_of_fp32_runs_in_fp16_unless_asked_otherwise(

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from stamp_deploy.engine import parity
 from stamp_deploy.engine.agreement import pearson, row_cosine, spearman
 from stamp_deploy.engine.head_model import to_probabilities
 from stamp_deploy.engine.parity import Outputs, compare, to_table
@@ -92,6 +93,40 @@ def test_heads_are_judged():
     assert not report(a, outputs(heads={"msi": np.float32([np.nan, 0.8])}))
     with pytest.raises(ParityError, match="different heads"):
         report(a, outputs())
+
+
+def test_the_worst_of_several_heads_is_judged():
+    good = {"a": np.float32([0.5]), "b": np.float32([0.2, 0.8]), "c": np.float32([0.1])}
+    for name in good:
+        bad = report(outputs(heads=good), outputs(heads={**good, name: good[name] + np.float32(0.05)}))
+        assert not bad and bad.metrics["head_max_abs"] == pytest.approx(0.05, abs=1e-6)
+
+
+def test_the_second_read_out_must_be_finite_too():
+    good, bad = (replace(outputs(), pathways_global=outputs(seed=1).pathways) for _ in range(2))
+    assert report(good, good)
+    assert bad.pathways_global is not None
+    bad.pathways_global[[3, 9], 1] = np.nan
+    assert "pathway values are not finite in 2 of 50 tiles" in report(good, bad).failures
+
+
+@pytest.mark.parametrize("at_least", [True, False])
+def test_a_limit_is_kept_by_its_own_value(at_least):
+    failures: list[str] = []
+    parity._judge(failures, "x", 0.5, 0.5, at_least=at_least)
+    assert failures == []
+    parity._judge(failures, "x", 0.49 if at_least else 0.51, 0.5, at_least=at_least)
+    assert len(failures) == 1
+
+
+def test_correlations_are_judged_by_the_number_of_tiles_and_not_of_rows(monkeypatch):
+    asked = []
+    monkeypatch.setattr(parity, "correlation_floor", lambda limit, tiles: asked.append(tiles) or 0.0)
+    reference = outputs(tiles=20)
+    index = np.tile(np.arange(20), 3)
+    rows = Outputs(reference.embedding[index], reference.pathways[index])
+    assert compare(rows, rows, stage="s", names=("a", "b"), precision="fp32", pathways=NAMES, tiles=20)
+    assert asked == [20, 20]
 
 
 def test_log_hazards_are_judged_by_their_size():
