@@ -7,7 +7,8 @@
    rungs differ from the recipe in what RUNGS says; nothing is chosen on a held-out section.
 2. What taking depth out of the targets does: ridge on the frozen embedding for each setting of `depth`.
 3. The synthetic cohort, whose programs are known: held-out r, and r of a run on shuffled targets.
-4. Tiles a second of the loader alone, on one core, against the training step.
+4. The siblings' recipes beside each other on a small synthetic cohort (recipe_table.py).
+5. Tiles a second of the loader alone, on one core, against the training step.
 
 Runs lie in DIR/FOLD/SEED/RUNG and are kept, as are kept views and the work of frozen layers: a second call does only
 what is missing. One process, one thread. Parts that are not asked for keep the figures that stand in the results.
@@ -27,6 +28,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from recipe_table import recipe_lines, recipe_table
 from result_files import keep, written_by
 
 from stamp_deploy.training.cohort.build import build_cohort
@@ -83,9 +85,10 @@ PAIRS = {
     "aligned_minus_29_features": ("last_stage", "floor_29_features"),
     "lora_r8_minus_last_stage": ("lora_r8", "last_stage"),
 }
-PARTS = ("ladder", "depth", "synthetic", "loader")
+PARTS = ("ladder", "depth", "synthetic", "loader", "recipes")
 CARRIED = (
     "depth_targets", "synthetic_r", "synthetic_shuffled", "synthetic_programs", "loader_tiles_s_core", "loader_spread",
+    "recipes",
     "loader_measured",
 )  # fmt: skip
 """Figures of the parts that can be left out."""
@@ -122,7 +125,8 @@ def main() -> None:
     document = kept  # with the date and machine of its ladder
     if "ladder" in parts or not kept:
         document = {k: v for k, v in kept.items() if k in CARRIED} | climb(args)
-    for part, measure in (("depth", depth_table), ("synthetic", synthetic), ("loader", loader_speed)):
+    measures = {"depth": depth_table, "synthetic": synthetic, "loader": loader_speed, "recipes": recipe_table}
+    for part, measure in measures.items():
         if part in parts:
             document |= measure(args)
     text = markdown(document)
@@ -489,6 +493,8 @@ def markdown(d: dict[str, Any]) -> str:
             f"Median over the programs that leave a trace in the picture: {d['synthetic_r']:.3f}; shuffled",
             f"{d['synthetic_shuffled']:.3f}. UNSEEN leaves no trace: near 0 is right.",
         ]
+    if "recipes" in d:
+        lines += recipe_lines(d["recipes"])
     return "\n".join([*lines, ""])
 
 

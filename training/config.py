@@ -38,6 +38,9 @@ class TrainConfig(TomlSettings):
     depth: Literal["none", "residual", "downsample"] = setting(
         "none", 'scores follow sequencing depth; "residual" or "downsample" take it out, at a price (docs/training.md)'
     )
+    level_by: Literal["cohort", "platform"] = setting(
+        "cohort", "or \"platform\": the global head's scores are standardised by each platform's own mean and deviation"
+    )
     control: Literal["", "shuffled", "random-sets"] = setting(
         "", '"shuffled": targets permuted within slides; "random-sets": size-matched random gene sets'
     )
@@ -79,7 +82,10 @@ class TrainConfig(TomlSettings):
     w_contrastive: float = setting(0.25, "more harms expression prediction (HESCAPE)", ge=0)
     w_anchor: float = setting(0.5, "1 - cos to the frozen embedding; off where there is no adapter", ge=0)
     w_genes: float = setting(0.0, "reconstruction of n_genes", ge=0)
-    w_batch: float = setting(0.0, "adversarial sample head", ge=0)
+    w_batch: float = setting(0.0, "adversarial head: the embedding is not to tell batch_label", ge=0)
+    batch_label: Literal["id", "platform", "patient"] = setting(
+        "id", "what the adversarial head guesses; id: the sample"
+    )
     projection_dim: int = setting(128, "of the contrastive space", ge=0)
     # What other recipes add (docs/recipes.md), off by default
     genes_smooth_um: float = setting(
@@ -102,6 +108,9 @@ class TrainConfig(TomlSettings):
     # The loop
     epochs: int = setting(20, "0: no adaptation, ridge heads on the model as it is", ge=0)
     batch_slides: int = setting(8, "8 x 48 = 384: enough in-slide negatives, several slides per step", ge=1)
+    balance: Literal["", "id", "platform", "organ"] = setting(
+        "", 'or "platform", "organ", "id": as many batches\' parts of each, rare ones repeated; "": every spot once'
+    )
     batch_spots: int = setting(48, "of each section", ge=1)
     micro_batch: int = setting(
         0, "tiles a forward pass; 0: the whole batch. The frozen reference runs in the same pieces", ge=0

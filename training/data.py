@@ -12,15 +12,12 @@ from itertools import islice
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from .config import TrainConfig
+from .epoch_plan import Rows, plan_epoch
 from .sections import TrainSection
 from .varied_tiles import FloatBuffers, varied_tiles
-
-Rows = list[tuple[int, NDArray[np.int64]]]
-"""What a batch is made of: sections by their place in the list, and rows of each."""
 
 
 @dataclass(eq=False)
@@ -59,31 +56,11 @@ def gather(sections: Sequence[TrainSection], rows: Rows) -> dict[str, Tensor]:
     return {name: torch.from_numpy(np.concatenate([part[name] for part in parts])) for name in parts[0]}
 
 
-def plan_epoch(sizes: Sequence[int], slides: int, spots: int, rng: np.random.Generator) -> list[Rows]:
-    """Batches that see every spot about once.
-
-    A batch holds up to `slides` sections with `spots` rows each, drawn from the sections with most rows left, so that
-    within-slide losses have enough rows. A remainder of fewer than 8 rows joins the section's last piece.
-    """
-    queues: list[list[NDArray[np.int64]]] = []
-    for size in sizes:
-        order = rng.permutation(size).astype(np.int64)
-        cuts = list(range(spots, size, spots))
-        if cuts and size - cuts[-1] < 8:
-            cuts.pop()
-        queues.append(np.split(order, cuts))
-    batches = []
-    while any(queues):
-        left = np.array([len(q) for q in queues]) + rng.random(len(queues))
-        chosen = [int(i) for i in np.argsort(-left)[:slides] if queues[int(i)]]
-        batches.append([(i, queues[i].pop()) for i in chosen])
-    return batches
-
-
 def planned(sections: Sequence[TrainSection], config: TrainConfig, epoch: int) -> list[Rows]:
     """The batches of an epoch of a run: `plan_epoch` with the config's sizes, its chance from (seed, epoch)."""
     rng = np.random.default_rng([config.seed, epoch])
-    return plan_epoch([len(s.target) for s in sections], config.batch_slides, config.batch_spots, rng)
+    groups = [getattr(s.sample, config.balance) for s in sections] if config.balance else None
+    return plan_epoch([len(s.target) for s in sections], config.batch_slides, config.batch_spots, rng, groups)
 
 
 class Batches(ABC):

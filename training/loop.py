@@ -33,7 +33,7 @@ from .model.embed import embed_tiles
 from .model.ridge_heads import set_ridge_head, set_ridge_heads
 from .objective import TERMS, Alignment, learning_parameters
 from .progress import Events, Report, write_csv
-from .run_setup import Start, first_model, prepare, weights_of
+from .run_setup import Start, batch_numbers, first_model, prepare, weights_of
 from .schedule import rate_factor
 from .sections import TrainSection
 from .validation import mean_cosine, validation_r
@@ -143,7 +143,7 @@ class _Trainer:
         config = self.config
         genes = self.start.train[0].genes.shape[1]
         torch.manual_seed(config.seed + 1)
-        step = Alignment(model, config, genes=genes, sections=len(self.start.train)).to(self.device)
+        step = Alignment(model, config, genes=genes, batches=batch_numbers(config, self.start.train)).to(self.device)
         if self.teacher is not None:
             guide(step.ingredients, self.teacher, self.start.train)
         width = model.dim // model.fields_count

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -26,11 +28,15 @@ class Alignment(nn.Module):
     ----------
     model : StampModel
     config : TrainConfig
-    genes, sections : int
-        Sizes of the optional heads: genes to reconstruct, samples to be told apart.
+    genes : int
+        Genes to reconstruct, of the optional head.
+    batches : sequence of int
+        What the adversarial head guesses of each section: its sample, platform or patient, counted from 0.
     """
 
-    def __init__(self, model: StampModel, config: TrainConfig, *, genes: int = 0, sections: int = 0) -> None:
+    batch_of: Tensor
+
+    def __init__(self, model: StampModel, config: TrainConfig, *, genes: int = 0, batches: Sequence[int] = ()) -> None:
         super().__init__()
         self.model, self.config = model, config
         one = config.field_steps == "one"
@@ -38,8 +44,11 @@ class Alignment(nn.Module):
         outputs = model.pathway.out_features
         self.field_heads = nn.ModuleList(nn.Linear(width, outputs) for _ in range(model.fields_count if one else 0))
         self._kept = model.parts() if config.cache_views else None
+        self.register_buffer("batch_of", torch.tensor(list(batches), dtype=torch.int64), persistent=False)
         self.ingredients = make_ingredients(config, model, genes)
-        self.extra = AuxiliaryHeads(width, genes if config.w_genes > 0 else 0, sections if config.w_batch > 0 else 0)
+        self.extra = AuxiliaryHeads(
+            width, genes if config.w_genes > 0 else 0, len(set(batches)) if config.w_batch > 0 else 0
+        )
 
     def forward(
         self,
@@ -83,7 +92,7 @@ class Alignment(nn.Module):
         if config.w_genes > 0:
             terms["genes"] = self.extra.gene_loss(embedding, genes)
         if config.w_batch > 0:
-            terms["batch"] = self.extra.batch_loss(embedding, slide)
+            terms["batch"] = self.extra.batch_loss(embedding, self.batch_of[slide])
         seen = Seen(self.model, tiles, embedding, frozen, tokens, target, mask, slide, genes, tables)
         for part in self.ingredients.values():
             terms |= part(seen)

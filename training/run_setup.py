@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,7 @@ def prepare(config: TrainConfig) -> Start:
     train = make_sections(config, split.train, sets, genes, statistics=statistics)
     if not any(s.mask.any() for s in train):
         raise DataError("no gene set has enough measured genes", remedy="see the coverage that cohort build reported")
+    batch_numbers(config, train)  # raises where there is nothing to tell apart
     validation = make_sections(config, split.validation, sets, genes, statistics=statistics, training=False)
     info = describe(config, cohort, split, sets, genes)
     if config.w_patches > 0:
@@ -77,6 +79,25 @@ def prepare(config: TrainConfig) -> Start:
         for section in train:
             section.patch_rows = patch_rows(section.xy_um, info.tile_px * info.mpp, patches)
     return Start(cohort, split, sets, info, train, validation, digest(config, cohort))
+
+
+def batch_numbers(config: TrainConfig, sections: Sequence[TrainSection]) -> list[int]:
+    """What the adversarial head guesses of each section, counted from 0 in order of appearance.
+
+    Raises
+    ------
+    UsageError
+        There is such a head, and all sections are of one.
+    """
+    labels = [str(getattr(s.sample, config.batch_label)) for s in sections]
+    numbers = {label: i for i, label in enumerate(dict.fromkeys(labels))}
+    if config.w_batch > 0 and len(numbers) < 2:
+        what = {"id": "sample"}.get(config.batch_label, config.batch_label)
+        raise UsageError(
+            f"w_batch is set, and all training sections are of one {what}",
+            remedy="set w_batch = 0, or another batch_label",
+        )
+    return [numbers[label] for label in labels]
 
 
 def describe(

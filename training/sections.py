@@ -34,7 +34,7 @@ class TrainSection:
     target : float32 [N, P]
         Robust z within the section, clipped at 4, smoothed and permuted where the config says so.
     level : float32 [N, P]
-        Scores standardised over the training sections, for the global head.
+        Scores standardised over the training sections, or over those of its platform, for the global head.
     mask : bool [P]
         Pathways that enough measured genes speak for.
     genes : float32 [N, G]
@@ -148,32 +148,40 @@ def control_sets(config: TrainConfig, sets: GeneSets, samples: Sequence[Sample])
     """The sets to learn: those given, or size-matched random ones from the genes that every sample measured."""
     if config.control != "random-sets":
         return sets
-    shared = sorted(set.intersection(*(set(map(str, s.expression().var_names)) for s in samples)))
+    shared = sorted(shared_genes(samples))
     return sets.random_like(np.random.default_rng(config.seed), shared)
 
 
 def variable_genes(samples: Sequence[Sample], count: int, *, at_most: bool = False) -> tuple[str, ...]:
     """The genes with the largest variance of log1p CP10k, mean over the samples, among those that all measured.
 
-    With `at_most`, all of them where they are fewer than `count` (a panel of a few hundred genes).
+    Samples are read one after the other, twice: one table is in memory at a time. With `at_most`, all genes where they
+    are fewer than `count` (a panel of a few hundred genes).
 
     Raises
     ------
     DataError
         The samples share fewer genes.
     """
-    tables = [s.expression() for s in samples]
-    shared = set.intersection(*(set(map(str, t.var_names)) for t in tables))
-    names = [str(g) for g in tables[0].var_names if str(g) in shared]
+    names = shared_genes(samples)
     if len(names) < count and not (at_most and names):
         raise DataError(f"the samples share {len(names)} genes, fewer than n_genes = {count}")
     total = np.zeros(len(names))
-    for table in tables:
-        x = log_cp10k(as_counts(table[:, names].X, len(names)))
+    for sample in samples:
+        x = log_cp10k(as_counts(sample.expression()[:, names].X, len(names)))
         mean = np.asarray(x.mean(axis=0)).ravel()
         total += np.asarray(x.multiply(x).mean(axis=0)).ravel() - mean**2
     best = np.argsort(-total, kind="stable")[:count]
     return tuple(names[i] for i in sorted(best))
+
+
+def shared_genes(samples: Sequence[Sample]) -> list[str]:
+    """The genes that every sample measures, in the order of the first; one table is in memory at a time."""
+    first = [str(g) for g in samples[0].expression().var_names]
+    shared = set(first)
+    for sample in samples[1:]:
+        shared &= set(map(str, sample.expression().var_names))
+    return [gene for gene in first if gene in shared]
 
 
 def _expression(data: AnnData, names: Sequence[str], genes: Sequence[str]) -> NDArray[np.float32]:
@@ -233,14 +241,18 @@ def make_sections(
     if not raw:
         return []
     masks = [m for _, _, m, _, _ in raw]
-    mean, sd = _over_measured([v for _, v, _, _, _ in raw], masks)
+    by = [row[0].platform if config.level_by == "platform" else "" for row in raw]
+    spread = {}
+    for name in set(by):
+        own = [row for row, platform in zip(raw, by, strict=True) if platform == name]
+        spread[name] = _over_measured([row[1] for row in own], [row[2] for row in own])
     targets = [robust_z(values) for _, values, _, _, _ in raw]
     if training and config.smooth_um > 0:
         targets = [smooth(t, row[4], config.smooth_um) for t, row in zip(targets, raw, strict=True)]
     if training and config.target_rank > 0:
         targets = keep_components(targets, config.target_rank, masks)
     sections = []
-    for target, (sample, values, mask, wanted, xy_um) in zip(targets, raw, strict=True):
+    for target, (sample, values, mask, wanted, xy_um), platform in zip(targets, raw, by, strict=True):
         extra, tables = np.zeros((len(values), 0), np.float32), {}
         if config.reads_genes and wanted.shape[1]:
             extra = learned_genes(wanted, xy_um, config.genes_smooth_um if training else 0.0)
@@ -249,6 +261,7 @@ def make_sections(
         if training and config.control == "shuffled":  # whatever is learned from, or the control would learn
             order = rng.permutation(len(target))
             target, extra, tables = target[order], extra[order], {k: v[order] for k, v in tables.items()}
+        mean, sd = spread[platform]
         level = np.divide(values - mean, sd, out=np.zeros(values.shape), where=(sd > 1e-9) & mask)
         sections.append(TrainSection(sample, values, target, level.astype(np.float32), mask, extra, xy_um, tables))
     return sections

@@ -16,14 +16,27 @@ def cohort() -> None:
     """Turn spatial transcriptomics samples into a training cohort."""
 
 
-@cohort.command(cls=Command, examples=("cohort build cohort.toml -o cohort", "cohort build cohort.toml --dry-run"))
+@cohort.command(
+    cls=Command,
+    examples=(
+        "cohort build cohort.toml -o cohort --jobs 4",
+        "cohort build more.toml -o cohort --append",
+        "cohort build cohort.toml --dry-run",
+    ),
+)
 @click.argument("config", type=_PATH)
 @click.option("-o", "--out", type=_PATH, help="Cohort folder to be made.")
 @click.option("--overwrite", is_flag=True, help="Replace a finished cohort.")
+@click.option("--append", is_flag=True, help="Add the samples that the finished cohort lacks.")
+@click.option("-j", "--jobs", default=1, show_default=True, help="Samples made at the same time; 0: one a core.")
 @click.option("--dry-run", is_flag=True, help="Read and check every sample, cut no tiles, write nothing.")
 @click.option("--no-pictures", is_flag=True, help="Leave out the QC sheets.")
-def build(config: Path, out: Path | None, overwrite: bool, dry_run: bool, no_pictures: bool) -> None:
+def build(
+    config: Path, out: Path | None, overwrite: bool, append: bool, jobs: int, dry_run: bool, no_pictures: bool
+) -> None:
     """Build a cohort folder from CONFIG, a TOML file that names the samples (see docs/cohort.md).
+
+    Stopped at any point, the same command goes on from the samples that are finished.
 
     \b
     tile_px, mpp, min_genes, gmt, gene_table      of the whole cohort
@@ -32,12 +45,18 @@ def build(config: Path, out: Path | None, overwrite: bool, dry_run: bool, no_pic
     """
     from .cohort.build import build_cohort
 
+    if append and overwrite:
+        raise click.UsageError("--append keeps what --overwrite replaces: name one of them")
+    if jobs < 0:
+        raise click.UsageError("--jobs counts samples: 0 or more")
     if out is None and not dry_run:
         raise click.UsageError("name the folder to be made: -o DIR")
     made = build_cohort(
         config,
         out or Path("cohort"),
         overwrite=overwrite,
+        append=append,
+        jobs=jobs,
         dry_run=dry_run,
         pictures=not no_pictures,
         log=click.echo,

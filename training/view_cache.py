@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .config import TrainConfig
-from .data import Batch, Batches, Rows, gather
+from .data import Batch, Batches, gather
+from .epoch_plan import Rows
 from .model import RunInfo, StampModel
 from .model.checkpoint import read_tensors, write_tensors
 from .model.stages import Parts

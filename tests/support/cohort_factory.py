@@ -56,6 +56,22 @@ def make_cohort(folder: Path, patients: dict[str, str], seed: int = 0, spots: in
     return folder
 
 
+def make_tinted_cohort(folder: Path, spots: int = 60) -> Path:
+    """Sections of two platforms: one has a tint over its tiles, and catches less of its genes."""
+    from stamp_deploy.training.cohort import SampleFacts
+    from stamp_deploy.training.cohort.write import write_cohort_json, write_sample
+
+    rows = []
+    for i, (name, platform) in enumerate({"a": "x", "b": "x", "c": "y", "d": "y", "h1": "x", "h2": "y"}.items()):
+        data, tiles = section(i, spots)
+        if platform == "y":
+            tiles = np.clip(tiles.astype(np.int16) + np.array([60, -45, 30]), 0, 255).astype(np.uint8)
+            data.X[:, 48:] *= 2  # more of what belongs to no program: its ranks push the programs' down
+        rows.append(write_sample(folder, data, tiles, SampleFacts(name, f"p{i}", platform, "none", 1.0, "stated")))
+    write_cohort_json(folder, rows, tile_px=TILE, mpp=1.0)
+    return folder
+
+
 def make_run(
     folder: Path, cohort: Path, gmt: Path, held_out: tuple[str, ...], *, weights: Path | None = None, **settings: Any
 ) -> Path:

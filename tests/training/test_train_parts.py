@@ -26,7 +26,7 @@ from stamp_deploy.training.cohort.config import CohortConfig
 from stamp_deploy.training.cohort.config import load_config as load_cohort_config
 from stamp_deploy.training.cohort.readers.keys import KEYS_OF_FORMAT
 from stamp_deploy.training.config import TrainConfig, load_config
-from stamp_deploy.training.data import plan_epoch
+from stamp_deploy.training.epoch_plan import plan_epoch
 from stamp_deploy.training.heads.config import HeadConfig
 from stamp_deploy.training.model.checkpoint import Checkpoint, read_tensors, write_tensors
 from stamp_deploy.training.schedule import rate_factor
@@ -54,6 +54,30 @@ def test_an_epoch_sees_every_spot_once(sizes: list[int]) -> None:
         assert sorted(rows) == list(range(size))
     assert all(len(b) <= 2 and len({s for s, _ in b}) == len(b) for b in batches)
     assert all(len(r) >= min(8, min(sizes)) for b in batches for _, r in b)
+
+
+def test_every_section_comes_up_in_the_first_fifth_of_an_epoch() -> None:
+    """1,000 sections of 50 to 4,000 spots, 8 a batch."""
+    rng = np.random.default_rng(0)
+    sizes = rng.integers(50, 4000, 1000).tolist()
+    batches = plan_epoch(sizes, 8, 48, rng)
+    early = {i for batch in batches[: len(batches) // 5] for i, _ in batch}
+    assert early == set(range(1000))
+    thirds = [sum(len(r) for b in part for _, r in b) for part in np.array_split(np.array(batches, object), 3)]
+    assert min(thirds) > 0.9 * max(thirds)
+    assert sum(thirds) == sum(sizes) and len(batches) == pytest.approx(sum(-(-s // 48) for s in sizes) / 8, rel=0.03)
+
+
+def test_groups_are_balanced_at_the_cost_of_the_large_one() -> None:
+    sizes = [960] * 10 + [960] * 2
+    groups = ["big"] * 10 + ["small"] * 2
+    batches = plan_epoch(sizes, 4, 48, np.random.default_rng(0), groups)
+    count = {g: sum(groups[i] == g for b in batches for i, _ in b) for g in ("big", "small")}
+    assert abs(count["big"] - count["small"]) <= 12 and sum(count.values()) == pytest.approx(240, abs=12)
+    assert {i for b in batches for i, _ in b} == set(range(12))
+    assert all(len({i for i, _ in b}) == len(b) <= 4 for b in batches)
+    small = np.concatenate([r for b in batches for i, r in b if i == 10])
+    assert set(small.tolist()) == set(range(960)) and len(small) > 2 * 960
 
 
 def test_smoothing_is_half_the_spot_and_half_its_neighbourhood() -> None:

@@ -22,6 +22,7 @@ from ..metrics import SectionResult, headline, json_number
 from ..sections import platform_statistics
 from ..stain_features import features29
 from ..validation import mean_cosine
+from .batch_effects import batch_effects
 from .inputs import EvaluateOptions, gene_sets_of, runs_of, test_samples_of, training_cohort_of
 from .pathway_facts import pathway_facts
 from .retrieval import retrieval
@@ -107,6 +108,7 @@ def evaluate(options: EvaluateOptions, progress: Progress | None = None) -> Eval
         "verdict": verdict.to_dict() if verdict is not None else None,
         "validation": pathway_facts(run, test, table.sections, sets.names, seed=options.seed),
         "guard": _guard(run, test),
+        "batch_effects": batch_effects(run, [*train, *test]),
         "retrieval": {name or kind.key: found for name, kind, other in runs if (found := retrieval(other, test))},
         "tier1": _tier1(run, train_samples, tests) if options.tier1 else None,
         "warnings": _warnings(table, train_cohort),

@@ -103,9 +103,29 @@ def footnotes(evaluation: Evaluation) -> list[str]:
     if tier1 is not None:
         values = ", ".join(f"{k.replace('_', ' ')} {_number(v)}" for k, v in tier1["mean_r"].items())
         lines.append(f"tier 1, {len(tier1['genes'])} genes (HEST-Bench protocol; {tier1['split']}): mean r {values}")
+    lines += _batch_effects(document["batch_effects"])
     lines += _retrieval(document["retrieval"])
     lines += [f"warning: {w}" for w in document["warnings"]]
     return [*lines, *_not_run(evaluation), *_verdict(document["verdict"])]
+
+
+def _batch_effects(found: dict[str, Any] | None) -> list[str]:
+    """How well each label is told from the embedding, before and after."""
+    lines = []
+    for label, after in (found or {}).get("adapted", {}).items():
+        before = (found or {}).get("frozen", {}).get(label)
+        probe = f"{_number(before['probe'])} to " if before else ""
+        apart = f"{_signed(before['silhouette'])} to " if before else ""
+        lines.append(
+            f"batch effects: {label} told from the embedding (frozen to adapted) {probe}{_number(after['probe'])} of "
+            f"held-out {after['held_out']} (chance {_number(after['chance'])}); silhouette "
+            f"{apart}{_signed(after['silhouette'])}"
+        )
+    return lines
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.3f}"
 
 
 def _retrieval(found: dict[str, Any]) -> list[str]:
