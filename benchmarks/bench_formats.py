@@ -22,13 +22,13 @@ from typing import Any
 import numpy as np
 from bench_tiler import DATA, ROOT, Case, case, describe_machine, make_slide, middle, read_ours, read_rival
 from result_files import keep
-from rivals import Read, installed, versions
+from rivals import Read, installed, openslide_level_reader, versions
 
 sys.path.insert(0, str(ROOT / "tests"))
 
 from support.codec_factory import write_as_j2k
 from support.dicom_factory import How, Picture, write_level
-from support.format_factory import Page, pages_of, write_dicom, write_philips, write_scn
+from support.format_factory import Page, halved, pages_of, write_dicom, write_philips, write_scn
 from support.slide_factory import encode
 
 from stamp_deploy.slide import open_slide
@@ -45,8 +45,8 @@ BARS = {
 }  # fmt: skip
 OPEN_FRAMES, OPEN_ACROSS, OPEN_BAR_S = 100_000, 400, 1.0
 SVS = "svs"
-J2K, J2K_ACROSS, J2K_DOWN = "j2k", 24, 20
-"""JPEG 2000 takes long: a slide of so many storage tiles, of its own."""
+J2K, J2K_ACROSS, J2K_DOWN = "j2k", 30, 24
+"""JPEG 2000 takes long: a slide of so many storage tiles, of its own, all tissue."""
 RIVALS_OF = {
     "dicom": ("OpenSlide", "wsidicom", "fastslide", "hs2p"),
     "philips": ("OpenSlide", "tiffslide", "pyvips Region.fetch", "fastslide", "hs2p"),
@@ -125,6 +125,20 @@ def figures_of(cases: dict[str, Case], label: str) -> dict[str, float]:
     return found
 
 
+def pyramid_by_2(folder: Path, svs: Path, limit: int, sample: int, rounds: int) -> tuple[dict[str, float], Case]:
+    """A Philips TIFF with a level of half the size, which both read: against OpenSlide, which picks that level, too."""
+    page = pages_of(svs)[0]
+    path = write_philips(folder / "by-2.tiff", [page, halved(page)], mpp=0.25)
+    path.read_bytes()
+    one = case(path, 0.25, limit, sample)
+    read_ours(one, tiles=one.tiles.part(slice(64)))
+    for _ in range(rounds):
+        one.rates.setdefault("tiler", []).append(read_ours(one))
+        one.rates.setdefault("OpenSlide", []).append(read_rival(one, openslide_level_reader))
+    ratio, spread = one.ratio("tiler", "OpenSlide")
+    return {"philips_by_2_vs_openslide": ratio, "philips_by_2_vs_openslide_spread": spread}, one
+
+
 def open_seconds(folder: Path, rounds: int) -> dict[str, float]:
     """Opening a DICOM slide of 100,000 frames with an item for each and an extended table of offsets."""
     folder.mkdir()
@@ -163,10 +177,10 @@ def run(*, quick: bool) -> dict[str, Any]:
             paths = {SVS: svs, **write_formats(folder, pages_of(svs), formats, 0.25)}
             cases = {key: case(path, 0.25, limit, sample) for key, path in paths.items()}
             if coding == "420":
-                page = pages_of(svs)[0]
-                path = write_as_j2k(folder / "slide-j2k.svs", page, J2K_ACROSS, J2K_DOWN, mpp=0.25)
+                small = make_slide(folder, "tissue", f"{J2K_ACROSS}x{J2K_DOWN}", tissue=1.0, recode=coding)
+                path = write_as_j2k(folder / "slide-j2k.svs", pages_of(small)[0], J2K_ACROSS, J2K_DOWN, mpp=0.25)
                 path.read_bytes()
-                cases[J2K] = case(path, 0.25, 96 if quick else 400, 16 if quick else 48)
+                cases[J2K] = case(path, 0.25, 96 if quick else None, 16 if quick else 48, all_tiles=True)
             report["cannot"] += compare(cases, kept, rounds)
             report.update(figures_of(cases, coding))
             report["rates"][CODINGS[coding]] = {key: one.rates for key, one in cases.items()}
@@ -175,6 +189,10 @@ def run(*, quick: bool) -> dict[str, Any]:
                 report["cannot"] += compare(native, kept, rounds)
                 report.update(figures_of(native, "_20x"))
                 report["rates"]["4:2:0, 20x native"] = {key: one.rates for key, one in native.items()}
+                small = make_slide(folder, "small", "60x48", recode=coding)
+                figures, by_2 = pyramid_by_2(folder, small, 700, 2 * sample, rounds)
+                report.update(figures)
+                report["rates"]["4:2:0, pyramid by 2, OpenSlide at the same level"] = {"philips": by_2.rates}
             for path in folder.rglob("*"):
                 if path.is_file():
                     path.unlink()

@@ -92,11 +92,11 @@ def make_slide(folder: Path, name: str, tiles: str, *, tissue: float = 0.5, reco
     return path
 
 
-def case(path: Path, mpp: float, limit: int | None, sample: int) -> Case:
-    """The tissue tiles of a slide (the first `limit`), and `sample` of them in four stretches."""
+def case(path: Path, mpp: float, limit: int | None, sample: int, *, all_tiles: bool = False) -> Case:
+    """The tissue tiles of a slide, or all (the first `limit`), and `sample` of them in four stretches."""
     with open_slide(path, mpp=mpp) as slide:
-        mask = find_tissue(slide, TissueRule())
-        tiles = select_tiles(make_grid(slide, target_mpp=TARGET, tile_px=TILE), mask, 0.5)
+        mask = None if all_tiles else find_tissue(slide, TissueRule())
+        tiles = select_tiles(make_grid(slide, target_mpp=TARGET, tile_px=TILE), mask, 0.0 if all_tiles else 0.5)
     tiles = tiles.part(slice(limit))
     starts = np.linspace(0, len(tiles) - sample // 4, 4).astype(int)
     return Case(path, mpp, tiles, [tiles.coords[s : s + sample // 4] for s in starts])

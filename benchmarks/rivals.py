@@ -31,6 +31,18 @@ def openslide_reader(path: Path, corners: NDArray[np.int64], span: int, tile: in
     return len(corners)
 
 
+def openslide_level_reader(path: Path, corners: NDArray[np.int64], span: int, tile: int) -> int:
+    """OpenSlide's read_region of the coarsest level that is fine enough, resized by PIL where it must be."""
+    import openslide
+
+    with openslide.OpenSlide(path) as slide:
+        level = slide.get_best_level_for_downsample(span / tile + 1e-3)
+        side = round(span / slide.level_downsamples[level])
+        for x, y in corners.tolist():
+            _fit(slide.read_region((x, y), level, (side, side)).convert("RGB"), tile)
+    return len(corners)
+
+
 def tiffslide_reader(path: Path, corners: NDArray[np.int64], span: int, tile: int) -> int:
     import tiffslide
 

@@ -36,6 +36,7 @@ SUMMARIES = {
     "evaluate": "Table of a run against its baselines and controls.",
     "evaluate-head": "Judge a slide-level head on another cohort.",
     "export": "Merge a run's adapter and compile it into a bundle.",
+    "fhir": "Write a result as HL7 FHIR: a preliminary DiagnosticReport.",
     "formats": "List the output formats: files, what opens them, the extra that they need.",
     "infer": "Score one slide: pathway maps and slide-level calls.",
     "inspect": "What a slide is, which route and level would be read, and why.",
@@ -46,6 +47,7 @@ SUMMARIES = {
     "parity": "Check a bundle's engines on this machine.",
     "summary": "Put all results of a batch side by side: tables, page, heat map.",
     "train": "Fine-tune a foundation model on pathway scores.",
+    "hest-bench": "HEST-Bench as published, by a run or by embeddings.",
     "train-head": "Train a slide-level head on tile embeddings.",
     "verify": "Check the hashes of a bundle or a result.",
     "view": "Look at results in a browser: deep zoom, maps, areas, annotations.",
@@ -53,7 +55,7 @@ SUMMARIES = {
 }
 SECTIONS = {
     "Score slides": ("infer", "batch", "watch", "view", "render", "summary", "compare", "inspect", "formats"),
-    "Beside an archive": ("dicomweb", "dimse"),
+    "Beside an archive": ("dicomweb", "fhir", "dimse"),
     "Trust the machine and the model": ("doctor", "verify", "sign", "parity", "build", "bench", "audit"),
     "Train and export": (
         "demo",
@@ -64,13 +66,14 @@ SECTIONS = {
         "train-head",
         "evaluate-head",
         "compare-encoders",
+        "hest-bench",
         "export",
         "triton",
     ),
 }
 EXTRA_OF = {"cohort": "train", "demo": "train,export", "evaluate": "train", "export": "export", "train": "train"}
-EXTRA_OF |= {"train-head": "train", "evaluate-head": "train", "compare-encoders": "train"}
-EXTRA_OF |= {"dicomweb": "dicomweb", "dimse": "dimse"}
+EXTRA_OF |= {name: "train" for name in ("train-head", "evaluate-head", "compare-encoders", "hest-bench")}
+EXTRA_OF |= {"dicomweb": "dicomweb", "dimse": "dimse", "fhir": "fhir"}
 
 
 class VerbGroup(click.Group):

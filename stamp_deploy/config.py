@@ -14,11 +14,12 @@ from .hashing import folder_sha256, sha256_file
 from .units import MAX_MPP, MIN_MPP, believable_mpp
 
 DEFAULT_WRITERS = ("json", "hdf5", "parquet", "heatmaps", "report")
-LATER = ("min_fraction", "roi", "tissue_mask", "adapter")
+LATER = ("min_fraction", "roi", "tissue_mask", "icc", "adapter")
 """Options that can change a score and that the first versions did not have."""
 FILES = ("roi", "tissue_mask")
 """Options that name files or folders."""
 ROI_USES = ("restrict", "split")
+ICC_USES = ("none", "srgb")
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,9 @@ class InferOptions:
     """Which adapter of a bundle that holds several."""
     exact: bool = False
     """Decode at full scale instead of the reduced JPEG scales."""
+    icc: str | None = None
+    """What the slide's ICC profile does: "none": colours stay as stored; "srgb": tiles are converted. None takes the
+    bundle's."""
     all_tiles: bool = False
     """Score every tile of the grid, glass included."""
     min_fraction: float | None = field(default=None, metadata={"gt": 0, "le": 1})
@@ -83,6 +87,8 @@ class InferOptions:
                 "--engine triton and --url go together: the one names the server of the other",
                 remedy="use both, as --engine triton --url http://HOST:8000, or neither",
             )
+        if self.icc is not None and self.icc not in ICC_USES:
+            raise UsageError(f"--icc {self.icc!r} is not known", remedy=f"use {' or '.join(ICC_USES)}")
         if not 0 <= self.max_unreadable <= 1:
             raise UsageError(f"--max-unreadable {self.max_unreadable} is not a fraction", remedy="use 0 to 1")
         if self.min_fraction is not None:

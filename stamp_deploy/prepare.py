@@ -76,7 +76,7 @@ def prepare(path: Path, bundle: Bundle, options: InferOptions) -> Prepared:
     limit_s = math.inf if options.time_limit_s is None else options.time_limit_s
     deadline = time.monotonic() + limit_s
     isolation.note(deadline=deadline if options.time_limit_s else None)
-    slide = open_slide(path, mpp=options.mpp, accept=bundle.trained_on)
+    slide = open_slide(path, mpp=options.mpp, accept=bundle.trained_on, icc=options.icc or bundle.icc)
     try:
         slide.deadline = deadline
         grid = make_grid(slide, target_mpp=bundle.mpp, tile_px=bundle.tile_px)

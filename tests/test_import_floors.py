@@ -29,7 +29,7 @@ FLOORS: dict[str, int] = {
             "_tiler slide",
             "absence annotations engine gallery grid summaries tiles tissue trust",
             "assemble gallery_tiles heads judge_slide maps prepare result result_files score summarise timing where",
-            "cases comparison writers",
+            "cases comparison fhir writers",
             "api archive batch checks infer viewer",
             "verbs",
             "cli",

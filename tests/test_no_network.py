@@ -39,6 +39,7 @@ RUN_TIME: dict[str, str] = {
     "bench": "bench {slide} --bundle {bundle} --engine {engine} --seconds 1",
     "build": "build {bundle} --engine tensorrt",
     "doctor": "doctor",
+    "fhir": "fhir {result} -o {new}.json",
     "formats": "formats",
     "infer": "infer {slide} --bundle {bundle} -o {new} --engine {engine} --write {writers}",
     "inspect": "inspect {slide}",
@@ -59,6 +60,7 @@ LEARNING: dict[str, str] = {
     "train-head": "train-head {features} {labels} -o {new} --folds 2 --epochs 2",
     "evaluate": "evaluate {run} -o {new} --no-tier1",
     "evaluate-head": "evaluate-head {heads} {features} {labels} -o {new} --draws 20",
+    "hest-bench": "hest-bench {bench} --embeddings {embeddings} -o {new}",
     "compare-encoders": "compare-encoders {labels} --encoder a={features} --encoder b={features} -o {new} --folds 2 "
     "--epochs 1 --seeds 1 --draws 20",
     "export": "export {run} -o {new}",
@@ -208,6 +210,7 @@ def school(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     import h5py
     from PIL import Image
     from support.cohort_factory import make_cohort, make_run, program_gmt, section
+    from support.hest_factory import write_task
 
     folder = tmp_path_factory.mktemp("school")
     cohort = make_cohort(folder / "cohort", {"a": "p1", "b": "p2", "c": "p3"})
@@ -239,7 +242,9 @@ def school(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
     table = read_labels(folder / "labels.csv", find_bags(folder / "features"))
     train_head(table, folder / "heads", HeadConfig(folds=2, epochs=1, inner_folds=0, draws=5))
+    bench, embeddings = write_task(folder / "hest", spots=8)
     return {
+        "bench": bench, "embeddings": embeddings,
         "samples": folder / "samples.toml", "config": folder / "config.toml", "features": folder / "features",
         "labels": folder / "labels.csv", "heads": folder / "heads",
         "run": make_run(folder / "run", cohort, gmt, ("c",)),

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from .gram_ridge import fit_over_sections
+
 EMBEDDING_FLOOR = 0.9
 """`floor` for embeddings. A feature that hardly varies in training, as a unit behind a ReLU may, would be blown up to
 the others' size, and break the prediction of a section where it does vary. By inner splits of her2st C2 to C5 (trained
@@ -117,7 +119,7 @@ def fit_ridge_measured(
     masks : sequence of bool [P]
         Whether the section measures the target. One that no section measures gets weights of 0 and a penalty of NaN.
     names : sequence of str
-        Of the sections: one is left out at a time to choose the penalty.
+        Of the sections: one is left out at a time to choose the penalty, or a tenth of them beyond 20.
     alpha : float, optional
         The penalty, where it is not chosen.
     floor : float
@@ -131,13 +133,29 @@ def fit_ridge_measured(
         if not use:
             continue
         columns = np.flatnonzero((pattern == table.T).all(axis=1))
-        features, target = np.concatenate([x[i] for i in use]), np.concatenate([y[i][:, columns] for i in use])
-        if alpha is None:
-            found = fit_ridge_cv(features, target, [names[i] for i in use for _ in y[i]], floor=floor)
-        else:
-            found = fit_ridge(features, target, alpha, floor=floor)
+        own, target, groups = [x[i] for i in use], [y[i][:, columns] for i in use], [names[i] for i in use]
+        found = _fit_sections(own, target, groups, alpha, floor)
         weights[:, columns], intercept[columns], chosen[columns] = found.weights, found.intercept, found.alpha
     return Ridge(weights, intercept, chosen)
+
+
+def _fit_sections(
+    x: list[NDArray[np.floating]],
+    y: list[NDArray[np.floating]],
+    names: list[str],
+    alpha: float | None,
+    floor: float,
+) -> Ridge:
+    """Ridge over sections that measure every target: from sums where the spots outnumber the features in every fold."""
+    size = {name: sum(len(part) for part, own in zip(y, names, strict=True) if own == name) for name in set(names)}
+    if sum(size.values()) - max(size.values()) >= x[0].shape[1] and (alpha is not None or len(size) > 1):
+        return Ridge(*fit_over_sections(x, y, names, ALPHAS if alpha is None else (alpha,), floor=floor))
+    features, target = np.concatenate(x), np.concatenate(y)
+    if alpha is not None:
+        return fit_ridge(features, target, alpha, floor=floor)
+    return fit_ridge_cv(
+        features, target, [name for name, part in zip(names, y, strict=True) for _ in part], floor=floor
+    )
 
 
 class _Path:

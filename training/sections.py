@@ -148,32 +148,40 @@ def control_sets(config: TrainConfig, sets: GeneSets, samples: Sequence[Sample])
     """The sets to learn: those given, or size-matched random ones from the genes that every sample measured."""
     if config.control != "random-sets":
         return sets
-    shared = sorted(set.intersection(*(set(map(str, s.expression().var_names)) for s in samples)))
+    shared = sorted(shared_genes(samples))
     return sets.random_like(np.random.default_rng(config.seed), shared)
 
 
 def variable_genes(samples: Sequence[Sample], count: int, *, at_most: bool = False) -> tuple[str, ...]:
     """The genes with the largest variance of log1p CP10k, mean over the samples, among those that all measured.
 
-    With `at_most`, all of them where they are fewer than `count` (a panel of a few hundred genes).
+    Samples are read one after the other, twice: one table is in memory at a time. With `at_most`, all genes where they
+    are fewer than `count` (a panel of a few hundred genes).
 
     Raises
     ------
     DataError
         The samples share fewer genes.
     """
-    tables = [s.expression() for s in samples]
-    shared = set.intersection(*(set(map(str, t.var_names)) for t in tables))
-    names = [str(g) for g in tables[0].var_names if str(g) in shared]
+    names = shared_genes(samples)
     if len(names) < count and not (at_most and names):
         raise DataError(f"the samples share {len(names)} genes, fewer than n_genes = {count}")
     total = np.zeros(len(names))
-    for table in tables:
-        x = log_cp10k(as_counts(table[:, names].X, len(names)))
+    for sample in samples:
+        x = log_cp10k(as_counts(sample.expression()[:, names].X, len(names)))
         mean = np.asarray(x.mean(axis=0)).ravel()
         total += np.asarray(x.multiply(x).mean(axis=0)).ravel() - mean**2
     best = np.argsort(-total, kind="stable")[:count]
     return tuple(names[i] for i in sorted(best))
+
+
+def shared_genes(samples: Sequence[Sample]) -> list[str]:
+    """The genes that every sample measures, in the order of the first; one table is in memory at a time."""
+    first = [str(g) for g in samples[0].expression().var_names]
+    shared = set(first)
+    for sample in samples[1:]:
+        shared &= set(map(str, sample.expression().var_names))
+    return [gene for gene in first if gene in shared]
 
 
 def _expression(data: AnnData, names: Sequence[str], genes: Sequence[str]) -> NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""The verb ``evaluate``."""
+"""The verbs ``evaluate`` and ``hest-bench``."""
 
 from __future__ import annotations
 
@@ -106,3 +106,43 @@ def evaluate(
     for line in footnotes(result):
         click.echo(line)
     click.echo(f"result  {target}")
+
+
+@click.command(
+    "hest-bench",
+    cls=Command,
+    examples=("hest-bench bench-data --run run -o hest", "hest-bench bench-data --embeddings embeddings -o hest"),
+)
+@click.argument("bench", type=click.Path(file_okay=False, path_type=Path))
+@option("--run", group=DATA, type=_PATH, help="Embed the patches by this run, adapted and frozen.")
+@option("--embeddings", group=DATA, type=_PATH, metavar="DIR", help="Or embeddings that are there: DIR/TASK/SAMPLE.h5.")
+@option("--tasks", group=DATA, default="", metavar="A,B", help="These tasks only.")
+@option("-o", "--out", group=OUTPUT, type=_PATH, required=True, help="Folder for hest-bench.json.")
+@option("--overwrite", group=OUTPUT, is_flag=True, help="Replace a finished evaluation.")
+@click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
+def hest_bench(
+    bench: Path, run: Path | None, embeddings: Path | None, tasks: str, out: Path, overwrite: bool, device: str
+) -> None:
+    """Run HEST-Bench as published on BENCH, the folder that holds its tasks.
+
+    Its splits, its gene lists, ridge on 256 principal components: figures compare with those that others publish.
+    """
+    from stamp_deploy.atomic import check_output, staged_directory, write_json_atomic
+
+    from .evaluate.hest_bench import find_tasks, run_embeddings, stored_embeddings
+    from .evaluate.hest_bench import hest_bench as compute
+
+    if run is not None and embeddings is None:
+        sources = run_embeddings(run, device)
+    elif embeddings is not None and run is None:
+        sources = {"embeddings": stored_embeddings(embeddings)}
+    else:
+        raise click.UsageError("name one of --run and --embeddings")
+    check_output(out, overwrite=overwrite)
+    chosen = find_tasks(bench, tuple(t.strip() for t in tasks.split(",") if t.strip()))
+    document = compute(chosen, sources, say=click.echo)
+    with staged_directory(out, overwrite=overwrite) as folder:
+        write_json_atomic(folder / "hest-bench.json", document)
+    for name, value in document["average"].items():
+        click.echo(f"average    {name} {'none' if value is None else format(value, '.4f')} over {len(chosen)} tasks")
+    click.echo(f"result  {out}")

@@ -138,6 +138,12 @@ class Bundle:
         """What the model was trained on beside 8-bit RGB of brightfield slides (kinds of slide/colour.py)."""
         return tuple(self.pfm.get("trained_on", ()))
 
+    @property
+    def icc(self) -> str | None:
+        """What is done with a slide's ICC profile, "srgb" or "none"; None where it is not stated."""
+        use = self.pfm.get("icc")
+        return None if use is None else str(use)
+
     def head_path(self, head: HeadSpec) -> Path:
         """The ONNX file of a head."""
         return self.path / head.file

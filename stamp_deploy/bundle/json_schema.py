@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..config import ICC_USES
 from ..units import MAX_MPP, MIN_MPP
 from ..validation import QUANTILES, SCALES
 from . import schema, twins, validation_block
@@ -44,7 +45,12 @@ def _special() -> Schema:
         "pfm": {
             "type": "object",
             "required": ["id", "licence"],
-            "properties": {"id": _text(1000), "licence": _text(1000), "trained_on": _names(0, 16)},
+            "properties": {
+                "id": _text(1000),
+                "licence": _text(1000),
+                "trained_on": _names(0, 16),
+                "icc": {"enum": list(ICC_USES)},
+            },
         },
         "precision": {"enum": list(schema.PRECISIONS)},
         "tile_px": _whole(1, schema.MAX_TILE_PX),

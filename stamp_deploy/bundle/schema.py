@@ -10,6 +10,7 @@ from datetime import datetime
 from itertools import pairwise
 from typing import Any
 
+from ..config import ICC_USES
 from ..units import MAX_MPP, MIN_MPP
 from .rules import (
     NAME,
@@ -131,6 +132,8 @@ def validate(document: dict[str, Any]) -> dict[str, Any]:
             fail(f"'pfm' must state {key!r}")
         text(document["pfm"][key], f"{key} of 'pfm'", 1000)
     names(document["pfm"].get("trained_on", []), "trained_on of 'pfm'", 0, 16)
+    if document["pfm"].get("icc", "none") not in ICC_USES:
+        fail(f"icc of 'pfm' is not {' or '.join(ICC_USES)}")
     _date(document["created_utc"])
     _tissue(document["tissue"])
     _input_range(document["input_range"])

@@ -70,7 +70,7 @@ def run_bench(
     """
     bundle = load_bundle(bundle_path, require_signature=require_signature, adapter=options.adapter)
     cores = len(os.sched_getaffinity(0))
-    with open_slide(slide_path, mpp=options.mpp, accept=bundle.trained_on) as slide:
+    with open_slide(slide_path, mpp=options.mpp, accept=bundle.trained_on, icc=options.icc or bundle.icc) as slide:
         tiles = _tiles_of(slide, bundle, options, max_tiles)
         budget = seconds / 4
         sample, plan = _sample(slide, tiles, options)

@@ -8,6 +8,7 @@ from ..errors import SlideError
 from ..system.files import refuse_special, special_kind
 from .backends import Backend, Level
 from .dicom import is_dicom
+from .foreign import BIO_FORMATS, HEAD_BYTES, check_foreign
 from .tiff_pages import tiff_pages
 
 MAX_SIDE = 2_000_000
@@ -29,14 +30,15 @@ def check_file(path: Path) -> None:
         if path.is_dir():
             raise SlideError("is a folder, not a slide", path=path, remedy="name a file in it")
         with path.open("rb") as handle:
-            empty = not handle.read(1)
+            head = handle.read(HEAD_BYTES)
     except FileNotFoundError:
         raise SlideError("does not exist", path=path, remedy="check the name") from None
     except (OSError, ValueError) as error:
         what = getattr(error, "strerror", None) or str(error)
         raise SlideError(f"cannot be read: {what}", path=path, remedy="check its name, permissions and disk") from error
-    if empty:
+    if not head:
         raise SlideError("is empty", path=path, remedy="copy it again")
+    check_foreign(path, head)
     _check_neighbours(path)
     _check_preview(path)
 
@@ -61,7 +63,7 @@ def _check_preview(path: Path) -> None:
         raise SlideError(
             "belongs to an Olympus VSI slide: a .vsi holds its preview, and the .ets files beside it cannot be read",
             path=path,
-            remedy="export the slide as tiled SVS, TIFF or DICOM from the scanner's software",
+            remedy=f"{BIO_FORMATS}; or export it as tiled SVS, TIFF or DICOM from the scanner's software",
         )
 
 

@@ -12,6 +12,7 @@ from .checks import check_decodes, check_file, check_plain_image, check_size
 from .colour import check_stated_light, check_tiff_colour
 from .dicom import is_dicom, slide_in_folder
 from .held import HeldFiles
+from .icc import find_colours
 from .left_out import find_left_out
 from .mpp import find_mpp
 from .pyramid import levels_of_the_slide
@@ -28,7 +29,12 @@ from .stream_colour import believe_streams
 
 
 def open_slide(
-    path: str | Path, *, mpp: float | None = None, route: str | None = None, accept: Collection[str] = ()
+    path: str | Path,
+    *,
+    mpp: float | None = None,
+    route: str | None = None,
+    accept: Collection[str] = (),
+    icc: str | None = None,
 ) -> Slide:
     """Open a slide and decide its resolution, levels and route.
 
@@ -42,6 +48,8 @@ def open_slide(
         Force one of `route.ROUTES`: "jpeg-tiff", "openslide", "pyvips" and so on.
     accept : collection of str
         What beside 8-bit RGB of a brightfield scanner is read, of `colour.KINDS`: what the bundle was trained on.
+    icc : str, optional
+        "srgb" converts tiles by the slide's ICC profile; otherwise their colours stay as they are stored.
 
     Raises
     ------
@@ -59,7 +67,7 @@ def open_slide(
         try:
             backend = _open_backend(path, route, accept)
             try:
-                return _open(path, backend, held, mpp, route, accept)
+                return _open(path, backend, held, mpp, route, accept, icc)
             except BaseException:
                 backend.close()
                 raise
@@ -92,10 +100,17 @@ def slide_file(path: str | Path) -> Path:
 
 
 def _open(
-    path: Path, backend: Backend, held: HeldFiles, mpp: float | None, route: str | None, accept: Collection[str]
+    path: Path,
+    backend: Backend,
+    held: HeldFiles,
+    mpp: float | None,
+    route: str | None,
+    accept: Collection[str],
+    icc: str | None,
 ) -> Slide:
     check_size(path, backend)
     backend, colour_notes = believe_streams(path, backend)
+    colours = find_colours(path, backend, icc)
     check_stated_light(backend.properties, path, accept)
     check_tiff_colour(path, backend.levels, accept)
     finding = find_mpp(backend.properties, stated=mpp, path=path)
@@ -110,8 +125,9 @@ def _open(
         choose_route(path, backend, provider, storage, route),
         held=held,
         levels=levels,
+        colours=colours,
         level_numbers=numbers,
-        notes=(*getattr(backend, "notes", ()), *colour_notes, *notes),
+        notes=(*getattr(backend, "notes", ()), *colour_notes, *colours.notes, *notes),
         accept=frozenset(accept),
         storage=storage if isinstance(storage, StorageIndex) else None,
         left_out=left_out,

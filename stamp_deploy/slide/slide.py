@@ -17,6 +17,7 @@ from ..system.memory import release_memory
 from .backends import Backend, Level
 from .colour import check_brightfield
 from .held import HeldFiles
+from .icc import Colours
 from .identity import slide_files, slide_sha256
 from .left_out import LeftOut
 from .mpp import MppFinding
@@ -59,6 +60,8 @@ class Slide:
         Blocks that the last thumbnail could not show, level-0 pixels.
     storage : StorageIndex, optional
         Where the storage tiles lie, one entry for each of `levels`; None where the compiled tiler cannot read the file.
+    colours : Colours
+        Its ICC profile, and whether tiles are converted by it.
     left_out : LeftOut, optional
         What the file leaves out, which its format may: background.
     missing : LeftOut, optional
@@ -74,6 +77,7 @@ class Slide:
         *,
         held: HeldFiles,
         levels: tuple[Level, ...],
+        colours: Colours,
         level_numbers: tuple[int, ...],
         notes: tuple[str, ...] = (),
         accept: frozenset[str] = frozenset(),
@@ -87,7 +91,8 @@ class Slide:
         self.mpp = mpp
         self.route = route
         self.notes = notes
-        self.properties = public_properties(backend.properties)
+        self.colours = colours
+        self.properties = {**public_properties(backend.properties), **colours.properties}
         self.bounds = scanned_bounds(backend.properties)
         self._parts = slide_files(path, backend.vendor)
         held.add(self._parts)

@@ -35,7 +35,7 @@ _APERIO_COLOURS = {33003: YCBCR, 33005: RGB}
 _DIFFERENCES = 2
 SAMPLES = 3
 """Storage tiles of a page whose headers are looked at: the first, the middle and the last."""
-IMAGE_DESCRIPTION, XML_PACKET = 270, 700
+IMAGE_DESCRIPTION, XML_PACKET, ICC_PROFILE = 270, 700, 34675
 MAX_SUB_PAGES = 64
 """More pages inside of a page than any pyramid has levels."""
 
@@ -259,6 +259,19 @@ def _refusing(path: Path) -> Iterator[None]:
             path=path,
             remedy="copy or scan the slide again",
         ) from error
+
+
+def read_icc_tag(path: Path) -> bytes:
+    """The ICC profile of a TIFF's first tiled page, or else of its first; empty where there is none, or no TIFF."""
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            pages = list(tiff_pages(tiff))
+            page = next((page for page in pages if page.is_tiled), pages[0])
+            return bytes(page.tags.valueof(ICC_PROFILE, b""))
+    except Exception:
+        return b""  # no TIFF, or a damaged one: the reader that opened it says what is wrong
 
 
 def jpeg_colours(path: Path) -> list[tuple[int, frozenset[int]]]:

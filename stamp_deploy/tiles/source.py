@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from ..errors import SlideError
 from ..grid import TileSet
 from ..slide import Slide
+from ..slide.icc import SrgbTransform
 from ..system.isolation import LIMIT_GRACE_S
 from ..system.memory import fresh_pages
 from .read_plan import ReadPlan
@@ -50,6 +51,8 @@ class TileSource:
         Moment of time.monotonic() after which a reader that does not come back has hung.
     path : Path, optional
         The slide, for messages.
+    to_srgb : SrgbTransform, optional
+        Converts the tiles' colours before they are handed over.
     hung : bool
         A decoder did not come back: it may still use the slide, which must not be closed.
     ok, missing, corrupt, timeout : int
@@ -64,6 +67,7 @@ class TileSource:
     allocate: Allocate
     deadline: float = math.inf
     path: Path | None = None
+    to_srgb: SrgbTransform | None = None
     ok: int = 0
     missing: int = 0
     corrupt: int = 0
@@ -169,6 +173,8 @@ class TileSource:
                 index = order[start : start + self.batch]
                 pixels = self._ring[slot][: len(index)]
                 status = self.reader.fill(index, pixels)
+                if self.to_srgb is not None:
+                    self.to_srgb.convert(pixels)
                 if self.stop.asked:  # nobody waits for what was left undecoded
                     return
                 batch = TileBatch(pixels, self.tileset.coords[index], index, status)
@@ -225,7 +231,9 @@ def open_tiles(
     deadline = math.inf if time_limit_s is None else time.monotonic() + time_limit_s
     stop = Stop(deadline)
     reader = _open_reader(slide, tileset, threads=threads, exact=exact, stop=stop)
-    return TileSource(reader, tileset, batch, slots, stop, allocate or fresh_pages, deadline, slide.path)
+    return TileSource(
+        reader, tileset, batch, slots, stop, allocate or fresh_pages, deadline, slide.path, slide.colours.to_srgb
+    )
 
 
 def _open_reader(slide: Slide, tileset: TileSet, *, threads: int, exact: bool, stop: Stop) -> Reader:

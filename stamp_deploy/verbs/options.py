@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from ..command import Decorate, option, together
-from ..config import DEFAULT_WRITERS, ROI_USES, InferOptions
+from ..config import DEFAULT_WRITERS, ICC_USES, ROI_USES, InferOptions
 from ..writers.formats import FORMATS
 
 PATH = click.Path(path_type=Path)
@@ -79,6 +79,13 @@ def reading_options(mpp: str, *, whole_slide: bool = True) -> Decorate:
     return together(
         option("--mpp", type=float, group=READING, help=mpp),
         option("--exact", is_flag=True, group=READING, help="Decode at full scale: no reduced JPEG scales (slower)."),
+        option(
+            "--icc",
+            type=click.Choice(ICC_USES),
+            group=READING,
+            show_default="the bundle's, or none",
+            help="srgb: convert tiles by the slide's ICC profile. none: leave colours as they are stored.",
+        ),
         option("--all-tiles", is_flag=True, group=READING, help="Score glass too: no tissue mask."),
         option(
             "--min-fraction",

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import tifffile
 
 from .dicom_factory import How, Picture, write_level
+from .slide_factory import encode
 
 SCN = "http://www.leica-microsystems.com/scn/2010/10/01"
 
@@ -53,6 +55,24 @@ def pages_of(path: Path) -> list[Page]:
                     )
                 )  # fmt: skip
     return found
+
+
+def halved(page: Page) -> Page:
+    """The next level of a pyramid by 2: four storage tiles averaged to one, as 4:2:0; equal ones are coded once."""
+    columns, rows = page.width // page.side // 2, page.height // page.side // 2
+    across = -(-page.width // page.side)
+    streams, made = page.whole_streams, dict[tuple[bytes, ...], bytes]()
+    found = []
+    for row in range(0, 2 * rows, 2):
+        for column in range(0, 2 * columns, 2):
+            four = tuple(streams[(row + y) * across + column + x] for y in (0, 1) for x in (0, 1))
+            if four not in made:
+                a, b, c, d = (imagecodecs.jpeg8_decode(stream).astype(np.uint16) for stream in four)
+                whole = np.concatenate([np.concatenate([a, b], 1), np.concatenate([c, d], 1)])
+                blocks = whole.reshape(page.side, 2, page.side, 2, 3).sum((1, 3))
+                made[four] = encode(((blocks + 2) // 4).astype(np.uint8), "420")
+            found.append(made[four])
+    return Page(columns * page.side, rows * page.side, page.side, found, b"", 6, (2, 2))
 
 
 def write_page(writer: tifffile.TiffWriter, page: Page, *, padded: bool = False, **options: object) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from hashlib import sha256
 from importlib import resources
@@ -33,3 +34,14 @@ def test_our_own_files_name_no_other_host_and_evaluate_no_text() -> None:
         assert "://" not in text, path.name
         for never in ("eval(", "new Function", "innerHTML", "document.write", "localStorage"):
             assert never not in text, (path.name, never)
+
+
+def test_the_wheel_carries_the_page() -> None:
+    strings = [
+        node.value for node in ast.walk(ast.parse((ROOT / "setup.py").read_text())) if isinstance(node, ast.Constant)
+    ]
+    patterns = [value for value in strings if isinstance(value, str) and "*" in value]
+    package = FOLDER.parent.parent.parent
+    for path in [*FOLDER.parent.rglob("*.*"), *(package / "html_page").glob("*.[jc]s*")]:
+        inner = path.relative_to(package)
+        assert any(inner.match(pattern) and len(inner.parts) == pattern.count("/") + 1 for pattern in patterns), inner

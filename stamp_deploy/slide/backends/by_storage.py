@@ -41,6 +41,8 @@ class StorageReader:
         Of the reader, where the tiler does not read the slide.
     notes : tuple of str
         What a reader of the result should know of the file.
+    icc : bytes, optional
+        The ICC profile, where the format keeps it elsewhere than a TIFF does; empty where it holds none.
     """
 
     def __init__(
@@ -52,9 +54,10 @@ class StorageReader:
         *,
         name: str = "tiler",
         notes: tuple[str, ...] = (),
+        icc: bytes | None = None,
     ) -> None:
         self.name, self.vendor, self.levels, self.properties, self.notes = name, vendor, levels, properties, notes
-        self.index = index
+        self.index, self.icc = index, icc
         self.transparent: NDArray[np.bool_] | None = None
         self._decoder = Decoder()
         self._workers: dict[tuple[int, int], _tiler.Worker] = {}

@@ -86,6 +86,15 @@ class OpenSlideBackend:
         opaque: NDArray[np.uint8] = ((mixed + 127) // 255).astype(np.uint8)
         return opaque
 
+    @property
+    def icc(self) -> bytes | None:
+        """The ICC profile that OpenSlide finds; empty where it finds none, None for a damaged one."""
+        try:
+            profile = self._handle().color_profile
+            return bytes(profile.tobytes()) if profile is not None else b""
+        except Exception:  # Pillow's, of a damaged profile
+            return None
+
     def forget(self) -> None:
         """Start with an empty cache of storage tiles; what was read for a thumbnail is not read again."""
         import openslide

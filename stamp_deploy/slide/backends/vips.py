@@ -46,6 +46,7 @@ class VipsBackend:
         self._images: dict[int, Any] = {}
         first = self._page(0)
         self.vendor = "generic"
+        self.icc = bytes(first.get("icc-profile-data")) if first.get_typeof("icc-profile-data") else b""
         self._check_memory(first)
         self._pages = [0]
         sizes = [(first.width, first.height)]

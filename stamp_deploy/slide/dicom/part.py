@@ -64,6 +64,8 @@ class Part:
         Of x and y, um; empty where they are not stated.
     power : str
         Of the objective; empty where it is not stated.
+    icc : bytes
+        The ICC profile of the brightfield path; empty where there is none.
     """
 
     path: Path
@@ -85,6 +87,7 @@ class Part:
     is_full: bool
     mpp: tuple[str, str]
     power: str
+    icc: bytes
 
     @property
     def brightfield_path(self) -> int:
@@ -196,6 +199,7 @@ def _read_part(path: Path, header: Header) -> Part | str:
         is_full=organisation == _TILED_FULL or (not organisation and PER_FRAME not in header.elements),
         mpp=(_number(across, MM_TO_UM), _number(down, MM_TO_UM)),
         power=_number(_first(data, "OpticalPathSequence").get("ObjectiveLensPower"), 1),
+        icc=_profile(data, illuminations),
     )
     if not part.is_full and (part.focal_planes > 1 or part.optical_paths > 1):
         return "it holds several focal planes or optical paths, and states a place for each frame"
@@ -213,6 +217,13 @@ def _number(value: Any, unit: float) -> str:
 def _first(data: Any, name: str) -> Any:
     """The first item of a sequence; an empty mapping where there is none."""
     return next(iter(data.get(name) or ()), {})
+
+
+def _profile(data: Any, illuminations: Sequence[str]) -> bytes:
+    """The ICC profile of the brightfield path, or of the only one."""
+    paths = list(data.get("OpticalPathSequence") or ())
+    number = illuminations.index(BRIGHTFIELD) if BRIGHTFIELD in illuminations else 0
+    return bytes(paths[number].get("ICCProfile") or b"") if paths else b""
 
 
 def _whole(data: Any, name: str) -> int:

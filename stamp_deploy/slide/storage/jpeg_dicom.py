@@ -79,6 +79,7 @@ def open_jpeg_dicom(path: Path) -> StorageReader | str:
         "dicom",
         full.properties(shapes),
         notes=tuple(dict.fromkeys(notes)),
+        icc=full.icc,
     )
 
 
