@@ -227,8 +227,8 @@ def text_of(record: dict[str, Any]) -> str:
     return f"""# The viewer
 
 `python benchmarks/bench_viewer.py`: the command `view` on {CORES} cores, asked over {CONNECTIONS}
-connections from the same cores, while the machine did other work (load average before the run:
-{record["load_before"]}). The bar is {BAR_TILES_PER_S} tiles per second.
+connections from the same cores. The bar is {BAR_TILES_PER_S} tiles per second. The load average before the run was
+{record["load_before"]}; above {CORES} the machine had other work, and a quiet one serves more.
 
 | tiles | per second | spread of {REPEATS} runs |
 |---|---|---|
