@@ -1,12 +1,15 @@
-"""Training by 2 and 4 processes on the CPU: work is dealt out, and all end together."""
+"""Training by 2 and 4 processes on the CPU: work is dealt out, a killed run goes on, and nobody is left waiting."""
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -89,6 +92,13 @@ def launch(launcher: Sequence[str], world: int, settings: Path, out: Path) -> su
     )  # fmt: skip
 
 
+def descendants(pid: int) -> list[int]:
+    """The processes that a process started, and theirs; a launcher's workers are in sessions of their own."""
+    children = Path(f"/proc/{pid}/task/{pid}/children")
+    found = [int(child) for child in children.read_text().split()] if children.exists() else []
+    return [*found, *(deeper for child in found for deeper in descendants(child))]
+
+
 def finished(process: subprocess.Popen[str]) -> str:
     """Its standard output; a failure shows its errors."""
     out, errors = process.communicate(timeout=WAIT_S)
@@ -116,3 +126,34 @@ def test_views_are_computed_by_all_and_the_stop_is_the_same_for_all(tmp_path: Pa
     finished(launch(TORCHRUN, 2, settings, tmp_path / "run"))
     metrics = json.loads((tmp_path / "run" / "run.json").read_text())["metrics"]
     assert metrics["epochs"] == 2 and metrics["best_epoch"] == 0
+
+
+@pytest.mark.slow
+def test_a_killed_run_of_two_ranks_goes_on(tmp_path: Path) -> None:
+    """All processes are killed after the first checkpoint; the same command ends the run with all of its steps."""
+    settings = config(tmp_path, epochs="15", patience="0")
+    process = launch(TORCHRUN, 2, settings, tmp_path / "run")
+    saved = tmp_path / "run" / "checkpoint" / "training.safetensors"
+    until = time.monotonic() + WAIT_S
+    while not saved.is_file() and process.poll() is None and time.monotonic() < until:
+        time.sleep(0.05)
+    for pid in (process.pid, *descendants(process.pid)):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    process.communicate()
+    assert not (tmp_path / "run" / "run.json").is_file()  # it had most of its epochs before it
+    assert saved.is_file()
+    finished(launch(TORCHRUN, 2, settings, tmp_path / "run"))
+    metrics = json.loads((tmp_path / "run" / "run.json").read_text())["metrics"]
+    whole = config_steps(settings, 2)
+    assert metrics["epochs"] == 15 and metrics["steps"] == 15 * whole
+
+
+def config_steps(settings: Path, world: int) -> int:
+    """Steps of an epoch, as the plan of batches says."""
+    from stamp_deploy.training.config import load_config
+    from stamp_deploy.training.data import planned
+    from stamp_deploy.training.run_setup import prepare
+
+    loaded = load_config(settings)
+    return len(planned(prepare(loaded).train, loaded, 0)) // world
