@@ -11,6 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from stamp_deploy.bundle import HeadSpec
+from stamp_deploy.engine.head_model import HeadModel
 from stamp_deploy.errors import BundleError
 from stamp_deploy.heads import MAX_TILES_PER_REPLICATE, call_heads, decide, tile_interval, to_probabilities
 
@@ -294,3 +295,54 @@ def test_the_cause_of_no_call_is_told(tmp_path: Path) -> None:
     mean_head(tmp_path / "msi.onnx", np.array([[0, 0, 0, 0], [1, 0, 0, 0]]))
     (call,) = call_heads(bundle_of(tmp_path, spec_of(abstain=(0.0, 1.0))), np.zeros((5, DIM), np.float32))
     assert call.abstained and "abstention band" in call.cause
+
+
+@pytest.mark.parametrize("threads", [0, 3])
+def test_a_head_runs_with_as_many_threads_as_it_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
+    import onnxruntime
+
+    mean_head(tmp_path / "msi.onnx", np.eye(2, DIM))
+    given: list[int] = []
+    real = onnxruntime.InferenceSession
+
+    def session(model: bytes, options: onnxruntime.SessionOptions, **more: object) -> onnxruntime.InferenceSession:
+        given.append(options.intra_op_num_threads)
+        return real(model, options, **more)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", session)
+    call_heads(bundle_of(tmp_path, spec_of()), np.ones((1, DIM), np.float32), threads=threads)
+    assert given == [threads]
+
+
+class TestTheAnswerOfAHead:
+    """What a head may answer for five tiles."""
+
+    def run(self, kind: str, logits: list[float], attention: list[float]) -> tuple[np.ndarray, np.ndarray]:
+        model = HeadModel.__new__(HeadModel)
+        classes = {"binary": ("a", "b"), "multiclass": ("a", "b", "c"), "survival": ()}[kind]
+        model.spec = spec_of(kind=kind, classes=classes)
+        model._session = SimpleNamespace(run=lambda names, given: [np.float32(logits), np.float32(attention)])
+        return model.run(np.zeros((5, DIM), np.float32))
+
+    @pytest.mark.parametrize(("kind", "counts"), [("binary", (1, 2)), ("multiclass", (3,)), ("survival", (1,))])
+    def test_as_many_logits_as_its_kind_has(self, kind: str, counts: tuple[int, ...]) -> None:
+        for count in range(1, 5):
+            if count in counts:
+                logits, attention = self.run(kind, [0.5] * count, [0.2] * 5)
+                assert logits.shape == (count,) and attention.shape == (5,)
+            else:
+                with pytest.raises(BundleError, match=f"answers {count} logits"):
+                    self.run(kind, [0.5] * count, [0.2] * 5)
+
+    @pytest.mark.parametrize("tiles", [1, 4, 6])
+    def test_one_attention_a_tile(self, tiles: int) -> None:
+        with pytest.raises(BundleError, match=f"{tiles} attentions for 5 tiles"):
+            self.run("binary", [0.0, 1.0], [0.2] * tiles)
+
+    @pytest.mark.parametrize("value", [np.nan, np.inf])
+    def test_only_finite_values(self, value: float) -> None:
+        for logits, attention in (([0.0, value], [0.2] * 5), ([0.0, 1.0], [0.2] * 4 + [value])):
+            with pytest.raises(BundleError, match="not finite"):
+                self.run("binary", logits, attention)

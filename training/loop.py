@@ -33,6 +33,7 @@ from .model.embed import embed_tiles
 from .model.ridge_heads import set_ridge_head, set_ridge_heads
 from .objective import TERMS, Alignment, learning_parameters
 from .progress import Events, Report, write_csv
+from .ranks import Ranks
 from .run_setup import Start, batch_numbers, first_model, prepare, weights_of
 from .schedule import rate_factor
 from .sections import TrainSection
@@ -101,7 +102,8 @@ class _Trainer:
         self.config, self.start, self.out = config, start, out
         self.accelerator = Accelerator(mixed_precision="no")  # autocast is this module's own
         self.device = self.accelerator.device
-        self.main = bool(self.accelerator.is_main_process)
+        self.ranks = Ranks(self.accelerator)
+        self.main = self.ranks.main
         self.report = Report(config.progress and self.main)
         self.events = Events(out / "tensorboard", enabled=self.main)
         self.checkpoint = Checkpoint(out / "checkpoint", start.key, config.checkpoint_minutes, enabled=self.main)
@@ -116,8 +118,7 @@ class _Trainer:
             model, warm_up = first_model(self.config, self.start, self.checkpoint, self.report, self.device)
         model.keep_start()
         if self.config.cache_views:
-            with self.accelerator.main_process_first():
-                self.views = self._keep_views(model)
+            self.views = self._keep_views(model)
         if self.config.w_teacher > 0:
             self.report.start("teacher", 1)
             with self.accelerator.main_process_first():
@@ -126,8 +127,9 @@ class _Trainer:
         embeddings = self._embed(model, self.start.train)
         set_ridge_heads(model, embeddings, self.start.train, pathway=self.config.head_init == "ridge")
         position, step = self._train(model, embeddings)
+        learned = self._embed(step.model, self.start.train)
         if self.main:
-            self._finish(step, position, embeddings, warm_up)
+            self._finish(step, position, embeddings, learned, warm_up)
         self.accelerator.wait_for_everyone()
         return read_info(self.out)  # what the first process wrote, for all of them
 
@@ -135,7 +137,9 @@ class _Trainer:
         """What the first block that learns gets of each view."""
         folder = Path(self.config.cache_dir) if self.config.cache_dir else self.checkpoint.folder / "views"
         self.report.start("views", len(self.start.train) * model.fields_count)
-        found = keep_views(model, self.start.info, self.start.train, self.config, folder, self.report.advance)
+        found = keep_views(
+            model, self.start.info, self.start.train, self.config, folder, self.report.advance, ranks=self.ranks
+        )
         self.report.stop()
         return found
 
@@ -185,6 +189,7 @@ class _Trainer:
         self.report.stop()
         self.events.close()
         if position.best_r is not None and self.start.validation:
+            self.ranks.wait()  # the first process may still be writing it
             self.checkpoint.load("best", step, torch.optim.SGD(step.parameters(), lr=0.0))
         return position, step
 
@@ -264,7 +269,9 @@ class _Trainer:
         untrained = self.config.w_regression == 0 and self.config.w_correlation == 0
         if untrained or self.config.field_steps == "one":  # nothing trains the head
             set_ridge_heads(step.model, self._embed(step.model, self.start.train), self.start.train)
-        value = validation_r(step.model, self.start.info, self.start.validation)
+        found = self._embed_tiles(step.model, self.start.validation)
+        value = validation_r(step.model, self.start.info, self.start.validation, found)
+        value = self.ranks.decide(value)  # the stop is decided once
         if position.history:
             position.history[-1]["validation_r"] = value
         if position.best_r is None or value > position.best_r:
@@ -284,14 +291,29 @@ class _Trainer:
     def _embed(self, model: StampModel, sections: list[TrainSection]) -> list[NDArray[np.float32]]:
         """Embeddings of the training sections, by way of the kept views where there are some."""
         if self.views:
-            return [embed_views(model, views) for views in self.views]
-        return [embed_tiles(model, self.start.info, s.tiles) for s in sections]
+            sizes = [len(s.target) for s in sections]
+            return self.ranks.share(sizes, model.dim, lambda i: embed_views(model, self.views[i]))
+        return self._embed_tiles(model, sections)
+
+    def _embed_tiles(self, model: StampModel, sections: list[TrainSection]) -> list[NDArray[np.float32]]:
+        """Embeddings of sections, each by one of the processes; on a GPU in the precision of the training."""
+        precision = self.config.precision if self.device.type == "cuda" else "fp32"
+
+        def embed(i: int) -> NDArray[np.float32]:
+            with autocast(self.device, precision):
+                return embed_tiles(model, self.start.info, sections[i].tiles)
+
+        return self.ranks.share([len(s.target) for s in sections], model.dim, embed)
 
     def _finish(
-        self, step: Alignment, position: Position, frozen: list[NDArray[np.float32]], warm_up: list[dict[str, Any]]
+        self,
+        step: Alignment,
+        position: Position,
+        frozen: list[NDArray[np.float32]],
+        embeddings: list[NDArray[np.float32]],
+        warm_up: list[dict[str, Any]],
     ) -> None:
         model = step.model
-        embeddings = self._embed(model, self.start.train)
         refit = self.config.refits_head
         set_ridge_heads(model, embeddings, self.start.train, pathway=refit)
         metrics: dict[str, Any] = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -12,11 +14,22 @@ from .model.embed import embed_tiles
 from .sections import TrainSection
 
 
-def validation_r(model: StampModel, info: RunInfo, sections: list[TrainSection]) -> float:
-    """Mean over sections of the median over pathways of Pearson r of the pathway head, against unsmoothed scores."""
+def validation_r(
+    model: StampModel,
+    info: RunInfo,
+    sections: Sequence[TrainSection],
+    embeddings: Sequence[NDArray[np.float32]] | None = None,
+) -> float:
+    """Mean over sections of the median over pathways of Pearson r of the pathway head, against unsmoothed scores.
+
+    Parameters
+    ----------
+    embeddings : sequence of float32 [N, D], optional
+        Of each section's tiles, where they are there already.
+    """
     values = []
-    for section in sections:
-        z = torch.from_numpy(embed_tiles(model, info, section.tiles))
+    for i, section in enumerate(sections):
+        z = torch.from_numpy(embed_tiles(model, info, section.tiles) if embeddings is None else embeddings[i])
         with torch.inference_mode():
             device = model.pathway.weight.device
             predicted = model.pathway(z.to(device)).float().cpu().numpy()

@@ -23,6 +23,7 @@ from .model import RunInfo, StampModel
 from .model.checkpoint import read_tensors, write_tensors
 from .model.stages import Parts
 from .model.trunk_cache import CHUNK, embed_rest, pixels_key, trunk_digest
+from .ranks import Ranks
 from .sections import TrainSection
 from .varied_tiles import varied_tiles
 
@@ -104,25 +105,36 @@ def keep_views(
     config: TrainConfig,
     folder: Path,
     advance: Callable[[], object] = lambda: None,
+    *,
+    ranks: Ranks | None = None,
 ) -> list[list[Views]]:
     """The views of all sections, from `folder` where they are there already.
 
-    The first view is the spot as it is; the others are moved, turned and stained a little differently.
+    The first view is the spot as it is; the others are moved, turned and stained a little differently. Of several
+    processes each computes the views of its own sections, and then reads those of all.
     """
     parts = model.parts()
     trunk = trunk_digest(model, parts)
-    out: list[list[Views]] = []
-    for section in sections:
-        out.append([])
-        for field in range(model.fields_count):
-            path = folder / f"{section.sample.id}-{_key(config, info, section, field, trunk)}.safetensors"
-            if not path.is_file():
+    fields = range(model.fields_count)
+    paths = [
+        [folder / f"{s.sample.id}-{_key(config, info, s, field, trunk)}.safetensors" for field in fields]
+        for s in sections
+    ]
+    owner = ranks.owners([len(s.target) for s in sections]) if ranks is not None else [0] * len(sections)
+    for i, section in enumerate(sections):
+        for field, path in enumerate(paths[i]):
+            if owner[i] == (ranks.rank if ranks is not None else 0) and not path.is_file():
                 inputs, frozen = _compute(model, info, section, config, field, parts)
                 write_tensors(path, {"inputs": inputs, "frozen": frozen})
-            tensors, _ = read_tensors(path)
-            out[-1].append(Views(tensors["inputs"], tensors["frozen"]))
             advance()
-    return out
+    if ranks is not None:
+        ranks.wait()
+    return [[_read(path) for path in own] for own in paths]
+
+
+def _read(path: Path) -> Views:
+    tensors, _ = read_tensors(path)
+    return Views(tensors["inputs"], tensors["frozen"])
 
 
 @torch.inference_mode()

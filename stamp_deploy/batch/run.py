@@ -13,19 +13,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from .. import __version__
-from ..atomic import is_whole, write_json_atomic
+from ..atomic import write_json_atomic
 from ..bundle import Bundle, load_bundle
 from ..errors import DiskError, ExitCode, StampError
 from ..writers import check_names
+from .look import SLIDE_STATES, make_plan
 from .options import BatchOptions
 from .output import open_output, system_errors
-from .planning.changes import Changes
-from .planning.folder import Skipped
-from .planning.identity import ByLevels
-from .planning.inputs import expand_inputs
-from .planning.plan import Finding, Plan, PlannedSlide
-from .planning.planner import plan_batch
-from .planning.probe import SafeProbe
+from .planning.plan import Finding, PlannedSlide
 from .progress import Unfailing, View
 from .records.audit import AuditLog
 from .records.claims import Claims
@@ -37,11 +32,8 @@ from .records.slide_states import SlideStates
 from .states import AttemptState, FindingKind, OutcomeState, PlanState
 from .work_queue import Board
 from .workers.local import LocalExecutor, worker_setups
-from .workers.process import WorkerConfig
 from .workers.tasks import Executor, Outcome, Settled, Task
 
-SLIDE_STATES = "slides"
-"""Folder in the state folder for what is known of each slide."""
 _OWN_RECORDS = "this process keeps a ledger and an audit log of its own"
 _RECOVERED = 'it is kept, and named in a "recovered" event'
 ExecutorFactory = Callable[[BatchOptions], Executor]
@@ -58,36 +50,6 @@ def local_executor(options: BatchOptions) -> Executor:
             stall_s=options.stall_s,
         )
     )
-
-
-def make_plan(inputs: Sequence[Path], options: BatchOptions, bundle: Bundle, view: View) -> Plan:
-    """Look at everything and change nothing, the log of the probing process apart."""
-    log = options.state / f"probe-{os.getpid()}.log" if options.state.is_dir() else Path(os.devnull)
-    probe = SafeProbe(WorkerConfig({"bundle": None}, log))
-    skipped = Skipped()
-    try:
-        return plan_batch(
-            expand_inputs(inputs, skip=options.out, series_of=probe.series, skipped=skipped),
-            options.out,
-            probe=probe,
-            is_done=lambda key: is_whole(options.out / key),
-            changes=make_changes(options, probe),
-            recognise=ByLevels(probe.levels, probe.identity),
-            skipped=skipped,
-            bytes_per_tile=8 * (bundle.embedding_dim + len(bundle.pathways)) + 64,
-            tile_span_um=bundle.tile_px * bundle.mpp,
-            mpp=options.infer.mpp,
-            shard=options.shard,
-            on_slide=view.planning,
-        )
-    finally:
-        probe.close()
-
-
-def make_changes(options: BatchOptions, probe: SafeProbe) -> Changes:
-    """Compares slides with what earlier runs noted; writes nothing where there is no state folder (a dry run)."""
-    states = SlideStates(options.state / SLIDE_STATES)
-    return Changes(options.out, states, probe.identity, probe.series, note=options.state.is_dir())
 
 
 class BatchRun:

@@ -17,6 +17,7 @@ from ..bundle import load_bundle
 from ..errors import ExitCode, UsageError
 from ..writers import check_names
 from .arrivals import Arrivals, FolderWatcher, WatchOptions
+from .look import make_changes
 from .options import BatchOptions
 from .output import open_output, system_errors
 from .planning.dicom_series import SeriesOf
@@ -26,7 +27,7 @@ from .planning.plan import PlannedSlide
 from .planning.planner import plan_batch
 from .planning.probe import SafeProbe
 from .progress import Unfailing, View
-from .run import BatchRun, ExecutorFactory, local_executor, make_changes
+from .run import BatchRun, ExecutorFactory, local_executor
 from .states import AttemptState, FindingKind, PlanState
 from .workers.process import WorkerConfig
 from .workers.tasks import Settled

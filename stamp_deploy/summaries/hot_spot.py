@@ -53,8 +53,8 @@ def hot_spot(tiles: TileScores, pathway: int, threshold: float) -> HotSpot | Non
     where = cells[:, 1] - corner[1], cells[:, 0] - corner[0]
     picture[where] = True
     labels = ndimage.label(picture)[0][where]
-    area = np.bincount(labels, tiles.tissue_mm2[above])
-    piece = above[labels == int(area.argmax())]
+    area = np.bincount(labels, tiles.tissue_mm2[above])[1:]  # pieces are numbered from 1
+    piece = above[labels == 1 + int(area.argmax())]
     return _describe(tiles, piece, tiles.values[piece, pathway])
 
 

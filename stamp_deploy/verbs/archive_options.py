@@ -63,8 +63,10 @@ def take_client(given: dict[str, Any]) -> Client:
 
 def say_pulled(got: Pulled) -> None:
     """Print what a pull brought."""
+    from ..batch.planning.plan import in_bytes
+
     levels = f"{len(got.instances)} levels" if len(got.instances) > 1 else "1 level"
-    was = f"{got.fetched} fetched, {got.size_bytes / 1e6:.1f} MB" if got.fetched else "all here already"
+    was = f"{got.fetched} fetched, {in_bytes(got.size_bytes)}" if got.fetched else "all here already"
     click.echo(f"slide  {got.folder}: {levels}, {was}")
 
 

@@ -6,6 +6,7 @@ import json
 import os
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -478,6 +479,26 @@ class TestPlans:
         ]  # fmt: skip
         folders = [plan_folder(*given), *(plan_folder(*other) for other in others)]
         assert plan_folder(*given) == folders[0] and len(set(folders)) == len(folders)
+
+    @pytest.mark.parametrize(
+        ("name", "version", "capability", "refused"),
+        [
+            ("tensorrt_rtx", "1.6.9", "9.0", True), ("tensorrt_rtx", "1.7.1", "9.0", True),
+            ("tensorrt_rtx", "1.8.0", "9.0", False),
+            ("tensorrt_rtx", "2.0", "9.0", False), ("tensorrt_rtx", "1.7.1", "8.9", False),
+            ("tensorrt", "1.7.1", "9.0", False),
+        ],
+    )  # fmt: skip
+    def test_rtx_up_to_1_7_has_no_kernels_for_hopper(
+        self, name: str, version: str, capability: str, refused: bool
+    ) -> None:
+        library = SimpleNamespace(__name__=name, __version__=version)
+        gpu = Gpu(0, "GPU", capability, 1 << 30, "13.0")
+        if refused:
+            with pytest.raises(EngineError, match=r"no kernels for compute capability 9\.0"):
+                tensorrt_plan.check_capability(library, gpu)
+        else:
+            tensorrt_plan.check_capability(library, gpu)
 
     @pytest.mark.parametrize(("precision", "cleared"), [("fp32", ["tf32"]), ("fp16", [])])
     def test_only_fp32_forbids_tf32(

@@ -55,6 +55,14 @@ def test_a_reference_that_is_not_finite_is_no_reference():
         report(bad, outputs())
 
 
+@pytest.mark.parametrize("side", ["embedding", "pathways", "pathways_global"])
+def test_nor_is_one_with_a_read_out_that_is_not_finite(side):
+    good, bad = (replace(outputs(), pathways_global=outputs(seed=1).pathways) for _ in range(2))
+    getattr(bad, side)[4, 2] = np.inf
+    with pytest.raises(ParityError, match="reference itself"):
+        report(bad, good)
+
+
 def test_needed_is_the_smallest_tolerance_that_passes():
     reference, candidate = outputs(), outputs()
     candidate.embedding[3, 2] += 2e-4

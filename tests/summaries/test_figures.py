@@ -12,10 +12,11 @@ from support.result_factory import make_result
 from support.tile_fields import cells_of, correlated_field, tile_scores
 
 from stamp_deploy.grid import Grid
-from stamp_deploy.summaries import TileScores, edge_warning, summarise, tissue_correlation
+from stamp_deploy.summaries import TileScores, edge_warning, summarise, tissue_correlation, usable_weights
 from stamp_deploy.summaries.blocks import MIN_BLOCKS, REPLICATES, Blocks, limits, make_blocks, side_tiles
 from stamp_deploy.summaries.hot_spot import hot_spot
 from stamp_deploy.summaries.neighbours import neighbour_pairs
+from stamp_deploy.summaries.tile_scores import common_thresholds
 from stamp_deploy.summarise import add_summaries
 from stamp_deploy.trust import SlideTrust, TileFlag
 from stamp_deploy.validation import Scale
@@ -221,3 +222,24 @@ def test_tiles_that_are_left_out_are_counted_in_their_own_region() -> None:
     whole, region = add_summaries(replace(result, trust=trust), {"R": here}).summaries
     assert (whole.tiles, whole.tiles_left_out) == (count - 30, 30)
     assert (region.tiles, region.tiles_left_out) == (count - 30, 10)
+
+
+def test_high_tiles_without_tissue_are_a_hot_spot_of_no_area() -> None:
+    """With --min-fraction 0, tiles of glass alone can be the high ones."""
+    cells = cells_of(np.ones((5, 5), bool))
+    glass = (cells[:, 0] == 4) & (cells[:, 1] > 1)
+    spot = hot_spot(tile_scores(cells, np.where(glass, 9.0, 0.0), np.where(glass, 0.0, 1.0)), 0, 9.0)
+    assert spot is not None and (spot.tiles, spot.area_mm2, spot.mean) == (3, 0, 9.0)
+    assert spot.box_level0_px == (800, 400, 1000, 1000)
+
+
+def test_tiles_without_any_tissue_count_the_same() -> None:
+    assert usable_weights(np.zeros(3, np.float32)).tolist() == [1, 1, 1]
+    assert usable_weights(np.array([0, 0.5], np.float32)).tolist() == [0, 0.5]
+    cells = cells_of(np.ones((20, 20), bool))
+    (found,) = summarise(tile_scores(cells, np.arange(400.0), np.zeros(400))).pathways
+    assert found.mean == pytest.approx(199.5) and found.hot_spot is not None and found.hot_spot.area_mm2 == 0
+
+
+def test_a_common_threshold_is_so_many_spreads_above_the_centre() -> None:
+    assert common_thresholds((Scale(2.0, 3.0), None), 2.0) == [8.0, None]

@@ -63,6 +63,8 @@ EDGES: list[tuple[str, float, TileFlag, dict[str, Any]]] = [
     ("eosin mean", 1.0, NOTHING, {}),
     ("eosin mean", 1.001, TileFlag.OVER_STAINED, {}),
     ("eosin mean", -1.5, NOTHING, {}),
+    ("eosin mean", 1.5, NOTHING, {"eosin mean": (-1.0, 2.0)}),
+    ("haematoxylin mean", 1.5, NOTHING, {"haematoxylin mean": (-1.0, 2.0)}),
     ("coloured", 0.05, NOTHING, {}),
     ("coloured", 0.049, TileFlag.NOT_HE, {}),
     ("coloured", 0.03, NOTHING, {"coloured": (0.02, 1.0)}),
