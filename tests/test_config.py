@@ -56,6 +56,7 @@ SCORING: dict[str, object] = {
     "roi": FILE,
     "tissue_mask": FILE,
     "adapter": "lung",
+    "icc": "srgb",
     "strict": True,
 }
 """An option that can change a score, or whether there is one -> another value of it."""

@@ -157,7 +157,9 @@ def test_a_verb_for_archives_talks_to_the_archive_alone(verb: str, tmp_path: Pat
     seen = watch([*COMMAND, *ARCHIVES[verb].format(new=tmp_path / "new").split()], tmp_path / "watched", cwd=tmp_path)
     assert seen.code == 75, seen.err
     assert "cannot be reached" in seen.err
-    assert seen.contacts and all("127.0.0.1" in contact and "(9)" in contact for contact in seen.contacts)
+    # to port 0 nothing is sent: glibc so asks the kernel which of its own addresses it would use
+    contacts = [contact for contact in seen.contacts if "port=htons(0)" not in contact]
+    assert contacts and all("127.0.0.1" in contact and "(9)" in contact for contact in contacts)
     assert seen.home == []
 
 

@@ -16,7 +16,7 @@ from stamp_deploy.atomic import staged_directory
 from stamp_deploy.batch.options import BatchOptions
 from stamp_deploy.batch.planning.plan import Finding, Plan, PlannedSlide
 from stamp_deploy.batch.records import claims as claims_module
-from stamp_deploy.batch.records import file_locks
+from stamp_deploy.batch.records import file_locks, holder
 from stamp_deploy.batch.records.audit import AuditLog, read_audit, verify_audit
 from stamp_deploy.batch.records.audit_check import check_audit
 from stamp_deploy.batch.records.claim_file import UNREADABLE, create_json_once, parse_claim
@@ -590,3 +590,23 @@ def test_counters_count_what_they_are_named_after(tmp_path: Path, monkeypatch: p
     assert [sample("stamp_stage_seconds_total", {"stage": s}) for s in ("read", "engine")] == [3.0, 0.0]
     metrics.queue(3, 2)
     assert (sample("stamp_slides_waiting"), sample("stamp_slides_running")) == (3, 2)
+
+
+def test_a_batch_with_nothing_but_a_slide_in_quarantine_has_not_succeeded(tmp_path: Path) -> None:
+    slide = PlannedSlide(tmp_path / "a.svs", "k", "f", 1, 0.5, "", PlanState.RUN)
+    facts = RunFacts("model", "beef", "t0", 1.0, "", False, "head")
+    options, plan = BatchOptions(tmp_path / "b", tmp_path / "o"), Plan((slide,), (), 1, 2)
+    codes = [
+        make_report(plan, {"k": Settled("k", state)}, options, facts)["exit_code"]
+        for state in (AttemptState.QUARANTINED, AttemptState.FAILED, AttemptState.DONE)
+    ]
+    assert codes == [4, 4, 0] and make_report(plan, {}, options, facts)["exit_code"] == 75
+
+
+def test_a_host_that_was_started_again_has_another_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process number and a start time can be the same after a start of the machine."""
+    names = []
+    for boot in ("11111111-aa", "22222222-aa"):
+        monkeypatch.setattr(Path, "read_text", lambda self, *given, boot=boot, **more: boot)
+        names.append(holder.host_name())
+    assert names[0] != names[1] and ".11111111" in names[0]

@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from stamp_deploy.engine import parity
-from stamp_deploy.engine.agreement import pearson, row_cosine, spearman
+from stamp_deploy.engine.agreement import norm_error, pearson, row_cosine, spearman
 from stamp_deploy.engine.head_model import to_probabilities
 from stamp_deploy.engine.parity import Outputs, compare, to_table
 from stamp_deploy.engine.tolerances import TOLERANCES, Tolerance, correlation_floor
@@ -135,6 +135,12 @@ def test_correlations_are_judged_by_the_number_of_tiles_and_not_of_rows(monkeypa
     rows = Outputs(reference.embedding[index], reference.pathways[index])
     assert compare(rows, rows, stage="s", names=("a", "b"), precision="fp32", pathways=NAMES, tiles=20)
     assert asked == [20, 20]
+
+
+def test_lengths_are_compared_by_their_median_ratio():
+    lengths = np.array([[1.0], [2.0], [100.0], [0.0]])
+    assert norm_error(lengths, lengths * [[1.1], [1.2], [3.0], [7.0]]) == pytest.approx(0.2)
+    assert norm_error(np.zeros((2, 1)), np.ones((2, 1))) == 0.0
 
 
 def test_log_hazards_are_judged_by_their_size():

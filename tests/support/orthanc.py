@@ -179,6 +179,7 @@ def _plugin() -> Path | None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     with running(Path(sys.argv[1])) as shown:
         print(f"{shown.url} user {USER} password {PASSWORD}", flush=True)
         signal.pause()
