@@ -21,7 +21,7 @@ export class Pane {
     this.ink = this.over.getContext("2d");
     this.viewer = OpenSeadragon({
       element: this.deep, drawer: "canvas", showNavigationControl: false, showNavigator: number === 0, navigatorPosition: "BOTTOM_RIGHT",
-      navigatorSizeRatio: .16, navigatorBackground: "#fff", navigatorBorderColor: "#87919a", navigatorOpacity: 1, animationTime: still ? 0 : .5, maxZoomPixelRatio: 8, minZoomImageRatio: .7, visibilityRatio: .3,
+      navigatorSizeRatio: .16, navigatorBackground: "#fff", navigatorBorderColor: "#87919a", navigatorOpacity: 1, navigatorAutoFade: false, animationTime: still ? 0 : .5, maxZoomPixelRatio: 8, minZoomImageRatio: .7, visibilityRatio: .3,
       gestureSettingsMouse: { clickToZoom: false, dblClickToZoom: true }, gestureSettingsTouch: { clickToZoom: false, dblClickToZoom: true },
       imageLoaderLimit: 6, maxImageCacheCount: 300, preserveImageSizeOnResize: true, silenceMultiImageWarnings: true,
     });

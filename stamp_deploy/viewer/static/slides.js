@@ -43,6 +43,7 @@ export function show() {
 }
 export function toggle(on = $("slides").hidden) { $("slides").hidden = !on; $("list-button").setAttribute("aria-expanded", on); }
 export function listenForList() {
-  $("search").oninput = show; $("only").onchange = show; $("list-button").onclick = () => toggle();
+  $("search").oninput = show; $("only").onchange = show; $("list-button").onclick = () => toggle(); $("list-close").onclick = () => toggle(false);
+  $("slides").addEventListener("keydown", event => { if (event.key === "Escape" && !wide.matches) { toggle(false); $("list-button").focus(); } });
   wide.addEventListener("change", () => { if (document.body.classList.contains("listed")) toggle(wide.matches); });
 }
