@@ -232,10 +232,15 @@ def test_figures_of_training_are_the_benchmarks() -> None:
         "aligned: last stage, with neighbours": "aligned_with_neighbours",
         "frozen, the run's head": "frozen_head",
         "aligned: last stage, the run's head": "last_stage_head",
+        "aligned: LoRA r8": "lora_r8",
+        "aligned: LoRA r32": "lora_r32",
+        "control: last stage on random gene sets": "random_sets",
+        "control: last stage on shuffled targets": "shuffled",
+        "control: shuffled targets, the run's head": "shuffled_head",
     }
     assert set(rows) == set(keys)
     for label, key in keys.items():
-        number = re.search(r"\.\d+", rows[label])
+        number = re.search(r"-?\.\d+", rows[label])
         assert number is not None and abs(float(number[0]) - found[key]) <= 0.00051, label
     readme = (ROOT / "README.md").read_text()
     for key in ("last_stage", "frozen_ridge", "floor_29_features"):
