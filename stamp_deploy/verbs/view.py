@@ -11,7 +11,7 @@ from ..command import Command, option
 from .options import PATH
 
 if TYPE_CHECKING:
-    from ..viewer.server import ViewerServer
+    pass
 
 SHOWN, SERVED = "What is shown", "How it is served"
 MIN_TOKEN_CHARS = 20
@@ -66,35 +66,28 @@ def view(
     figures of drawn areas, annotations for QuPath. Nothing is fetched from anywhere, and only this machine is served.
     """
     from ..viewer.app import ViewerApp
+    from ..viewer.browser import opened_page
     from ..viewer.server import LOOPBACK, ViewerServer
 
     token = "" if token_file is None else _token(token_file)
     app = ViewerApp(result, _existing(slides), annotations)
     server = ViewerServer(app, host, port, names, token)
-    click.echo(f"view    {server.url}")
-    if host not in (LOOPBACK, "localhost", "::1"):
-        click.echo(
-            f"warning --host {host}: everybody on the network who has this address can see the results and slides, and "
-            "can save annotations; the connection is not encrypted. Put a proxy with TLS and a login before it.",
-            err=True,
-        )
-    click.echo("stop    Ctrl-C")
-    try:
-        _serve(server, browser=not no_browser)
-    finally:
-        server.server_close()
-        app.close()
-
-
-def _serve(server: ViewerServer, *, browser: bool) -> None:
-    """Serve until a signal asks to stop, which is how this command ends."""
-    from ..viewer.browser import opened_page
-
-    try:
-        with opened_page(server.url, ask=browser):
+    try:  # a signal may come as soon as the address is out
+        click.echo(f"view    {server.url}")
+        if host not in (LOOPBACK, "localhost", "::1"):
+            click.echo(
+                f"warning --host {host}: everybody on the network who has this address can see the results and slides, "
+                "and can save annotations; the connection is not encrypted. Put a proxy with TLS and a login in front.",
+                err=True,
+            )
+        click.echo("stop    Ctrl-C")
+        with opened_page(server.url, ask=not no_browser):
             server.serve_forever()
     except KeyboardInterrupt:
         click.echo("stopped")
+    finally:
+        server.server_close()
+        app.close()
 
 
 def _existing(slides: tuple[Path, ...]) -> tuple[Path, ...]:

@@ -13,7 +13,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
-pytest.importorskip("timm")
+from support.timm_or_skip import timm_or_skip
+
+timm_or_skip()
 
 from onnx import TensorProto, helper, numpy_helper
 

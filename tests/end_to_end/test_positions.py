@@ -89,7 +89,7 @@ KINDS: dict[str, tuple[Layout, str]] = {
     "jpeg-420": (COARSE, "jpeg-tiff"),
     "jpeg-420-half-scale": (FINE, "jpeg-tiff"),
     "jpeg-rgb-wide": (WIDE, "jpeg-tiff"),
-    "deflate": (COARSE, "openslide"),
+    "deflate": (COARSE, "codec-tiff"),
     "strips": (COARSE, "pyvips"),
     "dicom": (COARSE, ""),
 }

@@ -61,5 +61,5 @@ def test_nobody_walks_pages_in_another_way() -> None:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Attribute) and node.attr == "pages":
                 walkers.add(path.name)
-    # the sub-pages of one page, which its tag lists, and the areas of an SCN record, which are no pages of tifffile
-    assert walkers == {"tiff_pages.py", "tiff.py", "jpeg_scn.py"}
+    # the sub-pages of one page, which its tag lists, and what SCN and BIF records say of pages: no pages of tifffile
+    assert walkers == {"tiff_pages.py", "tiff.py", "jpeg_scn.py", "bif_layout.py", "jpeg_bif.py"}

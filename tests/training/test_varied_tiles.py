@@ -92,7 +92,11 @@ def test_threads_change_no_batch() -> None:
     pool = tiles_of(60, 12)
     sections = [
         SimpleNamespace(
-            tiles=pool[i::2], target=np.ones((30, 2), np.float32), mask=np.ones(2, bool), genes=np.ones((30, 1))
+            tiles=pool[i::2],
+            target=np.ones((30, 2), np.float32),
+            mask=np.ones(2, bool),
+            genes=np.ones((30, 1)),
+            gather=lambda index: {},
         )
         for i in range(2)
     ]
