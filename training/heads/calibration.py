@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from .bag_model import risk_score
 from .bags import LabelTable
 from .config import HeadConfig
+from .folds import fold_numbers
 from .metrics import (
     abstention_band,
     auprc,
@@ -124,9 +125,7 @@ def _survival(
 ) -> dict[str, Any]:
     """Two risk groups, cut at the median of the held-out risks."""
     risk = risk_score(torch.from_numpy(raw)).numpy()
-    group = np.zeros(len(risk), np.intp)
-    for number, rows in enumerate(folds):
-        group[rows] = number
+    group = fold_numbers(folds, len(risk))
     details["c_index"] = concordance(slides.time, slides.event, risk, group)
     details["c_index_interval"] = patient_interval(
         slides.patients, lambda r: concordance(slides.time[r], slides.event[r], risk[r], group[r]),
