@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,8 +16,7 @@ from .config import HeadConfig
 from .folds import fold_numbers
 from .metrics import (
     abstention_band,
-    auprc,
-    auroc,
+    areas,
     binary_threshold,
     calibration_error,
     concordance,
@@ -135,15 +133,6 @@ def _survival(
     return {"classes": ["low", "high"], "thresholds": [float(np.median(risk))], "temperature": 1.0}
 
 
-def _of_rows(
-    measure: Callable[[NDArray[np.integer], NDArray[np.float64]], float],
-    label: NDArray[np.int64],
-    probability: NDArray[np.float64],
-    rows: NDArray[np.integer],
-) -> float:
-    return measure(label[rows], probability[rows])
-
-
 def _classes(
     slides: Slides, raw: NDArray[np.float64], details: dict[str, Any], config: HeadConfig, judged: Sequence[Judged]
 ) -> dict[str, Any]:
@@ -155,11 +144,8 @@ def _classes(
     for rows, own in judged or [(np.arange(len(raw)), rule)]:
         p[rows], wrong[rows], silent[rows] = own.judge(raw[rows], label[rows])
         after += len(rows) / len(raw) * negative_log_likelihood(raw[rows], label[rows], own.temperature)
-    for name, measure in (("auroc", auroc), ("auprc", auprc)):
-        details[name] = measure(label, p)
-        details[f"{name}_interval"] = patient_interval(
-            slides.patients, partial(_of_rows, measure, label, p), draws=config.draws, seed=config.seed
-        )
+    for name, (value, interval) in areas(label, p, slides.patients, draws=config.draws, seed=config.seed).items():
+        details[name], details[f"{name}_interval"] = value, interval
     details["calibration"] = {
         "nll_before": negative_log_likelihood(raw, label),
         "nll_after": after,
