@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from stamp_deploy.errors import DataError
 
+from ...intervals import word_of
 from ..bags import LabelTable
 from ..config import HeadConfig
 from ..folds import fold_numbers
@@ -130,11 +131,12 @@ def _difference(
 ) -> dict[str, Any]:
     """The paired difference, its interval over patients, and the verdict by `RULE`."""
     interval = patient_interval(patients, lambda r: first(r) - second(r), draws=config.draws, seed=config.seed)
-    word = "not shown"
-    if interval is not None:
-        word = "shown" if interval[0] > 0 else "harmful" if interval[1] < 0 else word
     rows = np.arange(len(patients))
-    return {"value": first(rows) - second(rows), "bootstrap": interval, "word": word}
+    return {
+        "value": first(rows) - second(rows),
+        "bootstrap": interval,
+        "word": word_of(*(interval or (None, None))),
+    }
 
 
 def _add_delong(document: dict[str, Any], runs: Mapping[str, Runs]) -> None:

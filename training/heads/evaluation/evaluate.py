@@ -94,8 +94,7 @@ def evaluate_head(
         patient that disagree where they are to be averaged.
     """
     entry = head.entry
-    encoders = sorted({s.bag.encoder for s in table.slides} - {""})
-    known = entry["details"].get("encoder", "")
+    encoders, known = table.encoders(), entry["details"].get("encoder", "")
     if known and encoders and encoders != [known]:
         raise DataError(
             f"the head learned from features of {known}, and these are of {', '.join(encoders)}",
