@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from ..errors import EngineError
 from ..system import log
 from .base import BatchedEngine, EngineInfo, EngineOutput, OutOfMemory, shapes_of
-from .cuda import Cuda
+from .cuda import Cuda, free_all
 from .graph_forms import PLAIN, forms_of, pick_form, remember_failure
 from .onnxruntime import memory_errors, open_session
 
@@ -165,13 +165,9 @@ class OnnxRuntimeCudaEngine(BatchedEngine):
             raise
 
     def _lane(self, number: int) -> _Lane:
-        shapes = {
-            "tiles": ((self._chunk, self._tile_px, self._tile_px, 3), np.uint8),
-            **{name: ((self._chunk, width), np.float32) for name, width in self._widths.items()},
-        }
         place = (self.memory, self._device)
         run = partial(self._run, number=number)
-        return _Lane(self._session.io_binding(), shapes, place, run, self._cuda, self._stream)
+        return _Lane(self._session.io_binding(), self._shapes(), place, run, self._cuda, self._stream)
 
     def _run(self, binding: Any, number: int) -> None:
         """Queue a run, or do it where there is no stream to queue it on."""
@@ -227,14 +223,7 @@ class OnnxRuntimeCudaEngine(BatchedEngine):
         if self._cuda is not None and self._stream is not None:
             steps.append(partial(self._cuda.free_stream, self._stream))
         self._stream = None
-        faults: list[EngineError | OutOfMemory] = []
-        for step in steps:
-            try:
-                step()
-            except (EngineError, OutOfMemory) as error:
-                faults.append(error)
-        if faults:
-            raise faults[0]
+        free_all(steps)
 
 
 class _Lane:
@@ -279,8 +268,7 @@ class _Lane:
                 self._values[name] = value
         except BaseException:
             with suppress(EngineError, OutOfMemory):
-                for step in self.steps_to_free():
-                    step()
+                free_all(self.steps_to_free())
             raise
 
     def start(self, piece: NDArray[np.uint8]) -> None:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ..errors import BundleError, EngineError
 from .base import BatchedEngine, EngineInfo, EngineOutput, OutOfMemory, shapes_of
-from .cuda import Cuda
+from .cuda import Cuda, free_all
 from .graph_forms import Form, remember_failure
 from .mixed_precision import encoder_in, remove_converted
 from .tensorrt_plan import (
@@ -175,12 +175,6 @@ class TensorRTEngine(BatchedEngine):
             remedy="use --engine onnxruntime; if it happens again, empty the folder plans/ of the cache",
         )
 
-    def _shapes(self) -> dict[str, tuple[tuple[int, ...], Any]]:
-        return {
-            "tiles": ((self._chunk, self._tile_px, self._tile_px, 3), np.uint8),
-            **{name: ((self._chunk, width), np.float32) for name, width in self._widths.items()},
-        }
-
     def _submit(self, piece: NDArray[np.uint8]) -> tuple[_Lane, int]:
         self._cuda.use()
         lane = self._lanes[self._turn]
@@ -196,15 +190,11 @@ class TensorRTEngine(BatchedEngine):
 
     def _release(self) -> None:
         """Free every lane, whatever one of them says; the first fault is raised when all is done."""
-        faults: list[EngineError | OutOfMemory] = []
-        for lane in self._lanes:
-            try:
-                lane.free()
-            except (EngineError, OutOfMemory) as error:
-                faults.append(error)
-        self._lanes, self._engine, self._runtime = [], None, None
-        if faults:
-            raise faults[0]
+        lanes, self._lanes = self._lanes, []
+        try:
+            free_all(lane.free for lane in lanes)
+        finally:
+            self._engine, self._runtime = None, None
 
 
 class _Lane:
@@ -299,11 +289,4 @@ class _Lane:
             steps.append(partial(self.cuda.free_stream, self.stream))
         self.host.clear()
         self._device, self._pinned, self.graph, self.stream = {}, {}, None, None
-        faults: list[EngineError | OutOfMemory] = []
-        for step in steps:
-            try:
-                step()
-            except (EngineError, OutOfMemory) as error:
-                faults.append(error)
-        if faults:
-            raise faults[0]
+        free_all(steps)
