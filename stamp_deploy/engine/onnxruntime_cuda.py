@@ -22,7 +22,7 @@ from ..errors import EngineError
 from ..system import log
 from .base import BatchedEngine, EngineInfo, EngineOutput, OutOfMemory, shapes_of
 from .cuda import Cuda, free_all
-from .graph_forms import PLAIN, forms_of, pick_form, remember_failure
+from .graph_forms import forms_of, pick_form, remember_failure
 from .onnxruntime import memory_errors, open_session
 
 if TYPE_CHECKING:
@@ -68,8 +68,6 @@ class OnnxRuntimeCudaEngine(BatchedEngine):
             onnxruntime.preload_dlls()  # CUDA and cuDNN from wheels, where they are installed so
         wanted = precision or ("fp16" if bundle.precision == "fp32" else bundle.precision)
         forms = forms_of("onnxruntime-cuda", wanted, batch, onnxruntime.__version__)
-        if bundle.precision != "fp32":
-            forms = (PLAIN,)
         form, self._other_form = pick_form(bundle, self.name, wanted, forms)
         self._read = partial(encoder_in, bundle, wanted, form)  # read when it is needed: the bytes are not kept
         self._forget = partial(remove_converted, bundle, wanted, form)
