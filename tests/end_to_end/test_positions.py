@@ -90,6 +90,7 @@ KINDS: dict[str, tuple[Layout, str]] = {
     "jpeg-420-half-scale": (FINE, "jpeg-tiff"),
     "jpeg-rgb-wide": (WIDE, "jpeg-tiff"),
     "deflate": (COARSE, "codec-tiff"),
+    "packbits": (COARSE, "openslide"),
     "strips": (COARSE, "pyvips"),
     "dicom": (COARSE, ""),
 }

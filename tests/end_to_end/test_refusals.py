@@ -58,9 +58,12 @@ def test_a_value_that_is_not_finite_gives_no_result(tmp_path: Path, bundle: Bund
     assert not (tmp_path / "out").exists()
 
 
-def test_a_region_that_does_not_decode_is_a_corrupt_tile(tmp_path: Path, bundle: Bundle) -> None:
-    """The tiles over one spoilt deflate block have no score, and are counted."""
-    slide = write_tiff(tmp_path / "slide.tif", LAYOUT, "deflate")
+@pytest.mark.parametrize(("coding", "route"), [("deflate", "codec-tiff"), ("packbits", "openslide")])
+def test_a_region_that_does_not_decode_is_a_corrupt_tile(
+    tmp_path: Path, bundle: Bundle, coding: str, route: str
+) -> None:
+    """The tiles over one spoilt storage tile have no score, and are counted; also on the general route."""
+    slide = write_tiff(tmp_path / "slide.tif", LAYOUT, coding)
     across = -(-LAYOUT.size[0] // STORAGE_PX)
     bad_column, bad_row = 7, 3
     with tifffile.TiffFile(slide) as tiff:
@@ -68,9 +71,9 @@ def test_a_region_that_does_not_decode_is_a_corrupt_tile(tmp_path: Path, bundle:
         offset, size = tiff.pages[0].dataoffsets[number], tiff.pages[0].databytecounts[number]
     with slide.open("r+b") as file:
         file.seek(offset)
-        file.write(b"\xff" * size)
+        file.write(b"\x80" * size)  # no head of a deflate stream; in PackBits nothing at all
     result = infer_slide(slide, bundle, tmp_path / "out", replace(OPTIONS, max_unreadable=0.05))
-    assert result.slide.route == "codec-tiff"
+    assert result.slide.route == route
     per_storage = STORAGE_PX // round(LAYOUT.span[0])
     lost = {
         (bad_column * per_storage + dx, bad_row * per_storage + dy)

@@ -98,8 +98,8 @@ def write_tiff(
 ) -> Path:
     """A tiled or stripped TIFF that states its resolution in x and y.
 
-    `coding` is "jpeg-rgb", "jpeg-420", "deflate" (tiled) or "strips" (deflate, not tiled). `levels` are further levels,
-    by their downsample; `picture` replaces the layout's own.
+    `coding` is "jpeg-rgb", "jpeg-420", "deflate", "packbits" (tiled) or "strips" (deflate, not tiled). `levels` are
+    further levels, by their downsample; `picture` replaces the layout's own.
     """
     picture = layout.picture() if picture is None else picture
     per_cm = 1e4 / layout.mpp_x, 1e4 / layout.mpp_y
@@ -111,9 +111,9 @@ def write_tiff(
             reduced = {"subfiletype": int(scale > 1)}
             if coding == "strips":
                 writer.write(image, compression="zlib", rowsperstrip=16, resolution=resolution, **common, **reduced)
-            elif coding == "deflate":
-                tile = (STORAGE_PX, STORAGE_PX)
-                writer.write(image, compression="zlib", tile=tile, resolution=resolution, **common, **reduced)
+            elif coding in ("deflate", "packbits"):
+                tile, compression = (STORAGE_PX, STORAGE_PX), "zlib" if coding == "deflate" else coding
+                writer.write(image, compression=compression, tile=tile, resolution=resolution, **common, **reduced)
             else:
                 writer.write(
                     iter([_jpeg(part, coding) for part in storage_tiles(image)]),
