@@ -22,11 +22,10 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from stamp_deploy.atomic import check_output, staged_directory
+from stamp_deploy.atomic import DONE_MARKER, check_output, staged_directory
 from stamp_deploy.bundle import BUNDLE_FILE, ENCODER_FILE, Bundle, load_adapters, write_adapters_json
 from stamp_deploy.bundle.adapter_weights import PARTS_KEY
-from stamp_deploy.bundle.adapters import WEIGHTS_KEY, merged_location
-from stamp_deploy.bundle.reference import TRUST_FILE
+from stamp_deploy.bundle.adapters import STATED_ONCE, WEIGHTS_KEY, merged_location
 from stamp_deploy.bundle.rules import NAME
 from stamp_deploy.engine import open_engine
 from stamp_deploy.engine.golden import check_engine
@@ -244,7 +243,7 @@ def take_over(adapter: str, bundle: Bundle, shared: Shared, staging: Path) -> di
     own.write(folder / WEIGHTS_FILE)
     for path in sorted(bundle.path.rglob("*")):
         kept = path.relative_to(bundle.path)
-        if path.is_file() and path.name not in (BUNDLE_FILE, "DONE") and not path.name.startswith(ENCODER_FILE):
+        if path.is_file() and path.name not in (BUNDLE_FILE, DONE_MARKER) and not path.name.startswith(ENCODER_FILE):
             (folder / kept).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, folder / kept)
     return _entry(adapter, bundle)
@@ -253,11 +252,11 @@ def take_over(adapter: str, bundle: Bundle, shared: Shared, staging: Path) -> di
 def _entry(adapter: str, bundle: Bundle) -> dict[str, Any]:
     """The adapter's part of bundle.json: the bundle's own, with its files where they lie now."""
     document: dict[str, Any] = json.loads((bundle.path / BUNDLE_FILE).read_text(encoding="utf-8"))
-    for key in ("schema_version", "name", "files"):
+    for key in STATED_ONCE:
         del document[key]
     document["encoder"] = f"{adapter}.onnx"
     document["golden"] = f"{adapter}/{document['golden']}"
-    document["trust"] = None if document["trust"] is None else f"{adapter}/{TRUST_FILE}"
+    document["trust"] = None if document["trust"] is None else f"{adapter}/{document['trust']}"
     for head in document["heads"]:
         head["file"] = f"{adapter}/{head['file']}"
     document[WEIGHTS_KEY] = {"file": f"{adapter}/{WEIGHTS_FILE}", "base": BASE_FILE}

@@ -20,7 +20,8 @@ from .schema import check_files
 
 ADAPTERS_KEY, WEIGHTS_KEY = "adapters", "weights"
 MAX_ADAPTERS = 256
-_TOP = {"schema_version", "name", ADAPTERS_KEY, "files"}
+STATED_ONCE = ("schema_version", "name", "files")
+"""What the bundle states for all of its adapters."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def split(document: dict[str, Any]) -> dict[str, AdapterDocument]:
     BundleError
         The list of adapters or their weights break a rule.
     """
-    known_keys(document, _TOP, "bundle.json")
+    known_keys(document, {*STATED_ONCE, ADAPTERS_KEY}, "bundle.json")
     adapters, files, name = (document.get(key) for key in (ADAPTERS_KEY, "files", "name"))
     if not isinstance(name, str) or not NAME.fullmatch(name):
         fail("'name' may hold only letters, digits, dot, dash and underscore")
@@ -65,7 +66,7 @@ def split(document: dict[str, Any]) -> dict[str, AdapterDocument]:
         if not NAME.fullmatch(adapter) or not isinstance(entry, dict):
             fail("an adapter's name may hold only letters, digits, dot, dash and underscore, and it must be an object")
         rest = {key: value for key, value in entry.items() if key != WEIGHTS_KEY}
-        if {"schema_version", "name", "files"} & set(rest):
+        if not rest.keys().isdisjoint(STATED_ONCE):
             fail(f"the adapter {adapter!r} states what the bundle states")
         if "/" in str(rest.get("encoder")):
             fail(f"the encoder of the adapter {adapter!r} must lie beside the shared weights")

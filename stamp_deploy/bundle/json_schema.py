@@ -11,8 +11,8 @@ from typing import Any
 from ..config import ICC_USES
 from ..units import MAX_MPP, MIN_MPP
 from ..validation import QUANTILES, SCALES
-from . import schema, twins, validation_block
-from .rules import MAX_NAME_CHARACTERS, NAME, SHA256
+from . import adapters, schema, twins, validation_block
+from .rules import MAX_NAME_CHARACTERS, NAME, PART, SHA256
 
 Schema = dict[str, Any]
 TEXT = r"^[^\s\x00-\x1f\x7f](?:[^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f])?$"
@@ -24,13 +24,20 @@ def bundle_schema() -> Schema:
     """The JSON Schema (draft 2020-12) of bundle.json in the latest version of the format."""
     keys = {**schema._REQUIRED, **dict.fromkeys(schema._SECOND, object)}
     special = _special()
+    several = [*adapters.STATED_ONCE, adapters.ADAPTERS_KEY]
     return {
         "title": "bundle.json",
-        "description": f"What a bundle of stamp-deploy is, in version {schema.SCHEMA_VERSION} of its format.",
+        "description": f"What a bundle of stamp-deploy is, in version {schema.SCHEMA_VERSION} of its format: one "
+        f"model, or several adapters on one foundation model under {adapters.ADAPTERS_KEY!r}.",
         "type": "object",
-        "properties": {key: special.get(key) or _typed(kind) for key, kind in keys.items()},
-        "required": list(keys),
+        "properties": {
+            **{key: special.get(key) or _typed(kind) for key, kind in keys.items()},
+            adapters.ADAPTERS_KEY: _adapters([key for key in keys if key not in adapters.STATED_ONCE]),
+        },
         "additionalProperties": False,
+        "if": {"required": [adapters.ADAPTERS_KEY]},
+        "then": {"required": several, "propertyNames": {"enum": several}},
+        "else": {"required": list(keys)},
     }
 
 
@@ -70,7 +77,7 @@ def _special() -> Schema:
             "type": "object",
             "minProperties": 1,
             "maxProperties": schema.MAX_FILES,
-            "propertyNames": file,
+            "propertyNames": {**file, "pattern": f"^{PART.pattern}(?:/{PART.pattern})*$"},
             "additionalProperties": _exactly({"sha256": sha256, "size": _whole(0, schema.MAX_FILE_BYTES)}),
         },
         "outputs": {"enum": [list(schema.FIRST_OUTPUTS), list(schema.ALL_OUTPUTS)]},
@@ -78,6 +85,21 @@ def _special() -> Schema:
         "validation": {"anyOf": [_validation(), {"type": "null"}]},
         "twins": {"type": "array", "maxItems": twins.MAX_TWINS, "items": _twin(file)},
         "heads": {"type": "array", "maxItems": schema.MAX_HEADS, "items": _head(name, file)},
+    }
+
+
+def _adapters(keys: list[str]) -> Schema:
+    """An adapter states what a bundle of its own would, but for what all share; its encoder lies beside the others."""
+    beside = {"type": "string", "pattern": "^[^/]+$"}
+    own: Schema = {key: {"$ref": f"#/properties/{key}"} for key in keys}
+    own["encoder"] = beside
+    own[adapters.WEIGHTS_KEY] = _exactly({"file": {"type": "string", "pattern": "/"}, "base": beside})
+    return {
+        "type": "object",
+        "minProperties": 1,
+        "maxProperties": adapters.MAX_ADAPTERS,
+        "propertyNames": {"pattern": f"^{NAME.pattern}$"},
+        "additionalProperties": _exactly(own),
     }
 
 

@@ -13,7 +13,7 @@ MAX_DIGITS = 32
 MAX_NAME_CHARACTERS = 200
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
-_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,200}")
+PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,200}")
 
 
 def fail(cause: str) -> NoReturn:
@@ -85,6 +85,6 @@ def relative_name(name: object) -> str:
     """A file name inside the bundle: relative POSIX, plain characters, no `.`, `..` or hidden parts."""
     if not isinstance(name, str) or not name or len(name) > 512:
         fail(f"file name {str(name)[:60]!r} is not usable")
-    if any(not _PART.fullmatch(part) for part in name.split("/")):
+    if any(not PART.fullmatch(part) for part in name.split("/")):
         fail(f"file name {name[:60]!r} leaves the bundle or holds characters that are not allowed")
     return name

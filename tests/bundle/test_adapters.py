@@ -7,6 +7,7 @@ import json
 import struct
 from pathlib import Path
 
+import jsonschema
 import numpy as np
 import pytest
 
@@ -16,6 +17,7 @@ from support.adapter_factory import make_adapters
 
 from stamp_deploy.bundle import load_adapters, load_bundle
 from stamp_deploy.bundle.adapter_weights import PARTS_KEY, merge, read_parts
+from stamp_deploy.bundle.json_schema import bundle_schema
 from stamp_deploy.errors import BundleError
 
 
@@ -149,6 +151,32 @@ def test_documents_that_break_a_rule(kind, folder):
     rewrite(folder, change)
     with pytest.raises(BundleError, match=cause):
         load_adapters(folder)
+
+
+AGAINST_OTHERS = (
+    "names alike",
+    "weights of another",
+    "weights that are not there",
+    "another's golden tiles",
+    "another's head",
+    "another's graph",
+    "a shape that is not the model's",
+)
+"""What no value alone makes wrong: the published schema cannot say it."""
+
+
+def test_the_published_schema_takes_them_and_refuses_what_a_value_alone_makes_wrong(folder):
+    check = jsonschema.Draft202012Validator(bundle_schema())
+    text = (folder / "bundle.json").read_text()
+    check.validate(json.loads(text))
+    for key in json.loads(text)["adapters"]["lung"]:
+        document = json.loads(text)
+        del document["adapters"]["lung"][key]
+        assert not check.is_valid(document), key
+    for kind, (change, _) in BAD_DOCUMENTS.items():
+        document = json.loads(text)
+        change(document)
+        assert check.is_valid(document) == (kind in AGAINST_OTHERS), kind
 
 
 @pytest.mark.parametrize("name", ["base.data", "lung/adapter.safetensors", "lung.onnx", "breast/golden/tiles.npy"])
