@@ -46,11 +46,15 @@ class Difference:
 
     @property
     def word(self) -> str:
-        """ "shown": the interval lies above 0; "harmful": below; "not shown": neither, or there is none."""
-        low, high = self.interval.low, self.interval.high
-        if low is not None and low > 0:
-            return "shown"
-        return "harmful" if high is not None and high < 0 else "not shown"
+        """By `word_of`."""
+        return word_of(self.interval.low, self.interval.high)
+
+
+def word_of(low: float | None, high: float | None) -> str:
+    """ "shown": an interval above 0; "harmful": below; "not shown": neither, or there is none."""
+    if low is not None and low > 0:
+        return "shown"
+    return "harmful" if high is not None and high < 0 else "not shown"
 
 
 def paired_difference(

@@ -112,6 +112,10 @@ class LabelTable:
             for name, rows in inside.items()
         }
 
+    def encoders(self) -> list[str]:
+        """What made the embeddings, each once; of the files that say so."""
+        return sorted({s.bag.encoder for s in self.slides} - {""})
+
     def counts(self) -> dict[str, dict[str, int]]:
         """Slides and patients of each class; of a survival task those with and without an event."""
         names = self.classes or ("censored", "event")

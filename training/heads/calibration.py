@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,10 +13,10 @@ from numpy.typing import NDArray
 from .bag_model import risk_score
 from .bags import LabelTable
 from .config import HeadConfig
+from .folds import fold_numbers
 from .metrics import (
     abstention_band,
-    auprc,
-    auroc,
+    areas,
     binary_threshold,
     calibration_error,
     concordance,
@@ -124,9 +123,7 @@ def _survival(
 ) -> dict[str, Any]:
     """Two risk groups, cut at the median of the held-out risks."""
     risk = risk_score(torch.from_numpy(raw)).numpy()
-    group = np.zeros(len(risk), np.intp)
-    for number, rows in enumerate(folds):
-        group[rows] = number
+    group = fold_numbers(folds, len(risk))
     details["c_index"] = concordance(slides.time, slides.event, risk, group)
     details["c_index_interval"] = patient_interval(
         slides.patients, lambda r: concordance(slides.time[r], slides.event[r], risk[r], group[r]),
@@ -134,15 +131,6 @@ def _survival(
     )  # fmt: skip
     details |= {"events": int(slides.event.sum()), "bin_edges": slides.edges.tolist()}
     return {"classes": ["low", "high"], "thresholds": [float(np.median(risk))], "temperature": 1.0}
-
-
-def _of_rows(
-    measure: Callable[[NDArray[np.integer], NDArray[np.float64]], float],
-    label: NDArray[np.int64],
-    probability: NDArray[np.float64],
-    rows: NDArray[np.integer],
-) -> float:
-    return measure(label[rows], probability[rows])
 
 
 def _classes(
@@ -156,11 +144,8 @@ def _classes(
     for rows, own in judged or [(np.arange(len(raw)), rule)]:
         p[rows], wrong[rows], silent[rows] = own.judge(raw[rows], label[rows])
         after += len(rows) / len(raw) * negative_log_likelihood(raw[rows], label[rows], own.temperature)
-    for name, measure in (("auroc", auroc), ("auprc", auprc)):
-        details[name] = measure(label, p)
-        details[f"{name}_interval"] = patient_interval(
-            slides.patients, partial(_of_rows, measure, label, p), draws=config.draws, seed=config.seed
-        )
+    for name, (value, interval) in areas(label, p, slides.patients, draws=config.draws, seed=config.seed).items():
+        details[name], details[f"{name}_interval"] = value, interval
     details["calibration"] = {
         "nll_before": negative_log_likelihood(raw, label),
         "nll_after": after,

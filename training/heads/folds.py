@@ -38,6 +38,14 @@ def patient_folds(slides: Sequence[LabelledSlide], task: str, folds: int, seed: 
     return [test for _, test in splitter.split(np.zeros(len(slides)), strata, patients)]
 
 
+def fold_numbers(folds: Sequence[NDArray[np.intp]], count: int) -> NDArray[np.intp]:
+    """The fold that each of `count` rows is in: int [N]; 0 for a row of none."""
+    found = np.zeros(count, np.intp)
+    for number, rows in enumerate(folds):
+        found[rows] = number
+    return found
+
+
 def stopping_rows(table: LabelTable, rows: NDArray[np.intp], config: HeadConfig, number: int) -> NDArray[np.intp]:
     """A fifth of the patients of a fold's training part, or none where they, or their events, are too few."""
     inside = [table.slides[i] for i in rows]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -75,6 +76,26 @@ def patient_interval(
         return None
     low, high = np.percentile(known, [2.5, 97.5])
     return float(low), float(high)
+
+
+def areas(
+    label: NDArray[np.integer], probability: Floats, patients: Sequence[str], *, draws: int, seed: int
+) -> dict[str, tuple[float, tuple[float, float] | None]]:
+    """`auroc` and `auprc` of probabilities [N, C] by name, each with its `patient_interval`."""
+    found = {}
+    for name, measure in (("auroc", auroc), ("auprc", auprc)):
+        of_rows = partial(_of_rows, measure, label, probability)
+        found[name] = measure(label, probability), patient_interval(patients, of_rows, draws=draws, seed=seed)
+    return found
+
+
+def _of_rows(
+    measure: Callable[[NDArray[np.integer], Floats], float],
+    label: NDArray[np.integer],
+    probability: Floats,
+    rows: NDArray[np.integer],
+) -> float:
+    return measure(label[rows], probability[rows])
 
 
 def softmax(logits: Floats, temperature: float = 1.0) -> Floats:

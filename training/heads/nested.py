@@ -41,23 +41,18 @@ def judged_folds(
         Held-out outputs of the outer folds. They set the rules of each other where `inner_folds` is 0, or where a
         fold's patients are too few to be split again: each rule then still knows no prediction that it judges.
     """
+    parts = [(test, np.setdiff1d(np.arange(len(raw)), test)) for test in folds]
     found: list[Judged] = []
-    nested = config.inner_folds >= 2
-    for number, test in enumerate(folds):
-        rest = np.setdiff1d(np.arange(len(raw)), test)
-        inner = _inner_predictions(table, slides, rest, problem, config, number) if nested else None
-        nested = inner is not None
-        found.append((test, fit_rule(raw[rest] if inner is None else inner, slides.label[rest], config)))
-        if nested:
-            say(f"fold {number + 1} of {len(folds)}: its threshold is set by {config.inner_folds} folds inside it")
-    if nested:
+    for number, (test, rest) in enumerate(parts if config.inner_folds >= 2 else ()):
+        inner = _inner_predictions(table, slides, rest, problem, config, number)
+        if inner is None:
+            break
+        found.append((test, fit_rule(inner, slides.label[rest], config)))
+        say(f"fold {number + 1} of {len(folds)}: its threshold is set by {config.inner_folds} folds inside it")
+    if len(found) == len(parts):
         return found, f"{config.inner_folds} patient folds inside each training part"
-    others = [(test, fit_rule(raw[rest], slides.label[rest], config)) for test, rest in _rests(folds, len(raw))]
+    others = [(test, fit_rule(raw[rest], slides.label[rest], config)) for test, rest in parts]
     return others, "the held-out predictions of the other folds"
-
-
-def _rests(folds: Sequence[NDArray[np.intp]], count: int) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
-    return [(test, np.setdiff1d(np.arange(count), test)) for test in folds]
 
 
 def _inner_predictions(

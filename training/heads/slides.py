@@ -43,7 +43,7 @@ def load_slides(table: LabelTable, config: HeadConfig) -> Slides:
     DataError
         Embeddings of several lengths or encoders, or too few events for the time bins.
     """
-    encoders = sorted({s.bag.encoder for s in table.slides} - {""})
+    encoders = table.encoders()
     if len(encoders) > 1:
         raise DataError(f"the features are of several encoders: {', '.join(encoders)}", remedy="extract them with one")
     bags = read_bags(table.slides)

@@ -28,7 +28,7 @@ from .bags import LabelTable
 from .calibration import Judged, calibrated_entry
 from .config import HeadConfig
 from .fitting import Problem, build_model, fit_head, model_facts, predict
-from .folds import patient_folds, stopping_rows
+from .folds import fold_numbers, patient_folds, stopping_rows
 from .nested import judged_folds
 from .slides import Slides, load_slides
 
@@ -157,12 +157,9 @@ def held_out(
 
 def _record(slides: Slides, held: HeldOut) -> dict[str, torch.Tensor]:
     """The held-out predictions with what they should have been: no names, no patients."""
-    fold = np.zeros(len(held.raw), np.int64)
-    for number, rows in enumerate(held.folds):
-        fold[rows] = number
     values = {
         "raw": held.raw, "label": slides.label, "time": slides.time, "event": slides.event.astype(np.uint8),
-        "fold": fold,
+        "fold": fold_numbers(held.folds, len(held.raw)).astype(np.int64),
     }  # fmt: skip
     return {name: torch.from_numpy(value) for name, value in values.items()}
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..metrics import Floats
+from .operating import Z
 
 
 @dataclass(frozen=True)
@@ -62,4 +63,4 @@ def _normal(value: float, variance: float, null: float) -> Area:
     sd = float(np.sqrt(max(variance, 0.0)))
     if sd == 0:
         return Area(value, value, value, float(value == null))
-    return Area(value, value - 1.959964 * sd, value + 1.959964 * sd, float(2 * ndtr(-abs(value - null) / sd)))
+    return Area(value, value - Z * sd, value + Z * sd, float(2 * ndtr(-abs(value - null) / sd)))

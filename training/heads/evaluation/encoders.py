@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 
 from stamp_deploy.errors import DataError
 
+from ...intervals import word_of
 from ..bags import LabelTable
 from ..config import HeadConfig
+from ..folds import fold_numbers
 from ..metrics import Floats, auprc, auroc, concordance, patient_interval, softmax
 from ..slides import Slides, load_slides
 from ..train import HeldOut, held_out, problem_of
@@ -112,20 +114,13 @@ def _measure(run: Runs, name: str) -> Callable[[NDArray[np.integer]], float]:
     """A function from rows to the mean over seeds of a measure on held-out predictions."""
     slides = run.slides
     if name == "c_index":
-        risks = [(held.raw.mean(axis=1), _fold_of(held)) for held in run.held]
+        risks = [(held.raw.mean(axis=1), fold_numbers(held.folds, len(held.raw))) for held in run.held]
         return lambda r: float(
             np.mean([concordance(slides.time[r], slides.event[r], risk[r], fold[r]) for risk, fold in risks])
         )
     area_of = auroc if name == "auroc" else auprc
     probabilities = [softmax(held.raw) for held in run.held]
     return lambda r: float(np.mean([area_of(slides.label[r], p[r]) for p in probabilities]))
-
-
-def _fold_of(held: HeldOut) -> NDArray[np.intp]:
-    fold = np.zeros(len(held.raw), np.intp)
-    for number, rows in enumerate(held.folds):
-        fold[rows] = number
-    return fold
 
 
 def _difference(
@@ -136,11 +131,12 @@ def _difference(
 ) -> dict[str, Any]:
     """The paired difference, its interval over patients, and the verdict by `RULE`."""
     interval = patient_interval(patients, lambda r: first(r) - second(r), draws=config.draws, seed=config.seed)
-    word = "not shown"
-    if interval is not None:
-        word = "shown" if interval[0] > 0 else "harmful" if interval[1] < 0 else word
     rows = np.arange(len(patients))
-    return {"value": first(rows) - second(rows), "bootstrap": interval, "word": word}
+    return {
+        "value": first(rows) - second(rows),
+        "bootstrap": interval,
+        "word": word_of(*(interval or (None, None))),
+    }
 
 
 def _add_delong(document: dict[str, Any], runs: Mapping[str, Runs]) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from stamp_deploy.errors import DataError, UsageError
 from ...model.checkpoint import read_tensors
 from ..bag_model import risk_score
 from ..bags import LabelTable
-from ..metrics import Floats, auprc, auroc, calibration_error, concordance, patient_interval, softmax
+from ..metrics import Floats, areas, calibration_error, concordance, patient_interval, softmax
 from ..slides import read_bags
 from ..train import load_heads
 from .delong import area
@@ -95,8 +94,7 @@ def evaluate_head(
         patient that disagree where they are to be averaged.
     """
     entry = head.entry
-    encoders = sorted({s.bag.encoder for s in table.slides} - {""})
-    known = entry["details"].get("encoder", "")
+    encoders, known = table.encoders(), entry["details"].get("encoder", "")
     if known and encoders and encoders != [known]:
         raise DataError(
             f"the head learned from features of {known}, and these are of {', '.join(encoders)}",
@@ -136,12 +134,8 @@ def evaluate_head(
             raise DataError(
                 f"fewer than {MIN_OF_A_CLASS} {document['unit']} are {name}", remedy="add some of that class"
             )
-    measures: dict[str, Any] = {}
-    for name, measure in (("auroc", auroc), ("auprc", auprc)):
-        of_rows = partial(_of_rows, measure, label, outputs)
-        interval = patient_interval(patients, of_rows, draws=options.draws, seed=options.seed)
-        measures[name] = {"value": measure(label, outputs), "bootstrap": interval}
-    document |= measures
+    for name, (value, interval) in areas(label, outputs, patients, draws=options.draws, seed=options.seed).items():
+        document[name] = {"value": value, "bootstrap": interval}
     if entry["kind"] == "multiclass":
         called = outputs.argmax(axis=1)
         return document | {
@@ -150,15 +144,6 @@ def evaluate_head(
             "per_class": {name: area(label == c, outputs[:, c]).to_dict() for c, name in enumerate(table.classes)},
         }
     return document | _binary(head, outputs[:, 1], label == 1, document, options)
-
-
-def _of_rows(
-    measure: Callable[[NDArray[np.integer], Floats], float],
-    label: NDArray[np.integer],
-    outputs: Floats,
-    rows: NDArray[np.integer],
-) -> float:
-    return measure(label[rows], outputs[rows])
 
 
 def _predict(head: TrainedHead, table: LabelTable, say: Callable[[str], object]) -> Floats:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-INK, ACCENT, SECOND, QUIET = "#1d2327", "#2b5f86", "#b4541a", "#8a939a"
+ACCENT, SECOND, QUIET = "#2b5f86", "#b4541a", "#8a939a"
 SIZE_INCHES = (4.6, 4.0)
 
 
