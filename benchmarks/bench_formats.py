@@ -131,10 +131,7 @@ def pyramid_by_2(folder: Path, svs: Path, limit: int, sample: int, rounds: int) 
     path = write_philips(folder / "by-2.tiff", [page, halved(page)], mpp=0.25)
     path.read_bytes()
     one = case(path, 0.25, limit, sample)
-    read_ours(one, tiles=one.tiles.part(slice(64)))
-    for _ in range(rounds):
-        one.rates.setdefault("tiler", []).append(read_ours(one))
-        one.rates.setdefault("OpenSlide", []).append(read_rival(one, openslide_level_reader))
+    compare({"philips": one}, {"OpenSlide": openslide_level_reader}, rounds)
     ratio, spread = one.ratio("tiler", "OpenSlide")
     return {"philips_by_2_vs_openslide": ratio, "philips_by_2_vs_openslide_spread": spread}, one
 

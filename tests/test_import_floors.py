@@ -24,7 +24,7 @@ FLOORS: dict[str, int] = {
     name: floor
     for floor, names in enumerate(
         (
-            "codecs command errors hashing html_page pathway_names spread system units validation",
+            "codecs command errors hashing html_page pathway_names ranks spread system units validation",
             "atomic bundle config map_style provenance tables",
             "_tiler slide",
             "absence annotations engine gallery grid summaries tiles tissue trust",

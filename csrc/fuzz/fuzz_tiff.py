@@ -8,6 +8,7 @@ Files that make the reader fail in any other way are kept in FOLDER; the exit st
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import resource
 import sys
@@ -58,6 +59,25 @@ def change(spoilt: bytearray, at: int, choose: random.Random) -> bool:
     return kind < 4
 
 
+def spoil_record(data: bytes, choose: random.Random, root: bytes, words: Sequence[bytes]) -> bytes:
+    """A few changes of an XML record, which keep its length, or of the directories.
+
+    `root` is the tag of the record; `words` are put anywhere in it.
+    """
+    if choose.random() < 0.3:
+        return spoil(data, choose)
+    spoilt = bytearray(data)
+    start, end = data.index(b"<" + root), data.index(b"</" + root + b">")
+    for _ in range(choose.randint(1, 6)):
+        at = choose.randrange(start, end - 20)
+        word = choose.choice((*words, bytes([choose.randrange(32, 127)])))
+        if choose.random() < 0.5:  # a number in the place of a number
+            at = data.find(b'="', at, end) + 2
+            word = str(choose.choice((0, 1, -5, 3, 500, 10**9))).encode()
+        spoilt[at : at + len(word)] = word
+    return bytes(spoilt)
+
+
 def options_of(text: str | None) -> argparse.Namespace:
     """The options of a fuzz target of files: seconds, found, seed."""
     parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -83,6 +103,7 @@ def attempt(
     while time.monotonic() < end:
         data = spoil(choose.choice(seeds), choose)
         target.write_bytes(data)
+        os.utime(target, ns=(tried, tried))  # what is cached of the file before is not taken for this one's
         started = time.monotonic()
         problem = ""
         try:

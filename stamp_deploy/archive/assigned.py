@@ -111,14 +111,13 @@ class Assigned:
             self._records.remove(name)
             return []
         try:
-            slides = self._worklist.slides(uid)
+            rows = self._worklist.slides(uid)
         except ArchiveUnreachable:
             raise  # the claim stands, and is taken up again
         except ArchiveError as error:
             self._worklist.cancel(uid, transaction, error.cause)
             self._records.remove(name)
             return []
-        rows = [SeriesRow(one.study, one.series, -1) for one in slides]
         self._records.write(name, {**item, "slides": [[row.study, row.series] for row in rows]})
         self._worklist.progress(uid, transaction, 0, f"0 of {len(rows)} slides")
         return rows

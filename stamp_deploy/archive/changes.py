@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..errors import ArchiveError
-from .client import Client
+from .client import Client, NotThere
 from .query import MODALITY, SeriesRow
 from .records import SeriesRecords
 from .uids import archive_uid
@@ -90,10 +90,8 @@ class Changes:
             if series.get("MainDicomTags", {}).get("Modality") != MODALITY:
                 return None
             study = self._ask(f"studies/{series.get('ParentStudy', '')}")
-        except ArchiveError as error:
-            if "HTTP 404" in error.cause:
-                return None
-            raise
+        except NotThere:
+            return None
         return SeriesRow(
             archive_uid(study.get("MainDicomTags", {}).get("StudyInstanceUID"), "Study Instance UID"),
             archive_uid(series["MainDicomTags"].get("SeriesInstanceUID"), "Series Instance UID"),

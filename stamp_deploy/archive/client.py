@@ -33,6 +33,10 @@ Query = Mapping[str, str | tuple[str, ...]]
 Body = bytes | Iterator[bytes] | None
 
 
+class NotThere(ArchiveError):
+    """The archive has nothing at an address (HTTP 404)."""
+
+
 class Client:
     """Requests to one archive.
 
@@ -215,7 +219,8 @@ class Client:
                 retry_after_s=_seconds(answer.headers.get("Retry-After", "")),
             )
         remedy = "check that the address is the root of its DICOMweb services" if status in (404, 405) else _TELL
-        return ArchiveError(f"{host} refuses {what} (HTTP {status})", remedy=remedy)
+        kind = NotThere if status == 404 else ArchiveError
+        return kind(f"{host} refuses {what} (HTTP {status})", remedy=remedy)
 
 
 def read_body(answer: httpx.Response, what: str, most: int = MAX_JSON_BYTES) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,6 @@ from .dimse import Peer, find, get, store
 from .pull import Pulled, pull_instances
 from .push import Place
 from .query import MODALITY, InstanceRow, SeriesRow
-from .received import check_received
 from .results import ResultObject
 from .retry import Retry
 from .uids import archive_uid
@@ -48,13 +47,7 @@ def find_series(peer: Peer, retry: Retry, *, accession: str = "", study: str = "
     return found
 
 
-def pull_series(
-    peer: Peer,
-    retry: Retry,
-    row: SeriesRow,
-    out: Path,
-    told: Callable[[int, int], None] = lambda done, total: None,
-) -> Pulled:
+def pull_series(peer: Peer, retry: Retry, row: SeriesRow, out: Path) -> Pulled:
     """Fetch the levels of a slide that are not here yet into ``out/SERIES/UID.dcm``.
 
     Raises
@@ -62,16 +55,13 @@ def pull_series(
     ArchiveError, DiskError
         As by DICOMweb.
     """
-    keys = {"StudyInstanceUID": row.study, "SeriesInstanceUID": row.series, "SOPInstanceUID": ""}
-    keys |= {"SOPClassUID": "", "NumberOfFrames": "", "ImageType": ""}
-    rows = list(_levels(row, retry.call(partial(find, peer, "IMAGE", keys))))
+    keys = _keys(row.study, row.series, "") | {"SOPClassUID": "", "NumberOfFrames": "", "ImageType": ""}
+    found = retry.call(partial(find, peer, "IMAGE", keys))
 
     def fetch(wanted: InstanceRow, path: Path) -> None:
-        path.unlink(missing_ok=True)
         get(peer, wanted.sop_class, _keys(wanted.study, wanted.series, wanted.uid), path)
-        check_received(path, wanted)
 
-    return pull_instances(rows, out / row.series, lambda *where: retry.call(partial(fetch, *where)), told)
+    return pull_instances(list(_levels(row, found)), out / row.series, fetch, retry)
 
 
 class DimseKeeper:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from ..atomic import disk_errors, fsync_path, staging_name, sweep
 from ..errors import ArchiveError
 from .client import Client
 from .query import InstanceRow, SeriesRow, find_instances
-from .received import check_received
+from .received import Received, check_received
 from .retrieve import retrieve
+from .retry import Retry
 
 Fetch = Callable[[InstanceRow, Path], object]
 
@@ -40,15 +40,8 @@ class Pulled:
     size_bytes: int
 
 
-def pull_series(
-    client: Client, row: SeriesRow, out: Path, told: Callable[[int, int], None] = lambda done, total: None
-) -> Pulled:
+def pull_series(client: Client, row: SeriesRow, out: Path) -> Pulled:
     """Fetch the levels of a slide that are not here yet into ``out/SERIES/UID.dcm``.
-
-    Parameters
-    ----------
-    told : callable
-        Called with (instances done, instances in all).
 
     Raises
     ------
@@ -57,25 +50,22 @@ def pull_series(
     DiskError
         The files cannot be written; nothing half-written is left.
     """
-    rows = find_instances(client, row.study, row.series)
 
     def fetch(wanted: InstanceRow, path: Path) -> None:
-        path.unlink(missing_ok=True)
         retrieve(client, wanted.study, wanted.series, wanted.uid, path)
-        check_received(path, wanted)
 
-    return pull_instances(rows, out / row.series, lambda *where: client.retry.call(partial(fetch, *where)), told)
+    return pull_instances(find_instances(client, row.study, row.series), out / row.series, fetch, client.retry)
 
 
-def pull_instances(
-    rows: Sequence[InstanceRow], folder: Path, fetch: Fetch, told: Callable[[int, int], None] = lambda done, total: None
-) -> Pulled:
+def pull_instances(rows: Iterable[InstanceRow], folder: Path, fetch: Fetch, retry: Retry) -> Pulled:
     """Fetch those instances that are levels of a slide and not in the folder yet.
 
     Parameters
     ----------
     fetch : callable
-        Brings an instance into a new file, and checks it.
+        Brings an instance into a new file; one attempt.
+    retry : Retry
+        For fetching an instance and checking it.
 
     Raises
     ------
@@ -86,16 +76,14 @@ def pull_instances(
         folder.mkdir(parents=True, exist_ok=True)
     sweep(folder, ".partial-*")
     got, fetched, size = [], 0, 0
-    for number, instance in enumerate(rows):
-        told(number, len(rows))
+    for instance in rows:
         path = folder / f"{instance.uid}.dcm"
         if not _is_here(path, instance):
-            here = _fetch(fetch, instance, path)
+            here = _fetch(fetch, retry, instance, path)
             if here == 0:
                 continue  # a label or an overview, which the list did not tell
             fetched, size = fetched + 1, size + here
         got.append(instance.uid)
-    told(len(rows), len(rows))
     if not got:
         _remove_empty(folder)
         raise ArchiveError("the series holds no level of a slide", remedy="ask for a series of whole-slide images")
@@ -113,14 +101,20 @@ def _is_here(path: Path, wanted: InstanceRow) -> bool:
         return False
 
 
-def _fetch(fetch: Fetch, wanted: InstanceRow, path: Path) -> int:
+def _fetch(fetch: Fetch, retry: Retry, wanted: InstanceRow, path: Path) -> int:
     """Bytes of an instance that is now at `path`; 0 where it is no level, and is not kept."""
     staging = path.with_name(staging_name(path.name))
-    try:
+
+    def attempt() -> Received:
+        staging.unlink(missing_ok=True)
         fetch(wanted, staging)
         with disk_errors(path):
-            if not check_received(staging, wanted).is_level:
-                return 0
+            return check_received(staging, wanted)
+
+    try:
+        if not retry.call(attempt).is_level:
+            return 0
+        with disk_errors(path):
             size = staging.stat().st_size
             fsync_path(staging)
             os.replace(staging, path)

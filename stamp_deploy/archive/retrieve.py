@@ -15,8 +15,8 @@ STORED = f'multipart/related; type="{DICOM}"; transfer-syntax=*'
 PIECE = 1 << 20
 
 
-def retrieve(client: Client, study: str, series: str, uid: str, path: Path) -> int:
-    """Bytes of an instance that is now in the new file `path`; one attempt. The caller removes a broken file.
+def retrieve(client: Client, study: str, series: str, uid: str, path: Path) -> None:
+    """Bring an instance into the new file `path`; one attempt. The caller removes a broken file.
 
     Raises
     ------
@@ -30,15 +30,12 @@ def retrieve(client: Client, study: str, series: str, uid: str, path: Path) -> i
     with client.open("GET", "the transfer of an instance", address, headers=headers) as answer:
         pieces = dicom_pieces(answer.headers.get("Content-Type", ""), answer.iter_bytes(PIECE))
         with disk_errors(path), path.open("xb") as handle:
-            return _write(handle.fileno(), client, pieces)
+            _write(handle.fileno(), client, pieces)
 
 
-def _write(descriptor: int, client: Client, pieces: Iterable[bytes]) -> int:
-    size = 0
+def _write(descriptor: int, client: Client, pieces: Iterable[bytes]) -> None:
     for piece in pieces:
         client.check_stop()
         left = memoryview(piece)
         while left:
-            written = os.write(descriptor, left)
-            left, size = left[written:], size + written
-    return size
+            left = left[os.write(descriptor, left) :]

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from ..errors import ArchiveError
 from .client import DICOM_JSON, Client, read_body
-from .query import SERIES_UID, SOP_UID, STUDY_UID, Row, first, rows_of
+from .query import SERIES_UID, SOP_UID, STUDY_UID, Row, SeriesRow, first, rows_of
 from .results import ResultObject
 from .uids import archive_uid
 
@@ -27,14 +26,6 @@ _ALREADY = frozenset({410})
 _TAKEN = frozenset({400, 409})
 """The state does not allow it: somebody else was quicker."""
 ANY_LABEL = "*"
-
-
-@dataclass(frozen=True)
-class Slide:
-    """What a workitem asks to be worked on: (study, series)."""
-
-    study: str
-    series: str
 
 
 class Worklist:
@@ -64,7 +55,7 @@ class Worklist:
             if first(row, _STATE) in (None, "SCHEDULED") and label in (ANY_LABEL, first(row, _LABEL))
         ]
 
-    def slides(self, uid: str) -> list[Slide]:
+    def slides(self, uid: str) -> list[SeriesRow]:
         """The series that a workitem names as its input.
 
         Raises
@@ -76,8 +67,10 @@ class Worklist:
         row = answer[0] if isinstance(answer, list) and answer else answer
         items = row.get(_INPUTS, {}).get("Value") if isinstance(row, dict) else None
         found = [
-            Slide(
-                archive_uid(first(one, STUDY_UID), "study of a workitem"), archive_uid(series, "series of a workitem")
+            SeriesRow(
+                archive_uid(first(one, STUDY_UID), "study of a workitem"),
+                archive_uid(series, "series of a workitem"),
+                -1,
             )
             for one in items or ()
             if isinstance(one, dict) and (series := first(one, SERIES_UID))

@@ -17,7 +17,7 @@ from .coding import StreamKind
 from .colour import ycbcr_to_rgb
 
 _START = b"\xff\x4f\xff\x51"
-_SIZ, _COD, _SOT, _SOD, _EOC = 0xFF51, 0xFF52, 0xFF90, 0xFF93, 0xFFD9
+_SIZ, _COD, _SOT, _EOC = 0xFF51, 0xFF52, 0xFF90, 0xFFD9
 _PART_HEAD = 12
 """Bytes of a tile-part's first segment."""
 

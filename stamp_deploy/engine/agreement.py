@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..ranks import mean_ranks
+
 Float = NDArray[np.float64]
 
 
@@ -37,7 +39,7 @@ def spearman(a: ArrayLike, b: ArrayLike) -> float:
     x, y = np.asarray(a, np.float64), np.asarray(b, np.float64)
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
         return float("nan")
-    return pearson(_ranks(x), _ranks(y))
+    return pearson(mean_ranks(x), mean_ranks(y))
 
 
 def bias_and_slope(reference: Float, candidate: Float) -> tuple[float, float]:
@@ -64,10 +66,3 @@ def scaled_max_abs(reference: ArrayLike, candidate: ArrayLike) -> float:
     """Largest difference, over the largest reference value where that is more than 1."""
     a, b = np.asarray(reference, np.float64), np.asarray(candidate, np.float64)
     return float(np.abs(a - b).max()) / max(1.0, float(np.abs(a).max()))
-
-
-def _ranks(values: Float) -> Float:
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    mean_rank = last - (counts - 1) / 2.0
-    return np.asarray(mean_rank[inverse.reshape(-1)], np.float64)

@@ -51,9 +51,8 @@ def check_foreign(path: Path, head: bytes) -> None:
     SlideError
         It is one, by its first bytes; or, where the format has none that are known, by its name.
     """
-    tiff = head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+    if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        return  # a Philips TIFF holds the record by which iSyntax is told
     for foreign in FOREIGN:
-        named = path.suffix.lower() in foreign.suffixes
-        marked = bool(foreign.magic) and foreign.magic in head and not tiff  # a Philips TIFF holds the same record
-        if marked or (named and not tiff):
+        if path.suffix.lower() in foreign.suffixes or (foreign.magic and foreign.magic in head):
             raise SlideError(f"is {foreign.name}, which cannot be read here", path=path, remedy=foreign.remedy)

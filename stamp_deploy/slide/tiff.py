@@ -119,9 +119,22 @@ def read_pages(path: Path, vendor: str | None = None) -> tuple[StoredPage, ...]:
     SlideError
         The file is not a TIFF, or its directories are damaged.
     """
+    key = file_key(path)
+    with _refusing(path):
+        return _read_pages(path, vendor, key)
+
+
+def file_key(path: Path) -> tuple[int, ...]:
+    """A file's identity, for caches of what was read from it.
+
+    Raises
+    ------
+    SlideError
+        It cannot be looked at.
+    """
     with _refusing(path):
         stat = path.stat()
-        return _read_pages(path, vendor, (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns))
+    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
 @lru_cache(maxsize=4)
@@ -220,7 +233,8 @@ def read_resolution(path: Path) -> Resolution:
         tags = next(tiff_pages(tiff)).tags
         x, y = (tags.valueof(name, (0, 1)) for name in ("XResolution", "YResolution"))
         unit = int(tags.valueof("ResolutionUnit", 2)) if x[0] and y[0] and x[1] and y[1] else 0
-        return Resolution(x[0] / max(1, x[1]), y[0] / max(1, y[1]), unit, read_description(path))
+        note = _as_text(tags.valueof(IMAGE_DESCRIPTION, ""))
+        return Resolution(x[0] / max(1, x[1]), y[0] / max(1, y[1]), unit, note)
 
 
 def read_description(path: Path) -> str:

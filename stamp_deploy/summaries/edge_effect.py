@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from ..ranks import mean_ranks
+
 STRONG = 0.3
 """Size of the correlation that is worth a warning (our own choice; -0.47 was measured on a demo slide)."""
 MIN_TILES = 10
@@ -26,22 +28,15 @@ def tissue_correlation(values: NDArray[np.floating], tissue_fraction: NDArray[np
     """
     if len(values) < MIN_TILES:
         return [None] * values.shape[1]
-    tissue = _ranks(tissue_fraction)
+    tissue = mean_ranks(tissue_fraction)
     tissue -= tissue.mean()
     found: list[float | None] = []
     for column in values.T:
-        score = _ranks(column)
+        score = mean_ranks(column)
         score -= score.mean()
         size = float(np.sqrt((tissue @ tissue) * (score @ score)))
         found.append(float(tissue @ score) / size if size > 0 else None)
     return found
-
-
-def _ranks(values: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Ranks from 1, float64 [N]; equal values share their mean rank. `scipy.stats` takes half a second to import."""
-    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
-    shared: NDArray[np.float64] = np.cumsum(counts) - (counts - 1) / 2
-    return shared[place]
 
 
 def edge_warning(correlations: dict[str, float | None]) -> str:

@@ -99,14 +99,7 @@ class AreasReader:
     @property
     def times(self) -> StageTimes:
         """Of all areas so far."""
-        parts = [self._regions.times, *(area.times for area in self._areas)]
-        return StageTimes(
-            read_s=sum(part.read_s for part in parts),
-            decode_s=sum(part.decode_s for part in parts),
-            resample_s=sum(part.resample_s for part in parts),
-            storage_tiles=sum(part.storage_tiles for part in parts),
-            bytes_read=sum(part.bytes_read for part in parts),
-        )
+        return sum((area.times for area in self._areas), self._regions.times)
 
     def fill(self, index: NDArray[np.int64], out: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Decode and assemble the tiles at `index`, which continue `order`; see Reader."""

@@ -53,14 +53,7 @@ class CodecReader(JpegReader):
     @property
     def times(self) -> StageTimes:
         """Of all threads so far."""
-        found = super().times
-        return StageTimes(
-            read_s=found.read_s + self._took.read_s,
-            decode_s=found.decode_s + self._took.decode_s,
-            resample_s=found.resample_s,
-            storage_tiles=found.storage_tiles + self._took.storage_tiles,
-            bytes_read=found.bytes_read + self._took.bytes_read,
-        )
+        return super().times + self._took
 
     def close(self) -> None:
         """End the threads and the helpers, and close the files."""

@@ -121,14 +121,14 @@ class JpegReader:
     @property
     def times(self) -> StageTimes:
         """Of all threads so far."""
-        regions = StageTimes() if self._regions is None else self._regions.times
-        return StageTimes(
+        own = StageTimes(
             read_s=sum(w.read_s for w in self._workers),
-            decode_s=sum(w.decode_s for w in self._workers) + regions.decode_s,
-            resample_s=sum(w.assemble_s for w in self._workers) + regions.resample_s,
+            decode_s=sum(w.decode_s for w in self._workers),
+            resample_s=sum(w.assemble_s for w in self._workers),
             storage_tiles=sum(w.tiles for w in self._workers),
             bytes_read=sum(w.bytes_read for w in self._workers),
         )
+        return own if self._regions is None else own + self._regions.times
 
     @property
     def pool_tiles(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from enum import IntEnum
 from typing import Protocol
 
@@ -58,6 +58,10 @@ class StageTimes:
     blocked_s: float = 0.0
     storage_tiles: int = 0
     bytes_read: int = 0
+
+    def __add__(self, other: StageTimes) -> StageTimes:
+        """Both together."""
+        return StageTimes(*(mine + theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
 
 
 class Reader(Protocol):

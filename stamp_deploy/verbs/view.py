@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from ..command import Command, option
 from .options import PATH
-
-if TYPE_CHECKING:
-    pass
 
 SHOWN, SERVED = "What is shown", "How it is served"
 MIN_TOKEN_CHARS = 20

@@ -28,14 +28,12 @@ class Shown:
         Name of its folder.
     version : str
         Another one when the slide is scored again.
-    folder : Path
     result : Result
         Without embeddings.
     """
 
     key: str
     version: str
-    folder: Path
     result: Result
 
 
@@ -105,22 +103,12 @@ class ShownResults:
                 if held is not None:
                     self._results.move_to_end((key, version))
                     return held
-            shown = Shown(key, version, folder, read_result(folder, embeddings=False))
+            shown = Shown(key, version, read_result(folder, embeddings=False))
             with self._lock:
                 self._results[key, version] = shown
                 while len(self._results) > MOST_RESULTS:
                     self._results.popitem(last=False)
             return shown
-
-    def folder(self, key: str) -> Path:
-        """The folder of a result.
-
-        Raises
-        ------
-        KeyError
-            There is none of this key.
-        """
-        return self._folders()[key]
 
     def _folders(self) -> dict[str, Path]:
         """Finished results by key. A key is compared with these, and never becomes a path."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import os
 import threading
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from queue import LifoQueue
 
@@ -271,8 +271,7 @@ def _within(edges: tuple[float, ...], outer: Box) -> tuple[float, ...]:
 
 def _resized(pixels: NDArray[np.uint8], box: tuple[float, ...], size: tuple[int, int]) -> NDArray[np.uint8]:
     """A box of a picture, brought to a size: averages where it shrinks, linear in between where it grows."""
-    whole: Callable[[float], bool] = float.is_integer
-    if size == (box[2] - box[0], box[3] - box[1]) and all(whole(float(edge)) for edge in box):
+    if size == (box[2] - box[0], box[3] - box[1]) and all(float(edge).is_integer() for edge in box):
         left, top, right, bottom = map(int, box)
         return pixels[top:bottom, left:right]
     shrinks = box[2] - box[0] >= size[0]

@@ -13,7 +13,7 @@ from datetime import date
 from pathlib import Path
 
 import pytest
-from support.archive_faults import Proxy
+from support.archive_faults import Proxy, Reply, answering
 from support.archive_slide import NAME, SMALL, ScannedSlide, scan
 from support.archived_result import SCORING
 from support.cli_runner import Runner, runner  # noqa: F401
@@ -25,6 +25,7 @@ from stamp_deploy.archive.changes import Changes
 from stamp_deploy.archive.client import Client
 from stamp_deploy.archive.query import SeriesRow
 from stamp_deploy.archive.records import SeriesRecord, SeriesRecords
+from stamp_deploy.archive.retry import Retry
 from stamp_deploy.archive.server import Server
 from stamp_deploy.archive.trigger import Search, Trigger
 from stamp_deploy.batch.states import AttemptState
@@ -124,6 +125,17 @@ def test_changes_of_orthanc_in_place_of_a_search(
         trigger.ended(row, "key", "")
     trigger.all_ended()
     assert Changes(client, records).look() == []
+
+
+def test_a_series_that_was_deleted_meanwhile_is_passed_over(tmp_path: Path) -> None:
+    page = {"Changes": [{"ChangeType": "StableSeries", "ID": "gone"}], "Last": 1, "Done": True}
+
+    def reply(method: str, path: str, body: bytes) -> Reply:
+        return (200, {}, json.dumps(page).encode()) if path.startswith("/changes") else (404, {}, b"")
+
+    with answering(reply) as (url, asked), Client(Server(url), Retry(attempts=1)) as client:
+        assert Changes(client, SeriesRecords(tmp_path), url).look() == []
+    assert asked[-1] == "GET /series/gone"
 
 
 def wait_for(look: Callable[[], list[SeriesRow]]) -> list[SeriesRow]:

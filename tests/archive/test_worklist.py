@@ -25,7 +25,7 @@ from stamp_deploy.archive.query import SeriesRow
 from stamp_deploy.archive.records import SeriesRecords
 from stamp_deploy.archive.results import ResultObject
 from stamp_deploy.archive.server import Server
-from stamp_deploy.archive.worklist import Slide, Worklist
+from stamp_deploy.archive.worklist import Worklist
 from stamp_deploy.errors import ArchiveError
 
 from .conftest import AT_ONCE
@@ -53,7 +53,7 @@ def test_a_workitem_from_search_to_completion(server: UpsServer, worklist: Workl
     assert worklist.search("STAMP") == ["1.7.1", "1.7.2"] and len(worklist.search()) == 3
     assert worklist.claim("1.7.1", MINE) and not worklist.claim("1.7.1", THEIRS)
     assert worklist.search("STAMP") == ["1.7.2"]
-    assert worklist.slides("1.7.1") == [Slide("1.1", "1.2.1")]
+    assert worklist.slides("1.7.1") == [SeriesRow("1.1", "1.2.1", -1)]
     worklist.progress("1.7.1", MINE, 40, "scoring")
     assert server.items["1.7.1"][PROGRESS]["Value"][0]["00741004"]["Value"] == [40]
     worklist.complete("1.7.1", MINE, [RESULT], datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC))

@@ -10,7 +10,6 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
 
 from ...errors import SlideError
 from ...slide.dicom import is_dicom
@@ -81,16 +80,8 @@ def whole_hash(path: Path) -> str:
     return digest.hexdigest()
 
 
-class Recognise(Protocol):
-    """Tells slides apart."""
-
-    def fingerprint(self, path: Path) -> str: ...
-    def same(self, one: Path, other: Path) -> bool: ...
-    def whole(self, path: Path) -> str: ...
-
-
 class ByBytes:
-    """By the bytes of the file that is named."""
+    """Tells slides apart by the bytes of the file that is named."""
 
     def fingerprint(self, path: Path) -> str:
         """See `fingerprint`."""

@@ -20,7 +20,7 @@ from ...system.names import shown_name
 from ..states import FindingKind, PlanState
 from .changes import Changes
 from .folder import Skipped
-from .identity import ByBytes, Recognise, key_at, slide_key
+from .identity import ByBytes, key_at, slide_key
 from .inputs import Entry
 from .plan import Finding, Plan, PlannedSlide, SlideFacts, in_bytes
 
@@ -39,7 +39,7 @@ def plan_batch(
     probe: Probe,
     is_done: Callable[[str], bool],
     changes: Changes | None = None,
-    recognise: Recognise | None = None,
+    recognise: ByBytes | None = None,
     skipped: Skipped | None = None,
     bytes_per_tile: int,
     tile_span_um: float,
@@ -61,7 +61,7 @@ def plan_batch(
         Whether the result with this key is finished; such slides are not opened again.
     changes : Changes, optional
         Compares slides that are done, or failed, with what they were then; without it they are taken for the same.
-    recognise : Recognise, optional
+    recognise : ByBytes, optional
         Tells slides apart; by the bytes of their files where it is not given.
     skipped : Skipped, optional
         What was left out of the folders that were named, to be reported.
@@ -127,7 +127,7 @@ def plan_batch(
     return Plan(tuple(planned), tuple(findings), needed, free, skipped.total)
 
 
-def _identify(entry: Entry, recognise: Recognise) -> PlannedSlide:
+def _identify(entry: Entry, recognise: ByBytes) -> PlannedSlide:
     try:
         refuse_special(entry.path, SlideError)
         if not entry.path.is_file():

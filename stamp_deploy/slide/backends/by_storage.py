@@ -129,8 +129,11 @@ class StorageReader:
         try:
             if file not in self._fds:
                 self._fds[file] = os.open(self.index.files[file], os.O_RDONLY | os.O_CLOEXEC)
-            decode = self._decode_jpeg if grid.coding is Coding.JPEG else self._decode_stream
-            pixels = decode(level, number, row, column)
+            place = self._fds[file], int(grid.offsets[row, column]), int(grid.sizes[row, column])
+            if grid.coding is Coding.JPEG:
+                pixels = self._decode_jpeg(level, number, *place)
+            else:
+                pixels = self._decoder.decode(read_stream(*place, in_items=grid.in_items), grid.stream())
         except (OSError, ValueError, StreamError) as error:
             if file in self._fds:
                 os.close(self._fds.pop(file))  # what is read again is read through a fresh handle
@@ -142,7 +145,7 @@ class StorageReader:
             self._cached_bytes -= self._cache.popitem(last=False)[1].nbytes
         return pixels
 
-    def _decode_jpeg(self, level: int, number: int, row: int, column: int) -> NDArray[np.uint8]:
+    def _decode_jpeg(self, level: int, number: int, fd: int, offset: int, size: int) -> NDArray[np.uint8]:
         """By the compiled decoder.
 
         Raises
@@ -157,8 +160,6 @@ class StorageReader:
         if worker is None:
             worker = _tiler.Worker(grid.tables, grid.photometric, grid.tile_width, grid.tile_height, 1)
             self._workers[level, number] = worker
-        offset, size = int(grid.offsets[row, column]), int(grid.sizes[row, column])
-        fd = self._fds[int(grid.files[row, column])]
         status, pixels = worker.decode_at(fd, offset, size, int(grid.framing))
         if status != _tiler.OK:
             code, worker.read_errno = worker.read_errno, 0
@@ -166,21 +167,6 @@ class StorageReader:
                 raise OSError(code, os.strerror(code))
             raise ValueError(worker.message)
         return pixels
-
-    def _decode_stream(self, level: int, number: int, row: int, column: int) -> NDArray[np.uint8]:
-        """By the library of its coding.
-
-        Raises
-        ------
-        OSError
-            The disk or network failed.
-        StreamError
-            The stream is damaged.
-        """
-        grid = self._grid(level, number)
-        offset, size = int(grid.offsets[row, column]), int(grid.sizes[row, column])
-        fd = self._fds[int(grid.files[row, column])]
-        return self._decoder.decode(read_stream(fd, offset, size, in_items=grid.in_items), grid.stream())
 
     def _unreadable(self, row: int, column: int, level: int, file: int, why: str) -> SlideError:
         return SlideError(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from xml.etree.ElementTree import Element, ParseError
 
@@ -20,7 +21,7 @@ from ...errors import SlideError
 from ..backends import Level
 from ..checks import MAX_SIDE
 from ..ome import MAX_CHARS
-from ..tiff import PageText, read_texts
+from ..tiff import PageText, file_key, read_texts
 
 ROOT = "iScan"
 _ACROSS, _DOWN = ("RIGHT", "LEFT"), ("UP", "DOWN")
@@ -105,6 +106,12 @@ def read_bif(path: Path) -> BifLayout | str:
     SlideError
         The file is not a TIFF, or what it says of its tiles is damaged.
     """
+    return _read_bif(path, file_key(path))
+
+
+@lru_cache(maxsize=4)
+def _read_bif(path: Path, key: tuple[int, ...]) -> BifLayout | str:
+    """Cached by the file's identity: the check before OpenSlide opens it and the provider ask for the same."""
     texts = read_texts(path)
     if not texts or ROOT.encode() not in texts[0].xml:
         return "it is no Ventana BIF"

@@ -10,7 +10,7 @@ from ..backends.by_mosaic import MosaicReader
 from ..backends.by_storage import StorageReader
 from ..tiff import read_pages
 from .bif_layout import BifLayout, read_bif
-from .index import StorageGrid, StorageIndex, any_overlap, only_jpeg
+from .index import StorageGrid, StorageIndex, any_overlap, one_grid_a_level, only_jpeg
 
 
 def jpeg_bif(path: Path, backend: Backend, levels: tuple[Level, ...], numbers: tuple[int, ...]) -> StorageIndex | str:
@@ -31,8 +31,8 @@ def jpeg_bif(path: Path, backend: Backend, levels: tuple[Level, ...], numbers: t
     if max(numbers) >= len(found):
         return "its levels are not those of its records"
     grids = [_level(found[number], layout, number) for number in numbers]
-    sizes = [(level.width, level.height) for level in levels]
-    if [(layout.levels[number].width, layout.levels[number].height) for number in numbers] != sizes:
+    stated = layout.levels
+    if [(stated[n].width, stated[n].height) for n in numbers] != [(level.width, level.height) for level in levels]:
         return "its levels are not those of its records"
     return StorageIndex((path,), tuple(grids))
 
@@ -52,13 +52,11 @@ def open_bif(path: Path) -> StorageReader | MosaicReader | str:
     for page in pages:
         if isinstance(page, str):
             return page
-    stored = StorageIndex((path,), tuple((page,) for page in pages if isinstance(page, StorageGrid)))
     levels, properties = layout.levels, layout.properties
     grids = [_level(page, layout, number) for number, page in enumerate(pages)]
     if not layout.overlaps and not any(isinstance(grid, str) for grid in grids):
-        index = StorageIndex((path,), tuple(grids))
-        return StorageReader(index, levels, "ventana", properties)
-    return MosaicReader(StorageReader(stored, levels, "ventana", properties), layout)
+        return StorageReader(StorageIndex((path,), tuple(grids)), levels, "ventana", properties)
+    return MosaicReader(StorageReader(one_grid_a_level(path, pages), levels, "ventana", properties), layout)
 
 
 def _grids(path: Path, layout: BifLayout) -> list[StorageGrid | str]:

@@ -9,7 +9,7 @@ from ...errors import SlideError
 from ..backends import levels_of_sizes
 from ..backends.by_storage import StorageReader
 from ..tiff import read_pages, read_resolution, read_sub_pages
-from .index import StorageGrid, StorageIndex
+from .index import StorageGrid, one_grid_a_level
 
 VENDOR = "generic-tiff"
 _UNITS = {2: "inch", 3: "centimeter"}
@@ -41,5 +41,5 @@ def open_codec_tiff(path: Path) -> StorageReader | str:
     if resolution.unit in _UNITS:
         properties["tiff.ResolutionUnit"] = _UNITS[resolution.unit]
         properties["tiff.XResolution"], properties["tiff.YResolution"] = f"{resolution.x:.15g}", f"{resolution.y:.15g}"
-    index = StorageIndex((path,), tuple((grid,) for grid in grids))
-    return StorageReader(index, levels_of_sizes((grid.width, grid.height) for grid in grids), VENDOR, properties)
+    levels = levels_of_sizes((grid.width, grid.height) for grid in grids)
+    return StorageReader(one_grid_a_level(path, grids), levels, VENDOR, properties)

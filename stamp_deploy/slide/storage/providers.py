@@ -75,7 +75,7 @@ def find_storage(
         index = backend.index.part(numbers)
         return next(one for one in vendors if one.is_compiled == (index.coding is Coding.JPEG)), index
     asked = [one for one in vendors if wanted is None or one.name == wanted] or vendors
-    for provider in asked:
+    for provider in {one.make: one for one in asked}.values():  # those that make the same index answer alike
         found = _ask(provider, path, backend, levels, numbers)
         if isinstance(found, StorageIndex):
             break

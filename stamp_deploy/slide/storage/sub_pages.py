@@ -8,7 +8,7 @@ from ..backends import levels_of_sizes
 from ..backends.by_storage import StorageReader
 from ..backends.openslide import OpenSlideBackend
 from ..tiff import read_sub_pages
-from .index import StorageGrid, StorageIndex
+from .index import StorageGrid, one_grid_a_level
 
 
 def with_sub_pages(path: Path, backend: OpenSlideBackend) -> OpenSlideBackend | StorageReader:
@@ -32,5 +32,4 @@ def with_sub_pages(path: Path, backend: OpenSlideBackend) -> OpenSlideBackend | 
         return backend
     levels = levels_of_sizes((grid.width, grid.height) for grid in shapes)
     backend.close()
-    index = StorageIndex((path,), tuple((grid,) for grid in shapes))
-    return StorageReader(index, levels, backend.vendor, backend.properties, name=backend.name)
+    return StorageReader(one_grid_a_level(path, shapes), levels, backend.vendor, backend.properties, name=backend.name)

@@ -3,8 +3,8 @@ import { state, threshold } from "./state.js";
 import { valuesOf } from "./api.js";
 
 const KEPT = 8;
-let kept = [];             // {key, number, values, sorted}
-let drawn = [];            // {layer, from, canvas}
+let kept = [];             // maps with their values
+let drawn = [];            // {one, from, canvas}
 let palettes = {};
 
 export function forget() { kept = []; drawn = []; palettes = {}; }
