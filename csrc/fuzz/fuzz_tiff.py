@@ -8,6 +8,7 @@ Files that make the reader fail in any other way are kept in FOLDER; the exit st
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import resource
 import sys
@@ -102,6 +103,7 @@ def attempt(
     while time.monotonic() < end:
         data = spoil(choose.choice(seeds), choose)
         target.write_bytes(data)
+        os.utime(target, ns=(tried, tried))  # what is cached of the file before is not taken for this one's
         started = time.monotonic()
         problem = ""
         try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -16,7 +15,6 @@ from test_batch import lines, make_slide, result_folders, run
 from test_batch_worker import Bench
 
 from stamp_deploy.atomic import is_whole, why_not_whole
-from stamp_deploy.batch.records import claims as claims_module
 from stamp_deploy.batch.records.audit import AuditLog, verify_audit
 from stamp_deploy.batch.records.audit_check import check_audit
 from stamp_deploy.batch.records.claims import Claims
@@ -175,39 +173,6 @@ def test_a_claim_that_holds_nothing_is_passed_by(tmp_path: Path, harm: str) -> N
     claims.close()
 
 
-def test_a_claim_touched_in_the_future_is_stale_after_a_lease_of_ours(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    now = 1000.0
-    monkeypatch.setattr(claims_module.time, "monotonic", lambda: now)
-    (tmp_path / "k.1").write_text(_record())
-    os.utime(tmp_path / "k.1", (2**32, 2**32))  # the year 2106
-    claims = Claims(tmp_path, lease_s=600.0)
-    assert claims.take("k") is None
-    now += 599.0
-    assert claims.take("k") is None
-    os.utime(tmp_path / "k.1", (2**32 + 1, 2**32 + 1))  # its holder lives, with a wrong clock
-    now += 599.0
-    assert claims.take("k") is None
-    now += 601.0
-    assert claims.take("k") is not None
-    claims.close()
-
-
-def test_a_claim_that_cannot_be_read_is_a_disk_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "k.1").write_text(_record())
-    claims = Claims(tmp_path)
-
-    def failing(path: Path, *arguments: object, **more: object) -> str:
-        raise OSError(5, "Input/output error")
-
-    monkeypatch.setattr(Path, "read_text", failing)
-    with pytest.raises(DiskError, match="Input/output error"):
-        claims.latest("k")
-    monkeypatch.undo()
-    claims.close()
-
-
 def test_a_batch_goes_on_over_harmed_claims(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     bench.slide("a")
@@ -321,12 +286,3 @@ def test_slides_refused_by_the_plan_stand_in_the_ledger(finished: Path, tmp_path
     ledger = Ledger(path.parent, path.stem.removeprefix("ledger-"))
     rows: dict[str, Any] = {row.name: (row.attempt, row.state) for row in ledger.attempts()}
     assert rows == {"bad.svs": (0, "failed"), "s0.tif": (1, "done")}
-
-
-def test_a_refusal_is_gone_once_there_is_an_attempt(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path, "h")
-    ledger.refuse("k", "a.svs", "no mpp")
-    ledger.refuse("k", "a.svs", "no mpp")
-    assert [(row.attempt, row.state, row.reason) for row in ledger.attempts()] == [(0, "failed", "no mpp")]
-    ledger.start("k", 1, "a.svs")
-    assert [row.attempt for row in ledger.attempts()] == [1]

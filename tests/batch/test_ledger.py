@@ -39,11 +39,6 @@ def test_ledger_reads_other_hosts_but_writes_its_own(tmp_path: Path) -> None:
     assert [row.attempt for row in one.attempts("k")] == [1, 2]
 
 
-def test_ledger_refuses_an_end_without_a_start(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="never started"):
-        Ledger(tmp_path, "h").end("k", 1, "done")
-
-
 def test_damaged_ledger_names_the_remedy(tmp_path: Path) -> None:
     (tmp_path / "ledger-h.sqlite").write_bytes(b"not a database" * 100)
     with pytest.raises(DiskError, match="can be deleted"):
@@ -75,15 +70,6 @@ def test_second_claim_is_refused_until_the_first_is_released(tmp_path: Path) -> 
     assert [r.state for r in one.history("k")] == ["crashed", "done"]
     one.close()
     two.close()
-
-
-def test_final_state_is_claimed_again_only_on_request(tmp_path: Path) -> None:
-    claims = Claims(tmp_path)
-    claims.take("k")
-    claims.release("k", "quarantined", "hangs")
-    assert claims.take("k") is None
-    assert claims.take("k", retry_final=True) is not None
-    claims.close()
 
 
 def test_claim_of_a_dead_process_on_this_host_is_taken_over(tmp_path: Path) -> None:
@@ -142,11 +128,3 @@ def test_racing_processes_share_the_slides_without_overlap(tmp_path: Path) -> No
     for racer in racers:
         racer.communicate()
     assert sorted((key for keys in won for key in keys), key=int) == [str(i) for i in range(200)]
-
-
-def test_unreadable_claim_counts_for_nothing(tmp_path: Path) -> None:
-    (tmp_path / "k.1").write_text("{half")
-    claims = Claims(tmp_path)
-    record = claims.take("k")
-    assert record is not None and record.attempt == 2
-    claims.close()

@@ -13,8 +13,6 @@ from typing import Any
 import pytest
 
 from stamp_deploy.atomic import staged_directory
-from stamp_deploy.batch.options import BatchOptions
-from stamp_deploy.batch.planning.plan import Finding, Plan, PlannedSlide
 from stamp_deploy.batch.records import claims as claims_module
 from stamp_deploy.batch.records import file_locks, holder
 from stamp_deploy.batch.records.audit import AuditLog, read_audit, verify_audit
@@ -24,10 +22,8 @@ from stamp_deploy.batch.records.claims import Claims
 from stamp_deploy.batch.records.file_locks import locks_work
 from stamp_deploy.batch.records.ledger import Ledger, open_ledger
 from stamp_deploy.batch.records.metrics import BatchMetrics
-from stamp_deploy.batch.records.report import RunFacts, exit_code, make_report, report_name
 from stamp_deploy.batch.records.slide_states import MOST_STATES, SlideRecord, SlideStates, file_state
-from stamp_deploy.batch.states import AttemptState, FindingKind, PlanState
-from stamp_deploy.batch.workers.tasks import Settled
+from stamp_deploy.batch.states import AttemptState
 from stamp_deploy.errors import DataError, DiskError
 from stamp_deploy.hashing import folder_sha256
 
@@ -505,73 +501,6 @@ class TestSlideStates:
         assert SlideStates(tmp_path).get("k") is None
 
 
-@pytest.mark.parametrize(
-    ("facts", "code"),
-    [
-        ({"done": 3}, 0), ({"done": 0}, 0), ({"done": 3, "bad": 1}, 3), ({"done": 0, "bad": 2}, 4),
-        ({"done": 3, "left": 1}, 75),
-        ({"done": 3, "bad": 1, "left": 1}, 3), ({"done": 3, "interrupted": True}, 75),
-        ({"bad": 3, "interrupted": True}, 75),
-        ({"done": 3, "disk": True}, 6), ({"bad": 1, "disk": True, "interrupted": True, "left": 4}, 6),
-    ],
-    ids=str,
-)  # fmt: skip
-def test_the_exit_code_of_a_batch(facts: dict[str, Any], code: int) -> None:
-    given: dict[str, Any] = {"done": 0, "bad": 0, "disk": False, "interrupted": False, "left": 0, **facts}
-    assert exit_code(given.pop("done"), given.pop("bad"), **given) == code
-
-
-def test_the_report_says_of_each_slide_what_became_of_it(tmp_path: Path) -> None:
-    def planned(name: str, state: PlanState, reason: str = "") -> PlannedSlide:
-        return PlannedSlide(tmp_path / f"{name}.svs", f"key-{name}", "f", len(name), 0.5, f"case-{name}", state, reason)
-
-    slides = (
-        planned("scored", PlanState.RUN), planned("broken", PlanState.RUN), planned("hung", PlanState.RUN),
-        planned("waiting", PlanState.RUN), planned("was done", PlanState.DONE),
-        planned("twin", PlanState.DUPLICATE, "as x"), planned("unreadable", PlanState.BAD, "no mpp"),
-    )  # fmt: skip
-    summary = {"tiles": {"ok": 5}, "slide_sha256": "ab", "unknown": 1}
-    settled = {
-        "key-scored": Settled("key-scored", AttemptState.DONE, "", 1, 2.5, "another process", summary),
-        "key-broken": Settled("key-broken", AttemptState.FAILED, "corrupt", 2),
-        "key-hung": Settled("key-hung", AttemptState.QUARANTINED, "hangs", 3),
-        "key-unreadable": Settled("key-unreadable", AttemptState.DONE),  # the plan's word stands
-    }
-    plan = Plan(slides, (Finding(FindingKind.MISSING_MPP, "unreadable.svs", "no mpp"),), 1, 2)
-    facts = RunFacts("model", "beef", "t0", 9.5, "", False, "head")
-    report = make_report(plan, settled, BatchOptions(tmp_path / "b", tmp_path / "o", shard=(1, 4)), facts)
-    told = [(r["name"], r["state"], r["reason"], r["attempts"], r["seconds"], r["by"]) for r in report["slides"]]
-    assert told == [
-        ("scored.svs", "done", "", 1, 2.5, "another process"),
-        ("broken.svs", "failed", "corrupt", 2, 0.0, "this process"),
-        ("hung.svs", "quarantined", "hangs", 3, 0.0, "this process"), ("waiting.svs", "left", "", 0, 0.0, "plan"),
-        ("was done.svs", "done", "", 0, 0.0, "plan"), ("twin.svs", "duplicate", "as x", 0, 0.0, "plan"),
-        ("unreadable.svs", "failed", "no mpp", 0, 0.0, "plan"),
-    ]  # fmt: skip
-    first = report["slides"][0]
-    assert (first["key"], first["case_id"], first["size_bytes"]) == ("key-scored", "case-scored", 6)
-    assert (
-        first["tiles"] == {"ok": 5}
-        and first["slide_sha256"] == "ab"
-        and first["rss"] is None
-        and "unknown" not in first
-    )
-    assert report["counts"] == {"done": 2, "failed": 2, "quarantined": 1, "duplicate": 1, "left": 1}
-    assert (report["exit_code"], report["shard"], report["seconds"]) == (3, [1, 4], 9.5)
-    assert (report["bundle"], report["audit_head"]) == ({"name": "model", "sha256": "beef"}, "head")
-    assert (
-        report["findings"][0]["kind"] == "missing-mpp"
-        and report["started_utc"] == "t0"
-        and report["ended_utc"] > "2020"
-    )
-
-
-def test_reports_of_shards_have_names_of_their_own() -> None:
-    assert [report_name(shard) for shard in ((0, 1), (0, 2), (3, 8))] == [
-        "batch.json", "batch-shard-0-of-2.json", "batch-shard-3-of-8.json",
-    ]  # fmt: skip
-
-
 def test_counters_count_what_they_are_named_after(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from stamp_deploy.batch.records import metrics as module
 
@@ -590,17 +519,6 @@ def test_counters_count_what_they_are_named_after(tmp_path: Path, monkeypatch: p
     assert [sample("stamp_stage_seconds_total", {"stage": s}) for s in ("read", "engine")] == [3.0, 0.0]
     metrics.queue(3, 2)
     assert (sample("stamp_slides_waiting"), sample("stamp_slides_running")) == (3, 2)
-
-
-def test_a_batch_with_nothing_but_a_slide_in_quarantine_has_not_succeeded(tmp_path: Path) -> None:
-    slide = PlannedSlide(tmp_path / "a.svs", "k", "f", 1, 0.5, "", PlanState.RUN)
-    facts = RunFacts("model", "beef", "t0", 1.0, "", False, "head")
-    options, plan = BatchOptions(tmp_path / "b", tmp_path / "o"), Plan((slide,), (), 1, 2)
-    codes = [
-        make_report(plan, {"k": Settled("k", state)}, options, facts)["exit_code"]
-        for state in (AttemptState.QUARANTINED, AttemptState.FAILED, AttemptState.DONE)
-    ]
-    assert codes == [4, 4, 0] and make_report(plan, {}, options, facts)["exit_code"] == 75
 
 
 def test_a_host_that_was_started_again_has_another_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
