@@ -26,7 +26,7 @@ from ..engine.cuda import visible_gpus
 from ..engine.parity import StageReport, to_table
 from ..engine.registry import REMOTE, precisions_of
 from ..engine.tensorrt_plan import check_flavour, default_precision, get_plan
-from ..engine.verdict import accept
+from ..engine.verdict import accept_a_form
 from ..errors import EngineError, ParityError, StampError
 from ..system.processor import this_processor
 
@@ -153,14 +153,8 @@ def _check(bundle: Bundle, engine: BatchedEngine, again: Callable[[], BatchedEng
 
     Where a form of the graph fails and another follows, `again` opens the engine with that one.
     """
-    while True:
-        try:
-            verdict = accept(bundle, engine, anew=True)
-        finally:
-            engine.close()
-        if not verdict.another_form:
-            break
-        engine = again()
+    engine, verdict = accept_a_form(bundle, engine, again, anew=True)
+    engine.close()
     assert verdict.report is not None
     return verdict.report, verdict.tiles_per_second
 

@@ -11,6 +11,7 @@ import logging
 import os
 import time
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +24,7 @@ from .golden import time_engine
 from .machine import machine_facts
 from .registry import DEFAULT, open_engine, precisions_of
 from .tensorrt_plan import MODULES
-from .verdict import EXPIRES_S, Verdict, accept
+from .verdict import EXPIRES_S, Verdict, accept, accept_a_form
 
 if TYPE_CHECKING:
     from ..bundle import Bundle
@@ -117,11 +118,10 @@ def open_accepted(
     EngineError
         It cannot be loaded, or fails.
     """
-    while True:
-        engine = open_engine(bundle, name, batch=batch, threads=threads, precision=precision, device=device, url=url)
-        verdict = accept(bundle, engine)
-        if not verdict.another_form:
-            break
+    again = partial(
+        open_engine, bundle, name, batch=batch, threads=threads, precision=precision, device=device, url=url
+    )
+    engine, verdict = accept_a_form(bundle, again(), again)
     if not verdict:
         raise ParityError(
             f"{name} {engine.info.precision} fails parity ({'; '.join(verdict.failures)})",

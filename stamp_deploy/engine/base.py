@@ -157,6 +157,13 @@ class BatchedEngine(ABC):
         """How many tiles the device takes at once: `max_batch`, or less where memory is short."""
         return self._chunk
 
+    def _shapes(self) -> dict[str, tuple[tuple[int, ...], Any]]:
+        """Shape and dtype of the tiles of a piece, and of each output."""
+        return {
+            "tiles": ((self._chunk, self._tile_px, self._tile_px, 3), np.uint8),
+            **{name: ((self._chunk, width), np.float32) for name, width in self._widths.items()},
+        }
+
     def explain(self, why: str, **details: str) -> None:
         """State how this engine was chosen."""
         self._info = replace(self._info, why=why, details={**self._info.details, **details})

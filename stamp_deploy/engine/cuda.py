@@ -1,4 +1,4 @@
-"""What the TensorRT engine needs of the CUDA runtime: memory, streams, graphs. One method a call, each checked.
+"""What the engines on CUDA need of the CUDA runtime: memory, streams, graphs. One method a call, each checked.
 
 Uses the package cuda-bindings (part of cuda-python), which needs no compiler and imports without a driver.
 """
@@ -6,6 +6,7 @@ Uses the package cuda-bindings (part of cuda-python), which needs no compiler an
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -140,6 +141,18 @@ class Cuda:
                 remedy="look at the driver with `stamp-deploy doctor`, or use --engine onnxruntime",
             )
         return values[0] if values else None
+
+
+def free_all(steps: Iterable[Callable[[], object]]) -> None:
+    """Do each step, whatever happened to the one before it; the first fault is raised at the end."""
+    faults: list[EngineError | OutOfMemory] = []
+    for step in steps:
+        try:
+            step()
+        except (EngineError, OutOfMemory) as error:
+            faults.append(error)
+    if faults:
+        raise faults[0]
 
 
 def visible_gpus() -> tuple[Gpu, ...]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -108,12 +109,17 @@ def rewrite(model: onnx.ModelProto, form: Form) -> onnx.ModelProto:
 
 
 def pick_form(bundle: Bundle, engine: str, precision: str, forms: tuple[Form, ...]) -> tuple[Form, bool]:
-    """The first form that has not failed parity here lately, and whether another one follows; the last stays."""
-    for number, form in enumerate(forms[:-1]):
+    """The first form that has not failed parity here lately, and whether another one follows; the last stays.
+
+    A bundle that was exported in a lower precision runs as it is.
+    """
+    if bundle.precision != "fp32":
+        return PLAIN, False
+    for form in forms[:-1]:
         entry = read_entry(_failed(bundle, engine, precision, form)) or {}
         failed_unix = entry.get("failed_unix")
         if not isinstance(failed_unix, int | float) or not 0 <= time.time() - failed_unix < EXPIRES_S:
-            return form, number + 1 < len(forms)
+            return form, True
     return forms[-1], False
 
 
@@ -122,7 +128,7 @@ def remember_failure(bundle: Bundle, engine: str, precision: str, form: Form) ->
     return write_entry(_failed(bundle, engine, precision, form), {"failed_unix": time.time(), "form": form.name})
 
 
-def _failed(bundle: Bundle, engine: str, precision: str, form: Form) -> Any:
+def _failed(bundle: Bundle, engine: str, precision: str, form: Form) -> Path:
     from .machine import machine_facts
 
     key = key_of("failed", bundle.sha256, engine, precision, form.key(), machine_facts())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ..errors import EngineError, ParityError, StampError
@@ -11,7 +12,7 @@ from .auto import choose, open_accepted
 from .base import BatchedEngine, Engine
 from .registry import AUTO, DEFAULT, check_batch, check_url, precisions_of
 from .tensorrt_plan import MODULES
-from .verdict import accept
+from .verdict import accept_a_form
 
 if TYPE_CHECKING:
     from ..bundle import Bundle
@@ -97,11 +98,11 @@ def swap_adapter(engine: Engine, bundle: Bundle) -> Engine:
     """
     if not isinstance(engine, BatchedEngine) or engine.reopen is None:
         raise EngineError("this engine takes no other weights", remedy="load one with load_engine")
-    open_again = engine.reopen
+    again = partial(engine.reopen, bundle)
     if not engine.take_weights(bundle):
         engine.close()
-        engine = open_again(bundle)
-    verdict = accept(bundle, engine)
+        engine = again()
+    engine, verdict = accept_a_form(bundle, engine, again)
     if not verdict:
         raise ParityError(
             f"{engine.info.name} {engine.info.precision} fails parity with this adapter "

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from ..errors import EngineError
 from ..system import log
 from .base import BatchedEngine, EngineInfo, EngineOutput, OutOfMemory, shapes_of
-from .cuda import Cuda
-from .graph_forms import PLAIN, forms_of, pick_form, remember_failure
+from .cuda import Cuda, free_all
+from .graph_forms import forms_of, pick_form, remember_failure
 from .onnxruntime import memory_errors, open_session
 
 if TYPE_CHECKING:
@@ -68,8 +68,6 @@ class OnnxRuntimeCudaEngine(BatchedEngine):
             onnxruntime.preload_dlls()  # CUDA and cuDNN from wheels, where they are installed so
         wanted = precision or ("fp16" if bundle.precision == "fp32" else bundle.precision)
         forms = forms_of("onnxruntime-cuda", wanted, batch, onnxruntime.__version__)
-        if bundle.precision != "fp32":
-            forms = (PLAIN,)
         form, self._other_form = pick_form(bundle, self.name, wanted, forms)
         self._read = partial(encoder_in, bundle, wanted, form)  # read when it is needed: the bytes are not kept
         self._forget = partial(remove_converted, bundle, wanted, form)
@@ -165,13 +163,9 @@ class OnnxRuntimeCudaEngine(BatchedEngine):
             raise
 
     def _lane(self, number: int) -> _Lane:
-        shapes = {
-            "tiles": ((self._chunk, self._tile_px, self._tile_px, 3), np.uint8),
-            **{name: ((self._chunk, width), np.float32) for name, width in self._widths.items()},
-        }
         place = (self.memory, self._device)
         run = partial(self._run, number=number)
-        return _Lane(self._session.io_binding(), shapes, place, run, self._cuda, self._stream)
+        return _Lane(self._session.io_binding(), self._shapes(), place, run, self._cuda, self._stream)
 
     def _run(self, binding: Any, number: int) -> None:
         """Queue a run, or do it where there is no stream to queue it on."""
@@ -227,14 +221,7 @@ class OnnxRuntimeCudaEngine(BatchedEngine):
         if self._cuda is not None and self._stream is not None:
             steps.append(partial(self._cuda.free_stream, self._stream))
         self._stream = None
-        faults: list[EngineError | OutOfMemory] = []
-        for step in steps:
-            try:
-                step()
-            except (EngineError, OutOfMemory) as error:
-                faults.append(error)
-        if faults:
-            raise faults[0]
+        free_all(steps)
 
 
 class _Lane:
@@ -279,8 +266,7 @@ class _Lane:
                 self._values[name] = value
         except BaseException:
             with suppress(EngineError, OutOfMemory):
-                for step in self.steps_to_free():
-                    step()
+                free_all(self.steps_to_free())
             raise
 
     def start(self, piece: NDArray[np.uint8]) -> None:

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from ..errors import BundleError, EngineError
 from .base import BatchedEngine, EngineInfo, EngineOutput, OutOfMemory, shapes_of
-from .cuda import Cuda
-from .graph_forms import Form, remember_failure
+from .cuda import Cuda, free_all
+from .graph_forms import remember_failure
 from .mixed_precision import encoder_in, remove_converted
 from .tensorrt_plan import (
     Plan,
@@ -28,7 +28,6 @@ from .tensorrt_plan import (
     check_capability,
     default_precision,
     delete_plan,
-    form_of_plan,
     get_plan,
     load_module,
     logger_of,
@@ -94,7 +93,10 @@ class TensorRTEngine(BatchedEngine):
             self._shrink(error)
         captured = all(lane.graph is not None for lane in self._lanes)
         self.explain(
-            "", cuda_graphs="yes" if captured else "no", graph=self._form()[0].name, plan=self.plan.facts["sha256"][:16]
+            "",
+            cuda_graphs="yes" if captured else "no",
+            graph=self.plan.form.name,
+            plan=self.plan.facts["sha256"][:16],
         )
 
     def accept(self) -> None:
@@ -108,13 +110,9 @@ class TensorRTEngine(BatchedEngine):
         if self._refitted:
             return False
         delete_plan(self.plan)
-        form, another = self._form()
-        remove_converted(self._bundle, self._info.precision, form)
-        return another and remember_failure(self._bundle, self._flavour, self._info.precision, form)
-
-    def _form(self) -> tuple[Form, bool]:
-        """The form of the graph for pieces of `_chunk` tiles, and whether another one follows if it fails."""
-        return form_of_plan(self._bundle, self._flavour, self._info.precision, self._chunk)
+        form, precision = self.plan.form, self._info.precision
+        remove_converted(self._bundle, precision, form)
+        return self.plan.another_form and remember_failure(self._bundle, self._flavour, precision, form)
 
     def take_weights(self, bundle: Bundle) -> bool:
         """Refit the loaded plan with another adapter's weights; False where it is of another graph.
@@ -126,7 +124,7 @@ class TensorRTEngine(BatchedEngine):
         self._cuda.use()
         for lane in self._lanes:
             self._cuda.wait(lane.stream)
-        with encoder_in(bundle, self._info.precision, self._form()[0]).snapshot() as encoder:
+        with encoder_in(bundle, self._info.precision, self.plan.form).snapshot() as encoder:
             if not refit_plan(self._trt, self._engine, encoder):
                 return False
         self._bundle, self._refitted, self.accepted = bundle, True, False
@@ -175,12 +173,6 @@ class TensorRTEngine(BatchedEngine):
             remedy="use --engine onnxruntime; if it happens again, empty the folder plans/ of the cache",
         )
 
-    def _shapes(self) -> dict[str, tuple[tuple[int, ...], Any]]:
-        return {
-            "tiles": ((self._chunk, self._tile_px, self._tile_px, 3), np.uint8),
-            **{name: ((self._chunk, width), np.float32) for name, width in self._widths.items()},
-        }
-
     def _submit(self, piece: NDArray[np.uint8]) -> tuple[_Lane, int]:
         self._cuda.use()
         lane = self._lanes[self._turn]
@@ -196,15 +188,11 @@ class TensorRTEngine(BatchedEngine):
 
     def _release(self) -> None:
         """Free every lane, whatever one of them says; the first fault is raised when all is done."""
-        faults: list[EngineError | OutOfMemory] = []
-        for lane in self._lanes:
-            try:
-                lane.free()
-            except (EngineError, OutOfMemory) as error:
-                faults.append(error)
-        self._lanes, self._engine, self._runtime = [], None, None
-        if faults:
-            raise faults[0]
+        lanes, self._lanes = self._lanes, []
+        try:
+            free_all(lane.free for lane in lanes)
+        finally:
+            self._engine, self._runtime = None, None
 
 
 class _Lane:
@@ -299,11 +287,4 @@ class _Lane:
             steps.append(partial(self.cuda.free_stream, self.stream))
         self.host.clear()
         self._device, self._pinned, self.graph, self.stream = {}, {}, None, None
-        faults: list[EngineError | OutOfMemory] = []
-        for step in steps:
-            try:
-                step()
-            except (EngineError, OutOfMemory) as error:
-                faults.append(error)
-        if faults:
-            raise faults[0]
+        free_all(steps)

@@ -43,12 +43,17 @@ _loggers: dict[str, Any] = {}
 
 @dataclass(frozen=True)
 class Plan:
-    """A built engine: where it lies, its bytes, and whether parity has accepted it on this machine."""
+    """A built engine: where it lies, its bytes, and whether parity has accepted it on this machine.
+
+    `form` is the one in which the graph was compiled; `another_form` says whether another follows if it fails parity.
+    """
 
     folder: Path
     data: bytes
     accepted: bool
     facts: dict[str, Any]
+    form: Form
+    another_form: bool
 
 
 def load_module(flavour: str) -> Any:
@@ -98,7 +103,8 @@ def get_plan(bundle: Bundle, flavour: str, gpu: Gpu | None, *, batch: int, preci
         The library cannot build the encoder.
     """
     trt = load_module(flavour)
-    folder = plan_folder(bundle, flavour, version_of(trt), gpu, batch, precision)
+    form, another = pick_form(bundle, flavour, precision, forms_of(flavour, precision, batch))
+    folder = plan_folder(bundle, flavour, version_of(trt), gpu, batch, precision, form)
     facts = read_entry(folder / FACTS_FILE)
     if facts is not None:
         try:
@@ -106,11 +112,10 @@ def get_plan(bundle: Bundle, flavour: str, gpu: Gpu | None, *, batch: int, preci
         except OSError:
             data = b""
         if sha256(data).hexdigest() == facts.get("sha256"):
-            return Plan(folder, data, facts.get("accepted") is True, facts)
+            return Plan(folder, data, facts.get("accepted") is True, facts, form, another)
         log.event("damaged plan thrown away", level=logging.WARNING, engine=flavour)
     shutil.rmtree(folder, ignore_errors=True)
     timing = cache_dir() / "timing" / f"{flavour}-{key_of(version_of(trt), gpu and gpu_facts(gpu))}.bin"
-    form, _ = form_of_plan(bundle, flavour, precision, batch)
     with encoder_in(bundle, precision, form).snapshot() as encoder:
         data = build_plan(
             trt,
@@ -135,13 +140,14 @@ def get_plan(bundle: Bundle, flavour: str, gpu: Gpu | None, *, batch: int, preci
     with staged_folder(folder) as staging:
         (staging / PLAN_FILE).write_bytes(data)
         write_entry(staging / FACTS_FILE, facts)
-    return Plan(folder, data, False, facts)
+    return Plan(folder, data, False, facts, form, another)
 
 
-def plan_folder(bundle: Bundle, flavour: str, version: str, gpu: Gpu | None, batch: int, precision: str) -> Path:
+def plan_folder(
+    bundle: Bundle, flavour: str, version: str, gpu: Gpu | None, batch: int, precision: str, form: Form = PLAIN
+) -> Path:
     """Where such a plan lies."""
     device = None if gpu is None else [gpu_facts(gpu), library_versions()]
-    form, _ = form_of_plan(bundle, flavour, precision, batch)
     settings = (
         WORKSPACE_BYTES,
         precision != "fp32",
@@ -152,12 +158,6 @@ def plan_folder(bundle: Bundle, flavour: str, version: str, gpu: Gpu | None, bat
     )
     made_with = (flavour, version, package_versions(), device, settings)
     return cache_dir() / "plans" / key_of(bundle.sha256, made_with, batch, precision)
-
-
-def form_of_plan(bundle: Bundle, flavour: str, precision: str, batch: int) -> tuple[Form, bool]:
-    """The form in which the graph is compiled, and whether another one follows if it fails parity."""
-    forms = forms_of(flavour, precision, batch) if bundle.precision == "fp32" else (PLAIN,)
-    return pick_form(bundle, flavour, precision, forms)
 
 
 def accept_plan(plan: Plan) -> None:

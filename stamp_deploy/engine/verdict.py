@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -87,6 +88,17 @@ def accept(bundle: Bundle, engine: BatchedEngine, *, anew: bool = False) -> Verd
         engine.close()
         verdict = replace(verdict, another_form=engine.reject())
     return verdict
+
+
+def accept_a_form(
+    bundle: Bundle, engine: BatchedEngine, again: Callable[[], BatchedEngine], *, anew: bool = False
+) -> tuple[BatchedEngine, Verdict]:
+    """`accept`; where a form of the graph fails and another follows, of the engine that `again` opens with that one."""
+    while True:
+        verdict = accept(bundle, engine, anew=anew)
+        if not verdict.another_form:
+            return engine, verdict
+        engine = again()
 
 
 def _check(bundle: Bundle, engine: BatchedEngine) -> Verdict:

@@ -315,6 +315,16 @@ class TestTheNextForm:
         assert engine.accepted and engine.info.details["graph"] == "fixed batch, Gelu in low"
         engine.close()
 
+    def test_is_not_given_up_for_what_another_process_found_meanwhile(self, bundle, monkeypatch):
+        trt = fake_tensorrt()
+        monkeypatch.setattr(plans, "load_module", lambda flavour: trt)
+        monkeypatch.setattr("stamp_deploy.engine.tensorrt.load_module", lambda flavour: trt)
+        engine = TensorRTEngine(bundle, "tensorrt", batch=BATCH, precision="fp16", cuda=Cuda(0, FakeRuntime()))
+        remember_failure(bundle, "tensorrt", "fp16", TENSORRT_FORMS[0])
+        engine.close()
+        assert engine.reject()
+        assert pick_form(bundle, "tensorrt", "fp16", TENSORRT_FORMS) == (TENSORRT_FORMS[1], True)
+
     def test_a_bundle_in_a_lower_precision_runs_as_it_was_exported(self, tmp_path, monkeypatch):
         monkeypatch.setenv("STAMP_CACHE_DIR", str(tmp_path / "cache"))
         low = load_bundle(make_bundle(tmp_path / "low", facts={"precision": "fp16"}))

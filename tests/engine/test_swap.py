@@ -13,10 +13,16 @@ from stamp_deploy.engine import load_engine, swap_adapter
 from stamp_deploy.engine import tensorrt_plan as plans
 from stamp_deploy.engine.cuda import Cuda
 from stamp_deploy.engine.golden import load_golden
+from stamp_deploy.engine.graph_forms import rewrite
+from stamp_deploy.engine.onnxruntime_cuda import OnnxRuntimeCudaEngine
 from stamp_deploy.engine.registry import open_engine
 from stamp_deploy.engine.tensorrt import TensorRTEngine
 from stamp_deploy.engine.verdict import accept
 from stamp_deploy.errors import EngineError, ParityError
+
+
+class BoundOnCpu(OnnxRuntimeCudaEngine):
+    name, provider, memory = "bound-cpu", "CPUExecutionProvider", "cpu"
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +67,30 @@ def test_onnx_runtime_is_opened_anew(adapters):
     with pytest.raises(EngineError, match="closed"):
         engine.run(load_golden(adapters["lung"])[0][:1])
     swapped.close()
+
+
+def test_an_adapter_that_fails_in_one_form_of_the_graph_takes_the_next(adapters, monkeypatch):
+    from onnx import numpy_helper
+
+    def opened(bundle):
+        engine = BoundOnCpu(bundle, batch=5, precision="fp16")
+        engine.reopen = opened
+        return engine
+
+    def wrong(model, form):
+        result = rewrite(model, form)
+        for tensor in result.graph.initializer:
+            if form.low and tensor.name == "project":
+                tensor.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(tensor), tensor.name))
+        return result
+
+    monkeypatch.setattr("stamp_deploy.engine.graph_forms.FUSING_ONNXRUNTIME", (1, 0))
+    engine = opened(adapters["lung"])
+    assert accept(adapters["lung"], engine)
+    monkeypatch.setattr("stamp_deploy.engine.mixed_precision.rewrite", wrong)
+    engine = swap_adapter(engine, adapters["breast"])
+    assert engine.accepted and engine.info.details["graph"] == "plain"
+    engine.close()
 
 
 def test_a_plan_is_refitted_and_not_built_again(adapters, trt):
