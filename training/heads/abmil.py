@@ -10,8 +10,36 @@ from .bag_model import BagModel, Inputs, masked_softmax
 HIDDEN, ATTENTION, DROPOUT = 512, 384, 0.25
 
 
-class GatedABMIL(BagModel):
-    """A small network represents each tile; a gated one says how much each tile counts.
+class MeanPool(BagModel):
+    """A small network represents each tile, and the slide is their plain mean: what attention has to beat."""
+
+    def __init__(
+        self,
+        dim: int,
+        outputs: int,
+        *,
+        hidden: int = HIDDEN,
+        dropout: float = DROPOUT,
+        survival: bool = False,
+        scores: int = 0,
+        inputs: Inputs = "embeddings",
+    ) -> None:
+        super().__init__(dim, outputs, hidden=hidden, survival=survival, scores=scores, inputs=inputs)
+        self.represent = nn.Sequential(nn.Linear(self.width, hidden), nn.ReLU(), nn.Dropout(dropout))
+
+    def pool(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """See `BagModel.pool`."""
+        h = self.represent(x)  # [B, N, H]
+        attention = masked_softmax(self.weights(h), mask)
+        return (attention[:, None] @ h)[:, 0], attention
+
+    def weights(self, h: Tensor) -> Tensor:
+        """How much each represented tile [B, N, H] counts, before the softmax: [B, N]. All the same."""
+        return torch.zeros_like(h[..., 0])
+
+
+class GatedABMIL(MeanPool):
+    """The same representation of each tile; a gated network says how much each tile counts.
 
     Parameters
     ----------
@@ -33,40 +61,12 @@ class GatedABMIL(BagModel):
         scores: int = 0,
         inputs: Inputs = "embeddings",
     ) -> None:
-        super().__init__(dim, outputs, hidden=hidden, survival=survival, scores=scores, inputs=inputs)
-        self.represent = nn.Sequential(nn.Linear(self.width, hidden), nn.ReLU(), nn.Dropout(dropout))
+        super().__init__(dim, outputs, hidden=hidden, dropout=dropout, survival=survival, scores=scores, inputs=inputs)
         self.tanh = nn.Linear(hidden, attention)
         self.gate = nn.Linear(hidden, attention)
         self.score = nn.Linear(attention, 1)
         self.drop = nn.Dropout(dropout)
 
-    def pool(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        """See `BagModel.pool`."""
-        h = self.represent(x)  # [B, N, H]
-        weights = self.score(self.drop(torch.tanh(self.tanh(h)) * torch.sigmoid(self.gate(h))))[..., 0]
-        attention = masked_softmax(weights, mask)
-        return (attention[:, None] @ h)[:, 0], attention
-
-
-class MeanPool(BagModel):
-    """The same representation of each tile, and their plain mean: what attention has to beat."""
-
-    def __init__(
-        self,
-        dim: int,
-        outputs: int,
-        *,
-        hidden: int = HIDDEN,
-        dropout: float = DROPOUT,
-        survival: bool = False,
-        scores: int = 0,
-        inputs: Inputs = "embeddings",
-    ) -> None:
-        super().__init__(dim, outputs, hidden=hidden, survival=survival, scores=scores, inputs=inputs)
-        self.represent = nn.Sequential(nn.Linear(self.width, hidden), nn.ReLU(), nn.Dropout(dropout))
-
-    def pool(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        """See `BagModel.pool`: every tile counts the same."""
-        h = self.represent(x)
-        attention = masked_softmax(torch.zeros_like(x[..., 0]), mask)
-        return (attention[:, None] @ h)[:, 0], attention
+    def weights(self, h: Tensor) -> Tensor:
+        """By the gated network."""
+        return torch.as_tensor(self.score(self.drop(torch.tanh(self.tanh(h)) * torch.sigmoid(self.gate(h))))[..., 0])
