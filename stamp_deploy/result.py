@@ -66,6 +66,12 @@ class SlideFacts:
     properties: dict[str, str] = field(default_factory=dict)
     bounds: tuple[int, ...] = ()
 
+    @property
+    def corner(self) -> tuple[int, int]:
+        """What QuPath counts from, level-0 pixels: the corner of `bounds` (see writers/geojson.py)."""
+        left, top = (self.bounds or (0, 0))[:2]
+        return int(left), int(top)
+
 
 @dataclass(frozen=True)
 class BundleFacts:

@@ -32,7 +32,7 @@ MAX_NAME_CHARS = 64
 MAX_COORDINATE = 1e8
 NO_CLASS = "Unclassified"
 _EXPORT = "export it again from QuPath: File, Export objects as GeoJSON, as a FeatureCollection"
-_AREAS = ("Polygon", "MultiPolygon")
+AREAS = ("Polygon", "MultiPolygon")
 _NOT_DRAWN = ("tile", "detection", "cell")
 """Objects that QuPath or stamp-deploy made by the thousand: no annotations."""
 
@@ -104,7 +104,7 @@ def read_annotations(path: Path, width: int, height: int, corner: tuple[int, int
         area = _area(path, number, geometry)
         if not area.is_valid:
             area = shapely.union_all(
-                [part for part in shapely.get_parts(shapely.make_valid(area)) if part.geom_type in _AREAS]
+                [part for part in shapely.get_parts(shapely.make_valid(area)) if part.geom_type in AREAS]
             )
             repaired += 1
         polygons += len(shapely.get_parts(area))
@@ -172,7 +172,7 @@ def features_of(path: Path, document: Any) -> Iterator[dict[str, Any]]:
             found = document.get("features")
         elif kind == "Feature":
             found = [document]
-        elif kind in _AREAS:
+        elif kind in AREAS:
             found = [{"type": "Feature", "geometry": document, "properties": {}}]
     if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
         _refuse(path, "it is no GeoJSON: no list of features", _EXPORT)
@@ -188,7 +188,7 @@ def _geometry_of(path: Path, number: int, feature: dict[str, Any]) -> tuple[dict
         return None, ""
     if not isinstance(geometry, dict) or not isinstance(geometry.get("type"), str):
         _refuse(path, f"object {number} has no geometry", _EXPORT)
-    if geometry["type"] not in _AREAS:
+    if geometry["type"] not in AREAS:
         return None, ""
     return {"coordinates": [], **geometry}, class_name(properties.get("classification"))
 

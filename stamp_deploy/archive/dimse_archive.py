@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
+from ..slide.dicom import flavor_of
 from .dimse import Peer, find, get, store
 from .pull import Pulled, pull_instances
 from .push import Place
@@ -90,14 +91,13 @@ class DimseKeeper:
 
 def _levels(row: SeriesRow, found: list[Any]) -> Iterator[InstanceRow]:
     for one in found:
-        kinds = [str(kind).upper() for kind in one.get("ImageType") or ()]
         frames = one.get("NumberOfFrames")
         instance = InstanceRow(
             study=row.study,
             series=row.series,
             uid=archive_uid(_text(one, "SOPInstanceUID"), "SOP Instance UID"),
             sop_class=_text(one, "SOPClassUID"),
-            flavor=kinds[2] if len(kinds) > 2 else "",
+            flavor=flavor_of(one.get("ImageType")),
             frames=int(frames) if frames else 0,
             columns=0,
             rows=0,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import ArchiveError
+from ..slide.dicom import flavor_of
 from .client import Client, Query
 from .uids import WHOLE_SLIDE, archive_uid
 
@@ -107,13 +108,12 @@ def find_instances(client: Client, study: str, series: str) -> list[InstanceRow]
     fields = {"includefield": (SOP_CLASS, _IMAGE_TYPE, _FRAMES, _COLUMNS, _ROWS)}
     found = []
     for row in rows_of(client, "the search for instances", f"studies/{study}/series/{series}/instances", fields):
-        kinds = [str(kind).upper() for kind in row.get(_IMAGE_TYPE, {}).get("Value") or ()]
         instance = InstanceRow(
             study=study,
             series=series,
             uid=archive_uid(first(row, SOP_UID), "SOP Instance UID"),
             sop_class=str(first(row, SOP_CLASS) or ""),
-            flavor=kinds[2] if len(kinds) > 2 else "",
+            flavor=flavor_of(row.get(_IMAGE_TYPE, {}).get("Value")),
             frames=_number(row, _FRAMES),
             columns=_number(row, _COLUMNS),
             rows=_number(row, _ROWS),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ArchiveError
+from ..slide.dicom import flavor_of
 from ..slide.dicom.elements import PIXEL_DATA, HeaderError
 from ..slide.dicom.frames import find_frames
 from ..slide.dicom.header import Header, read_header
@@ -92,12 +93,11 @@ def _check_frames(handle: Any, header: Header, count: int, size: int) -> None:
 
 
 def _as_received(data: Any) -> Received:
-    kinds = [str(value).upper() for value in data.get("ImageType") or ()]
     return Received(
         uid=str(data.get("SOPInstanceUID", "")),
         series=str(data.get("SeriesInstanceUID", "")),
         sop_class=str(data.get("SOPClassUID", "")),
-        flavor=kinds[2] if len(kinds) > 2 else "",
+        flavor=flavor_of(data.get("ImageType")),
         frames=int(data.get("NumberOfFrames") or 1),
     )
 

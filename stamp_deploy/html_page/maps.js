@@ -40,6 +40,12 @@ function tileWords(one, v, flag, gone, x, y) {
   lines.push(make("br"), "x " + Math.round(x) + ", y " + Math.round(y) + " px");
   return lines;
 }
+function showNote(note, lines, stage, event) {   // beside the pointer, inside of the stage
+  note.replaceChildren(...lines); note.hidden = false;
+  const box = stage.getBoundingClientRect(), x = event.clientX - box.left, y = event.clientY - box.top;
+  note.style.left = Math.max(4, Math.min(x + 14, box.width - note.offsetWidth - 4)) + "px";
+  note.style.top = (y + 18 + note.offsetHeight > box.height ? Math.max(4, y - note.offsetHeight - 12) : y + 18) + "px";
+}
 const strength = (one, opacity) => one.pale ? opacity / 2 : opacity;
 
 const hatchTile = make("canvas");

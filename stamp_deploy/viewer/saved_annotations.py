@@ -16,7 +16,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from ..annotations.geojson import MAX_CLASSES, MAX_COORDINATE, class_name, features_of, load_geojson
+from ..annotations.geojson import AREAS, MAX_CLASSES, MAX_COORDINATE, class_name, features_of, load_geojson
 from ..atomic import disk_errors, write_bytes_atomic
 from ..errors import StampError, UsageError
 from ..result import Result
@@ -28,7 +28,6 @@ FOLDER = "annotations"
 SLIDE_HASH = "slide_sha256"
 """Member of the file's collection that says which slide it is of."""
 DECIMALS = 2
-_AREAS = ("Polygon", "MultiPolygon")
 _COLOURS = ((220, 50, 47), (38, 110, 190), (42, 150, 90), (200, 120, 10), (130, 80, 180), (20, 150, 160))
 
 
@@ -64,7 +63,7 @@ class SavedAnnotations:
             The file is damaged, or of another slide.
         """
         features, revision = self._features(self.path(key, result), result)
-        left, top = _corner(result)
+        left, top = result.slide.corner
         shown = []
         for feature in features:
             if _is_area(feature):
@@ -112,7 +111,7 @@ class SavedAnnotations:
                 )
             known = {str(feature.get("id")): feature for feature in before if _is_area(feature)}
             kept = [feature for feature in before if not _is_area(feature)]
-            corner = _corner(result)
+            corner = result.slide.corner
             features = [*(_feature(item, known.get(item["id"]), corner) for item in wanted), *kept]
             document = {"type": "FeatureCollection", SLIDE_HASH: result.slide.sha256, "features": features}
             with disk_errors(self.folder):
@@ -193,7 +192,7 @@ def _closed(ring: list[list[float]]) -> list[list[float]]:
 def _is_area(feature: dict[str, Any]) -> bool:
     geometry, properties = feature.get("geometry"), feature.get("properties") or {}
     drawn = isinstance(properties, dict) and properties.get("objectType", "annotation") in ("annotation", "roi")
-    return drawn and isinstance(geometry, dict) and geometry.get("type") in _AREAS
+    return drawn and isinstance(geometry, dict) and geometry.get("type") in AREAS
 
 
 def _check_geometry(geometry: dict[str, Any], path: Path | None) -> int:
@@ -222,12 +221,6 @@ def _check_geometry(geometry: dict[str, Any], path: Path | None) -> int:
     except (TypeError, ValueError) as error:
         raise UsageError(f"an annotation is no polygon: {error}", path=path, remedy="draw it again") from error
     return corners
-
-
-def _corner(result: Result) -> tuple[int, int]:
-    """What QuPath counts from, level-0 pixels (see writers/geojson.py)."""
-    left, top = (*result.slide.bounds, 0, 0)[:2]
-    return int(left), int(top)
 
 
 def _colour(classification: Any, name: str) -> list[int]:

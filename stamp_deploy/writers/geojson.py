@@ -41,7 +41,7 @@ def write(result: Result, directory: Path) -> list[Path]:
     left = result.coords
     ends = np.rint(left + np.array([grid.span_x, grid.span_y])).astype(np.int64)
     right = np.minimum(ends, (slide.width, slide.height))
-    shown = np.array((slide.bounds or (0, 0))[:2], np.int64)
+    shown = np.array(slide.corner, np.int64)
     names = [json.dumps(name, ensure_ascii=False) for name in _measurement_names(result)]
     # One template a feature, filled by %: about five times as fast as json.dumps of nested objects.
     measures = ",".join(name.replace("%", "%%") + f":%.{_DIGITS}g" for name in names)

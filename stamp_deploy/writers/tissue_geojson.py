@@ -38,7 +38,7 @@ def write(result: Result, directory: Path) -> list[Path]:
             remedy="score the slide without --all-tiles, or leave out the format tissue-geojson",
         )
     scale = np.array([slide.width / mask.shape[1], slide.height / mask.shape[0]])
-    shown = np.array((slide.bounds or (0, 0))[:2])
+    shown = np.array(slide.corner)
     features = []
     for number, piece in enumerate(outlines(mask)):
         rings = [np.asarray(ring.coords) * scale - shown for ring in (piece.exterior, *piece.interiors)]

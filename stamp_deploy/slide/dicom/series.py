@@ -6,7 +6,7 @@ Headers are read up to the pixel data (see header.py). What is there of people i
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,12 @@ def is_dicom(path: Path) -> bool:
         return False
 
 
+def flavor_of(image_type: Iterable[object] | None) -> str:
+    """The third value of ImageType, in capitals; empty where it is not stated."""
+    kinds = [str(value).upper() for value in image_type or ()]
+    return kinds[2] if len(kinds) > 2 else ""
+
+
 def read_instance(path: Path) -> Instance | None:
     """The header of a DICOM file; None where it is none, or is damaged."""
     if not is_dicom(path):
@@ -72,12 +78,11 @@ def read_instance(path: Path) -> Instance | None:
     try:
         header = _header_or_none(path)
         data, syntax = (header.data, header.transfer_syntax) if header is not None else _by_pydicom(path)
-        kinds = [str(value).upper() for value in data.get("ImageType") or []]
         return Instance(
             path=path,
             sop_uid=str(data.get("SOPInstanceUID", "")),
             series_uid=str(data.get("SeriesInstanceUID", "")),
-            flavor=kinds[2] if len(kinds) > 2 else "",
+            flavor=flavor_of(data.get("ImageType")),
             transfer_syntax=syntax,
             columns=_whole(data, "TotalPixelMatrixColumns"),
             rows=_whole(data, "TotalPixelMatrixRows"),

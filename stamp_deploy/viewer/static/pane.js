@@ -129,10 +129,7 @@ export class Pane {
     const c = Math.floor(X / sx), r = Math.floor(Y / sy), i = c >= 0 && r >= 0 && c < columns && r < rows ? state.cellAt[r * columns + c] : -1;
     if (i < 0) { note.hidden = true; return; }
     const flag = state.flags ? state.facts.flags.words[state.flags[i]] : "";
-    note.replaceChildren(...tileWords(one, one.values[i], flag, state.leftOut && state.leftOut[i], c * sx, r * sy)); note.hidden = false;
-    const stage = this.stage.getBoundingClientRect(), x = event.clientX - stage.left, y = event.clientY - stage.top;
-    note.style.left = Math.max(4, Math.min(x + 14, stage.width - note.offsetWidth - 4)) + "px";
-    note.style.top = (y + 18 + note.offsetHeight > stage.height ? Math.max(4, y - note.offsetHeight - 12) : y + 18) + "px";
+    showNote(note, tileWords(one, one.values[i], flag, state.leftOut && state.leftOut[i], c * sx, r * sy), this.stage, event);
   }
 }
 export const redraw = () => panes.forEach(pane => pane.draw());

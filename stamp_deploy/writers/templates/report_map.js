@@ -82,10 +82,7 @@ class SlideMap {
     if (!one || i < 0 || px < 0 || py < 0 || px > 1 || py > 1) { note.hidden = true; return; }
     const flag = flagCodes ? D.flags.words[flagCodes[i]] : "";
     const lines = tileWords(one, values(one)[i], flag, leftOut && leftOut[i], c * stepX, r * stepY);
-    note.replaceChildren(...lines); note.hidden = false;
-    const stage = this.stage.getBoundingClientRect(), x = event.clientX - stage.left, y = event.clientY - stage.top;
-    note.style.left = Math.max(4, Math.min(x + 14, stage.width - note.offsetWidth - 4)) + "px";
-    note.style.top = (y + 18 + note.offsetHeight > stage.height ? Math.max(4, y - note.offsetHeight - 12) : y + 18) + "px";
+    showNote(note, lines, this.stage, event);
   }
   drag(event) {
     const old = this.fingers.get(event.pointerId), [, , box] = this.point(event);
