@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from .format_factory import Page
+from .slide_factory import tiles_of
 
 COMPRESSIONS = {
     "j2k-ycbcr": 33003, "j2k-rgb": 33005, "j2k": 34712, "htj2k": 34712, "jxl": 50002, "webp": 50001,
@@ -72,16 +73,6 @@ def encode_tile(
         part = np.diff(part, axis=1, prepend=np.uint8(0)).astype(np.uint8)
     pack = {"deflate": imagecodecs.zlib_encode, "lzw": imagecodecs.lzw_encode, "zstd": imagecodecs.zstd_encode}[coding]
     return bytes(pack(part.tobytes()))
-
-
-def tiles_of(image: NDArray[np.uint8], side: int) -> list[NDArray[np.uint8]]:
-    """The storage tiles of a picture, row by row; those at the border are padded."""
-    padded = np.pad(image, [(0, -image.shape[0] % side), (0, -image.shape[1] % side), (0, 0)], mode="edge")
-    return [
-        padded[y : y + side, x : x + side]
-        for y in range(0, padded.shape[0], side)
-        for x in range(0, padded.shape[1], side)
-    ]
 
 
 def write_codec_slide(

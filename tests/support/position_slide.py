@@ -19,6 +19,7 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import JPEGBaseline8Bit, generate_uid
 
 from .bundle_factory import DIM, MEAN, POOL, STD, make_bundle
+from .slide_factory import tiles_of
 
 PATHWAYS = ("RED", "GREEN", "BLUE")
 STORAGE_PX = 128
@@ -116,7 +117,7 @@ def write_tiff(
                 writer.write(image, compression=compression, tile=tile, resolution=resolution, **common, **reduced)
             else:
                 writer.write(
-                    iter([_jpeg(part, coding) for part in storage_tiles(image)]),
+                    iter([_jpeg(part, coding) for part in tiles_of(image, STORAGE_PX)]),
                     shape=image.shape,
                     dtype=np.uint8,
                     tile=(STORAGE_PX, STORAGE_PX),
@@ -134,17 +135,6 @@ def write_tiff(
     return path
 
 
-def storage_tiles(image: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
-    """Storage tiles in rows, the last ones padded: uint8 [128, 128, 3] each."""
-    padding = [(0, -image.shape[0] % STORAGE_PX), (0, -image.shape[1] % STORAGE_PX), (0, 0)]
-    padded = np.pad(image, padding, mode="edge")
-    return [
-        np.ascontiguousarray(padded[y : y + STORAGE_PX, x : x + STORAGE_PX])
-        for y in range(0, padded.shape[0], STORAGE_PX)
-        for x in range(0, padded.shape[1], STORAGE_PX)
-    ]
-
-
 def _jpeg(part: NDArray[np.uint8], coding: str) -> bytes:
     if coding == "jpeg-rgb":
         return bytes(imagecodecs.jpeg_encode(part, level=98, colorspace="RGB", outcolorspace="RGB"))
@@ -160,7 +150,7 @@ THICKNESS_MM = 0.003
 def write_dicom(path: Path, layout: Layout) -> Path:
     """A DICOM whole-slide image of one level, TILED_FULL, JPEG 4:2:0, with its place on the glass."""
     picture = layout.picture()
-    frames = [_jpeg(part, "jpeg-420") for part in storage_tiles(picture)]
+    frames = [_jpeg(part, "jpeg-420") for part in tiles_of(picture, STORAGE_PX)]
     meta = pydicom.dataset.FileMetaDataset()
     meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.77.1.6"
     meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=["position", "sop"])

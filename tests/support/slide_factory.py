@@ -57,7 +57,7 @@ def write_slide(
     with tifffile.TiffWriter(path, bigtiff=bigtiff) as writer:
         for scale in (1, *levels):
             image = rgb if scale == 1 else _reduce(rgb, scale)
-            streams = [encode(part, coding, quality) for part in _tiles(image, tile)]
+            streams = [encode(part, coding, quality) for part in tiles_of(image, tile)]
             writer.write(
                 iter(streams),
                 shape=image.shape,
@@ -83,7 +83,8 @@ def _reduce(rgb: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
     return np.rint(blocks.mean((1, 3))).astype(np.uint8)
 
 
-def _tiles(image: NDArray[np.uint8], tile: int) -> list[NDArray[np.uint8]]:
+def tiles_of(image: NDArray[np.uint8], tile: int) -> list[NDArray[np.uint8]]:
+    """The storage tiles of a picture, row by row; those at the border are padded."""
     pad = [(0, -image.shape[0] % tile), (0, -image.shape[1] % tile), (0, 0)]
     padded = np.pad(image, pad, mode="edge")
     return [

@@ -99,11 +99,10 @@ def test_what_lies_between_areas_is_white(tmp_path: Path, names: tuple[str, str]
         for level in slide.levels:
             a, b = (s.read_region(level.index, 0, 0, level.width, level.height) for s in (slide, theirs))
             assert difference(a, b).max() <= 1
-    for factor in (1.0, 2.0):
-        want, _, tiles = read_all(known, "openslide", tile_px=32, target_mpp=0.5)
-        ours, status, _ = read_all(path, None, tile_px=32, target_mpp=0.5)  # type: ignore[arg-type]
-        assert (status == TileStatus.OK).all(), factor
-        assert difference(ours, want).max() <= 1
+    want, _, tiles = read_all(known, "openslide", tile_px=32, target_mpp=0.5)
+    ours, status, _ = read_all(path, None, tile_px=32, target_mpp=0.5)  # type: ignore[arg-type]
+    assert (status == TileStatus.OK).all()
+    assert difference(ours, want).max() <= 1
     assert (ours[(tiles.coords == (0, 0)).all(1)] == 255).all()
 
 

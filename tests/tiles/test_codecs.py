@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import tifffile
 from numpy.typing import NDArray
-from support.codec_factory import SUBSAMPLED, SUBSAMPLED_SIDE, encode_tile, tiles_of, write_codec_slide
+from support.codec_factory import SUBSAMPLED, SUBSAMPLED_SIDE, encode_tile, write_codec_slide
 from support.dicom_factory import How, Picture, write_level
-from support.slide_factory import damage, texture
+from support.slide_factory import damage, texture, tiles_of
 from tiles.test_tiles import area_average, difference, read_all
 
 from stamp_deploy.codecs import Coding, Decoder, StreamError, StreamKind

@@ -11,10 +11,10 @@ import pytest
 from numpy.typing import NDArray
 from support.bif_factory import write_bif
 from support.codec_factory import encode_tile, write_codec_slide
-from support.codec_factory import tiles_of as storage_tiles_of
 from support.dicom_factory import How, Picture, write_level
 from support.format_factory import pages_of, write_philips, write_scn
 from support.slide_factory import texture, write_slide
+from support.slide_factory import tiles_of as storage_tiles_of
 
 from stamp_deploy.errors import SlideError
 from stamp_deploy.grid import TileSet, make_grid, select_tiles
