@@ -22,6 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 from result_files import RESULTS, keep
 
+from stamp_deploy.training.metrics import pearson
+
 Floats = NDArray[np.float64]
 GAIN = 0.02
 R_FROZEN = 0.46
@@ -115,12 +117,6 @@ def chance_sd(spots: int, together: float, sections: int, seed: int = 0) -> floa
             r.append(pearson(truth, truth + size * error).mean())
         gains[i] = r[1] - r[0]
     return float(gains.std(ddof=1))
-
-
-def pearson(a: Floats, b: Floats) -> Floats:
-    """r of each column."""
-    a, b = a - a.mean(axis=0), b - b.mean(axis=0)
-    return np.asarray((a * b).sum(axis=0) / np.sqrt((a * a).sum(axis=0) * (b * b).sum(axis=0)))
 
 
 def tie(target: float, sections: int) -> float:

@@ -26,13 +26,7 @@ def crop_centre(tiles: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     UsageError
         The tiles are smaller.
     """
-    have = tiles.shape[1]
-    if have < side:
-        raise UsageError(
-            f"the cohort's tiles are {have} px and the model wants {side} px",
-            remedy=f"build the cohort again with tile_px = {side} or more",
-        )
-    first = (have - side) // 2
+    first = _margin(tiles.shape[1], side)
     return tiles[:, first : first + side, first : first + side]
 
 
@@ -43,14 +37,29 @@ def crop_shifted(
 
     `reach` is cut to what the stored tile allows.
     """
-    have = tiles.shape[1]
-    first = (have - side) // 2
-    reach = min(reach, first, have - side - first)
     out = np.empty((len(rows), side, side, 3), np.uint8)
-    moves = rng.integers(-reach, reach + 1, (len(rows), 2)) if reach > 0 else np.zeros((len(rows), 2), int)
-    for slot, row, (dx, dy) in zip(out, rows, moves, strict=True):
-        slot[:] = tiles[row, first + dy : first + dy + side, first + dx : first + dx + side]
+    corners = shifted_corners(tiles.shape[1], len(rows), side, reach, rng)
+    for slot, row, (top, left) in zip(out, rows, corners, strict=True):
+        slot[:] = tiles[row, top : top + side, left : left + side]
     return out
+
+
+def shifted_corners(have: int, count: int, side: int, reach: int, rng: np.random.Generator) -> NDArray[np.int32]:
+    """Top and left of crops as `crop_shifted` makes them, of tiles of `have` pixels: int32 [n, 2]."""
+    first = _margin(have, side)
+    reach = min(reach, first, have - side - first)
+    moves = rng.integers(-reach, reach + 1, (count, 2)) if reach > 0 else np.zeros((count, 2), int)
+    return np.ascontiguousarray(first + moves[:, ::-1], np.int32)
+
+
+def _margin(have: int, side: int) -> int:
+    """How far the middle `side` of `have` pixels is from the edge."""
+    if have < side:
+        raise UsageError(
+            f"the cohort's tiles are {have} px and the model wants {side} px",
+            remedy=f"build the cohort again with tile_px = {side} or more",
+        )
+    return (have - side) // 2
 
 
 def to_unit(tiles: NDArray[np.uint8] | Tensor) -> Tensor:

@@ -9,9 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from dataclasses import field as dataclass_field
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from .config import TrainConfig
@@ -50,10 +52,22 @@ class Batch:
         return self.tiles, self.target, self.mask, self.slide, self.genes, self.frozen, self.field, self.tables
 
 
-def gather(sections: Sequence[TrainSection], rows: Rows) -> dict[str, Tensor]:
-    """The tables of a batch's spots."""
-    parts = [sections[i].gather(index) for i, index in rows]
-    return {name: torch.from_numpy(np.concatenate([part[name] for part in parts])) for name in parts[0]}
+def batch_of(tiles: Tensor, sections: Sequence[TrainSection], rows: Rows) -> Batch:
+    """The tiles of these spots with what is known of them."""
+    picked = [(i, sections[i], index) for i, index in rows]
+    tables = [s.gather(index) for _, s, index in picked]
+    return Batch(
+        tiles,
+        _joined([s.target[index] for _, s, index in picked]),
+        _joined([np.broadcast_to(s.mask, (len(index), len(s.mask))) for _, s, index in picked]),
+        _joined([np.full(len(index), i, np.int64) for i, _, index in picked]),
+        _joined([s.genes[index] for _, s, index in picked]),
+        tables={name: _joined([part[name] for part in tables]) for name in tables[0]},
+    )
+
+
+def _joined(parts: Sequence[NDArray[Any]]) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(np.concatenate(parts)))
 
 
 def planned(sections: Sequence[TrainSection], config: TrainConfig, epoch: int) -> list[Rows]:
@@ -148,21 +162,12 @@ class Loader(Batches):
         """One augmented batch."""
         rng = np.random.default_rng([self.config.seed, epoch, number, self.rank, 1])
         rows = [(i, np.sort(index)) for i, index in rows]  # in file order: the pages of the map are read once
-        pieces, target, mask, slide, genes = [], [], [], [], []
-        for i, index in rows:
-            section = self.sections[i]
-            pieces.append((self._tiles[i], index))
-            target.append(section.target[index])
-            mask.append(np.broadcast_to(section.mask, (len(index), len(section.mask))))
-            slide.append(np.full(len(index), i, np.int64))
-            genes.append(section.genes[index])
+        pieces = [(self._tiles[i], index) for i, index in rows]
         tiles = varied_tiles(
             pieces, self.tile_px, self.mean, self.std, rng, reach=self.reach, hed_jitter=self.config.hed_jitter,
             flips=self.config.turns_tiles, buffers=self._buffers,
         )  # fmt: skip
-        joined = (np.ascontiguousarray(np.concatenate(p)) for p in (target, mask, slide, genes))
-        wanted, known, places, values = map(torch.from_numpy, joined)
-        made = Batch(tiles, wanted, known, places, values, tables=gather(self.sections, rows))
+        made = batch_of(tiles, self.sections, rows)
         if self.config.field_steps == "one":
             made.field = torch.tensor(int(rng.integers(len(self.config.fields_um))))
         return made

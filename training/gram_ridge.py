@@ -13,11 +13,20 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from .dealing import deal_out
+
 Floats = NDArray[np.float64]
 LEAVE_ONE_OUT = 20
 """Up to so many groups each is a fold of its own."""
 FOLDS = 10
 """Beyond, groups are dealt to so many folds, whole."""
+
+
+def inverse_deviation(sd: Floats, floor: float) -> Floats:
+    """What scales features of deviations [D], with `floor` as in `ridge.fit_ridge`; 0 for those that do not vary."""
+    if floor > 0 and sd.size:
+        sd = np.maximum(sd, np.quantile(sd, floor))
+    return np.divide(1.0, sd, out=np.zeros_like(sd), where=sd > 1e-12)
 
 
 @dataclass(eq=False)
@@ -77,9 +86,7 @@ class Fit:
         self.x_mean, self.y_mean = training.x / n, training.y / n
         centred = training.xx - n * np.outer(self.x_mean, self.x_mean)
         sd = np.sqrt(np.maximum(np.diagonal(centred) / n, 0))
-        if floor > 0 and sd.size:
-            sd = np.maximum(sd, np.quantile(sd, floor))
-        self.scale = np.divide(1.0, sd, out=np.zeros_like(sd), where=sd > 1e-12)
+        self.scale = inverse_deviation(sd, floor)
         self.values, self.vectors = np.linalg.eigh(centred * np.outer(self.scale, self.scale))
         cross = training.xy - n * np.outer(self.x_mean, self.y_mean)
         self.right = self.vectors.T @ (cross * self.scale[:, None])
@@ -148,15 +155,11 @@ def fit_over_sections(
 
 
 def _dealt(names: Sequence[str], sizes: Sequence[int]) -> dict[str, int]:
-    """The fold of each group: the largest group first, each to the fold with the fewest spots."""
+    """The fold of each group."""
     spots: dict[str, int] = {}
     for name, size in zip(names, sizes, strict=True):
         spots[name] = spots.get(name, 0) + size
     if len(spots) <= LEAVE_ONE_OUT:
         return {name: i for i, name in enumerate(spots)}
-    filled, fold_of = [0] * FOLDS, {}
-    for name in sorted(spots, key=lambda n: (-spots[n], n)):
-        fold = min(range(FOLDS), key=lambda k: filled[k])
-        fold_of[name] = fold
-        filled[fold] += spots[name]
-    return fold_of
+    ordered = sorted(spots)
+    return dict(zip(ordered, deal_out([spots[name] for name in ordered], FOLDS), strict=True))

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from .dealing import deal_out
+
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
@@ -41,12 +43,8 @@ class Ranks:
         self._wait()
 
     def owners(self, sizes: Sequence[int]) -> list[int]:
-        """The process of each piece of work: the largest first, each to the process with the least to do."""
-        load, owner = [0] * self.world, [0] * len(sizes)
-        for i in sorted(range(len(sizes)), key=lambda i: (-sizes[i], i)):
-            owner[i] = min(range(self.world), key=lambda rank: load[rank])
-            load[owner[i]] += sizes[i]
-        return owner
+        """The process of each piece of work."""
+        return deal_out(sizes, self.world)
 
     def share(self, sizes: Sequence[int], width: int, make: Callable[[int], Floats]) -> list[Floats]:
         """Tables float32 [sizes[i], width], each made by one process and given to all.

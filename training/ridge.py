@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .gram_ridge import fit_over_sections
+from .gram_ridge import fit_over_sections, inverse_deviation
 
 EMBEDDING_FLOOR = 0.9
 """`floor` for embeddings. A feature that hardly varies in training, as a unit behind a ReLU may, would be blown up to
@@ -164,10 +164,7 @@ class _Path:
     def __init__(self, x: NDArray[np.floating], y: NDArray[np.floating], floor: float) -> None:
         x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
         self.x_mean, self.y_mean = x.mean(axis=0), y.mean(axis=0)
-        sd = x.std(axis=0)
-        if floor > 0 and sd.size:
-            sd = np.maximum(sd, np.quantile(sd, floor))
-        self._scale = np.divide(1.0, sd, out=np.zeros_like(sd), where=sd > 1e-12)
+        self._scale = inverse_deviation(x.std(axis=0), floor)
         z = (x - self.x_mean) * self._scale
         target = y - self.y_mean
         self._features = z.T if z.shape[0] < z.shape[1] else None

@@ -184,14 +184,15 @@ def shared_genes(samples: Sequence[Sample]) -> list[str]:
     return [gene for gene in first if gene in shared]
 
 
-def _expression(data: AnnData, names: Sequence[str], genes: Sequence[str]) -> NDArray[np.float32]:
-    """log1p CP10k float32 [N, G] of some genes; the depth is that of all genes."""
-    place = {name: i for i, name in enumerate(names)}
-    missing = [g for g in genes if g not in place]
-    if missing:
-        raise DataError(f"the gene {missing[0]} is not measured", remedy="build the cohort from one gene list")
-    everything = log_cp10k(as_counts(data.X, len(names)))
-    return np.asarray(everything[:, [place[g] for g in genes]].todense(), np.float32)
+def log_expression(data: AnnData, genes: Sequence[str]) -> NDArray[np.float32]:
+    """log1p CP10k float32 [N, G] of some genes, 0 of those that are not measured; the depth is that of all genes."""
+    place = {str(name): i for i, name in enumerate(data.var_names)}
+    everything = log_cp10k(as_counts(data.X, len(place)))
+    out = np.zeros((data.n_obs, len(genes)), np.float32)
+    known = [i for i, gene in enumerate(genes) if gene in place]
+    if known:
+        out[:, known] = everything[:, [place[genes[i]] for i in known]].toarray()
+    return out
 
 
 def make_sections(
@@ -230,7 +231,10 @@ def make_sections(
         names = list(map(str, data.var_names))
         wanted = np.zeros((data.n_obs, 0), np.float32)
         if genes:
-            wanted = _expression(data, names, genes)
+            missing = sorted(set(genes) - set(names), key=list(genes).index)
+            if missing:
+                raise DataError(f"the gene {missing[0]} is not measured", remedy="build the cohort from one gene list")
+            wanted = log_expression(data, genes)
         if sets is None:
             values, mask = wanted, np.ones(len(genes), bool)
         else:

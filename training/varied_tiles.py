@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stamp_deploy import _tiler
-from stamp_deploy.errors import UsageError
 
-from .augment import draw_stains
+from .augment import draw_stains, shifted_corners
 
 Piece = tuple[NDArray[np.uint8], NDArray[np.int64]]
 """Tiles uint8 [N, S, S, 3] of a section, and which of them."""
@@ -85,7 +84,7 @@ def varied_tiles(
         The tiles are smaller than `side`.
     """
     count = sum(len(rows) for _, rows in pieces)
-    corners = [_corners(tiles.shape[1], len(rows), side, reach, rng) for tiles, rows in pieces]
+    corners = [shifted_corners(tiles.shape[1], len(rows), side, reach, rng) for tiles, rows in pieces]
     mix, shift = (
         draw_stains(count, hed_jitter, rng)
         if hed_jitter > 0
@@ -102,16 +101,3 @@ def varied_tiles(
         )  # fmt: skip
         first = part.stop
     return out
-
-
-def _corners(have: int, count: int, side: int, reach: int, rng: np.random.Generator) -> NDArray[np.int32]:
-    """Top and left of each crop: int32 [n, 2]."""
-    if have < side:
-        raise UsageError(
-            f"the cohort's tiles are {have} px and the model wants {side} px",
-            remedy=f"build the cohort again with tile_px = {side} or more",
-        )
-    first = (have - side) // 2
-    reach = min(reach, first, have - side - first)
-    moves = rng.integers(-reach, reach + 1, (count, 2)) if reach > 0 else np.zeros((count, 2), int)
-    return np.ascontiguousarray(first + moves[:, ::-1], np.int32)

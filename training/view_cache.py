@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .config import TrainConfig
-from .data import Batch, Batches, gather
+from .data import Batch, Batches, batch_of
 from .epoch_plan import Rows
 from .model import RunInfo, StampModel
 from .model.checkpoint import read_tensors, write_tensors
@@ -75,27 +75,16 @@ class ViewLoader(Batches):
         """One batch."""
         rng = np.random.default_rng([self.config.seed, epoch, number, self.rank, 2])
         field = int(rng.integers(len(self.views[0])))
-        inputs, frozen, target, mask, slide, genes = [], [], [], [], [], []
+        inputs, frozen = [], []
         for i, index in rows:
-            kept, section = self.views[i][field], self.sections[i]
+            kept = self.views[i][field]
             which = torch.from_numpy(rng.integers(0, len(kept.inputs), len(index)))
             spot = torch.from_numpy(index)
             inputs.append(kept.inputs[which, spot].float())
             frozen.append(kept.frozen[which, spot])
-            target.append(torch.from_numpy(section.target[index]))
-            mask.append(torch.from_numpy(section.mask).expand(len(index), -1))
-            slide.append(torch.full((len(index),), i))
-            genes.append(torch.from_numpy(section.genes[index]))
-        return Batch(
-            torch.cat(inputs),
-            torch.cat(target),
-            torch.cat(mask),
-            torch.cat(slide),
-            torch.cat(genes),
-            torch.cat(frozen),
-            torch.tensor(field),
-            gather(self.sections, rows),
-        )
+        made = batch_of(torch.cat(inputs), self.sections, rows)
+        made.frozen, made.field = torch.cat(frozen), torch.tensor(field)
+        return made
 
 
 def keep_views(

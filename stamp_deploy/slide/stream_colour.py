@@ -13,6 +13,7 @@ from typing import NoReturn
 
 from ..errors import SlideError
 from .backends import Backend
+from .backends.by_mosaic import MosaicReader
 from .backends.by_storage import StorageReader
 from .backends.by_stream import Recoloured
 from .dicom import first_stream, is_dicom, volume_instances
@@ -56,7 +57,7 @@ def believe_streams(path: Path, backend: Backend) -> tuple[Backend, tuple[str, .
         return backend, ()
     tag, stream = (NAMES[code] for code in (wrong[0].tag, next(iter(wrong[0].stated))))
     note = f"its colour tag says {tag} and its JPEG streams say {stream}: read as the streams say"
-    if isinstance(backend, StorageReader):
+    if isinstance(backend, StorageReader | MosaicReader):  # they decode each stream as it says
         return backend, (note,)
     _, index = find_storage(path, backend, backend.levels, tuple(range(len(backend.levels))))
     if isinstance(index, StorageIndex) and not any(isinstance(grids, str) for grids in index.levels):

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.bif_factory import write_bif
-from support.format_factory import Page, pages_of
+from support.format_factory import Page, pages_of, set_colours
 from support.slide_factory import replace_tiles, texture, write_slide
 from tiles.test_tiles import difference, read_all
 
@@ -104,6 +104,18 @@ def test_what_lies_between_areas_is_white(tmp_path: Path, names: tuple[str, str]
     assert (status == TileStatus.OK).all()
     assert difference(ours, want).max() <= 1
     assert (ours[(tiles.coords == (0, 0)).all(1)] == 255).all()
+
+
+@pytest.mark.parametrize("overlap", [(0, 0), (6, 4)])
+def test_streams_count_against_a_colour_tag_that_contradicts_them(tmp_path: Path, overlap: tuple[int, int]) -> None:
+    pages = pages_for(tmp_path, levels=())
+    path = write_bif(tmp_path / "a.bif", pages, WHOLE, overlap=overlap, directions=("LEFT", "UP"))
+    with open_slide(path) as slide:
+        want = slide.read_region(0, 0, 0, 300, 300)
+    set_colours(path, [None, 2])
+    with open_slide(path) as slide:
+        assert any("read as the streams say" in note for note in slide.notes)
+        np.testing.assert_array_equal(slide.read_region(0, 0, 0, 300, 300), want)
 
 
 @pytest.mark.parametrize("how", ["truncated", "beyond"])

@@ -6,14 +6,17 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from support.cohort_samples import build, config, sample
 
 from stamp_deploy.errors import DataError, UsageError
+from stamp_deploy.training.cohort import build as build_module
 from stamp_deploy.training.cohort import load_cohort
 from stamp_deploy.training.cohort.build import build_cohort
+from stamp_deploy.training.cohort.config import SampleConfig
 from stamp_deploy.training.cohort.unfinished import NOTE, Unfinished
 
 
@@ -59,6 +62,25 @@ def test_a_sample_whose_input_or_setting_changed_is_made_anew(tmp_path: Path) ->
     again = sample(tmp_path, "S0", counts=np.full((9, 30), 7, np.float32))
     made = build(config(tmp_path, again, sample(tmp_path, "S1"), tile_px=48), tmp_path / "out")
     assert made["S0"].expression().X.max() == 7 and made["S0"].tiles().shape[1] == 48
+
+
+def test_an_input_that_changes_while_its_sample_is_made_counts_as_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = build_module._one
+
+    def changed_meanwhile(row: SampleConfig, *args: Any, **named: Any) -> Any:
+        made = original(row, *args, **named)
+        sample(tmp_path, "S0", counts=np.full((9, 30), 7, np.float32))
+        return made
+
+    bad = sample(tmp_path, "S1", counts=np.full((9, 30), -1, np.float32))
+    path = config(tmp_path, sample(tmp_path, "S0"), bad)
+    with monkeypatch.context() as patch, pytest.raises(DataError):
+        patch.setattr(build_module, "_one", changed_meanwhile)
+        build(path, tmp_path / "out")
+    sample(tmp_path, "S1")
+    assert build(path, tmp_path / "out")["S0"].expression().X.max() == 7
 
 
 KILLED = """

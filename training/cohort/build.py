@@ -120,27 +120,31 @@ def build_cohort(
         check_output(out, overwrite=overwrite)
     unfinished = Unfinished(out)
     with disk_errors(out), unfinished.held():
-        made = _make(samples, recipe, unfinished, jobs, log)
-        rows = [*before, *(made[sample.id] for sample in samples)]
-        keys = {sample.id: recipe.key(sample) for sample in samples}
+        keys = {sample.id: recipe.key(sample) for sample in samples}  # before their files are read
+        made = _make(samples, keys, recipe, unfinished, jobs, log)
         facts = [made[sample.id] for sample in samples]
         if append:
             for row in facts:
                 unfinished.hand_over(row, out)
-            _write_json(out, rows, recipe)
+            _write_json(out, [*before, *facts], recipe)
         else:
             _move_in(out, facts, keys, unfinished, recipe, overwrite)
     return load_cohort(out)
 
 
 def _make(
-    samples: Sequence[SampleConfig], recipe: Recipe, unfinished: Unfinished, jobs: int, log: Log
+    samples: Sequence[SampleConfig],
+    keys: dict[str, str],
+    recipe: Recipe,
+    unfinished: Unfinished,
+    jobs: int,
+    log: Log,
 ) -> dict[str, SampleFacts]:
     """The facts of every sample, by its id; those that are finished are not made again."""
     made: dict[str, SampleFacts] = {}
     left = []
     for sample in samples:
-        found = unfinished.finished(sample.id, recipe.key(sample))
+        found = unfinished.finished(sample.id, keys[sample.id])
         if found is None:
             left.append(sample)
         else:
@@ -149,7 +153,7 @@ def _make(
         log(f"{len(made)} samples were finished by an earlier build")
     try:
         for sample, (facts, lines) in _each(left, partial(_one, recipe=recipe, folder=unfinished.folder), jobs):
-            unfinished.finish(facts, recipe.key(sample))
+            unfinished.finish(facts, keys[sample.id])
             made[sample.id] = facts
             for line in lines:
                 log(line)

@@ -15,7 +15,7 @@ from torch import nn
 
 from ..cohort import Sample
 from ..config import TrainConfig
-from ..data import planned
+from ..data import batch_of, planned
 from ..gene_sets import GeneSets
 from ..losses import correlation_loss, regression_loss
 from ..model.ridge_heads import set_ridge_head
@@ -59,24 +59,18 @@ def _train(
     epochs: int,
 ) -> None:
     """The head's part of the loop: the batches and losses of the run, on embeddings that do not move."""
-    tensors = [
-        (torch.from_numpy(e), torch.from_numpy(s.target), torch.from_numpy(s.mask))
-        for e, s in zip(embeddings, sections, strict=True)
-    ]
     optimiser = torch.optim.AdamW(head.parameters(), lr=config.lr_heads, weight_decay=config.weight_decay)
     step, total = 0, 0
     for epoch in range(epochs):
         plan = planned(sections, config, epoch)
         total = total or -(-len(plan) // config.accumulation) * config.epochs
-        for number, batch in enumerate(plan, 1):
-            x = torch.cat([tensors[i][0][rows] for i, rows in batch])
-            target = torch.cat([tensors[i][1][rows] for i, rows in batch])
-            mask = torch.cat([tensors[i][2].expand(len(rows), -1) for i, rows in batch])
-            slide = torch.cat([torch.full((len(rows),), i) for i, rows in batch])
-            predicted = head(x)
-            loss = config.w_regression * regression_loss(predicted, target * mask, mask)
+        for number, rows in enumerate(plan, 1):
+            x = torch.cat([torch.from_numpy(embeddings[i][index]) for i, index in rows])
+            batch = batch_of(x, sections, rows)
+            predicted, target = head(x), batch.target * batch.mask
+            loss = config.w_regression * regression_loss(predicted, target, batch.mask)
             if config.w_correlation > 0:
-                loss = loss + config.w_correlation * correlation_loss(predicted, target * mask, mask, slide)
+                loss = loss + config.w_correlation * correlation_loss(predicted, target, batch.mask, batch.slide)
             (loss / config.accumulation).backward()
             if number % config.accumulation and number < len(plan):
                 continue

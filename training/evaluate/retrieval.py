@@ -14,11 +14,10 @@ import torch
 from numpy.typing import NDArray
 
 from ..cohort import Sample
-from ..ingredients import load_matching
 from ..ingredients.gene_transformer import NEIGHBOURS
 from ..neighbours import nearest_rows, neighbours_mean
-from ..scoring import as_counts, log_cp10k, robust_z
-from ..sections import learned_genes
+from ..scoring import robust_z
+from ..sections import learned_genes, log_expression
 from .runs import Run, Section
 
 RANKS = (1, 5, 10)
@@ -69,14 +68,12 @@ def matched_sides(run: Run, section: Section) -> dict[str, tuple[NDArray[np.floa
         profile = torch.from_numpy(robust_z(section.truth) * section.mask).to(device)
         pair = run.model.projection(embedding), run.model.target_projection(profile)
         out["pathways"] = (pair[0].cpu().numpy(), pair[1].cpu().numpy())
-    matching = load_matching(run.path, run.config, run.model, len(run.info.genes))
-    if matching:
+    if run.matching:
         genes = gene_values(section.sample, run.info.genes)
         genes = learned_genes(genes, section.xy_um, 0.0)
         around = torch.from_numpy(neighbours_mean(genes, section.xy_um)).to(device)
         near = torch.from_numpy(nearest_rows(section.xy_um, NEIGHBOURS)).to(device)
-        for name, part in matching.items():
-            part.to(device)
+        for name, part in run.matching.items():
             molecular = part.molecular_side(torch.from_numpy(genes).to(device), around, near)
             out[name] = (part.picture_side(embedding).cpu().numpy(), molecular.cpu().numpy())
     return out
@@ -88,12 +85,4 @@ def _same_pathways(run: Run, section: Section) -> bool:
 
 def gene_values(sample: Sample, genes: Sequence[str]) -> NDArray[np.float32]:
     """log1p CP10k float32 [N, G]; genes that the sample does not measure are 0 in every spot."""
-    data = sample.expression()
-    names = list(map(str, data.var_names))
-    place = {name: i for i, name in enumerate(names)}
-    everything = log_cp10k(as_counts(data.X, len(names)))
-    out = np.zeros((data.n_obs, len(genes)), np.float32)
-    known = [i for i, gene in enumerate(genes) if gene in place]
-    if known:
-        out[:, known] = everything[:, [place[genes[i]] for i in known]].toarray()
-    return out
+    return log_expression(sample.expression(), genes)

@@ -17,6 +17,7 @@ from ..cohort import Cohort, Sample
 from ..config import TrainConfig, load_config
 from ..depth import Depth, score_spots, spot_depth
 from ..gene_sets import GeneSets
+from ..ingredients import Matching, load_matching
 from ..model import RunInfo, StampModel, load_run
 from ..model.embed import embed_tiles
 from ..model.trunk_cache import TrunkCache
@@ -118,6 +119,12 @@ class Run:
                 )
             self._known[key] = embedding
         return self._known[key]
+
+    @cached_property
+    def matching(self) -> dict[str, Matching]:
+        """The run's ingredients that match pictures and molecules, on its device."""
+        found = load_matching(self.path, self.config, self.model, len(self.info.genes))
+        return {name: part.to(self.model.pathway.weight.device) for name, part in found.items()}
 
     @cached_property
     def _trunk(self) -> TrunkCache | None:
