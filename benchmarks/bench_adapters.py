@@ -24,7 +24,7 @@ from result_files import keep
 from stamp_deploy.bundle import Bundle
 from stamp_deploy.checks.acceptance import machine
 from stamp_deploy.engine import load_engine, swap_adapter
-from stamp_deploy.export.adapters import BASE_FILE, export_adapters
+from stamp_deploy.export.adapters import BASE_FILE, WEIGHTS_FILE, export_adapters
 from stamp_deploy.export.export import export_run
 from stamp_deploy.training.model import LoraSettings, RunInfo, build_model, measured_dim, save_run
 from stamp_deploy.training.model.registry import build_backbone, get_pfm
@@ -58,7 +58,7 @@ def measure(folder: Path, pfm: str, count: int, rank: int) -> dict[str, Any]:
     export_s = time.perf_counter() - start
     alone = export_run(runs[0], folder / "alone", tiles=folder / "tiles.npy")
     first = next(iter(made.values()))
-    own = [first.path / name / "adapter.safetensors" for name in made]
+    own = [first.path / name / WEIGHTS_FILE for name in made]
     record: dict[str, Any] = {
         "machine": machine(),
         "model": f"{pfm}, random weights, LoRA of rank {rank}",

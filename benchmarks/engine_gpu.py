@@ -31,9 +31,10 @@ from torch_contenders import HalfEncoder, TorchContender, cosine_min, sustained_
 from stamp_deploy.bundle import Bundle
 from stamp_deploy.checks.acceptance import machine
 from stamp_deploy.config import InferOptions
-from stamp_deploy.engine import Engine, open_engine
+from stamp_deploy.engine import Engine, load_engine, open_engine
 from stamp_deploy.engine.cuda import visible_gpus
 from stamp_deploy.engine.golden import check_engine, load_golden
+from stamp_deploy.engine.graph_forms import fix_batch
 from stamp_deploy.errors import StampError
 from stamp_deploy.infer import conclude
 from stamp_deploy.prepare import prepare
@@ -160,8 +161,6 @@ def model_rows(folder: Path, plan: Plan, label: str, peak: float) -> tuple[Bundl
 
 def flops_of_graph(path: Path) -> float:
     """Floating-point operations of one tile in an exported graph's products (a multiply-add is two)."""
-    from stamp_deploy.engine.graph_forms import fix_batch
-
     model = onnx.load(path)
     fix_batch(model, 1)
     known = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
@@ -287,8 +286,6 @@ def whole_slide(bundle: Bundle, slide: Path | None) -> dict[str, Any]:
     path = slide or data_folder() / "slides" / "CMU-1-Small-Region.svs"
     if not path.is_file():
         return {"not_run": "no slide was given and none was found"}
-    from stamp_deploy.engine import load_engine
-
     batch = 64
     engine = load_engine(bundle, batch=batch)
     options = InferOptions(batch=batch)

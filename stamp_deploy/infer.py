@@ -76,14 +76,7 @@ def infer_slide(
         if engine is None:
             clock = time.perf_counter()
             isolation.note(stage="loading the engine and reading the slide")
-            engine = own_engine = load_engine(
-                bundle,
-                options.engine,
-                batch=options.batch,
-                threads=options.threads,
-                precision=options.precision,
-                url=options.url,
-            )
+            engine = own_engine = engine_for(bundle, options)
             start_up_s += time.perf_counter() - clock
         prepared.seconds["start_up"] = start_up_s
         isolation.check_stop()
@@ -98,6 +91,18 @@ def infer_slide(
         return result
     isolation.note(stage="writing the result")
     return write(result, out, options)
+
+
+def engine_for(bundle: Bundle, options: InferOptions) -> Engine:
+    """The engine that the options ask for; see `load_engine`."""
+    return load_engine(
+        bundle,
+        options.engine,
+        batch=options.batch,
+        threads=options.threads,
+        precision=options.precision,
+        url=options.url,
+    )
 
 
 def conclude(prepared: Prepared, scores: Scores) -> Result:

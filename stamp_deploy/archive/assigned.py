@@ -50,12 +50,12 @@ class Assigned:
         for name in self._records.names(PREFIX):
             if "slides" not in self._records.read(name):  # it was stopped in the middle of a claim
                 rows += self._claim(name.removeprefix(PREFIX))
-        waiting = self._worklist.search(self._label)
-        for uid in waiting:
+        self._left = False
+        for uid in self._worklist.search(self._label):
             if len(self._claimed()) >= self._most:
+                self._left = True
                 break
             rows += self._claim(uid)
-        self._left = len(waiting) > len(self._claimed())
         return list(dict.fromkeys(rows))
 
     def pending(self) -> bool:

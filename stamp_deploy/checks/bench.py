@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from ..bundle import Bundle, load_bundle
 from ..config import InferOptions
-from ..engine import load_engine
 from ..errors import SlideError
 from ..grid import TileSet, make_grid
 from ..slide import Slide, open_slide
@@ -160,14 +159,9 @@ def _sweep(settings: Sequence[int], measure: Any, budget_s: float, repeats: int)
 def _engine_rates(
     bundle: Bundle, options: InferOptions, sample: NDArray[np.uint8], budget_s: float, repeats: int
 ) -> tuple[list[Rate], str]:
-    engine = load_engine(
-        bundle,
-        options.engine,
-        batch=max(BATCHES),
-        threads=options.threads,
-        precision=options.precision,
-        url=options.url,
-    )
+    from ..infer import engine_for
+
+    engine = engine_for(bundle, replace(options, batch=max(BATCHES)))
     try:
         slot = budget_s / (len(BATCHES) * repeats)
 
@@ -196,18 +190,11 @@ def _recommend(rates: Sequence[Rate]) -> int:
 
 def _flow(path: Path, bundle: Bundle, options: InferOptions) -> dict[str, float]:
     """Seconds by stage of the whole flow, written to a temporary folder; "tiles" and "whole" beside them."""
-    from ..infer import conclude, write
+    from ..infer import conclude, engine_for, write
     from ..prepare import prepare
     from ..score import score
 
-    engine = load_engine(
-        bundle,
-        options.engine,
-        batch=options.batch,
-        threads=options.threads,
-        precision=options.precision,
-        url=options.url,
-    )
+    engine = engine_for(bundle, options)
     try:
         with tempfile.TemporaryDirectory(prefix="stamp-bench-") as folder:
             clock = time.perf_counter()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -148,13 +149,14 @@ def take_batch_options(*, executor: str, address: str | None, **given: Any) -> t
 
 def stop_on_signals(run: BatchRun | Watch) -> None:
     """SIGTERM (Slurm, Kubernetes, systemd), SIGHUP and Ctrl-C: release claims, keep what is finished, stop."""
+    call_on_signals(run.stop)
 
-    def stop(number: int, frame: object) -> None:
-        run.stop()
 
+def call_on_signals(stop: Callable[[], object]) -> None:
+    """Call `stop` on SIGTERM, SIGHUP and Ctrl-C."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup, and shells that put a job into the background
-            signal.signal(number, stop)
+            signal.signal(number, lambda *_: stop())
 
 
 def exit_with(code: ExitCode) -> NoReturn:

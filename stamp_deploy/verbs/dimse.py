@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ import click
 from ..command import Command, option, together
 from ..errors import UsageError
 from .archive_options import push_all, say_pulled
+from .batch import call_on_signals
 from .options import OUTPUT, PATH
 
 if TYPE_CHECKING:
@@ -125,8 +125,7 @@ def receive(
     tls = None if tls_cert is None else listening_tls(tls_cert, ca)
     how = Reception(folder, title, tuple(map(parse_caller, allow)), host, port, tls)
     stopped = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, lambda *_: stopped.set())
+    call_on_signals(stopped.set)
     receiver = Receiver(how, lambda text: click.echo(f"warning {text}", err=True))
     try:
         click.echo(f"listening  {title} on {host}:{receiver.port}")

@@ -94,6 +94,7 @@ def test_work_is_claimed_as_there_is_room_and_ends_with_its_last_slide(
     trigger = Assigned(worklist, records, tmp_path, label="STAMP", most=1)
     assert trigger.look() == rows("1.2.1") and trigger.pending()
     assert server.state("1.7.2") == "SCHEDULED", "it is left to others"
+    assert trigger.look() == rows("1.2.1") and trigger.pending(), "it still waits for its turn"
     trigger.ended(rows("1.2.1")[0], "key", "")
     assert server.state("1.7.1") == "COMPLETED"
     assert trigger.look() == rows("1.2.2", "1.2.3")

@@ -12,6 +12,7 @@ import socket
 
 import numpy as np
 import pytest
+from support.bound_on_cpu import BoundOnCpu
 from support.bundle_factory import make_bundle
 from support.fake_cuda import FakeRuntime, fake_tensorrt
 
@@ -23,7 +24,6 @@ from stamp_deploy.engine.base import BatchedEngine, EngineInfo, EngineOutput, Ou
 from stamp_deploy.engine.cache import cache_dir
 from stamp_deploy.engine.cuda import Cuda
 from stamp_deploy.engine.golden import check_engine, load_golden
-from stamp_deploy.engine.onnxruntime_cuda import OnnxRuntimeCudaEngine
 from stamp_deploy.engine.tensorrt import TensorRTEngine
 from stamp_deploy.errors import EngineError, ParityError
 
@@ -31,14 +31,6 @@ BATCH = 5
 STAND_INS = ("bound on the CPU", "lanes over numpy")
 GPU = ("onnxruntime-cuda", "tensorrt", "tensorrt-rtx")
 PARAMS = [pytest.param(name, marks=pytest.mark.gpu if name in GPU else ()) for name in (*ENGINES, *STAND_INS)]
-
-
-class BoundOnCpu(OnnxRuntimeCudaEngine):
-    """The CUDA engine's own code, with buffers and kernels of the CPU provider."""
-
-    name = "bound-cpu"
-    provider = "CPUExecutionProvider"
-    memory = "cpu"
 
 
 @pytest.fixture(scope="module")

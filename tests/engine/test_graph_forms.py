@@ -10,6 +10,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
+from support.bound_on_cpu import BoundOnCpu
 from support.timm_or_skip import timm_or_skip
 
 timm_or_skip()
@@ -25,7 +26,6 @@ from stamp_deploy.engine.auto import open_accepted
 from stamp_deploy.engine.cuda import Cuda
 from stamp_deploy.engine.graph_forms import PLAIN, Form, forms_of, pick_form, remember_failure, rewrite
 from stamp_deploy.engine.mixed_precision import convert
-from stamp_deploy.engine.onnxruntime_cuda import OnnxRuntimeCudaEngine
 from stamp_deploy.engine.registry import open_engine
 from stamp_deploy.engine.tensorrt import TensorRTEngine
 from stamp_deploy.engine.tolerances import TOLERANCES
@@ -231,10 +231,6 @@ def test_plain_attention_without_a_scale_is_found():
     want = answer()
     assert graph_forms.fuse_attention(model) == 1 and counts(model)["Attention"] == 1
     np.testing.assert_allclose(answer(), want, rtol=0, atol=1e-5)
-
-
-class BoundOnCpu(OnnxRuntimeCudaEngine):
-    name, provider, memory = "bound-cpu", "CPUExecutionProvider", "cpu"
 
 
 @pytest.fixture

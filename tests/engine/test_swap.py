@@ -7,6 +7,7 @@ import pytest
 
 pytest.importorskip("torch", reason="adapters are exported with torch")
 from support.adapter_factory import NAMES, make_adapters
+from support.bound_on_cpu import BoundOnCpu
 from support.fake_cuda import FakeRuntime, fake_tensorrt
 
 from stamp_deploy.engine import load_engine, swap_adapter
@@ -14,15 +15,10 @@ from stamp_deploy.engine import tensorrt_plan as plans
 from stamp_deploy.engine.cuda import Cuda
 from stamp_deploy.engine.golden import load_golden
 from stamp_deploy.engine.graph_forms import rewrite
-from stamp_deploy.engine.onnxruntime_cuda import OnnxRuntimeCudaEngine
 from stamp_deploy.engine.registry import open_engine
 from stamp_deploy.engine.tensorrt import TensorRTEngine
 from stamp_deploy.engine.verdict import accept
 from stamp_deploy.errors import EngineError, ParityError
-
-
-class BoundOnCpu(OnnxRuntimeCudaEngine):
-    name, provider, memory = "bound-cpu", "CPUExecutionProvider", "cpu"
 
 
 @pytest.fixture(scope="module")

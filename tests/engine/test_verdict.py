@@ -7,6 +7,7 @@ import re
 
 import numpy as np
 import pytest
+from support.bound_on_cpu import BoundOnCpu
 from support.bundle_factory import make_bundle
 from support.wrong_bundle import swap_golden
 
@@ -17,7 +18,6 @@ from stamp_deploy.engine.auto import Trial
 from stamp_deploy.engine.base import BatchedEngine, EngineInfo, EngineOutput, OutOfMemory
 from stamp_deploy.engine.cache import cache_dir
 from stamp_deploy.engine.golden import check_engine, load_golden, turned
-from stamp_deploy.engine.onnxruntime_cuda import OnnxRuntimeCudaEngine
 from stamp_deploy.errors import BundleError, EngineError, ParityError
 
 BATCH = 4
@@ -192,12 +192,6 @@ class TestTheDefaultPrecision:
         engine = open_engine(bundle, "openvino", batch=BATCH)
         assert engine.info.precision == "fp32"
         engine.close()
-
-
-class BoundOnCpu(OnnxRuntimeCudaEngine):
-    """The CUDA engine's own code, with buffers and kernels of the CPU provider."""
-
-    name, provider, memory = "bound-cpu", "CPUExecutionProvider", "cpu"
 
 
 class TestConversions:

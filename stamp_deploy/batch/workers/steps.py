@@ -61,16 +61,9 @@ class InferSteps:
         """Load the engine."""
         if self.bundle is None:
             return {}
-        from ...engine import load_engine
+        from ...infer import engine_for
 
-        self.engine = load_engine(
-            self.bundle,
-            self.options.engine,
-            batch=self.options.batch,
-            threads=self.options.threads,
-            precision=self.options.precision,
-            url=self.options.url,
-        )
+        self.engine = engine_for(self.bundle, self.options)
         info = self.engine.info
         return {"engine": f"{info.name} {info.version} {info.precision} on {info.device}"}
 
