@@ -60,10 +60,15 @@ def revision(package: Path | None = None) -> str:
         return stated
     git = (package or Path(__file__).resolve().parent).parent / ".git"
     try:
+        if git.is_file():  # a linked worktree
+            git = (git.parent / git.read_text().removeprefix("gitdir:").strip()).resolve()
         head = (git / "HEAD").read_text().strip()
         if not head.startswith("ref: "):
             return head if _REVISION.fullmatch(head) else "unknown"
         name = head.removeprefix("ref: ")
+        common = git / "commondir"
+        if common.is_file():
+            git = (git / common.read_text().strip()).resolve()
         loose = git / name
         if loose.is_file():
             return loose.read_text().strip()

@@ -76,3 +76,17 @@ def test_revision_reads_git_without_git(tmp_path) -> None:
     assert revision(package) == "b" * 40
     (tmp_path / ".git" / "refs" / "heads" / "main").write_text("a" * 40 + "\n")
     assert revision(package) == "a" * 40
+
+
+def test_revision_is_read_in_a_linked_worktree(tmp_path) -> None:
+    home, tree = tmp_path / "home" / ".git", tmp_path / "tree"
+    (home / "worktrees" / "tree").mkdir(parents=True)
+    (home / "refs" / "heads").mkdir(parents=True)
+    (home / "refs" / "heads" / "other").write_text("c" * 40 + "\n")
+    (home / "worktrees" / "tree" / "HEAD").write_text("ref: refs/heads/other\n")
+    (home / "worktrees" / "tree" / "commondir").write_text("../..\n")
+    (tree / "stamp_deploy").mkdir(parents=True)
+    (tree / ".git").write_text(f"gitdir: {home / 'worktrees' / 'tree'}\n")
+    assert revision(tree / "stamp_deploy") == "c" * 40
+    (home / "worktrees" / "tree" / "HEAD").write_text("d" * 40 + "\n")
+    assert revision(tree / "stamp_deploy") == "d" * 40
