@@ -76,6 +76,11 @@ def option(*names: str, group: str = "Options", **settings: Any) -> Decorate:
     return click.option(*names, cls=Option, group=group, **settings)
 
 
+def names_of(_: click.Context, __: click.Parameter, text: str) -> tuple[str, ...]:
+    """ "json, report" -> ("json", "report"): the `callback` of an option."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
 def together(*options: Decorate) -> Decorate:
     """Several options as one decorator, listed in the order in which they stand here."""
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from stamp_deploy.command import Command, option
+from stamp_deploy.command import Command, names_of, option
 
 DATA, ROWS, OUTPUT = "Data", "What is compared", "Output"
 _PATH = click.Path(path_type=Path)
@@ -34,7 +34,7 @@ _PATH = click.Path(path_type=Path)
 @option("--ablations", group=ROWS, type=_PATH, help="Folder of runs: every subfolder with a run.json is a row.")
 @option("--train-cohort", group=DATA, type=_PATH, help="Where the run's training cohort is now.")
 @option("--gmt", group=DATA, type=_PATH, help="Where the run's gene sets are now.")
-@option("--samples", group=DATA, default="", help="Test these samples only, as A,B.")
+@option("--samples", group=DATA, default="", callback=names_of, help="Test these samples only, as A,B.")
 @option("--no-tier1", group=ROWS, is_flag=True, help="Leave out single genes.")
 @option("--no-pictures", group=OUTPUT, is_flag=True, help="Leave out maps and scatter plots.")
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
@@ -50,7 +50,7 @@ def evaluate(
     ablations: Path | None,
     train_cohort: Path | None,
     gmt: Path | None,
-    samples: str,
+    samples: tuple[str, ...],
     no_tier1: bool,
     no_pictures: bool,
     device: str,
@@ -89,7 +89,7 @@ def evaluate(
         gmt=gmt,
         compare=tuple(pairs),
         ablations=ablations,
-        samples=tuple(name.strip() for name in samples.split(",") if name.strip()),
+        samples=samples,
         tier1=not no_tier1,
         device=device,
         seed=seed,
@@ -116,12 +116,18 @@ def evaluate(
 @click.argument("bench", type=click.Path(file_okay=False, path_type=Path))
 @option("--run", group=DATA, type=_PATH, help="Embed the patches by this run, adapted and frozen.")
 @option("--embeddings", group=DATA, type=_PATH, metavar="DIR", help="Or embeddings that are there: DIR/TASK/SAMPLE.h5.")
-@option("--tasks", group=DATA, default="", metavar="A,B", help="These tasks only.")
+@option("--tasks", group=DATA, default="", metavar="A,B", callback=names_of, help="These tasks only.")
 @option("-o", "--out", group=OUTPUT, type=_PATH, required=True, help="Folder for hest-bench.json.")
 @option("--overwrite", group=OUTPUT, is_flag=True, help="Replace a finished evaluation.")
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
 def hest_bench(
-    bench: Path, run: Path | None, embeddings: Path | None, tasks: str, out: Path, overwrite: bool, device: str
+    bench: Path,
+    run: Path | None,
+    embeddings: Path | None,
+    tasks: tuple[str, ...],
+    out: Path,
+    overwrite: bool,
+    device: str,
 ) -> None:
     """Run HEST-Bench as published on BENCH, the folder that holds its tasks.
 
@@ -139,7 +145,7 @@ def hest_bench(
     else:
         raise click.UsageError("name one of --run and --embeddings")
     check_output(out, overwrite=overwrite)
-    chosen = find_tasks(bench, tuple(t.strip() for t in tasks.split(",") if t.strip()))
+    chosen = find_tasks(bench, tasks)
     document = compute(chosen, sources, say=click.echo)
     with staged_directory(out, overwrite=overwrite) as folder:
         write_json_atomic(folder / "hest-bench.json", document)

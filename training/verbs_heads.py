@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from stamp_deploy.command import Command, option
+from stamp_deploy.command import Command, names_of, option
 
 TABLE, JUDGING, FIT, OUTPUT = "Columns of the table", "Judging", "Fitting", "Output"
 _PATH = click.Path(path_type=Path)
@@ -33,7 +33,10 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
 @option("--label", group=TABLE, default="label", show_default=True, help="Column of the class.")
 @option("--time", group=TABLE, default="", help="Column of the survival time; with --event.")
 @option("--event", group=TABLE, default="", help="Column of the event: 1 happened, 0 censored.")
-@option("--covariates", group=TABLE, default="", metavar="A,B", help="Numeric columns that a Cox model adjusts for.")
+@option(
+    "--covariates", group=TABLE, default="", metavar="A,B", callback=names_of,
+    help="Numeric columns that a Cox model adjusts for.",
+)  # fmt: skip
 @option("--slide", "slide_column", group=TABLE, default="", help="Column of the slide's name.")
 @option("--patient", "patient_column", group=TABLE, default="", help="Column of the patient.")
 @option(
@@ -45,7 +48,7 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
 @option("--seed", group=JUDGING, default=0, show_default=True, help="Of the bootstrap.")
 def evaluate_head(
     heads: Path, features: Path, labels: Path, out: Path, overwrite: bool, name: str, label: str, time: str,
-    event: str, covariates: str, slide_column: str, patient_column: str, sensitivities: tuple[float, ...],
+    event: str, covariates: tuple[str, ...], slide_column: str, patient_column: str, sensitivities: tuple[float, ...],
     per_patient: bool, draws: int, seed: int,
 ) -> None:  # fmt: skip
     """Judge a trained head on FEATURES and LABELS of patients that it never saw.
@@ -72,7 +75,7 @@ def evaluate_head(
     table = read_labels(
         labels, find_bags(features), label=label, time=time, event=event,
         classes=() if survival else head.entry["classes"], slide_column=slide_column, patient_column=patient_column,
-        covariates=tuple(c.strip() for c in covariates.split(",") if c.strip()),
+        covariates=covariates,
     )  # fmt: skip
     for warning in table.warnings:
         click.echo(f"warning  {warning}", err=True)
@@ -125,7 +128,10 @@ def evaluation_lines(document: dict[str, Any]) -> list[str]:
 @option("-o", "--out", group=OUTPUT, type=_PATH, required=True, help="Folder for the page and the numbers.")
 @option("--overwrite", group=OUTPUT, is_flag=True, help="Replace a finished comparison.")
 @option("--label", group=TABLE, default="label", show_default=True, help="Column of the class.")
-@option("--classes", group=TABLE, default="", metavar="A,B", help="Order of the classes; of two: negative, positive.")
+@option(
+    "--classes", group=TABLE, default="", metavar="A,B", callback=names_of,
+    help="Order of the classes; of two: negative, positive.",
+)  # fmt: skip
 @option("--time", group=TABLE, default="", help="Column of the survival time; with --event.")
 @option("--event", group=TABLE, default="", help="Column of the event: 1 happened, 0 censored.")
 @option("--slide", "slide_column", group=TABLE, default="", help="Column of the slide's name.")
@@ -144,7 +150,8 @@ def evaluation_lines(document: dict[str, Any]) -> list[str]:
 @option("--device", group=FIT, default="auto", show_default=True, help="auto, cpu or cuda.")
 @option("--draws", group=JUDGING, default=1000, show_default=True, help="Of the bootstrap.")
 def compare_encoders(
-    labels: Path, encoders: tuple[str, ...], out: Path, overwrite: bool, label: str, classes: str, time: str,
+    labels: Path, encoders: tuple[str, ...], out: Path, overwrite: bool, label: str, classes: tuple[str, ...],
+    time: str,
     event: str, slide_column: str, patient_column: str, model: str, seeds: int, folds: int, epochs: int, lr: float,
     bins: int, device: str, draws: int,
 ) -> None:  # fmt: skip
@@ -177,7 +184,7 @@ def compare_encoders(
     tables = {
         name: read_labels(
             labels, find_bags(folder), label=label, time=time, event=event,
-            classes=tuple(c.strip() for c in classes.split(",") if c.strip()), slide_column=slide_column,
+            classes=classes, slide_column=slide_column,
             patient_column=patient_column,
         )
         for name, folder in folders.items()

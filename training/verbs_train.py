@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from stamp_deploy.command import Command, option
+from stamp_deploy.command import Command, names_of, option
 from stamp_deploy.errors import UsageError
 
 TABLE, FIT = "Columns of the table", "Fitting"
@@ -125,7 +125,10 @@ def parse_settings(settings: tuple[str, ...]) -> dict[str, Any]:
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Folder that gets heads.json.")
 @click.option("--name", default="", help="Name of the head; the label column's by default.")
 @option("--label", group=TABLE, default="label", show_default=True, help="Column of the class.")
-@option("--classes", group=TABLE, default="", metavar="A,B", help="Order of the classes; of two: negative, positive.")
+@option(
+    "--classes", group=TABLE, default="", metavar="A,B", callback=names_of,
+    help="Order of the classes; of two: negative, positive.",
+)  # fmt: skip
 @option("--time", group=TABLE, default="", help="Column of the survival time; with --event.")
 @option("--event", group=TABLE, default="", help="Column of the event: 1 happened, 0 censored.")
 @option(
@@ -162,7 +165,7 @@ def parse_settings(settings: tuple[str, ...]) -> dict[str, Any]:
 @option("--device", group=FIT, default="auto", show_default=True, help="auto, cpu or cuda.")
 @option("--seed", group=FIT, default=0, show_default=True, help="Of folds, weights and draws.")
 def train_head(
-    features: Path, labels: Path, out: Path, name: str, label: str, classes: str, time: str, event: str,
+    features: Path, labels: Path, out: Path, name: str, label: str, classes: tuple[str, ...], time: str, event: str,
     slide_column: str, patient_column: str, pathways: Path | None, pathways_only: bool, **rest: Any,
 ) -> None:  # fmt: skip
     """Train a slide-level head on tile embeddings and a table of LABELS (CSV).
@@ -186,9 +189,8 @@ def train_head(
         raise UsageError("--pathways-only goes with --pathways RUN")
     inputs = "pathways" if pathways_only else "both" if pathways else "embeddings"
     config = HeadConfig.checked({"name": name, "inputs": inputs, **rest})
-    order = tuple(c.strip() for c in classes.split(",") if c.strip())
     table = read_labels(
-        labels, find_bags(features), label=label, time=time, event=event, classes=order,
+        labels, find_bags(features), label=label, time=time, event=event, classes=classes,
         slide_column=slide_column, patient_column=patient_column,
     )  # fmt: skip
     for warning in table.warnings:

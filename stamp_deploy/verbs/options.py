@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from ..command import Decorate, option, together
+from ..command import Decorate, names_of, option, together
 from ..config import DEFAULT_WRITERS, ICC_USES, ROI_USES, InferOptions
 from ..writers.formats import FORMATS
 
@@ -39,11 +39,6 @@ model_options = together(
     adapter_option,
     signature_option,
 )
-
-
-def names_of(_: click.Context, __: click.Parameter, text: str) -> tuple[str, ...]:
-    """ "json, report" -> ("json", "report")."""
-    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def write_option(default: tuple[str, ...] = DEFAULT_WRITERS) -> Decorate:
