@@ -88,7 +88,7 @@ def markdown(d: dict[str, Any]) -> str:
         f"  {d['ridge_cpu_s']:.0f} s of CPU time of one core",
         f"- {d['ridge_peak_mb']:,} MB at the peak",
         f"- largest error of a weight: {d['largest_error_of_a_weight']}",
-        f"- bar of {LIMIT_S:.0f} s on 2 cores, by CPU time: {'met' if d['ridge_cpu_s'] < LIMIT_S else 'NOT met'}",
+        f"- bar of {LIMIT_S:.0f} s on 2 cores, by wall time: {'met' if d['ridge_wall_s'] < LIMIT_S else 'NOT met'}",
         "",
         "The former way (one table of all spots, one decomposition for each section left out) would need 7.4 GB for",
         "the table alone and 1,000 times the products.",
