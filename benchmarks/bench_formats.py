@@ -85,7 +85,7 @@ def readers_of(cases: dict[str, Case], rivals: dict[str, Read]) -> tuple[dict[st
             try:
                 rivals[rival](one.slide, one.runs[0][:1], round(one.tiles.grid.span_x), 224)
             except Exception as error:  # whatever another project raises
-                notes.append(f"{rival} does not read {name}: {type(error).__name__}")
+                notes.append(f"{rival} did not open the synthetic {name}, and is not compared: {type(error).__name__}")
             else:
                 found[name][rival] = rivals[rival]
     return found, notes
