@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from stamp_deploy.errors import DataError
 
 from .cohort import Sample
+from .cohort.shards import Tiles
 from .config import TrainConfig
 from .depth import score_spots
 from .gene_sets import GeneSets
@@ -60,8 +61,8 @@ class TrainSection:
     patch_rows: NDArray[np.int64] | None = None
 
     @property
-    def tiles(self) -> NDArray[np.uint8]:
-        """uint8 [N, S, S, 3], mapped."""
+    def tiles(self) -> Tiles:
+        """uint8 [N, S, S, 3], mapped or of shards."""
         return self.sample.tiles()
 
     def gather(self, index: NDArray[np.int64]) -> dict[str, NDArray[np.float32]]:
