@@ -106,7 +106,7 @@ def shard_lines(d: dict[str, Any], pairs: int) -> list[str]:
     lines = [
         "## Arrays and shards",
         "",
-        f"{d['tiles']} real tiles of {d['tile_px']} px (her2st C2 to C4), in turns, tiles a second of one core's own time;",
+        f"{d['tiles']} real tiles of {d['tile_px']} px (her2st C2 to C4), in turns; tiles a second of a core's time,",
         "median and range of five epochs. Augmented: flips, turns, stain jitter, normalised; plain: normalised only.",
         "All of it lies in the page cache: what shards save is the disk's time, which is not measured here.",
         "",

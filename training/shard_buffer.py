@@ -24,8 +24,8 @@ class ShardBuffer:
     spots : int
         Rows of a piece: a load has as many shards as hold them.
     loads : int
-        That are in use at the same time. Twice as many shards are kept at most: a run that goes on within an epoch meets
-        some of which a part was taken before. Then the least recently used go.
+        That are in use at the same time. Twice as many shards are kept at most: a run that goes on within an epoch
+        meets some of which a part was taken before. Then the least recently used go.
     """
 
     def __init__(self, tiles: Sequence[Tiles], spots: int, loads: int) -> None:
