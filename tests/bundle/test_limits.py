@@ -155,7 +155,8 @@ def test_names_of_files() -> None:
         assert relative_name(good) == good
     assert len(relative_name("/".join(["a" * 127] * 4)) + "z") == 512
     assert relative_name("/".join(["a" * 127] * 4) + "z")  # 512
-    for bad in ("", "a" * 202, "/".join(["a" * 127] * 4) + "zz", "-a", ".a", "+a", "a//b", "a/", "/a", "..", 3, None):
+    wrong: tuple[Any, ...] = ("", "a" * 202, "/".join(["a" * 127] * 4) + "zz", "-a", ".a", "+a", "a//b", "a/", "/a", "..", 3, None)
+    for bad in wrong:
         refused(relative_name, bad, words="file name")
 
 
