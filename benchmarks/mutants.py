@@ -170,6 +170,7 @@ def run(name: str, sample: int, seed: int, last: dict[str, Any] | None) -> dict[
     """Mutate the files of one short name; returns its results."""
     patterns, tests = MODULES[name]
     modules = modules_of(name)
+    of_code, at = digest(modules), revision()
     found = mutations(modules)
     mutants = [one for one in map(mutant, sampled(found, sample, seed)) if one]
     done = try_all([str(path.relative_to(ROOT)) for path in modules], tests, mutants)
@@ -186,8 +187,8 @@ def run(name: str, sample: int, seed: int, last: dict[str, Any] | None) -> dict[
         "survivors": survivors,
         "seed": seed,
         "sample": sample,
-        "revision": revision(),
-        "source_sha256": digest(modules),
+        "revision": at,
+        "source_sha256": of_code,
         "date": datetime.now(UTC).date().isoformat(),
     }
 
