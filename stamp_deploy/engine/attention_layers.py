@@ -93,7 +93,7 @@ def read_attention(layers: str, blocks: Sequence[tuple[str, str, str]]) -> Fused
 
 
 def attention_of(encoder: Path, layers: str) -> dict[str, Any] | None:
-    """How the plan of an ONNX file computes attention, by the builder's words; None where they, or onnx, are missing."""
+    """How the plan of an ONNX file computes attention, by its builder's words; None where they or onnx are missing."""
     try:
         import onnx
     except ImportError:  # a bundle that needs no conversion is built without it
