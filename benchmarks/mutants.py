@@ -4,14 +4,15 @@
     python benchmarks/mutants.py tissue --seed 1      a fresh sample, after tests were added for the last one
     python benchmarks/mutants.py tissue --sample 0    all of them
     python benchmarks/mutants.py tissue --survivors   only those that survived last time, after tests were added
-    python benchmarks/mutants.py tissue --survivors --tests tests/tissue/test_tissue.py    with these tests alone
+    python benchmarks/mutants.py tissue --tests tests/tissue/test_tissue.py    with these tests alone, which are quick
+    python benchmarks/mutants.py tissue --survivors --drawn    its survivors with all tests, before any is added
     python benchmarks/mutants.py table                only write mutation.md again
 
 Works on a copy of the checkout (mutant_trials.py tries them). Mutants inside type annotations are left out: they
 change nothing that runs. Results are kept in benchmarks/results/mutation/MODULE.json; mutation.md is written from all
 of them: the share of mutants that a test failed on, with Wilson's 95 % interval where only a sample was tried, and
 every survivor. The share that counts is that of the day the sample was drawn: tests written for its survivors make
-the share of the same sample better than that of the module. A survivor's "reason", and "equivalent" where no test can
+the share of the same sample better than that of the module; `--drawn` says that none were. A survivor's "reason", and "equivalent" where no test can
 notice it, are filled in there by hand and kept by later runs; equivalent mutants do not count.
 """
 
@@ -167,19 +168,19 @@ def key(one: dict[str, Any]) -> tuple[str, str, str]:
     return one["module"], one["was"], one["became"]
 
 
-def run(name: str, sample: int, seed: int, last: dict[str, Any] | None) -> dict[str, Any]:
+def run(name: str, sample: int, seed: int, tests: str, last: dict[str, Any] | None) -> dict[str, Any]:
     """Mutate the files of one short name; returns its results."""
-    patterns, tests = MODULES[name]
+    patterns, all_tests = MODULES[name]
     modules = modules_of(name)
     of_code, at = digest(modules), revision()
     found = mutations(modules)
     mutants = [one for one in map(mutant, sampled(found, sample, seed)) if one]
-    done = try_all([str(path.relative_to(ROOT)) for path in modules], tests, mutants)
+    done = try_all([str(path.relative_to(ROOT)) for path in modules], tests or all_tests, mutants)
     known = {key(one): one for one in (last or {"survivors": []})["survivors"]}
     survivors = [as_kept(one, known.get(key(one))) for one in done if one["outcome"] == "survived"]
     return {
         "files": patterns,
-        "tests": tests,
+        "tests": all_tests,
         "mutants": len(found),
         "tried": len(mutants),
         "noticed_when_drawn": len(mutants) - len(survivors),
@@ -194,8 +195,11 @@ def run(name: str, sample: int, seed: int, last: dict[str, Any] | None) -> dict[
     }
 
 
-def run_survivors(name: str, last: dict[str, Any], tests: str) -> dict[str, Any]:
-    """Try the survivors of the last run again; those that are known to be equivalent stay as they are."""
+def run_survivors(name: str, last: dict[str, Any], tests: str, drawn_with: bool) -> dict[str, Any]:
+    """Try the survivors of the last run again; those that are known to be equivalent stay as they are.
+
+    `drawn_with`: no tests were added since the sample was drawn.
+    """
     modules = modules_of(name)
     if last["source_sha256"] != digest(modules):
         raise SystemExit(f"{name}: the last run was of other code; run it whole")
@@ -205,8 +209,10 @@ def run_survivors(name: str, last: dict[str, Any], tests: str) -> dict[str, Any]
     done = try_all([str(path.relative_to(ROOT)) for path in modules], tests or last["tests"], again)
     noticed = {key(one) for one in done if one["outcome"] != "survived"}
     survivors = [one for one in last["survivors"] if key(one) not in noticed]
+    noticed_now = last["tried"] - len(survivors)
     return last | {
-        "noticed": last["tried"] - len(survivors),
+        "noticed": noticed_now,
+        "noticed_when_drawn": noticed_now if drawn_with else last["noticed_when_drawn"],
         "out_of_time": last["out_of_time"] + sum(one["outcome"] == "out of time" for one in done),
         "survivors": survivors,
     }
@@ -283,7 +289,8 @@ def main() -> None:
     parser.add_argument("--sample", type=int, default=SAMPLE, help="mutants per module; 0 tries all")
     parser.add_argument("--seed", type=int, default=SEED, help="which sample is drawn")
     parser.add_argument("--survivors", action="store_true", help="only those that survived the last run")
-    parser.add_argument("--tests", default="", help="with --survivors: these tests instead of the module's")
+    parser.add_argument("--tests", default="", help="these tests instead of the module's")
+    parser.add_argument("--drawn", action="store_true", help="with --survivors: no tests were added since")
     arguments = parser.parse_args()
     (RESULTS / "mutation").mkdir(parents=True, exist_ok=True)
     for name in MODULES if "all" in arguments.modules else arguments.modules:
@@ -293,9 +300,9 @@ def main() -> None:
             if arguments.survivors and (last is None or "sample" not in last):
                 raise SystemExit(f"{name}: no last run that kept its sample; run it whole")
             if arguments.survivors and last:
-                row = run_survivors(name, last, arguments.tests)
+                row = run_survivors(name, last, arguments.tests, arguments.drawn)
             else:
-                row = run(name, arguments.sample, arguments.seed, last)
+                row = run(name, arguments.sample, arguments.seed, arguments.tests, last)
             path.write_text(json.dumps(row, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
             print(f"{name}: {row['noticed']} of {row['tried']} mutants were noticed", flush=True)
         write_table()
