@@ -12,8 +12,9 @@ Works on a copy of the checkout (mutant_trials.py tries them). Mutants inside ty
 change nothing that runs. Results are kept in benchmarks/results/mutation/MODULE.json; mutation.md is written from all
 of them: the share of mutants that a test failed on, with Wilson's 95 % interval where only a sample was tried, and
 every survivor. The share that counts is that of the day the sample was drawn: tests written for its survivors make
-the share of the same sample better than that of the module; `--drawn` says that none were. A survivor's "reason", and "equivalent" where no test can
-notice it, are filled in there by hand and kept by later runs; equivalent mutants do not count.
+the share of the same sample better than that of the module; `--drawn` says that none were. A survivor's "reason", and
+"equivalent" where no test can notice it, are filled in there by hand and kept by later runs; equivalent mutants do not
+count.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ MODULES: dict[str, tuple[str, str]] = {
         "stamp_deploy/batch/records/*.py",
         "tests/batch/test_audit.py tests/batch/test_claims.py tests/batch/test_ledger.py tests/batch/test_metrics.py "
         "tests/batch/test_batch_state.py tests/batch/test_nth_failure.py tests/batch/test_changes.py "
-        "tests/batch/test_report.py tests/batch/test_signals_and_locks.py",
+        "tests/batch/test_report.py tests/batch/test_signals_and_locks.py tests/batch/test_records.py",
     ),
     "losses": ("training/losses.py", "tests/training/test_losses.py"),
     "split": ("training/split.py", "tests/training/test_split.py"),
