@@ -20,6 +20,7 @@ from ..atomic import write_json_atomic, write_text_atomic
 from ..bundle import Bundle
 from ..bundle.signature import sign_file
 from ..engine import open_engine
+from ..engine.attention_layers import in_words
 from ..engine.auto import candidates
 from ..engine.base import BatchedEngine
 from ..engine.cuda import visible_gpus
@@ -222,10 +223,17 @@ def build_engine(bundle: Bundle, flavour: str, *, precision: str | None, batch: 
                 remedy="build on the machine that is to run it",
             )
         plan = get_plan(bundle.for_engine(flavour, wanted), flavour, None, batch=batch, precision=wanted)
-        size = len(plan.data) / 1e6
-        return f"built   {flavour} {wanted}, batch {batch}, {size:.1f} MB; not checked and not used: no GPU here"
+        size, attention = len(plan.data) / 1e6, in_words(plan.facts["attention"])
+        return (
+            f"built   {flavour} {wanted}, batch {batch}, {size:.1f} MB, attention {attention}; not checked and not "
+            "used: no GPU here"
+        )
     again = partial(open_engine, bundle, flavour, batch=batch, precision=wanted, device=device)
     engine = again()
     report, speed = _check(bundle, engine, again)
     report.raise_if_failed()
-    return f"{to_table([report])}\nbuilt   {flavour} {wanted} on {engine.info.device}, accepted; {speed:.3g} tiles/s"
+    attention = engine.info.details["attention"]
+    return (
+        f"{to_table([report])}\nbuilt   {flavour} {wanted} on {engine.info.device}, attention {attention}, accepted; "
+        f"{speed:.3g} tiles/s"
+    )

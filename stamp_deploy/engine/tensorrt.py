@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BundleError, EngineError
+from .attention_layers import in_words
 from .base import BatchedEngine, EngineInfo, EngineOutput, OutOfMemory, shapes_of
 from .cuda import Cuda, free_all
 from .graph_forms import remember_failure
@@ -96,6 +97,7 @@ class TensorRTEngine(BatchedEngine):
             "",
             cuda_graphs="yes" if captured else "no",
             graph=self.plan.form.name,
+            attention=in_words(self.plan.facts.get("attention")),
             plan=self.plan.facts["sha256"][:16],
         )
 

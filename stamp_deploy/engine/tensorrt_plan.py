@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import EngineError, UsageError
 from ..system import log
+from .attention_layers import LAYERS, attention_of, tell_attention
 from .cache import cache_dir, key_of, read_entry, staged_folder, write_entry
 from .graph_forms import PLAIN, Form, forms_of, pick_form
 from .machine import gpu_facts, library_versions, package_versions
@@ -32,7 +33,7 @@ MODULES = {
 }
 EXTRA = {"tensorrt": "gpu", "tensorrt-rtx": "tensorrt-rtx"}
 WORKSPACE_BYTES = 4 << 30
-BUILDER_VERSION = 2
+BUILDER_VERSION = 3
 """Part of the key of plans: raise it when `build_plan` sets anything else."""
 PLAN_FILE, FACTS_FILE = "plan.bin", "plan.json"
 RTX_KNOWN = (1, 7)
@@ -126,6 +127,7 @@ def get_plan(bundle: Bundle, flavour: str, gpu: Gpu | None, *, batch: int, preci
             tf32=precision != "fp32",
             refit=bundle.merged is not None and gpu is not None,  # without a GPU the builder refuses such plans
         )
+        attention = attention_of(encoder, logger_of(trt).layers)
     facts = {
         "sha256": sha256(data).hexdigest(),
         "engine": flavour,
@@ -135,8 +137,10 @@ def get_plan(bundle: Bundle, flavour: str, gpu: Gpu | None, *, batch: int, preci
         "gpu": None if gpu is None else gpu_facts(gpu),
         "packages": package_versions(),
         "bundle": bundle.sha256,
+        "attention": attention,
         "accepted": False,
     }
+    tell_attention(attention, engine=flavour, precision=precision)
     with staged_folder(folder) as staging:
         (staging / PLAN_FILE).write_bytes(data)
         write_entry(staging / FACTS_FILE, facts)
@@ -211,6 +215,7 @@ def build_plan(
         raise _refused(trt, encoder, reasons)
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, WORKSPACE_BYTES)
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # the log then says what each layer does
     if not tf32:
         config.clear_flag(trt.BuilderFlag.TF32)
     if is_rtx(trt):  # nothing allocated while running, so that a lane's work can be recorded as a CUDA graph
@@ -225,7 +230,7 @@ def build_plan(
     if timing is not None and not is_rtx(trt):
         cache = config.create_timing_cache(timing.read_bytes() if timing.is_file() else b"")
         config.set_timing_cache(cache, False)
-    logger.last = ""
+    logger.last = logger.layers = ""
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise _refused(trt, encoder, logger.last or "the builder gave no plan")
@@ -301,15 +306,21 @@ def _refused(trt: Any, encoder: Path, reasons: str) -> EngineError:
 
 
 def logger_of(trt: Any) -> Any:
-    """The library's log into ours; one object a module, for the library keeps the first it is given."""
+    """The library's log into ours; one object a module, for the library keeps the first it is given.
+
+    Its `last` is the last error, `layers` what the last build said of the layers of its plan.
+    """
     if trt.__name__ not in _loggers:
 
         class Logger(trt.ILogger):  # type: ignore[misc]  # the base class is known at run time only
             last = ""
+            layers = ""
 
             def log(self, severity: Any, message: str) -> None:
                 if severity <= trt.ILogger.ERROR:
                     self.last = message
+                elif message.startswith(LAYERS):
+                    self.layers = message
                 level = logging.WARNING if severity <= trt.ILogger.ERROR else logging.DEBUG
                 log.event("tensorrt", level=level, message=message)
 

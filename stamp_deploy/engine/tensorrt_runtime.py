@@ -30,7 +30,7 @@ class ContextMaker:
     """
 
     def __init__(self, trt: Any, engine: Any, folder: Path) -> None:
-        self._engine, self._folder = engine, folder
+        self._trt, self._engine, self._folder = trt, engine, folder
         self._config: Any = None
         self._kernels: Any = None
         self._known = ""
@@ -46,10 +46,12 @@ class ContextMaker:
         self._config.set_runtime_cache(self._kernels)
 
     def make(self) -> Any:
-        """A context; None where memory is short."""
-        if self._config is None:
-            return self._engine.create_execution_context()
-        return self._engine.create_execution_context(self._config)
+        """A context; None where memory is short. It marks no layers for profilers, which costs time at each launch."""
+        given = () if self._config is None else (self._config,)
+        context = self._engine.create_execution_context(*given)
+        if context is not None:
+            context.nvtx_verbosity = self._trt.ProfilingVerbosity.NONE
+        return context
 
     def keep_kernels(self) -> None:
         """Write what was compiled; a cache that cannot be written is not an error."""

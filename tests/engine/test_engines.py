@@ -300,13 +300,16 @@ class TestTheRealLibraries:
         except EngineError as error:
             pytest.skip(str(error))
         uses = {
-            "IExecutionContext": ("execute_async_v3", "set_tensor_address", "set_input_shape"),
+            "IExecutionContext": ("execute_async_v3", "set_tensor_address", "set_input_shape", "nvtx_verbosity"),
             "ICudaEngine": ("create_execution_context",),
             "Runtime": ("deserialize_cuda_engine",),
             "Builder": ("create_network", "create_optimization_profile", "build_serialized_network"),
             "OnnxParser": ("parse_from_file", "num_errors", "get_error"),
-            "IBuilderConfig": ("create_timing_cache", "set_timing_cache", "get_timing_cache", "clear_flag"),
-        }
+            "IBuilderConfig": (
+                "create_timing_cache", "set_timing_cache", "get_timing_cache", "clear_flag", "profiling_verbosity",
+            ),
+            "ProfilingVerbosity": ("DETAILED", "NONE"),
+        }  # fmt: skip
         if plans.is_rtx(trt):
             uses |= {
                 "IRuntimeConfig": (

@@ -246,6 +246,7 @@ class RuntimeConfig:
 _MODULE = SimpleNamespace(__name__="tensorrt", __version__="0.fake", builds=[], error=0.0)
 _MODULE.flags, _MODULE.capturable, _MODULE.kernels = [], None, []
 _MODULE.refits, _MODULE.refuses_refit = [], False
+_MODULE.layers = ""
 _MODULE.wrong_streams, _MODULE.wrong_rows, _MODULE.gives_nothing = set(), slice(None), []
 
 
@@ -272,18 +273,19 @@ def fake_tensorrt() -> Any:
     """The one fake module; a plan is the ONNX file, and every build is counted in ``builds``.
 
     ``error`` is added to every answer; lanes whose stream's number is in ``wrong_streams`` answer ``wrong_rows`` with
-    the wrong sign; each text in ``gives_nothing`` is logged once by a plan that does not load.
+    the wrong sign; each text in ``gives_nothing`` is logged once by a plan that does not load; ``layers`` is what a
+    build that is asked for details logs of its layers.
     """
 
     class ILogger:
-        ERROR = 1
+        ERROR, VERBOSE = 1, 4
 
     class Flag(IntEnum):
         STRONGLY_TYPED = 1
 
     class Builder:
         def __init__(self, logger):
-            pass
+            self.logger = logger
 
         def create_network(self, flags):
             return SimpleNamespace()
@@ -301,6 +303,8 @@ def fake_tensorrt() -> Any:
             return SimpleNamespace(set_shape=lambda *a: None)
 
         def build_serialized_network(self, network, config):
+            if _MODULE.layers and config.profiling_verbosity == "detailed":
+                self.logger.log(ILogger.VERBOSE, _MODULE.layers)
             _MODULE.builds.append(hashlib.sha256(network.model).hexdigest())
             return network.model
 
@@ -348,6 +352,7 @@ def fake_tensorrt() -> Any:
     _MODULE.ILogger, _MODULE.NetworkDefinitionCreationFlag, _MODULE.Builder = ILogger, Flag, Builder
     _MODULE.OnnxParser, _MODULE.Runtime = OnnxParser, Runtime
     _MODULE.Refitter, _MODULE.OnnxParserRefitter = Refitter, OnnxParserRefitter
+    _MODULE.ProfilingVerbosity = SimpleNamespace(DETAILED="detailed", NONE="none")
     _MODULE.MemoryPoolType = SimpleNamespace(WORKSPACE=0)
     _MODULE.BuilderFlag = SimpleNamespace(TF32=0, REFIT="refit", REQUIRE_USER_ALLOCATION="user allocation")
     _MODULE.DynamicShapesKernelSpecializationStrategy = SimpleNamespace(EAGER="eager")
