@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from ..augment import crop_centre, normalise, to_unit, turn
 from ..cohort.shards import Tiles
-from .stamp_model import RunInfo, StampModel
+from .run_info import RunInfo
+from .stamp_model import StampModel
 
 BATCH = 64
 
