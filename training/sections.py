@@ -172,8 +172,8 @@ def variable_genes(
     ----------
     measured_by : str
         "any": among those that any sample measures, mean over the samples that do. A variance then counts as a multiple
-        of the mean variance of the sample's genes: a panel of few genes has more of each in 10,000 counts, which must not
-        say whose genes are taken.
+        of the mean variance of the sample's genes: a panel of few genes has more of each in 10,000 counts, which must
+        not say whose genes are taken.
 
     Raises
     ------
