@@ -222,6 +222,7 @@ def test_maps_have_the_step_of_the_grid_as_pixels(tmp_path: Path) -> None:
     assert [tags[0][0] / tags[0][1], tags[1][0] / tags[1][1]] == pytest.approx([1e4 / 24, 1e4 / 24], rel=1e-4)
     assert int(tags[2]) == 3
     assert software == "stamp-deploy"
+    assert (tmp_path / "maps.ome.tiff").read_bytes()[:4] in (b"II*\0", b"MM\0*")  # a classic TIFF: it is small
 
 
 def test_levels_of_the_pyramid_state_their_own_resolution(tmp_path: Path) -> None:
