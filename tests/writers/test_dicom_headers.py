@@ -24,7 +24,7 @@ from pydicom.errors import InvalidDicomError
 from pydicom.uid import UID
 
 from stamp_deploy.writers import dicom_source
-from stamp_deploy.writers.dicom_sr import _head_group
+from stamp_deploy.writers.dicom_sr import _algorithm, _head_group
 
 SLIDE_CLASS, MAP_CLASS = UID(dicom_source.WHOLE_SLIDE_IMAGE), UID("1.2.840.10008.5.1.4.1.1.30")
 
@@ -174,3 +174,10 @@ def test_every_class_of_several_is_told(kind: str, listed: int) -> None:
         list({"P(a)": 0.2, "P(b)": 0.5, "P(c)": 0.3}.items())[:listed]
     )
     assert (values["Lower limit of 95 % interval"], values["Upper limit of 95 % interval"]) == (0.1, 0.9)
+
+
+def test_an_algorithm_is_named_in_64_characters() -> None:
+    base = make_result(n_tiles=2, pathways=1)
+    for length, shown in ((10, "n" * 10 + ": msi"), (59, "n" * 59 + ": msi"), (60, "n" * 60 + ": ms")):
+        result = dataclasses.replace(base, bundle=dataclasses.replace(base.bundle, name="n" * length))
+        assert _algorithm(result, "msi")[0].value == shown
