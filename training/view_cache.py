@@ -110,14 +110,19 @@ def keep_views(
         for s in sections
     ]
     owner = ranks.owners([len(s.target) for s in sections]) if ranks is not None else [0] * len(sections)
-    for i, section in enumerate(sections):
-        for field, path in enumerate(paths[i]):
-            if owner[i] == (ranks.rank if ranks is not None else 0) and not path.is_file():
-                inputs, frozen = _compute(model, info, section, config, field, parts)
-                write_tensors(path, {"inputs": inputs, "frozen": frozen})
-            advance()
+
+    def keep_own() -> None:
+        for i, section in enumerate(sections):
+            for field, path in enumerate(paths[i]):
+                if owner[i] == (ranks.rank if ranks is not None else 0) and not path.is_file():
+                    inputs, frozen = _compute(model, info, section, config, field, parts)
+                    write_tensors(path, {"inputs": inputs, "frozen": frozen})
+                advance()
+
     if ranks is not None:
-        ranks.wait()
+        ranks.together(keep_own)
+    else:
+        keep_own()
     return [[_read(path) for path in own] for own in paths]
 
 
