@@ -4,7 +4,8 @@ Each takes a slide, the corners of tiles (level-0 pixels) and how many level-0 p
 many tiles it read; it is opened and closed inside, as a pipeline would do for a slide.
 
 All from PyPI; those that are not installed are left out: pip install openslide-python openslide-bin tiffslide pyvips
-pyvips-binary fastslide hs2p wsidicom.
+pyvips-binary fastslide wsidicom; and pip install --no-deps hs2p omegaconf opencv-python-headless, which is all that
+hs2p's reader needs.
 """
 
 from __future__ import annotations
@@ -87,12 +88,14 @@ def hs2p_reader(path: Path, corners: NDArray[np.int64], span: int, tile: int) ->
 
 
 def wsidicom_reader(path: Path, corners: NDArray[np.int64], span: int, tile: int) -> int:
-    """Regions of level 0, resized by PIL; the series is all DICOM files of the folder."""
+    """Regions of level 0 (it refuses what reaches beyond), resized by PIL; the series is all files of the folder."""
     from wsidicom import WsiDicom
 
     with WsiDicom.open(path.parent) as slide:
+        size = slide.size
         for x, y in corners.tolist():
-            _fit(slide.read_region((x, y), 0, (span, span)).convert("RGB"), tile)
+            region = min(span, size.width - x), min(span, size.height - y)
+            _fit(slide.read_region((x, y), 0, region).convert("RGB"), tile)
     return len(corners)
 
 

@@ -12,9 +12,13 @@ import numpy as np
 import pydicom
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.uid import JPEGBaseline8Bit, generate_uid
+from pydicom.valuerep import DSfloat
+
+from .dicom_modules import BREADTH_MM, THICKNESS_MM, code, set_origin, set_place, set_scan, set_specimen, srgb_profile
 
 WHOLE_SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6"
 BRIGHTFIELD, EPIFLUORESCENCE = "111744", "111743"
+LIGHTS = {BRIGHTFIELD: "Brightfield illumination", EPIFLUORESCENCE: "Epifluorescence illumination"}
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,8 @@ class How:
     sparse : bool
         TILED_SPARSE, each frame with its place; otherwise TILED_FULL.
     table : str
-        "basic", "extended", "extended without lengths" or "none".
+        "basic", "extended", "extended without lengths", "extended, unpadded" (lengths as some writers give them, of the
+        streams and not of the items) or "none".
     fragments : int
         Of each frame.
     parts : int
@@ -95,7 +100,7 @@ def write_level(path: Path, picture: Picture, how: How, *, mpp: float = 0.5, ser
             data.ConcatenationFrameOffsetNumber = first
         places = b""
         if how.sparse or how.per_frame:
-            items = (_place(number, picture, how.undefined) for number, _ in there[first:last])
+            items = (_place(number, picture, mpp, how.undefined) for number, _ in there[first:last])
             places = _element(0x5200, 0x9230, b"SQ", b"".join(items), how.undefined)
         own = uid if how.parts == 1 else generate_uid(entropy_srcs=[uid, str(part)])
         target = path if part == 0 else path.with_name(f"{path.stem}-{part}{path.suffix}")
@@ -109,8 +114,7 @@ def _header(picture: Picture, how: How, mpp: float, series: str, frames: int) ->
     meta.MediaStorageSOPClassUID, meta.TransferSyntaxUID = WHOLE_SLIDE, how.syntax
     data = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
     data.SOPClassUID, data.Modality, data.ImageType = WHOLE_SLIDE, "SM", list(how.image_type)
-    data.PatientName = "Doe^Jane"
-    data.SeriesInstanceUID = generate_uid(entropy_srcs=[series])
+    data.InstanceNumber = picture.width
     data.Rows = data.Columns = picture.side
     data.TotalPixelMatrixColumns, data.TotalPixelMatrixRows = picture.width, picture.height
     data.TotalPixelMatrixFocalPlanes, data.NumberOfOpticalPaths = how.planes, len(how.paths)
@@ -119,10 +123,19 @@ def _header(picture: Picture, how: How, mpp: float, series: str, frames: int) ->
     data.BitsAllocated = data.BitsStored = 8
     data.HighBit, data.PixelRepresentation, data.NumberOfFrames = 7, 0, frames
     measures, groups = Dataset(), Dataset()
-    measures.PixelSpacing = [mpp / 1000, mpp / 1000]
+    measures.PixelSpacing = [DSfloat(mpp / 1000, auto_format=True)] * 2
+    measures.SliceThickness = measures.SpacingBetweenSlices = THICKNESS_MM
     groups.PixelMeasuresSequence = [measures]
+    if how.sparse or how.per_frame:
+        identification = Dataset()
+        identification.OpticalPathIdentifier = "1"
+        groups.OpticalPathIdentificationSequence = [identification]
     data.SharedFunctionalGroupsSequence = [groups]
-    data.OpticalPathSequence = [_path(i, code) for i, code in enumerate(how.paths)]
+    data.OpticalPathSequence = [_path(i, number) for i, number in enumerate(how.paths)]
+    set_origin(data, series)
+    set_specimen(data, series)
+    set_place(data, picture.width, picture.height, mpp, series)
+    set_scan(data, how.syntax == JPEGBaseline8Bit)
     if how.undefined:
         data["SharedFunctionalGroupsSequence"].is_undefined_length = True
         data["OpticalPathSequence"].is_undefined_length = True
@@ -130,26 +143,33 @@ def _header(picture: Picture, how: How, mpp: float, series: str, frames: int) ->
     return data
 
 
-def _path(number: int, code: str) -> Dataset:
-    item, light = Dataset(), Dataset()
-    light.CodeValue, light.CodingSchemeDesignator, light.CodeMeaning = code, "DCM", "light"
+def _path(number: int, light: str) -> Dataset:
+    item = Dataset()
     item.OpticalPathIdentifier, item.ObjectiveLensPower = str(number + 1), 20
-    item.IlluminationTypeCodeSequence = [light]
+    item.IlluminationTypeCodeSequence = [code(light, LIGHTS[light])]
+    item.IlluminationColorCodeSequence = [code("414298005", "Full Spectrum", "SCT")]
+    item.ICCProfile = srgb_profile()
     return item
 
 
-def _place(number: int, picture: Picture, undefined: bool) -> bytes:
+def _place(number: int, picture: Picture, mpp: float, undefined: bool) -> bytes:
     """The item of one frame, by hand: pydicom takes 0.3 ms for each."""
     column, row = number % picture.across, number // picture.across
 
     def group(tag: tuple[int, int], *elements: bytes) -> bytes:
         return _element(*tag, b"SQ", item(b"".join(elements), undefined), undefined)
 
-    offset = f"{number * 0.12:g}".encode()
+    def decimal(tag: tuple[int, int], value: float) -> bytes:
+        text = f"{value:.6f}".encode()
+        return _element(*tag, b"DS", text + b" " * (len(text) % 2))
+
+    side_mm = picture.side * mpp / 1000
     content = group((0x0020, 0x9111), _element(0x0020, 0x9157, b"UL", struct.pack("<LL", column + 1, row + 1)))
     place = group(
         (0x0048, 0x021A),
-        _element(0x0040, 0x072A, b"DS", offset + b" " * (len(offset) % 2)),
+        decimal((0x0040, 0x072A), BREADTH_MM - row * side_mm),
+        decimal((0x0040, 0x073A), BREADTH_MM - column * side_mm),
+        decimal((0x0040, 0x074A), 0),
         _element(0x0048, 0x021E, b"SL", struct.pack("<l", column * picture.side + 1)),
         _element(0x0048, 0x021F, b"SL", struct.pack("<l", row * picture.side + 1)),
     )
@@ -190,8 +210,9 @@ def _save(path: Path, data: FileDataset, uid: str, places: bytes, frames: Sequen
         handle.write(places)
         if how.table.startswith("extended"):
             handle.write(_element(0x7FE0, 0x0001, b"OV", offsets.astype("<u8").tobytes()))
-        if how.table == "extended":
+        if how.table in ("extended", "extended, unpadded"):
             lengths = np.array([len(stream) for stream in frames], "<u8")
+            lengths += (lengths & 1) if how.table == "extended" else np.uint64(0)
             handle.write(_element(0x7FE0, 0x0002, b"OV", lengths.tobytes()))
         handle.write(struct.pack("<HH2sHL", 0x7FE0, 0x0010, b"OB", 0, 0xFFFFFFFF))
         handle.write(item(offsets.astype("<u4").tobytes() if how.table == "basic" else b""))

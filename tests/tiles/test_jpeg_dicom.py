@@ -40,6 +40,7 @@ def dicom(folder: Path, picture: Picture, how: How) -> Path:
 ORGANISATIONS = {
     "basic": How(),
     "extended": How(table="extended"),
+    "extended, unpadded": How(table="extended, unpadded"),
     "extended without lengths": How(table="extended without lengths"),
     "none": How(table="none"),
     "fragments": How(fragments=3),

@@ -5,13 +5,12 @@ from __future__ import annotations
 import copy
 import dataclasses
 import itertools
-import shutil
-import subprocess
 import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
+from support.dicom_check import complaints
 from support.result_factory import make_head, make_result
 
 from stamp_deploy.errors import UsageError
@@ -79,15 +78,6 @@ def written_to(folder: Path, result: Result) -> list[Path]:
     """Every DICOM object of a result, in a folder of its own."""
     folder.mkdir()
     return write_all(result, folder, FORMATS)
-
-
-def complaints(path: Path) -> list[str]:
-    """Errors that dciodvfy finds in an object."""
-    validator = shutil.which("dciodvfy")
-    if validator is None:
-        pytest.skip("no dciodvfy found: apt-get install dicom3tools")
-    said = subprocess.run([validator, path], capture_output=True, text=True, check=False).stderr
-    return [line for line in said.splitlines() if line.startswith("Error")]
 
 
 def scored(result: Result, low: float, high: float) -> Result:
