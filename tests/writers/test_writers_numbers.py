@@ -335,6 +335,8 @@ def test_a_name_is_found_as_people_write_it() -> None:
     assert find_name(names, "hypoxia") == 0
     assert find_name(names, " Hypoxia_Score ") == 3
     assert find_name(names, "REACTOME_MYC_TARGETS_V1") == 2
+    assert find_name(["HALLMARK_HYPOXIA", "HYPOXIA"], "HYPOXIA") == 1, "one that is meant to the letter"
+    assert find_name(["HYPOXIA", "HALLMARK_HYPOXIA"], "HALLMARK_HYPOXIA") == 1
     with pytest.raises(Exception, match="fits 2 names") as several:
         find_name(names, "MYC targets V1")
     assert "HALLMARK_MYC_TARGETS_V1, REACTOME_MYC_TARGETS_V1" in str(several.value)
