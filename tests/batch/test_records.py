@@ -301,6 +301,32 @@ class TestAudit:
         with pytest.raises(DataError, match="line 2 was changed"):
             verify_audit(log.path)
 
+    def test_a_gap_in_the_numbers_is_found_although_the_hashes_fit(self, tmp_path: Path) -> None:
+        """A removed line, and the chain of the rest made anew."""
+        from stamp_deploy.batch.records import audit
+
+        log = AuditLog(tmp_path, "h")
+        for _ in range(3):
+            log.append("slide", state="done")
+        first, _, third = read_audit(log.path)
+        third["previous"] = first["hash"]
+        del third["hash"]
+        third["hash"] = audit._digest(third)
+        log.path.write_text("".join(json.dumps(line) + "\n" for line in (first, third)))
+        with pytest.raises(DataError, match="line 2 was changed, or a line before it removed"):
+            verify_audit(log.path)
+
+    def test_a_log_without_its_recorded_last_event_was_cut(self, tmp_path: Path) -> None:
+        log = AuditLog(tmp_path, "h")
+        log.append("run", state="started")
+        head = log.append("run", state="ended")
+        assert verify_audit(log.path, head=head) == 2
+        first = log.path.read_bytes().splitlines(keepends=True)[0]
+        log.path.write_bytes(first)
+        assert verify_audit(log.path) == 1, "a shorter chain is whole in itself"
+        with pytest.raises(DataError, match="the recorded last event is not in it"):
+            verify_audit(log.path, head=head)
+
     def test_a_line_of_another_log_does_not_fit(self, tmp_path: Path) -> None:
         """Whole lines with fitting hashes, from a chain of their own."""
         one, two = AuditLog(tmp_path, "one"), AuditLog(tmp_path, "two")
