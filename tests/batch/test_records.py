@@ -8,6 +8,7 @@ import sqlite3
 import stat
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -554,3 +555,16 @@ def test_a_host_that_was_started_again_has_another_name(tmp_path: Path, monkeypa
         monkeypatch.setattr(Path, "read_text", lambda self, *given, boot=boot, **more: boot)
         names.append(holder.host_name())
     assert names[0] != names[1] and ".11111111" in names[0]
+
+
+@pytest.mark.parametrize(
+    ("inode", "container"), [(0xEFFFFFFC, ""), (0xEFFFFFFD, ".effffffd"), (0xF0000020, ".f0000020")]
+)
+def test_a_container_is_told_by_the_number_of_its_namespace(
+    monkeypatch: pytest.MonkeyPatch, inode: int, container: str
+) -> None:
+    """The first one's is fixed in the kernel (PROC_PID_INIT_INO)."""
+    monkeypatch.setattr(holder, "os", SimpleNamespace(stat=lambda path: SimpleNamespace(st_ino=inode)))
+    monkeypatch.setattr(holder, "socket", SimpleNamespace(gethostname=lambda: "scanner-7"))
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()[:8]
+    assert holder.host_name() == f"scanner-7.{boot}{container}"

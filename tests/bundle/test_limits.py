@@ -19,6 +19,7 @@ from support.bundle_factory import make_bundle
 from stamp_deploy.bundle import load_bundle, onnx_scan
 from stamp_deploy.bundle.adapter_weights import PARTS_KEY, read_parts
 from stamp_deploy.bundle.adapters import pick, split
+from stamp_deploy.bundle.json_schema import bundle_schema
 from stamp_deploy.bundle.onnx_scan import scan
 from stamp_deploy.bundle.reference import read_reference
 from stamp_deploy.bundle.rules import number, relative_name, text, whole
@@ -52,6 +53,7 @@ def ends(place: str, low: Any, under: Any, high: Any, over: Any) -> tuple[Any, .
     return place, (low, high), (under, over)
 
 
+AGAINST_OTHERS = ("input_range.mpp",)
 UP, DOWN = np.inf, -np.inf
 RANGES = [
     ends("tile_px", 1, 0, 4096, 4097),
@@ -93,6 +95,22 @@ def test_both_ends_of_every_range(document: dict[str, Any], place: str, inside: 
         validate(put(copy.deepcopy(document), place, value))
     for value in outside:
         refused(validate, put(copy.deepcopy(document), place, value))
+
+
+@pytest.fixture(scope="module")
+def published() -> Any:
+    return pytest.importorskip("jsonschema").Draft202012Validator(bundle_schema())
+
+
+@pytest.mark.parametrize(("place", "inside", "outside"), RANGES, ids=[row[0] for row in RANGES])
+def test_the_published_schema_has_the_same_ends(
+    published: Any, document: dict[str, Any], place: str, inside: Any, outside: Any
+) -> None:
+    """But for what depends on another value: the two ends of a resolution, the kind of a head."""
+    for value in inside:
+        assert published.is_valid(put(copy.deepcopy(document), place, value)), value
+    for value in outside if place not in AGAINST_OTHERS else ():
+        assert not published.is_valid(put(copy.deepcopy(document), place, value)), value
 
 
 def test_saturations_lie_in_0_to_1_and_may_be_one_number(document: dict[str, Any]) -> None:
@@ -148,6 +166,13 @@ def test_how_many_there_may_be(document: dict[str, Any], what: str) -> None:
     build, most = COUNTS[what]
     validate(build(document, most))
     refused(validate, build(document, most + 1))
+
+
+@pytest.mark.parametrize("what", COUNTS)
+def test_the_published_schema_counts_the_same(published: Any, document: dict[str, Any], what: str) -> None:
+    build, most = COUNTS[what]
+    assert published.is_valid(build(document, most))
+    assert not published.is_valid(build(document, most + 1))
 
 
 def test_names_of_files() -> None:
@@ -355,6 +380,38 @@ def weights(listed: list[Any], tensors: dict[str, Any]) -> bytes:
     return struct.pack("<Q", len(line)) + line + data
 
 
+def without_one(value: dict[str, Any]) -> list[dict[str, Any]]:
+    """All that have a key less, one more, and another instead."""
+    less = [{k: v for k, v in value.items() if k != key} for key in value]
+    return [*less, {**value, "more": 1}, *({**one, "other": 1} for one in less), {}]
+
+
+def test_records_hold_their_keys_and_no_others(document: dict[str, Any]) -> None:
+    for entry_ in without_one(document["files"]["card.md"]):
+        refused(validate, document | {"files": document["files"] | {"card.md": entry_}}, words="sha256 and size")
+    good = twins(document, 1)
+    for one in without_one(good["twins"][0]):
+        refused(validate, document | good | {"twins": [one]}, words="a twin must hold by_default, engines, file")
+    for one in without_one({"file": "a0/w", "base": "base"}):
+        refused(split, shared(1, adapters={"a0": {"weights": one}}), words="must name 'file' and 'base'")
+    for one in without_one({"centre": 0.0, "spread": 1.0}):
+        refused(check_validation, measured(scale=one), ["P"], words="must hold centre and spread")
+    for one in without_one(rising()):
+        refused(check_validation, measured(targets=one), ["P"], words="must hold the quantiles")
+    for place in ("", "statistics", "limits", "embedding"):
+        value = reference()
+        for one in without_one(value[place] if place else value):
+            refused(read, {**value, place: one} if place else one)
+
+
+def test_the_outputs_that_there_may_be_are_named(document: dict[str, Any]) -> None:
+    validate(document | {"outputs": ["embedding", "pathways", "pathways_global"]})
+    refused(
+        validate, document | {"outputs": ["pathways"]},
+        words="'outputs' must be embedding, pathways and may end with pathways_global",
+    )  # fmt: skip
+
+
 def test_a_low_rank_change_ends_where_the_shared_weights_end() -> None:
     listed, factors = [{"shape": [3, 2], "start": 8}], {"0.a": (3, 1), "0.b": (1, 2)}
     (part,) = read_parts(weights(listed, factors), 32)
@@ -454,6 +511,50 @@ def test_dimensions_are_numbers_or_names_or_unknown() -> None:
         facts = scan(field(7, graph), Path("x"))
         assert (facts.inputs["x"].dtype, facts.inputs["x"].shape) == (name, (5, "n", None))
         assert (facts.outputs["y"].dtype, facts.outputs["y"].shape) == ("", None)
+
+
+def noise(*, but: tuple[tuple[int, int], ...]) -> bytes:
+    """Fields that say nothing: every number below 31 as a varint and as bytes, but those that are read."""
+    found = b""
+    for number_ in range(1, 31):
+        if (number_, 0) not in but:
+            found += varint(number_ << 3) + b"\x05"
+        if (number_, 2) not in but:
+            found += varint(number_ << 3 | 2) + b"\x02zz"
+    return found
+
+
+def varint(value: int) -> bytes:
+    return bytes([value]) if value < 128 else bytes([value & 127 | 128, value >> 7])
+
+
+def long_field(number_: int, payload: bytes) -> bytes:
+    return varint(number_ << 3 | 2) + varint(len(payload)) + payload
+
+
+def test_fields_of_another_number_or_kind_say_nothing() -> None:
+    def model(noisy: bool) -> bytes:
+        def with_noise(payload: bytes, *read: tuple[int, int]) -> bytes:
+            extra = noise(but=read) if noisy else b""
+            return extra + payload + extra
+
+        size = with_noise(b"\x08\x05", (1, 0), (2, 2))
+        letter = with_noise(field(2, b"n"), (1, 0), (2, 2))
+        shape = with_noise(long_field(1, size) + long_field(1, letter), (1, 2))
+        tensor = with_noise(b"\x08\x02" + long_field(2, shape), (1, 0), (2, 2))
+        kind = with_noise(long_field(1, tensor), (1, 2))
+        info = with_noise(field(1, b"x") + long_field(2, kind), (1, 2), (2, 2))
+        graph = long_field(11, info) + field(12, field(1, b"y"))
+        opset = with_noise(field(1, b"") + b"\x10\x14", (1, 2), (2, 0))
+        entry = long_field(13, with_noise(field(1, b"location") + field(2, b"w.bin"), (1, 2), (2, 2)))
+        weights = long_field(5, entry + (b"\x68\x05" if noisy else b""))  # 13 as a varint
+        other = b"\x38\x05\x40\x05" if noisy else b""  # 7 and 8 as varints
+        return long_field(7, graph + weights) + long_field(8, opset) + other
+
+    plain, noisy = (scan(model(noisy), Path("x")) for noisy in (False, True))
+    assert plain == noisy
+    assert plain.inputs["x"].shape == (5, "n") and plain.inputs["x"].dtype == "uint8" and plain.opset == 20
+    assert [item.location for item in plain.external] == ["w.bin"] and plain.external[0].length is None
 
 
 def test_a_key_of_64_kib_is_read(tmp_path: Path) -> None:

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from support.slide_factory import replace_tiles, texture, write_slide
 
 from stamp_deploy.errors import SlideError
 from stamp_deploy.slide.backends import Level
-from stamp_deploy.slide.checks import BOMB_PIXELS, BOMB_RATIO, MAX_SIDE, check_decodes, check_size
+from stamp_deploy.slide.checks import BOMB_PIXELS, BOMB_RATIO, MAX_SIDE, _present_pixels, check_decodes, check_size
 from stamp_deploy.slide.colour import (
     _what_tiff_pages_are,
     check_brightfield,
@@ -99,6 +100,16 @@ def test_a_small_file_of_many_pixels_is_a_bomb(
             check_size(path, backend)  # type: ignore[arg-type]
     else:
         check_size(path, backend)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("absent", [(), (0,), (3, 4, 5)])
+def test_what_a_sparse_file_leaves_out_is_no_picture(tmp_path: Path, absent: tuple[int, ...]) -> None:
+    whole = write_slide(tmp_path / "a.svs", texture(128, 192), tile=64, levels=(2,))
+    path = replace_tiles(whole, tmp_path / "b.svs", lambda n, stream: b"" if n in absent else stream)
+    assert _present_pixels(path, Level(0, 192, 128, 1, 1)) == (6 - len(absent)) * 64 * 64
+    assert _present_pixels(path, Level(0, 96, 64, 1, 1)) == 2 * 64 * 64  # the page of that size
+    assert _present_pixels(path, Level(0, 191, 128, 1, 1)) == 191 * 128  # none is: all of it counts
+    assert _present_pixels(tmp_path / "none.tif", Level(0, 192, 128, 1, 1)) == 192 * 128
 
 
 @pytest.mark.parametrize("fails", [0, 1, 4, 5])

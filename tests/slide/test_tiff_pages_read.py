@@ -314,7 +314,10 @@ def test_a_profile_is_that_of_the_first_tiled_page(tmp_path: Path) -> None:
         for profile, tile in ((b"label", None), (b"slide", (16, 16)), (b"other", (16, 16))):
             writer.write(np.zeros((32, 32, 3), np.uint8), photometric="rgb", tile=tile, iccprofile=profile)
     assert read_icc_tag(path) == b"slide"
-    assert read_icc_tag(plain(tmp_path / "b.tif", iccprofile=b"only")) == b"only"
+    with tifffile.TiffWriter(tmp_path / "b.tif") as writer:
+        for profile in (b"first", b"second"):
+            writer.write(np.zeros((32, 32, 3), np.uint8), photometric="rgb", iccprofile=profile)
+    assert read_icc_tag(tmp_path / "b.tif") == b"first"  # none is tiled
     (tmp_path / "c.tif").write_bytes(b"no TIFF")
     assert read_icc_tag(tmp_path / "c.tif") == b""
 

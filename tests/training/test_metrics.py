@@ -356,3 +356,27 @@ def test_a_summary_holds_what_the_functions_say() -> None:
     for i, name in enumerate("XYZ"):
         assert document["per_pathway"][name]["pooled_r"] == pytest.approx(pooled_r(sections)[i], abs=1e-6)
     assert abs(document["per_pathway"]["X"]["pooled_r"] - document["per_pathway"]["X"]["mean_r"]) > 1e-3
+
+
+def test_no_sections_have_no_interval() -> None:
+    for interval in (bootstrap([]), paired_difference([], []).interval):
+        assert (interval.low, interval.high) == (None, None) and "no interval exists" in interval.note
+
+
+@pytest.mark.parametrize("patients", ["pqr", "ppp"])
+def test_a_pathway_that_nobody_measured_has_no_interval_and_no_unit(patients: str) -> None:
+    nobody = [result(f"{i}", p, i, 1.0, [False] * 3) for i, p in enumerate(patients)]
+    found = pathway_intervals(nobody)
+    assert found.unit is None and np.isnan(found.low).all() and np.isnan(found.high).all()
+
+
+def test_draws_are_two_thousand_from_seed_0_unless_told() -> None:
+    sections, other = ([result(f"{i}", f"p{i}", i, 0.2 + step * i) for i in range(12)] for step in (0.3, 0.2))
+    assert bootstrap(sections) == bootstrap(sections, draws=2000, seed=0) != bootstrap(sections, draws=2000, seed=1)
+    assert bootstrap(sections) != bootstrap(sections, draws=2001)
+    told = paired_difference(sections, other, draws=2000, seed=0)
+    assert paired_difference(sections, other) == told != paired_difference(sections, other, draws=2001)
+    found = pathway_intervals(sections)
+    np.testing.assert_array_equal(found.low, pathway_intervals(sections, draws=2000, seed=0).low)
+    for changed in (pathway_intervals(sections, draws=2001), pathway_intervals(sections, seed=1)):
+        assert (found.low != changed.low).any()
