@@ -16,6 +16,8 @@ from support.bundle_factory import make_bundle
 
 from stamp_deploy.bundle import Bundle, load_bundle
 from stamp_deploy.engine import golden
+from stamp_deploy.engine.auto import open_accepted
+from stamp_deploy.engine.base import Engine
 from stamp_deploy.engine.golden import load_golden, time_and_check, time_engine
 from stamp_deploy.engine.graph_forms import PLAIN, Form
 from stamp_deploy.engine.mixed_precision import _as_it_is
@@ -40,6 +42,17 @@ def test_threads_are_all_cores_unless_a_number_is_given(
     assert again.info.details["threads"] == engine.info.details["threads"] and again.max_batch == 2
     engine.close()
     again.close()
+
+
+def test_an_engine_that_is_accepted_has_all_cores_too(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("STAMP_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    engine = open_accepted(bundle, "onnxruntime", batch=2)
+    assert engine.info.details["threads"] == "3" and engine.accepted
+    assert isinstance(engine, Engine) and not isinstance(bundle, Engine)
+    engine.close()
 
 
 class Counting:
