@@ -479,6 +479,22 @@ class TestLedger:
         assert fresh.attempts() == [] and (tmp_path / aside).read_bytes() == damaged
         fresh.close()
 
+    def test_a_ledger_with_one_damaged_page_is_kept_beside(self, tmp_path: Path) -> None:
+        """Some of them SQLite opens, and reads rows of; only its own check tells."""
+        ledger, _ = open_ledger(tmp_path, "h")
+        for number in range(40):
+            ledger.start(f"k{number}", 1, "x" * 50)
+        ledger.close()
+        whole, size = ledger.path.read_bytes(), 4096
+        for page in range(1, len(whole) // size):
+            damaged = whole[: page * size] + b"\xaa" * size + whole[(page + 1) * size :]
+            ledger.path.write_bytes(damaged)
+            fresh, aside = open_ledger(tmp_path, "h")
+            assert aside and (tmp_path / aside).read_bytes() == damaged, page
+            assert fresh.attempts() == []
+            fresh.close()
+        assert len(whole) > 3 * size
+
 
 class TestSlideStates:
     def test_a_state_is_of_size_time_and_inode_of_each_file(self, tmp_path: Path) -> None:
