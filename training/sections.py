@@ -312,9 +312,11 @@ def make_sections(
         targets = [smooth(t, row[4], config.smooth_um) for t, row in zip(targets, raw, strict=True)]
     if training and config.target_rank > 0:
         targets = keep_components(targets, config.target_rank, masks)
-    partly = not all(known.all() for known in measured)
+    partly = not all(own_genes.all() for own_genes in measured)
     sections = []
-    for target, known, (sample, values, mask, wanted, xy_um), platform in zip(targets, measured, raw, by, strict=True):
+    for target, own_genes, (sample, values, mask, wanted, xy_um), platform in zip(
+        targets, measured, raw, by, strict=True
+    ):
         extra, tables = np.zeros((len(values), 0), np.float32), {}
         if config.reads_genes and wanted.shape[1]:
             extra = learned_genes(wanted, xy_um, config.genes_smooth_um if training else 0.0)
@@ -326,7 +328,7 @@ def make_sections(
         mean, sd = spread[platform]
         level = np.divide(values - mean, sd, out=np.zeros(values.shape), where=(sd > 1e-9) & mask)
         section = TrainSection(sample, values, target, level.astype(np.float32), mask, extra, xy_um, tables)
-        section.measured = known if partly and extra.shape[1] else None
+        section.measured = own_genes if partly and extra.shape[1] else None
         sections.append(section)
     return sections
 

@@ -122,8 +122,9 @@ def pretrain(
         values, rows = tables[which]
         chosen = torch.from_numpy(rng.choice(len(values), min(BATCH, len(values)), replace=False)).to(device)
         hidden = torch.from_numpy(rng.random((len(chosen), values.shape[1])) < HIDDEN_SHARE).to(device)
-        if known[which] is not None:
-            hidden &= known[which]
+        predictable = known[which]
+        if predictable is not None:
+            hidden &= predictable
         loss = model.hidden_loss(values[chosen], *neighbours_of(values, rows[chosen]), hidden)
         for group in optimiser.param_groups:
             group["lr"] = LEARNING_RATE * min(1.0, (step + 1) / max(1, steps // 10))
