@@ -358,8 +358,8 @@ def synthetic(args: argparse.Namespace) -> dict[str, Any]:
     fixed = {"lr_heads": 5e-4, "warmup_fraction": 0.15, "batch_spots": 24, "head_final": "ridge"}
     out: dict[str, Any] = {}
     for name, change in (("run", {}), ("shuffled", {"control": "shuffled"})):
-        start = {"weights": str(frozen / "backbone.safetensors"), "adapt": "full", "lr": 1e-4}
-        start["epochs"] = 1 if args.quick else 10
+        start = {"weights": str(frozen / "backbone.safetensors"), "adapt": "full", "lr": 3e-4}
+        start["epochs"] = 1 if args.quick else 40
         train(TrainConfig.from_dict({**common, **start, **fixed, **change}), folder / name)
         options = EvaluateOptions(folder / name, tier1=False)
         rows = [row for row in evaluate(options).document["rows"] if row["how"] == "head" and row["result"]]

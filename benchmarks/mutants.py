@@ -1,15 +1,20 @@
 """Which planted faults do the tests notice? Mutation testing of one module, with cosmic-ray's mutants.
 
-    make mutants MODULE=tissue                        a sample of 60 mutants, drawn with a fixed seed
+    make mutants MODULE=tissue                        a sample of 60 mutants, drawn with seed 0
+    python benchmarks/mutants.py tissue --seed 1      a fresh sample, after tests were added for the last one
     python benchmarks/mutants.py tissue --sample 0    all of them
     python benchmarks/mutants.py tissue --survivors   only those that survived last time, after tests were added
+    python benchmarks/mutants.py tissue --tests tests/tissue/test_tissue.py    with these tests alone, which are quick
+    python benchmarks/mutants.py tissue --survivors --drawn    its survivors with all tests, before any is added
     python benchmarks/mutants.py table                only write mutation.md again
 
 Works on a copy of the checkout (mutant_trials.py tries them). Mutants inside type annotations are left out: they
 change nothing that runs. Results are kept in benchmarks/results/mutation/MODULE.json; mutation.md is written from all
 of them: the share of mutants that a test failed on, with Wilson's 95 % interval where only a sample was tried, and
-every survivor. A survivor's "reason", and "equivalent" where no test can notice it, are filled in there by hand and
-kept by later runs; equivalent mutants do not count.
+every survivor. The share that counts is that of the day the sample was drawn: tests written for its survivors make
+the share of the same sample better than that of the module; `--drawn` says that none were. A survivor's "reason", and
+"equivalent" where no test can notice it, are filled in there by hand and kept by later runs; equivalent mutants do not
+count.
 """
 
 from __future__ import annotations
@@ -38,7 +43,7 @@ SAMPLE, SEED = 60, 0
 BAR = 0.85
 
 MODULES: dict[str, tuple[str, str]] = {
-    "slide": ("stamp_deploy/slide/*.py", "tests/slide tests/test_absence.py"),
+    "slide": ("stamp_deploy/slide/*.py", "tests/slide tests/tiles/test_left_out.py tests/test_absence.py"),
     "backends": ("stamp_deploy/slide/backends/*.py", "tests/slide tests/tiles/test_routes.py"),
     "tiles": ("stamp_deploy/tiles/*.py", "tests/tiles"),
     "grid": ("stamp_deploy/grid.py stamp_deploy/maps.py", "tests/test_grid.py tests/test_maps.py"),
@@ -52,7 +57,8 @@ MODULES: dict[str, tuple[str, str]] = {
     "writers": (
         "stamp_deploy/writers/dicom_*.py stamp_deploy/writers/hdf5*.py stamp_deploy/writers/[agns]*.py "
         "stamp_deploy/writers/ome_tiff.py stamp_deploy/writers/parquet.py",
-        "tests/writers/test_writers_numbers.py tests/writers/test_dicom_numbers.py tests/writers/test_summary_table.py",
+        "tests/writers/test_writers_numbers.py tests/writers/test_dicom_numbers.py tests/writers/test_summary_table.py "
+        "tests/writers/test_writers_formats.py tests/writers/test_writers_dicom.py tests/writers/test_dicom_headers.py",
     ),
     "pictures": (
         "stamp_deploy/writers/c*.py stamp_deploy/writers/heatmaps.py stamp_deploy/writers/overview.py "
@@ -63,7 +69,10 @@ MODULES: dict[str, tuple[str, str]] = {
     "engine": (
         "stamp_deploy/engine/[hlmor]*.py stamp_deploy/engine/[bc]a*.py "  # not the GPUs'
         "stamp_deploy/engine/auto.py stamp_deploy/engine/golden.py",
-        "tests/engine/test_engines.py tests/engine/test_lanes.py tests/engine/test_verdict.py",
+        "tests/engine/test_engines.py tests/engine/test_lanes.py tests/engine/test_verdict.py "
+        "tests/engine/test_choice.py tests/engine/test_graph_forms.py tests/engine/test_swap.py "
+        "tests/engine/test_bound_lanes.py tests/engine/test_engine_settings.py tests/bundle/test_golden_files.py "
+        "tests/test_heads.py",
     ),
     "parity": (
         "stamp_deploy/engine/parity.py stamp_deploy/engine/agreement.py stamp_deploy/engine/tolerances.py "
@@ -75,7 +84,7 @@ MODULES: dict[str, tuple[str, str]] = {
         "stamp_deploy/batch/records/*.py",
         "tests/batch/test_audit.py tests/batch/test_claims.py tests/batch/test_ledger.py tests/batch/test_metrics.py "
         "tests/batch/test_batch_state.py tests/batch/test_nth_failure.py tests/batch/test_changes.py "
-        "tests/batch/test_report.py tests/batch/test_signals_and_locks.py",
+        "tests/batch/test_report.py tests/batch/test_signals_and_locks.py tests/batch/test_records.py",
     ),
     "losses": ("training/losses.py", "tests/training/test_losses.py"),
     "split": ("training/split.py", "tests/training/test_split.py"),
@@ -161,53 +170,75 @@ def key(one: dict[str, Any]) -> tuple[str, str, str]:
     return one["module"], one["was"], one["became"]
 
 
-def run(name: str, sample: int, last: dict[str, Any] | None, only_survivors: bool) -> dict[str, Any]:
+def run(name: str, sample: int, seed: int, tests: str, last: dict[str, Any] | None) -> dict[str, Any]:
     """Mutate the files of one short name; returns its results."""
-    patterns, tests = MODULES[name]
-    modules = sorted(path for pattern in patterns.split() for path in ROOT.glob(pattern))
-    digest = hashlib.sha256(b"\0".join(path.read_bytes() for path in modules)).hexdigest()
+    patterns, all_tests = MODULES[name]
+    modules = modules_of(name)
+    of_code, at = digest(modules), revision()
     found = mutations(modules)
-    mutants = [one for one in map(mutant, found if not sample else sampled(found, sample)) if one]
-    tried = len(mutants)
-    out_of_time = 0
-    if only_survivors:
-        if last is None or last["source_sha256"] != digest or last["tried"] != tried:
-            raise SystemExit(f"{name}: the last run was of other code or another sample; run it whole")
-        surviving = {key(one) for one in last["survivors"]}
-        mutants = [one for one in mutants if key(one) in surviving]
-        out_of_time = last["out_of_time"]
-    done = try_all([str(path.relative_to(ROOT)) for path in modules], tests, mutants)
+    mutants = [one for one in map(mutant, sampled(found, sample, seed)) if one]
+    done = try_all([str(path.relative_to(ROOT)) for path in modules], tests or all_tests, mutants)
     known = {key(one): one for one in (last or {"survivors": []})["survivors"]}
-    survivors = [
-        {**{field: one[field] for field in ("module", "line", "was", "became")}, **explained(known.get(key(one)))}
-        for one in done
-        if one["outcome"] == "survived"
-    ]
+    survivors = [as_kept(one, known.get(key(one))) for one in done if one["outcome"] == "survived"]
     return {
         "files": patterns,
-        "tests": tests,
+        "tests": all_tests,
         "mutants": len(found),
-        "tried": tried,
-        "noticed": tried - len(survivors),
-        "out_of_time": out_of_time + sum(one["outcome"] == "out of time" for one in done),
+        "tried": len(mutants),
+        "noticed_when_drawn": len(mutants) - len(survivors),
+        "noticed": len(mutants) - len(survivors),
+        "out_of_time": sum(one["outcome"] == "out of time" for one in done),
         "survivors": survivors,
-        "seed": SEED,
-        "revision": revision(),
-        "source_sha256": digest,
+        "seed": seed,
+        "sample": sample,
+        "revision": at,
+        "source_sha256": of_code,
         "date": datetime.now(UTC).date().isoformat(),
     }
 
 
-def sampled(found: list[Any], sample: int) -> list[Any]:
-    """A sample with a fixed seed, in the order of the source."""
-    if len(found) <= sample:
+def run_survivors(name: str, last: dict[str, Any], tests: str, drawn_with: bool) -> dict[str, Any]:
+    """Try the survivors of the last run again; those that are known to be equivalent stay as they are.
+
+    `drawn_with`: no tests were added since the sample was drawn.
+    """
+    modules = modules_of(name)
+    if last["source_sha256"] != digest(modules):
+        raise SystemExit(f"{name}: the last run was of other code; run it whole")
+    real = {key(one) for one in last["survivors"] if not one.get("equivalent")}
+    drawn = sampled(mutations(modules), last["sample"], last["seed"])
+    again = [one for one in map(mutant, drawn) if one and key(one) in real]
+    done = try_all([str(path.relative_to(ROOT)) for path in modules], tests or last["tests"], again)
+    noticed = {key(one) for one in done if one["outcome"] != "survived"}
+    survivors = [one for one in last["survivors"] if key(one) not in noticed]
+    noticed_now = last["tried"] - len(survivors)
+    return last | {
+        "noticed": noticed_now,
+        "noticed_when_drawn": noticed_now if drawn_with else last["noticed_when_drawn"],
+        "out_of_time": last["out_of_time"] + sum(one["outcome"] == "out of time" for one in done),
+        "survivors": survivors,
+    }
+
+
+def modules_of(name: str) -> list[Path]:
+    return sorted({path for pattern in MODULES[name][0].split() for path in ROOT.glob(pattern)})
+
+
+def digest(modules: list[Path]) -> str:
+    return hashlib.sha256(b"\0".join(path.read_bytes() for path in modules)).hexdigest()
+
+
+def as_kept(one: dict[str, Any], known: dict[str, Any] | None) -> dict[str, Any]:
+    """What a results file keeps of a survivor, with what was filled in by hand about it."""
+    by_hand = {field: known[field] for field in ("reason", "equivalent") if known and field in known}
+    return {field: one[field] for field in ("module", "line", "was", "became")} | by_hand
+
+
+def sampled(found: list[Any], sample: int, seed: int) -> list[Any]:
+    """A sample with a fixed seed, in the order of the source; all of them where `sample` is 0."""
+    if not sample or len(found) <= sample:
         return found
-    return [found[at] for at in sorted(random.Random(SEED).sample(range(len(found)), sample))]
-
-
-def explained(known: dict[str, Any] | None) -> dict[str, Any]:
-    """What was filled in by hand about a survivor."""
-    return {field: known[field] for field in ("reason", "equivalent") if known and field in known}
+    return [found[at] for at in sorted(random.Random(seed).sample(range(len(found)), sample))]
 
 
 def wilson(hits: int, tried: int) -> tuple[float, float]:
@@ -227,19 +258,23 @@ def write_table() -> None:
         f"The bar is {BAR:.0%}. Mutants inside type annotations are left out; equivalent mutants (nothing that a test "
         "could see has changed) do not count. A mutant is tried with the tests that ran its line, the quickest "
         f"first, up to {TESTS_S:g} s of processor time; one without end is stopped by that and counts as "
-        f"noticed. Samples are drawn with seed {SEED}; those that do not parse are left out. Survivors may have "
-        "been tried again, alone, after tests were added.\n",
-        "| module | files | mutants | tried | equivalent | noticed | without end | share | 95 % interval | revision |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "noticed. Those that do not parse are left out.\n",
+        "The share *when drawn*, with its interval, speaks for the module. The share *now* is that of the same sample "
+        "after tests were added for its survivors, so it is better than the module's; where the first was not kept, "
+        "it may be biased in that way.\n",
+        "| module | files | mutants | tried | equivalent | when drawn | 95 % interval | now | without end | seed "
+        "| revision |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, row in rows.items():
-        equivalent = sum(bool(one.get("equivalent")) for one in row["survivors"])
-        counted = row["tried"] - equivalent
-        low, high = wilson(row["noticed"], counted)
+        counted = row["tried"] - sum(bool(one.get("equivalent")) for one in row["survivors"])
+        drawn = row.get("noticed_when_drawn")
+        low, high = wilson(row["noticed"] if drawn is None else drawn, counted)
         interval = f"{low:.0%} to {high:.0%}" if row["tried"] < row["mutants"] else "all were tried"
         text.append(
-            f"| {name} | {row['files']} | {row['mutants']} | {row['tried']} | {equivalent} | {row['noticed']} "
-            f"| {row['out_of_time']} | {row['noticed'] / counted:.0%} | {interval} | {row['revision']} |"
+            f"| {name} | {row['files']} | {row['mutants']} | {row['tried']} | {row['tried'] - counted} "
+            f"| {'not kept' if drawn is None else f'{drawn / counted:.0%}'} | {interval} "
+            f"| {row['noticed'] / counted:.0%} | {row['out_of_time']} | {row['seed']} | {row['revision']} |"
         )
     for name, row in rows.items():
         if row["survivors"]:
@@ -254,14 +289,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("modules", nargs="+", choices=[*MODULES, "all", "table"])
     parser.add_argument("--sample", type=int, default=SAMPLE, help="mutants per module; 0 tries all")
+    parser.add_argument("--seed", type=int, default=SEED, help="which sample is drawn")
     parser.add_argument("--survivors", action="store_true", help="only those that survived the last run")
+    parser.add_argument("--tests", default="", help="these tests instead of the module's")
+    parser.add_argument("--drawn", action="store_true", help="with --survivors: no tests were added since")
     arguments = parser.parse_args()
     (RESULTS / "mutation").mkdir(parents=True, exist_ok=True)
     for name in MODULES if "all" in arguments.modules else arguments.modules:
         if name != "table":
             path = RESULTS / "mutation" / f"{name}.json"
             last = json.loads(path.read_text()) if path.exists() else None
-            row = run(name, arguments.sample, last, arguments.survivors)
+            if arguments.survivors and (last is None or "sample" not in last):
+                raise SystemExit(f"{name}: no last run that kept its sample; run it whole")
+            if arguments.survivors and last:
+                row = run_survivors(name, last, arguments.tests, arguments.drawn)
+            else:
+                row = run(name, arguments.sample, arguments.seed, arguments.tests, last)
             path.write_text(json.dumps(row, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
             print(f"{name}: {row['noticed']} of {row['tried']} mutants were noticed", flush=True)
         write_table()

@@ -84,6 +84,15 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     assert not re.search(r"(src|href)=\"https?://(fonts|cdn|unpkg)", api)
 
 
+@pytest.mark.parametrize("index", ["docs/README.md", "mkdocs.yml"])
+def test_every_page_is_in_the_index_and_in_the_sites_menu(index: str) -> None:
+    listed = (ROOT / index).read_text(encoding="utf-8")
+    pages = [p.relative_to(ROOT / "docs").as_posix() for p in (ROOT / "docs").rglob("*.md")]
+    assert len(pages) > 20
+    missing = [page for page in pages if page != "README.md" and page not in listed]
+    assert not missing
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_shells_complete_verbs_and_options(shell: str) -> None:
     command = shutil.which("stamp-deploy", path=str(Path(sys.executable).parent))

@@ -144,10 +144,6 @@ class Bundle:
         use = self.pfm.get("icc")
         return None if use is None else str(use)
 
-    def head_path(self, head: HeadSpec) -> Path:
-        """The ONNX file of a head."""
-        return self.path / head.file
-
     def read(self, name: str) -> bytes:
         """The bytes of a file of the bundle, whose hash has just been checked.
 

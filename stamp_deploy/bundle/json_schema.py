@@ -62,8 +62,8 @@ def _special() -> Schema:
         "precision": {"enum": list(schema.PRECISIONS)},
         "tile_px": _whole(1, schema.MAX_TILE_PX),
         "mpp": {**_number(MIN_MPP, MAX_MPP), "description": "microns per pixel"},
-        "mean": _triple(0.0),
-        "std": _triple(1e-4),
+        "mean": _triple({"minimum": 0.0}),
+        "std": _triple({"exclusiveMinimum": schema.STD_ABOVE}),
         "embedding_dim": _whole(1, 65_536),
         "pathways": _names(1, schema.MAX_NAMES),
         "gene_set_sha256": sha256,
@@ -195,10 +195,10 @@ def _names(least: int, most: int) -> Schema:
     return {"type": "array", "items": _text(), "minItems": least, "maxItems": most, "uniqueItems": True}
 
 
-def _triple(low: float) -> Schema:
+def _triple(above: Schema) -> Schema:
     return {
         "type": "array",
-        "items": _number(low, 1.0),
+        "items": {"type": "number", "maximum": 1.0, **above},
         "minItems": 3,
         "maxItems": 3,
         "description": "red, green, blue",

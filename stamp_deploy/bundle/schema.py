@@ -37,6 +37,8 @@ MAX_NAMES = 65_536
 MAX_CLASSES = 1024
 MAX_HEADS = 256
 MAX_LOG_HAZARD = 1e6
+STD_ABOVE = 1e-4
+"""Colours are divided by their standard deviation: one of nothing is a mistake."""
 PRECISIONS = ("fp32", "fp16", "bf16", "int8", "fp8")
 HEAD_KINDS = ("binary", "multiclass", "survival")
 TEMPERATURES = (1e-3, 1e3)
@@ -121,7 +123,7 @@ def validate(document: dict[str, Any]) -> dict[str, Any]:
     number(document["mpp"], "mpp", MIN_MPP, MAX_MPP)
     triple(document["mean"], "mean", 0.0, 1.0)
     triple(document["std"], "std", 0.0, 1.0)
-    if any(value <= 1e-4 for value in document["std"]):
+    if any(value <= STD_ABOVE for value in document["std"]):
         fail("'std' must be positive")
     whole(document["embedding_dim"], "embedding_dim", 1, 65_536)
     names(document["pathways"], "pathways", 1, MAX_NAMES)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ..config import ICC_USES
 from ..errors import SlideError
 from .backends import Backend
-from .tiff import read_icc_tag
+from .tiff_tags import read_icc_tag
 
 _NONE, _SRGB = ICC_USES
 MAX_BYTES = 16 << 20

@@ -6,8 +6,7 @@ tifffile walks the directories, in Python: no C code of ours parses a file's str
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -16,12 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..codecs import Coding
-from ..errors import SlideError
 from ..system.memory import release_memory
 from .backends import Level
 from .jpeg_header import HEADER_BYTES, RGB, YCBCR, stated_colours
 from .storage.index import MAX_TILE_SIDE, MIN_TILE_SIDE, StorageGrid
-from .tiff_pages import tiff_pages
+from .tiff_pages import IMAGE_DESCRIPTION, file_key, refusing_damage, tiff_pages
 
 JPEG = 7
 _CODINGS = {
@@ -35,7 +33,6 @@ _APERIO_COLOURS = {33003: YCBCR, 33005: RGB}
 _DIFFERENCES = 2
 SAMPLES = 3
 """Storage tiles of a page whose headers are looked at: the first, the middle and the last."""
-IMAGE_DESCRIPTION, XML_PACKET, ICC_PROFILE = 270, 700, 34675
 MAX_SUB_PAGES = 64
 """More pages inside of a page than any pyramid has levels."""
 
@@ -120,21 +117,8 @@ def read_pages(path: Path, vendor: str | None = None) -> tuple[StoredPage, ...]:
         The file is not a TIFF, or its directories are damaged.
     """
     key = file_key(path)
-    with _refusing(path):
+    with refusing_damage(path):
         return _read_pages(path, vendor, key)
-
-
-def file_key(path: Path) -> tuple[int, ...]:
-    """A file's identity, for caches of what was read from it.
-
-    Raises
-    ------
-    SlideError
-        It cannot be looked at.
-    """
-    with _refusing(path):
-        stat = path.stat()
-    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
 @lru_cache(maxsize=4)
@@ -163,7 +147,7 @@ def read_sub_pages(path: Path) -> tuple[StoredPage, ...]:
     """
     import tifffile
 
-    with _refusing(path), tifffile.TiffFile(path) as tiff:
+    with refusing_damage(path), tifffile.TiffFile(path) as tiff:
         first = next(tiff_pages(tiff), None)
         places = first.subifds if first is not None else None
         if first is None or not places or len(places) > MAX_SUB_PAGES or not first.is_tiled:
@@ -171,121 +155,6 @@ def read_sub_pages(path: Path) -> tuple[StoredPage, ...]:
         inside = [first.pages[i].aspage() for i in range(len(places))]
         pages = [first, *(page for page in inside if page.is_tiled)]
         return tuple(_read_page(page, True) for page in sorted(pages, key=lambda page: -page.imagewidth))
-
-
-@dataclass(frozen=True)
-class PageText:
-    """A page: its directory, the size of its storage tiles (0, 0 where it has none), and what it says."""
-
-    directory: int
-    tile_px: tuple[int, int]
-    description: str
-    xml: bytes
-
-
-def read_texts(path: Path) -> tuple[PageText, ...]:
-    """The texts of all pages.
-
-    Raises
-    ------
-    SlideError
-        The file is not a TIFF, or its directories are damaged.
-    """
-    import tifffile
-
-    with _refusing(path), tifffile.TiffFile(path) as tiff:
-        return tuple(
-            PageText(
-                int(page.index),
-                (int(page.tilewidth), int(page.tilelength)) if page.is_tiled else (0, 0),
-                _as_text(page.tags.valueof(IMAGE_DESCRIPTION, "")),
-                bytes(page.tags.valueof(XML_PACKET, b"")),
-            )
-            for page in tiff_pages(tiff)
-        )
-
-
-def _as_text(note: bytes | str) -> str:
-    return note.decode("utf-8", "replace") if isinstance(note, bytes) else str(note)
-
-
-@dataclass(frozen=True)
-class Resolution:
-    """What a TIFF's first page says of its scale: pixels per unit (2: inch, 3: centimetre; 0: not stated)."""
-
-    x: float
-    y: float
-    unit: int
-    description: str
-
-
-def read_resolution(path: Path) -> Resolution:
-    """The scale and the description of a TIFF's first page.
-
-    Raises
-    ------
-    SlideError
-        The file is not a TIFF, or cannot be read.
-    """
-    import tifffile
-
-    with _refusing(path), tifffile.TiffFile(path) as tiff:
-        tags = next(tiff_pages(tiff)).tags
-        x, y = (tags.valueof(name, (0, 1)) for name in ("XResolution", "YResolution"))
-        unit = int(tags.valueof("ResolutionUnit", 2)) if x[0] and y[0] and x[1] and y[1] else 0
-        note = _as_text(tags.valueof(IMAGE_DESCRIPTION, ""))
-        return Resolution(x[0] / max(1, x[1]), y[0] / max(1, y[1]), unit, note)
-
-
-def read_description(path: Path) -> str:
-    """The ImageDescription of a TIFF's first page; empty where there is none, or no page.
-
-    Raises
-    ------
-    SlideError
-        The file is not a TIFF, or cannot be read.
-    """
-    import tifffile
-
-    with _refusing(path), tifffile.TiffFile(path) as tiff:
-        page = next(tiff_pages(tiff), None)
-        note = page.tags.valueof(IMAGE_DESCRIPTION, "") if page is not None else ""
-    return _as_text(note)
-
-
-@contextmanager
-def _refusing(path: Path) -> Iterator[None]:
-    """Turn whatever reading a TIFF's directories raises into a SlideError.
-
-    What tifffile raises on damaged ones is anything: fuzzing met TypeError, AttributeError, struct.error.
-    """
-    try:
-        yield
-    except OSError as error:
-        raise SlideError(
-            f"cannot be read: {error.strerror or 'input/output error'}",
-            path=path,
-            remedy="check the disk and the rights",
-        ) from error
-    except Exception as error:
-        raise SlideError(
-            f"its TIFF directories cannot be read: {' '.join(str(error).split())}",
-            path=path,
-            remedy="copy or scan the slide again",
-        ) from error
-
-
-def read_icc_tag(path: Path) -> bytes:
-    """The ICC profile of a TIFF's first tiled page, or else of its first; empty where there is none, or no TIFF."""
-    import tifffile
-
-    try:
-        with tifffile.TiffFile(path) as tiff:
-            pages = list(tiff_pages(tiff))
-            page = next((page for page in pages if page.is_tiled), pages[0])
-            return bytes(page.tags.valueof(ICC_PROFILE, b""))
-    except Exception:
-        return b""  # no TIFF, or a damaged one: the reader that opened it says what is wrong
 
 
 def jpeg_colours(path: Path) -> list[tuple[int, frozenset[int]]]:

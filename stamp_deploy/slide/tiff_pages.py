@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+from ..errors import SlideError
+
+IMAGE_DESCRIPTION = 270
 MAX_PAGES = 10_000
 """More directories than any slide has; walking them takes seconds."""
 
@@ -28,3 +33,38 @@ def tiff_pages(tiff: Any) -> Iterator[Any]:
         passed.add(page.offset)
         if isinstance(page, tifffile.TiffPage):
             yield page
+
+
+def file_key(path: Path) -> tuple[int, ...]:
+    """A file's identity, for caches of what was read from it.
+
+    Raises
+    ------
+    SlideError
+        It cannot be looked at.
+    """
+    with refusing_damage(path):
+        stat = path.stat()
+    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
+
+
+@contextmanager
+def refusing_damage(path: Path) -> Iterator[None]:
+    """Turn whatever reading a TIFF's directories raises into a SlideError.
+
+    What tifffile raises on damaged ones is anything: fuzzing met TypeError, AttributeError, struct.error.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise SlideError(
+            f"cannot be read: {error.strerror or 'input/output error'}",
+            path=path,
+            remedy="check the disk and the rights",
+        ) from error
+    except Exception as error:
+        raise SlideError(
+            f"its TIFF directories cannot be read: {' '.join(str(error).split())}",
+            path=path,
+            remedy="copy or scan the slide again",
+        ) from error

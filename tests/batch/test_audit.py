@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from stamp_deploy.batch.records.audit import START, AuditLog, verify_audit
-from stamp_deploy.errors import DataError
+from stamp_deploy.errors import DataError, DiskError
 
 
 def _log(folder: Path, events: int = 4) -> tuple[Path, list[str]]:
@@ -61,3 +61,31 @@ def test_torn_line_is_kept_and_named(tmp_path: Path) -> None:
 def test_names_are_not_accepted(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="slide_name"):
         AuditLog(tmp_path, "h").append("slide", slide_name="Smith_John.svs")
+
+
+def test_a_log_that_cannot_be_written_stops_the_work(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DiskError, match="the audit log cannot be written") as no_folder:
+        AuditLog(tmp_path / "file", "h")
+    log = AuditLog(tmp_path, "h")
+    log.path.mkdir()
+    with pytest.raises(DiskError, match="the audit log cannot be written") as no_file:
+        log.append("started")
+    for error in (no_folder.value, no_file.value):
+        assert error.remedy == "free some space" and error.path is not None and error.path.name == "audit-h.jsonl"
+
+
+@pytest.mark.parametrize("other", [b"a", b"c", b"d", b"e", b"b ", b"", b"b\nb"])
+def test_torn_bytes_are_those_that_were_named(tmp_path: Path, other: bytes) -> None:
+    """Whether their hash is a larger (of a and e) or a smaller number (of c and d) than that of b."""
+    log = AuditLog(tmp_path, "h")
+    log.append("started")
+    whole = log.path.read_bytes()
+    log.path.write_bytes(whole + b"b")
+    log.append("ended")
+    assert verify_audit(log.path) == 3
+    after = log.path.read_bytes()[len(whole) + 1 :]
+    log.path.write_bytes(whole + other + after)
+    if other:
+        with pytest.raises(DataError, match="audit line 2 is not readable"):
+            verify_audit(log.path)

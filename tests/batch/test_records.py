@@ -8,6 +8,7 @@ import sqlite3
 import stat
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -301,6 +302,32 @@ class TestAudit:
         with pytest.raises(DataError, match="line 2 was changed"):
             verify_audit(log.path)
 
+    def test_a_gap_in_the_numbers_is_found_although_the_hashes_fit(self, tmp_path: Path) -> None:
+        """A removed line, and the chain of the rest made anew."""
+        from stamp_deploy.batch.records import audit
+
+        log = AuditLog(tmp_path, "h")
+        for _ in range(3):
+            log.append("slide", state="done")
+        first, _, third = read_audit(log.path)
+        third["previous"] = first["hash"]
+        del third["hash"]
+        third["hash"] = audit._digest(third)
+        log.path.write_text("".join(json.dumps(line) + "\n" for line in (first, third)))
+        with pytest.raises(DataError, match="line 2 was changed, or a line before it removed"):
+            verify_audit(log.path)
+
+    def test_a_log_without_its_recorded_last_event_was_cut(self, tmp_path: Path) -> None:
+        log = AuditLog(tmp_path, "h")
+        log.append("run", state="started")
+        head = log.append("run", state="ended")
+        assert verify_audit(log.path, head=head) == 2
+        first = log.path.read_bytes().splitlines(keepends=True)[0]
+        log.path.write_bytes(first)
+        assert verify_audit(log.path) == 1, "a shorter chain is whole in itself"
+        with pytest.raises(DataError, match="the recorded last event is not in it"):
+            verify_audit(log.path, head=head)
+
     def test_a_line_of_another_log_does_not_fit(self, tmp_path: Path) -> None:
         """Whole lines with fitting hashes, from a chain of their own."""
         one, two = AuditLog(tmp_path, "one"), AuditLog(tmp_path, "two")
@@ -452,6 +479,22 @@ class TestLedger:
         assert fresh.attempts() == [] and (tmp_path / aside).read_bytes() == damaged
         fresh.close()
 
+    def test_a_ledger_with_one_damaged_page_is_kept_beside(self, tmp_path: Path) -> None:
+        """Some of them SQLite opens, and reads rows of; only its own check tells."""
+        ledger, _ = open_ledger(tmp_path, "h")
+        for number in range(40):
+            ledger.start(f"k{number}", 1, "x" * 50)
+        ledger.close()
+        whole, size = ledger.path.read_bytes(), 4096
+        for page in range(1, len(whole) // size):
+            damaged = whole[: page * size] + b"\xaa" * size + whole[(page + 1) * size :]
+            ledger.path.write_bytes(damaged)
+            fresh, aside = open_ledger(tmp_path, "h")
+            assert aside and (tmp_path / aside).read_bytes() == damaged, page
+            assert fresh.attempts() == []
+            fresh.close()
+        assert len(whole) > 3 * size
+
 
 class TestSlideStates:
     def test_a_state_is_of_size_time_and_inode_of_each_file(self, tmp_path: Path) -> None:
@@ -528,3 +571,16 @@ def test_a_host_that_was_started_again_has_another_name(tmp_path: Path, monkeypa
         monkeypatch.setattr(Path, "read_text", lambda self, *given, boot=boot, **more: boot)
         names.append(holder.host_name())
     assert names[0] != names[1] and ".11111111" in names[0]
+
+
+@pytest.mark.parametrize(
+    ("inode", "container"), [(0xEFFFFFFC, ""), (0xEFFFFFFD, ".effffffd"), (0xF0000020, ".f0000020")]
+)
+def test_a_container_is_told_by_the_number_of_its_namespace(
+    monkeypatch: pytest.MonkeyPatch, inode: int, container: str
+) -> None:
+    """The first one's is fixed in the kernel (PROC_PID_INIT_INO)."""
+    monkeypatch.setattr(holder, "os", SimpleNamespace(stat=lambda path: SimpleNamespace(st_ino=inode)))
+    monkeypatch.setattr(holder, "socket", SimpleNamespace(gethostname=lambda: "scanner-7"))
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()[:8]
+    assert holder.host_name() == f"scanner-7.{boot}{container}"

@@ -15,6 +15,7 @@ from support.bundle_factory import GLOBAL_FACTOR, make_bundle
 from stamp_deploy.bundle import load_bundle
 from stamp_deploy.bundle.reference import NO_REFERENCE
 from stamp_deploy.bundle.triton import encoder_config
+from stamp_deploy.bundle.validation_block import LACKS_GLOBAL
 from stamp_deploy.checks.inspect_bundle import describe_bundle
 from stamp_deploy.checks.verify import verify_path
 from stamp_deploy.engine import load_engine
@@ -60,6 +61,12 @@ def test_what_is_written_comes_back_as_records(tmp_path: Path) -> None:
     assert bundle.lacks == ("no control with random gene sets", NO_REFERENCE)
     assert describe_bundle(bundle.path).facts["validated"] == 2
     assert Validation.from_dict(json.loads(json.dumps(found.to_dict()))) == found
+
+
+@pytest.mark.parametrize("validation", [None, block()], ids=["nothing", "a block"])
+def test_a_bundle_of_version_2_says_where_it_has_no_read_out_that_slides_share(tmp_path: Path, validation: Any) -> None:
+    assert LACKS_GLOBAL in load_bundle(make(tmp_path / "without", validation)).lacks
+    assert LACKS_GLOBAL not in load_bundle(make(tmp_path / "with", validation, global_scores=True)).lacks
 
 
 def test_a_bundle_of_version_1_loads_and_says_what_it_lacks(tmp_path: Path) -> None:

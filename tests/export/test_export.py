@@ -135,7 +135,7 @@ def test_heads_are_exported(tmp_path, tiles, written_once):
     source = ex.Source(model, model, document(), [(Attention(), entry)])
     bundle = load_bundle(ex.export_model(source, tmp_path / "bundle", tiles=tiles).path)
     assert bundle.heads[0].classes == ("MSS", "MSI")
-    logits = ex.run_onnx_head(bundle.head_path(bundle.heads[0]), np.zeros((3, 48), np.float32))
+    logits = ex.run_onnx_head(bundle.path / bundle.heads[0].file, np.zeros((3, 48), np.float32))
     assert logits.shape == (2,)
 
 

@@ -43,6 +43,20 @@ def test_the_vendor_tag_is_taken_and_all_evidence_listed() -> None:
     assert found.conflict == ""
 
 
+def test_what_openslide_made_of_the_same_tag_is_no_second_witness() -> None:
+    """An ImageScope file states aperio.MPP, and OpenSlide gives it out again; it counts where the tag is no number."""
+    tags = {"openslide.vendor": "aperio", "openslide.mpp-x": "0.25", "openslide.mpp-y": "0.25"}
+    found = find_mpp({**tags, "aperio.MPP": "0.25"}, stated=None, path=SLIDE)
+    assert [line.split(":")[0] for line in found.evidence] == [
+        "vendor tag aperio.MPP", "TIFF resolution", "objective power"
+    ]  # fmt: skip
+    found = find_mpp({**tags, "aperio.MPP": "unknown"}, stated=None, path=SLIDE)
+    assert (found.mpp_x, found.source) == (0.25, "vendor")
+    assert found.evidence[:2] == (
+        "vendor tag aperio.MPP: refused: not a length", "vendor metadata (aperio): 0.25 x 0.25 um/px, accepted"
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("unit", "value", "mpp"), [("centimeter", "20000", 0.5), ("inch", "50800", 0.5), ("inch", "101600", 0.25)]
 )

@@ -123,6 +123,20 @@ def test_the_system_is_asked(slide_file: Path, monkeypatch: pytest.MonkeyPatch) 
             statuses(slide)
 
 
+@pytest.mark.parametrize(("size", "asked"), [(0, [0, 0, 0]), (1, [0, 0, 0]), (5, [0, 2, 4]), (6, [0, 3, 5])])
+def test_the_system_is_asked_for_the_first_the_middle_and_the_last_byte(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, asked: list[int]
+) -> None:
+    parts, places = [tmp_path / "a", tmp_path / "b"], []
+    for part in parts:
+        part.write_bytes(bytes(size))
+    monkeypatch.setattr(read_faults.os, "pread", lambda handle, count, offset: places.append((count, offset)))
+    assert read_faults.fault_of(SlideError("Cannot read tile"), parts) is None
+    assert places == [(1, offset) for offset in asked] * 2
+    parts[1].unlink()
+    assert read_faults.fault_of(SlideError("Cannot read tile"), parts) == "no such file or directory"
+
+
 SHIM = """
 #define _GNU_SOURCE
 #include <dlfcn.h>

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from support.slide_factory import replace_tiles, texture, write_slide
 
 from stamp_deploy.errors import SlideError
 from stamp_deploy.slide.backends import Level
-from stamp_deploy.slide.checks import BOMB_PIXELS, BOMB_RATIO, MAX_SIDE, check_decodes, check_size
+from stamp_deploy.slide.checks import BOMB_PIXELS, BOMB_RATIO, MAX_SIDE, _present_pixels, check_decodes, check_size
 from stamp_deploy.slide.colour import (
     _what_tiff_pages_are,
     check_brightfield,
@@ -101,6 +102,16 @@ def test_a_small_file_of_many_pixels_is_a_bomb(
         check_size(path, backend)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("absent", [(), (0,), (3, 4, 5)])
+def test_what_a_sparse_file_leaves_out_is_no_picture(tmp_path: Path, absent: tuple[int, ...]) -> None:
+    whole = write_slide(tmp_path / "a.svs", texture(128, 192), tile=64, levels=(2,))
+    path = replace_tiles(whole, tmp_path / "b.svs", lambda n, stream: b"" if n in absent else stream)
+    assert _present_pixels(path, Level(0, 192, 128, 1, 1)) == (6 - len(absent)) * 64 * 64
+    assert _present_pixels(path, Level(0, 96, 64, 1, 1)) == 2 * 64 * 64  # the page of that size
+    assert _present_pixels(path, Level(0, 191, 128, 1, 1)) == 191 * 128  # none is: all of it counts
+    assert _present_pixels(tmp_path / "none.tif", Level(0, 192, 128, 1, 1)) == 192 * 128
+
+
 @pytest.mark.parametrize("fails", [0, 1, 4, 5])
 def test_one_of_five_spots_must_decode(fails: int) -> None:
     """In the middle first, then towards the four corners, within the level."""
@@ -173,6 +184,79 @@ def test_the_spots_of_both_levels_are_the_same_place() -> None:
         assert (coarse, w, h) == (1, 32, 32)
         assert fine == (0, x, y, 128, 128)
     assert pairs[0][0][1:3] == (int(968 * 1.5 / 4) * 4, int(718 * 1.5 / 4) * 4)
+
+
+@dataclass
+class Spots(Backend):
+    """Levels that differ by `differs` grey levels at some of 4 x 4 spots, and are plain but for some, `busy`."""
+
+    differs: dict[int, float] = field(default_factory=dict)
+    busy: dict[int, float] = field(default_factory=dict)
+
+    def read(self, level: int, x: int, y: int, w: int, h: int) -> NDArray[np.uint8]:
+        self.asked.append((level, x, y, w, h))
+        full = self.levels[0]
+        spot = int(y * 4 / full.height) * 4 + int(x * 4 / full.width)
+        half = np.where(np.arange(w) < w // 2, 1.0, -1.0)[None, :] * self.busy.get(spot, 0.0)
+        grey = np.broadcast_to(100 + half + (self.differs.get(spot, 0.0) if level else 0.0), (h, w))
+        return np.repeat(grey[..., None], 3, axis=2).astype(np.uint8)
+
+
+def compared(differs: dict[int, float], busy: dict[int, float]) -> tuple[bool, list[int]]:
+    """Whether the second level is kept, and the spots that were looked at, in order."""
+    full = (4000, 3000)
+    backend = Spots((level(0, *full), level(1, 1000, 750, full)), differs=differs, busy=busy)
+    _, numbers, _ = levels_of_the_slide(backend)  # type: ignore[arg-type]
+    spots = [int(y * 4 / 3000) * 4 + int(x * 4 / 4000) for number, x, y, _, _ in backend.asked if number == 1]
+    return numbers == (0, 1), spots
+
+
+def test_all_spots_are_looked_at_from_the_middle_where_nothing_is_to_be_seen() -> None:
+    kept, spots = compared({}, {})
+    assert kept and sorted(spots) == list(range(16))
+    assert set(spots[:4]) == {5, 6, 9, 10} and set(spots[4:8]) == {0, 3, 12, 15}
+
+
+def test_five_spots_that_agree_are_enough() -> None:
+    everywhere = dict.fromkeys(range(16), 20.0)
+    assert len(compared({}, everywhere)[1]) == 5
+    assert len(compared({}, {spot: 20.0 for spot in (5, 10, 9, 6)})[1]) == 16
+
+
+@pytest.mark.parametrize("seen", [16, 12, 8, 4])
+def test_a_quarter_of_the_spots_may_differ(seen: int) -> None:
+    """Of those where there is something to see."""
+    order = (5, 10, 9, 6, 0, 15, 3, 12, 1, 14, 2, 13, 4, 11, 7, 8)[:seen]
+    busy = dict.fromkeys(order, 20.0)
+    assert compared(dict.fromkeys(order[: seen // 4], 40.0), busy)[0]
+    assert not compared(dict.fromkeys(order[: seen // 4 + 1], 40.0), busy)[0]
+
+
+def test_a_spot_that_differs_is_something_to_see() -> None:
+    assert not compared({5: 40.0}, {})[0]
+    assert compared({5: 32.0}, {})[0] and not compared({5: 33.0}, {})[0]
+
+
+def test_contrast_of_a_quarter_of_the_difference_is_something_to_see() -> None:
+    """One of four spots may differ: plain ones do not count."""
+    for contrast, kept in ((8.0, False), (9.0, True)):
+        assert compared({5: 40.0}, dict.fromkeys((10, 9, 6), contrast))[0] == kept
+
+
+def test_a_spot_that_cannot_be_read_does_not_count() -> None:
+    full = (4000, 3000)
+    backend = Spots((level(0, *full), level(1, 1000, 750, full)), fails=2, differs={5: 200.0, 10: 200.0})
+    real = backend.read
+
+    def read(number: int, *place: int) -> NDArray[np.uint8]:
+        pixels = real(number, *place)
+        if len(backend.asked) <= 2:
+            raise SlideError("damaged", remedy="scan again")
+        return pixels
+
+    backend.read = read  # type: ignore[method-assign]
+    _, numbers, _ = levels_of_the_slide(backend)  # type: ignore[arg-type]
+    assert numbers == (0, 1)
 
 
 # Colours
@@ -321,6 +405,40 @@ START, SCAN = b"\xff\xd8", segment(0xDA, b"\3" + bytes(9))
 )
 def test_what_a_stream_states_of_its_colours(stream: bytes, expected: set[int]) -> None:
     assert stated_colours(stream) == expected
+
+
+FRAMES = {0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}
+"""Start of frame, by ITU-T T.81, table B.1: C4, C8 and CC are tables and an extension."""
+BARE = {0x01, *range(0xD0, 0xD9)}
+"""Markers without a length: TEM, RST0 to RST7, SOI."""
+
+
+@pytest.mark.parametrize("marker", [m for m in range(1, 256) if m not in (0xD9, 0xDA, 0xE0, 0xEE, 0xFF)])
+def test_every_marker_of_a_stream(marker: int) -> None:
+    named = frame(b"RGB", marker)
+    if marker in BARE:
+        assert stated_colours(START + bytes([0xFF, marker]) + JFIF + frame() + SCAN) == {YCBCR}
+    else:
+        assert stated_colours(START + named + SCAN) == ({RGB} if marker in FRAMES else set())
+        assert stated_colours(START + segment(marker, bytes(30)) + JFIF) == (set() if marker in FRAMES else {YCBCR})
+
+
+def test_a_stream_is_looked_at_to_its_last_byte() -> None:
+    whole = START + frame(b"RGB")
+    assert stated_colours(whole) == {RGB}
+    assert stated_colours(START + JFIF) == {YCBCR}
+    assert stated_colours(START + segment(0xE0, b"JFIF\0")) == {YCBCR}
+    for end in range(len(whole)):
+        assert stated_colours(whole[:end]) == set()
+    # a segment that states a length of less than its own two bytes is stepped over, not stood on
+    assert stated_colours(START + b"\xff\xfe\0\0" + JFIF) == {YCBCR}
+    assert stated_colours(START + b"\xff\xfe\0\2" + JFIF) == {YCBCR}
+    assert stated_colours(START + b"\xff\xff\xff" + JFIF[1:]) == {YCBCR}
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_only_three_components_state_colours(count: int) -> None:
+    assert stated_colours(START + frame(b"RGBA"[:count])) == ({RGB} if count == 3 else set())
 
 
 # Numbers and properties

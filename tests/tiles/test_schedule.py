@@ -132,3 +132,18 @@ def test_a_tile_wider_than_a_strip_is_one_column() -> None:
 def test_no_tiles_need_no_strips() -> None:
     plan = serving(keep=np.zeros(60, bool))
     assert list(plan.strips(plan.order())) == []
+
+
+@pytest.mark.parametrize(
+    ("corner", "length", "uses"),
+    [
+        (0.0, 64.0, (0, 0)), (64.0, 64.0, (1, 1)), (63.0, 64.0, (0, 1)), (63.0, 65.0, (0, 1)), (63.0, 66.0, (0, 2)),
+        (64.0, 64.0 + 8e-7, (1, 1)), (64.0 - 8e-7, 64.0, (1, 1)), (64.0 + 5e-7, 64.0 + 8e-7, (1, 1)),
+        (64.0 + 5e-7, 64.0, (1, 1)), (64.1, 64.0, (1, 2)), (64.0, 64.1, (1, 2)), (-40.0, 64.0, (0, 0)),
+        (-40.0, 30.0, (0, -1)), (-0.5, 130.0, (0, 2)), (500.0, 200.0, (7, 8)), (0.25, 63.75, (0, 0)),
+    ],
+)  # fmt: skip
+def test_the_first_and_the_last_storage_tile_of_an_edge(corner: float, length: float, uses: tuple[int, int]) -> None:
+    """Nine of 64 px; a millionth of a pixel is rounding."""
+    first, last = schedule._span(np.array([corner]), length, 64, 9)
+    assert (int(first[0]), int(last[0])) == uses

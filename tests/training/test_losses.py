@@ -135,6 +135,8 @@ def test_anchor_and_adversary() -> None:
     z = torch.randn(5, 4)
     assert float(anchor_loss(z, 3 * z)) == pytest.approx(0, abs=1e-6)
     assert float(anchor_loss(z, -z)) == pytest.approx(2, abs=1e-6)
+    of_its_own_length = torch.arange(1.0, 6.0)[:, None]  # each tile is held to itself, whatever its length
+    assert float(anchor_loss(z, of_its_own_length * z)) == pytest.approx(0, abs=1e-6)
     torch.manual_seed(0)
     heads = AuxiliaryHeads(4, genes=3, batches=2)
     x = torch.randn(6, 4, requires_grad=True)

@@ -311,6 +311,14 @@ def test_the_interval_of_a_pathway_over_blocks_is_that_of_their_draws() -> None:
     np.testing.assert_allclose(found.high, high)
 
 
+def test_each_section_draws_blocks_of_its_own() -> None:
+    """With the same draws in all of them, errors of sections of one shape would add up instead of averaging out."""
+    first, second = block_r([placed("a", "p", 1), placed("b", "p", 1)], 300, 4)
+    assert np.abs(first - second).max() > 0.01
+    again = block_r([placed("a", "p", 1)], 300, 4)[0]
+    np.testing.assert_array_equal(first, again)
+
+
 def test_patients_are_drawn_where_there_are_two_although_places_are_known() -> None:
     assert pathway_intervals([placed("a", "p", 1), placed("b", "q", 2)], draws=50).unit == "patients"
 
@@ -320,7 +328,9 @@ def test_a_summary_holds_what_the_functions_say() -> None:
     sections = []
     for i, (name, patient) in enumerate((("a", "p"), ("b", "q"))):
         s = result(name, patient, i, 1.0 + i, [True, i == 0, True])
-        sections.append(SectionResult(name, patient, s.truth, s.predicted, s.mask, depth=rng.normal(5, 1, (80, 2))))
+        spots = 80 - 30 * i  # of one size, their pooled r would be the mean of theirs
+        depth = rng.normal(5, 1, (spots, 2))
+        sections.append(SectionResult(name, patient, s.truth[:spots], s.predicted[:spots], s.mask, depth=depth))
     a, b = sections
     document = summary(sections, ["X", "Y", "Z"], seed=2)
     assert document["mean_of_medians"] == pytest.approx(headline(sections), abs=1e-6)
@@ -338,9 +348,35 @@ def test_a_summary_holds_what_the_functions_say() -> None:
     }  # fmt: skip
     assert document["per_section"]["b"] == {
         "median_r": pytest.approx(median_r(b.r), abs=1e-6),
-        "spots": 80,
+        "spots": 50,
         "pathways": 2,
     }
     assert document["per_pathway"]["Z"]["mean_r"] == pytest.approx((a.r[2] + b.r[2]) / 2, abs=1e-6)
     assert document["per_pathway"]["Y"]["mean_r"] == pytest.approx(a.r[1], abs=1e-6)
-    assert document["per_pathway"]["Y"]["pooled_r"] == pytest.approx(pooled_r(sections)[1], abs=1e-6)
+    for i, name in enumerate("XYZ"):
+        assert document["per_pathway"][name]["pooled_r"] == pytest.approx(pooled_r(sections)[i], abs=1e-6)
+    assert abs(document["per_pathway"]["X"]["pooled_r"] - document["per_pathway"]["X"]["mean_r"]) > 1e-3
+
+
+def test_no_sections_have_no_interval() -> None:
+    for interval in (bootstrap([]), paired_difference([], []).interval):
+        assert (interval.low, interval.high) == (None, None) and "no interval exists" in interval.note
+
+
+@pytest.mark.parametrize("patients", ["pqr", "ppp"])
+def test_a_pathway_that_nobody_measured_has_no_interval_and_no_unit(patients: str) -> None:
+    nobody = [result(f"{i}", p, i, 1.0, [False] * 3) for i, p in enumerate(patients)]
+    found = pathway_intervals(nobody)
+    assert found.unit is None and np.isnan(found.low).all() and np.isnan(found.high).all()
+
+
+def test_draws_are_two_thousand_from_seed_0_unless_told() -> None:
+    sections, other = ([result(f"{i}", f"p{i}", i, 0.2 + step * i) for i in range(12)] for step in (0.3, 0.2))
+    assert bootstrap(sections) == bootstrap(sections, draws=2000, seed=0) != bootstrap(sections, draws=2000, seed=1)
+    assert bootstrap(sections) != bootstrap(sections, draws=2001)
+    told = paired_difference(sections, other, draws=2000, seed=0)
+    assert paired_difference(sections, other) == told != paired_difference(sections, other, draws=2001)
+    found = pathway_intervals(sections)
+    np.testing.assert_array_equal(found.low, pathway_intervals(sections, draws=2000, seed=0).low)
+    for changed in (pathway_intervals(sections, draws=2001), pathway_intervals(sections, seed=1)):
+        assert (found.low != changed.low).any()

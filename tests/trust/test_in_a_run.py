@@ -24,6 +24,7 @@ from stamp_deploy.heads import OUTSIDE_NO_CALL
 from stamp_deploy.infer import infer_slide
 from stamp_deploy.result_files import read_result
 from stamp_deploy.trust import TileFlag
+from stamp_deploy.trust.judge import MIN_TILES
 from stamp_deploy.trust.sample import ENOUGH_TILES, SAMPLE_TILES, TileSample, chosen
 from stamp_deploy.trust.statistics import measure_tiles
 
@@ -123,6 +124,19 @@ def test_strict_refuses_what_is_outside_and_what_cannot_be_judged(world: Path, b
     with pytest.raises(UsageError, match="cannot be kept") as said:
         infer_slide(world / "inside.svs", load_bundle(world / "silent"), out, strict)
     assert "leave --strict out" in said.value.remedy
+
+
+def test_strict_refuses_a_slide_of_too_few_tiles_to_be_judged(world: Path, bundle: Bundle, tmp_path: Path) -> None:
+    small = write_slide(tmp_path / "small.svs", mosaic(9)[: 3 * SIDE, : 3 * SIDE], coding="444", quality=98)
+    result = infer_slide(small, bundle, None, OPTIONS)
+    assert result.trust is not None and result.trust.verdict == "not judged"
+    assert result.trust.reasons == (f"9 tiles of tissue were measured, and {MIN_TILES} are needed",)
+    out = tmp_path / "out"
+    with pytest.raises(OutsideError) as caught:
+        infer_slide(small, bundle, out, replace(OPTIONS, strict=True))
+    assert caught.value.exit_code == ExitCode.OUTSIDE and caught.value.path == small
+    assert "not judged" in caught.value.cause and result.trust.reasons[0] in caught.value.cause
+    assert not out.exists()
 
 
 def test_the_command_says_it_and_has_its_own_exit_code(world: Path, tmp_path: Path, runner: Runner) -> None:  # noqa: F811

@@ -6,16 +6,19 @@ HDF5's library would crash at the end of the process after a write that failed, 
 from __future__ import annotations
 
 import ctypes
+import errno
+import io
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from stamp_deploy.writers import formats
-from stamp_deploy.writers.hdf5_file import hdf5_file
+from stamp_deploy.writers.hdf5_file import _Disk, hdf5_file
 
 FORMATS = ("hdf5", "anndata", "json", "parquet", "geojson", "ome-tiff", "heatmaps")
 HDF5 = ("hdf5", "anndata")
@@ -110,6 +113,37 @@ def test_the_file_is_read_as_hdf5_reads_its_own(tmp_path: Path) -> None:
         assert dict(ours["a"].attrs) == dict(theirs["a"].attrs)
     sizes = [(tmp_path / name).stat().st_size for name in ("ours.h5", "theirs.h5")]
     assert abs(sizes[0] - sizes[1]) < 10_000
+
+
+class Refusing(io.FileIO):
+    """A file that takes `room` bytes and no more: a write may end in the middle."""
+
+    room = 20
+
+    def write(self, data: Any) -> int:
+        taken = min(len(data), self.room - self.tell())
+        if taken <= 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return super().write(bytes(data)[:taken])
+
+
+def test_after_a_write_that_failed_the_library_still_finds_what_it_wrote(tmp_path: Path) -> None:
+    """What it reads back must be what it wrote, where it wrote it: else it stops with an error of its own."""
+    disk = _Disk(tmp_path / "a.h5")
+    disk._file.close()
+    disk._file = Refusing(tmp_path / "a.h5", "w+")  # type: ignore[assignment]
+    whole = bytes(range(64))
+    for start in range(0, 64, 16):
+        disk.seek(start)
+        assert disk.write(whole[start : start + 16]) == 16
+    assert disk.error is not None and disk.error.errno == errno.ENOSPC
+    assert disk.tell() == 64
+    disk.seek(0)
+    assert disk.read() == whole
+    disk.seek(10)
+    found = bytearray(30)
+    assert disk.readinto(found) == 30 and bytes(found) == whole[10:40]
+    assert (tmp_path / "a.h5").read_bytes() == whole[:20]
 
 
 def test_an_error_of_the_writer_is_its_own(tmp_path: Path) -> None:

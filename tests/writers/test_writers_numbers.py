@@ -16,6 +16,7 @@ from stamp_deploy.grid import Grid
 from stamp_deploy.result import Result, TileCounts
 from stamp_deploy.writers import geojson, write_all
 from stamp_deploy.writers.hdf5 import nominal_magnification
+from stamp_deploy.writers.hdf5_file import _Disk
 from stamp_deploy.writers.names import display_name, find_name, safe_file_names
 from stamp_deploy.writers.ome_tiff import halve, pyramid
 
@@ -147,6 +148,18 @@ def test_every_field_of_tiles_h5(tmp_path: Path) -> None:
         assert file.attrs["research_use"] == result.research_use
 
 
+def test_the_file_beneath_hdf5_is_read_to_its_end(tmp_path: Path) -> None:
+    with _Disk(tmp_path / "f") as disk:
+        assert disk.write(b"0123456789") == 10 and disk.tell() == 10
+        disk.seek(2)
+        assert (disk.read(3), disk.read(), disk.read(), disk.seek(0, 2)) == (b"234", b"56789", b"", 10)
+        room = bytearray(12)
+        disk.seek(4)
+        assert disk.readinto(room) == 6 and room == b"456789" + bytes(6)
+        disk.seek(7)
+        assert disk.truncate() == 7 and disk.truncate(5) == 5 and disk.seek(0, 2) == 5
+
+
 @pytest.mark.parametrize(
     ("mpp", "expected"),
     [
@@ -222,6 +235,7 @@ def test_maps_have_the_step_of_the_grid_as_pixels(tmp_path: Path) -> None:
     assert [tags[0][0] / tags[0][1], tags[1][0] / tags[1][1]] == pytest.approx([1e4 / 24, 1e4 / 24], rel=1e-4)
     assert int(tags[2]) == 3
     assert software == "stamp-deploy"
+    assert (tmp_path / "maps.ome.tiff").read_bytes()[:4] in (b"II*\0", b"MM\0*")  # a classic TIFF: it is small
 
 
 def test_levels_of_the_pyramid_state_their_own_resolution(tmp_path: Path) -> None:
@@ -335,6 +349,8 @@ def test_a_name_is_found_as_people_write_it() -> None:
     assert find_name(names, "hypoxia") == 0
     assert find_name(names, " Hypoxia_Score ") == 3
     assert find_name(names, "REACTOME_MYC_TARGETS_V1") == 2
+    assert find_name(["HALLMARK_HYPOXIA", "HYPOXIA"], "HYPOXIA") == 1, "one that is meant to the letter"
+    assert find_name(["HYPOXIA", "HALLMARK_HYPOXIA"], "HALLMARK_HYPOXIA") == 1
     with pytest.raises(Exception, match="fits 2 names") as several:
         find_name(names, "MYC targets V1")
     assert "HALLMARK_MYC_TARGETS_V1, REACTOME_MYC_TARGETS_V1" in str(several.value)

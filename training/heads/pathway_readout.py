@@ -7,7 +7,7 @@ from pathlib import Path
 from stamp_deploy.errors import UsageError
 
 from ..model.checkpoint import read_tensors
-from ..model.stamp_model import read_info
+from ..model.run_info import read_info
 from .bag_model import Readout
 
 

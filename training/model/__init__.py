@@ -6,21 +6,34 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .stamp_model import (
-        FROZEN_FILE,
-        LoraSettings,
-        RunInfo,
-        StampModel,
-        add_lora,
-        base_state,
-        build_model,
-        is_peft,
-        load_run,
-        measured_dim,
-        merge_lora,
-        read_info,
-        save_run,
-    )
+    from .build import add_lora, build_model, measured_dim, merge_lora
+    from .run_folder import FROZEN_FILE, base_state, load_run, save_run
+    from .run_info import LoraSettings, RunInfo, read_info
+    from .stamp_model import StampModel, is_peft
+
+_HOMES = {
+    "build": (
+        "add_lora",
+        "build_model",
+        "measured_dim",
+        "merge_lora",
+    ),
+    "run_folder": (
+        "FROZEN_FILE",
+        "base_state",
+        "load_run",
+        "save_run",
+    ),
+    "run_info": (
+        "LoraSettings",
+        "RunInfo",
+        "read_info",
+    ),
+    "stamp_model": (
+        "StampModel",
+        "is_peft",
+    ),
+}
 
 __all__ = [
     "FROZEN_FILE",
@@ -40,6 +53,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in __all__:
-        return getattr(import_module(f"{__name__}.stamp_model"), name)
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{home}"), name)
     raise AttributeError(name)

@@ -9,7 +9,8 @@ import torch
 from numpy.typing import NDArray
 
 from ..augment import crop_centre, normalise, to_unit, turn
-from .stamp_model import RunInfo, StampModel
+from .run_info import RunInfo
+from .stamp_model import StampModel
 
 BATCH = 64
 

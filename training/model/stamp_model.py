@@ -1,99 +1,25 @@
-"""`StampModel`: a backbone with LoRA, the pathway head and the heads that training needs beside it; and its run folder.
+"""`StampModel`: a backbone with LoRA, the pathway head and the heads that training needs beside it.
 
     tiles [N, 3, T, T] -> backbone (+ LoRA) -> embedding [N, D] -> pathway head -> pathways [N, P]
 
-A run folder holds no pickle: settings in TOML and JSON, tensors in safetensors. `load_run` reads it, `merge_lora`
-folds the adapter into plain timm weights, after which peft is no longer needed.
+run_info.py describes a model, build.py makes it, run_folder.py writes it and reads it back.
 """
 
 from __future__ import annotations
 
-import copy
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from stamp_deploy.atomic import write_json_atomic
 from stamp_deploy.errors import UsageError
-from stamp_deploy.hashing import sha256_file
 
 from .fields import Fields
-from .registry import LORA_TARGET, EmbedRule, build_backbone
-from .st_token import token_width, tokens_with
-from .stages import Parts, batch_norms, last_block
-
-ADAPT_MODES = ("lora", "full", "last-block", "frozen")
-FROZEN_FILE = "frozen.safetensors"
-"""In the folder of a run whose backbone learned itself: what those weights were before."""
-
-
-@dataclass(frozen=True)
-class LoraSettings:
-    """LoRA (Hu et al. 2021) as peft does it: W + alpha / r * B A."""
-
-    r: int = 8
-    alpha: float = 16.0
-    dropout: float = 0.1
-    target: str = LORA_TARGET
-
-
-@dataclass(frozen=True)
-class RunInfo:
-    """run.json: what is needed to rebuild the model and to say where it comes from.
-
-    `tile_px` pixels at `mpp` microns per pixel are what the model expects; `mean` and `std` normalise RGB in [0, 1].
-    With `fields_px`, squares of these sides from the tile's middle are each resized to `view_px` and embedded.
-    `genes` are those that losses learned from beside the targets. With `st_token`, the embedding is the model's own
-    followed by what a learned token (MINT) has become.
-    """
-
-    pfm_id: str
-    timm_name: str
-    timm_kwargs: dict[str, Any]
-    embed: EmbedRule
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    tile_px: int
-    mpp: float
-    pathway_names: tuple[str, ...]
-    gene_set_sha256: str
-    embedding_dim: int
-    adapt: str = "lora"
-    lora: LoraSettings | None = None
-    projection_dim: int = 0
-    licence: str = "not stated"
-    share_merged: bool = False
-    score_method: str = "ucell"
-    score_range: tuple[float, float] = (-4.0, 4.0)
-    seed: int = 0
-    fields_px: tuple[int, ...] = ()
-    view_px: int = 0
-    genes: tuple[str, ...] = ()
-    st_token: bool = False
-    cohort: dict[str, Any] = field(default_factory=dict)
-    software: dict[str, str] = field(default_factory=dict)
-    metrics: dict[str, Any] = field(default_factory=dict)
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON values."""
-        return json.loads(json.dumps(asdict(self)))  # type: ignore[no-any-return]
-
-    @classmethod
-    def from_dict(cls, document: dict[str, Any]) -> RunInfo:
-        """The inverse of `to_dict`; unknown keys are ignored, so newer runs still load."""
-        known = {k: v for k, v in document.items() if k in cls.__dataclass_fields__}
-        for key in ("mean", "std", "pathway_names", "score_range", "fields_px", "genes"):
-            if key in known:
-                known[key] = tuple(known[key])
-        if known.get("lora") is not None:
-            known["lora"] = LoraSettings(**known["lora"])
-        return cls(**known)
+from .registry import EmbedRule
+from .st_token import tokens_with
+from .stages import Parts, batch_norms
 
 
 class StampModel(nn.Module):
@@ -284,156 +210,3 @@ def timm_module(backbone: nn.Module) -> nn.Module:
     """The timm module inside peft's wrapper, or the backbone itself."""
     wrapper: Any = backbone
     return wrapper.get_base_model() if is_peft(backbone) else backbone
-
-
-def measured_dim(backbone: nn.Module, embed: EmbedRule) -> int:
-    """Length of the embedding that a rule gives."""
-    width = int(getattr(backbone, "num_features", 0) or backbone.embed_dim)  # type: ignore[arg-type]
-    return 2 * width if embed == "cls+mean" else width
-
-
-def add_lora(backbone: nn.Module, settings: LoraSettings) -> nn.Module:
-    """Freeze a timm backbone and give its attention layers LoRA adapters.
-
-    Raises
-    ------
-    UsageError
-        The regex matches no layer.
-    """
-    from peft import LoraConfig, get_peft_model
-
-    config = LoraConfig(
-        r=settings.r,
-        lora_alpha=settings.alpha,  # type: ignore[arg-type]
-        lora_dropout=settings.dropout,
-        target_modules=settings.target,
-        bias="none",
-    )
-    try:
-        return get_peft_model(backbone, config)
-    except ValueError as error:
-        raise UsageError(
-            f"LoRA cannot be added: {error}", remedy='set adapt = "full", or a target regex that names linear layers'
-        ) from error
-
-
-def build_model(info: RunInfo, *, weights: Path | None = None, sha256: str = "", device: str = "cpu") -> StampModel:
-    """The model that a run.json describes, with fresh heads and adapters.
-
-    The trainable parameters are those of `info.adapt`: ``lora`` the adapters, ``full`` all, ``last-block`` the last
-    block or stage and what comes after it, without batch norms, ``frozen`` none; the heads always.
-    """
-    if info.adapt not in ADAPT_MODES:
-        raise UsageError(f"adapt = {info.adapt} is unknown", remedy="use one of: " + ", ".join(ADAPT_MODES))
-    backbone = build_backbone(info.timm_name, info.timm_kwargs, weights=weights, sha256=sha256, device=device)
-    dim = measured_dim(backbone, info.embed)
-    if info.adapt == "lora":
-        backbone = add_lora(backbone, info.lora or LoraSettings())
-    elif info.adapt != "full":
-        backbone.requires_grad_(False)
-        if info.adapt == "last-block":
-            for parameter in last_block(backbone):
-                parameter.requires_grad_(True)
-    fields = Fields(info.fields_px, info.view_px) if info.fields_px else None
-    dim *= len(info.fields_px) or 1
-    st_width = token_width(timm_module(backbone), info.embed) if info.st_token else 0
-    pathways, projection = len(info.pathway_names), info.projection_dim
-    model = StampModel(
-        backbone, info.embed, pathways, dim=dim + st_width, projection_dim=projection, fields=fields, st_width=st_width
-    )
-    return model if device == "meta" else model.to(device)
-
-
-def merge_lora(model: StampModel) -> StampModel:
-    """Fold the adapter into plain timm weights, in float32, and give a model without peft.
-
-    The argument is left alone. The returned backbone's state_dict keys are timm's.
-    """
-    merged = copy.deepcopy(model).float().eval()
-    if is_peft(merged.backbone):
-        merged.backbone = merged.backbone.merge_and_unload()  # type: ignore[operator]
-    return merged
-
-
-def base_state(backbone: nn.Module) -> dict[str, Tensor]:
-    """Weights of the backbone without its adapter, under timm's own keys."""
-    state = timm_module(backbone).state_dict()
-    return {k.replace(".base_layer.", "."): v for k, v in state.items() if ".lora_" not in k}
-
-
-def save_run(
-    path: Path, model: StampModel, info: RunInfo, *, weights: Path | None = None, copy_backbone: bool = True
-) -> None:
-    """Write run.json, the backbone, the adapter and the heads into an existing folder.
-
-    With `copy_backbone` False and a `weights` file, backbone.json names that file and its SHA-256 instead of a copy
-    (weights of billions of parameters, or licences that forbid copies). A fully tuned backbone is always written.
-    """
-    from safetensors.torch import save_file
-
-    def save(tensors: dict[str, Tensor], name: str) -> None:
-        save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, path / name)
-
-    if weights is not None and not copy_backbone and info.adapt in ("lora", "frozen"):
-        write_json_atomic(path / "backbone.json", {"file": str(weights.resolve()), "sha256": sha256_file(weights)})
-    else:
-        save(base_state(model.backbone), "backbone.safetensors")
-    if is_peft(model.backbone):
-        save(adapter_state(model), "adapter.safetensors")
-    if model.start:
-        save(model.start, FROZEN_FILE)
-    save(model.head_state(), "heads.safetensors")
-    write_json_atomic(path / "run.json", info.to_dict())
-
-
-def adapter_state(model: StampModel) -> dict[str, Tensor]:
-    """peft's own view of the adapter tensors."""
-    from peft import get_peft_model_state_dict
-
-    return dict(get_peft_model_state_dict(model.backbone))
-
-
-def read_info(path: Path) -> RunInfo:
-    """run.json of a finished run.
-
-    Raises
-    ------
-    UsageError
-        The folder is no finished run.
-    """
-    if not (path / "run.json").is_file():
-        raise UsageError("this is not a finished training run: it holds no run.json", path=path)
-    return RunInfo.from_dict(json.loads((path / "run.json").read_text(encoding="utf-8")))
-
-
-def load_run(path: Path | str) -> tuple[StampModel, RunInfo]:
-    """Rebuild a run's model, in evaluation mode, on the CPU.
-
-    Raises
-    ------
-    UsageError
-        The folder is no finished run, or its backbone file is gone or altered.
-    """
-    from safetensors.torch import load_file
-
-    path = Path(path)
-    info = read_info(path)
-    weights, sha256 = path / "backbone.safetensors", ""
-    if not weights.is_file() and (path / "backbone.json").is_file():
-        entry = json.loads((path / "backbone.json").read_text(encoding="utf-8"))
-        weights, sha256 = Path(entry["file"]), entry["sha256"]
-    model = build_model(info, weights=weights, sha256=sha256)
-    if is_peft(model.backbone):
-        from peft import set_peft_model_state_dict
-
-        found: Any = set_peft_model_state_dict(model.backbone, load_file(path / "adapter.safetensors"))
-        if found.unexpected_keys:
-            raise UsageError(f"the adapter is of another model: {found.unexpected_keys[:3]}", path=path)
-    heads = load_file(path / "heads.safetensors")
-    expected = model.head_state()
-    if set(heads) != set(expected) or any(heads[k].shape != expected[k].shape for k in heads):
-        raise UsageError("heads.safetensors does not fit run.json", path=path, remedy="train the run again")
-    model.load_state_dict(heads, strict=False)
-    if (path / FROZEN_FILE).is_file():
-        model.start = load_file(path / FROZEN_FILE)
-    return model.eval(), info

@@ -15,8 +15,9 @@ from stamp_deploy.errors import UsageError
 from ..augment import crop_centre, normalise, to_unit
 from ..cohort import Sample
 from .checkpoint import read_tensors, write_tensors
+from .run_info import RunInfo
 from .stages import Parts
-from .stamp_model import RunInfo, StampModel, timm_module
+from .stamp_model import StampModel, timm_module
 
 CHUNK = 32
 """Tiles that go through a part of the backbone at a time."""

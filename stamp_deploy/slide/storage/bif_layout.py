@@ -21,7 +21,8 @@ from ...errors import SlideError
 from ..backends import Level
 from ..checks import MAX_SIDE
 from ..ome import MAX_CHARS
-from ..tiff import PageText, file_key, read_texts
+from ..tiff_pages import file_key
+from ..tiff_tags import PageText, read_texts
 
 ROOT = "iScan"
 _ACROSS, _DOWN = ("RIGHT", "LEFT"), ("UP", "DOWN")

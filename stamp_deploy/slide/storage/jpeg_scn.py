@@ -19,7 +19,8 @@ from defusedxml.ElementTree import fromstring
 from ...errors import SlideError
 from ..backends import Backend, Level
 from ..ome import MAX_CHARS
-from ..tiff import StoredPage, read_description, read_pages
+from ..tiff import StoredPage, read_pages
+from ..tiff_tags import read_description
 from .index import StorageGrid, StorageIndex, any_overlap, only_jpeg
 
 NAMESPACE = "{http://www.leica-microsystems.com/scn/2010/10/01}"

@@ -8,7 +8,8 @@ from ...codecs import Coding
 from ...errors import SlideError
 from ..backends import levels_of_sizes
 from ..backends.by_storage import StorageReader
-from ..tiff import read_pages, read_resolution, read_sub_pages
+from ..tiff import read_pages, read_sub_pages
+from ..tiff_tags import read_resolution
 from .index import StorageGrid, one_grid_a_level
 
 VENDOR = "generic-tiff"

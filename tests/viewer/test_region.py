@@ -1,0 +1,78 @@
+"""Figures of an area that is drawn: on a slide of other microns in x than in y, with holes, tissue and a border."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from support.result_factory import make_result
+
+pytest.importorskip("shapely")
+
+from stamp_deploy.errors import UsageError
+from stamp_deploy.grid import Grid
+from stamp_deploy.result import Result
+from stamp_deploy.summarise import add_summaries
+from stamp_deploy.viewer.region import area_of, region_facts
+
+WIDTH, HEIGHT, MPP_X, MPP_Y = 4000, 3000, 0.28, 0.25
+GRID = Grid(WIDTH, HEIGHT, MPP_X, MPP_Y, 0.5, 64, 0)
+TILE_MM2 = (64 * 0.5 / 1000) ** 2
+TISSUE_PX = 1500
+"""So far down there is tissue."""
+
+
+def box(x0: float, y0: float, x1: float, y1: float) -> list[list[float]]:
+    return [[x0, y0], [x1, y0], [x1, y1], [x0, y1]]
+
+
+@pytest.fixture(scope="module")
+def result() -> Result:
+    """The upper half of the slide is tissue; the score of its tiles is their column."""
+    rows, columns = np.divmod(np.arange(12 * GRID.columns), GRID.columns)
+    base = make_result(n_tiles=len(rows), pathways=("UP",), heads=0)
+    slide = replace(base.slide, width=WIDTH, height=HEIGHT, mpp_x=MPP_X, mpp_y=MPP_Y)
+    mask = np.zeros((300, 400), bool)
+    mask[: TISSUE_PX // 10] = True
+    covered = np.clip((TISSUE_PX - rows * GRID.span_y) / GRID.span_y, 0, 1).astype(np.float32)
+    plain = replace(
+        base, grid=GRID, slide=slide, coords=GRID.coords(columns, rows), tissue_mask=mask,
+        pathways=columns[:, None].astype(np.float32), tissue_fraction=covered,
+        thumbnail=np.full((300, 400, 3), 200, np.uint8),
+    )  # fmt: skip
+    return add_summaries(plain)
+
+
+def tiles_box(left: int, top: int, right: int, bottom: int) -> list[list[float]]:
+    return box(left * GRID.span_x, top * GRID.span_y, right * GRID.span_x, bottom * GRID.span_y)
+
+
+def test_areas_are_of_both_directions_and_holes_are_none(result: Result) -> None:
+    found = region_facts(result, area_of([[tiles_box(10, 4, 25, 10), tiles_box(14, 6, 20, 8)]]))
+    assert found["tiles"] == 15 * 6 - 6 * 2
+    assert found["area_mm2"] == pytest.approx(78 * TILE_MM2)
+    assert found["tissue_mm2"] == pytest.approx(78 * TILE_MM2, rel=0.02)
+
+
+def test_only_tissue_counts_and_only_what_lies_on_the_slide(result: Result) -> None:
+    left, top = 20 * GRID.span_x, 8 * GRID.span_y
+    found = region_facts(result, area_of([[box(left, top, 6000, 9000)]]))
+    assert found["area_mm2"] == pytest.approx((WIDTH - left) * (HEIGHT - top) * MPP_X * MPP_Y / 1e6)
+    assert found["tiles"] == (GRID.columns - 20) * 4
+    tissue_rows = TISSUE_PX / GRID.span_y - 8
+    assert found["tissue_mm2"] == pytest.approx((GRID.columns - 20) * tissue_rows * TILE_MM2, rel=0.02)
+
+
+def test_the_figures_are_those_of_the_tiles_inside_beside_those_of_the_slide(result: Result) -> None:
+    left, right = 10 * GRID.span_x, 20 * GRID.span_x
+    (row,) = region_facts(result, area_of([[box(left, 0, right, 1400)]]))["pathways"]
+    (whole,) = result.summaries[0].pathways
+    assert row["mean"] == pytest.approx(14.5, abs=0.1) and row["sd"] == pytest.approx(np.std(np.arange(10)), abs=0.1)
+    assert row["slide_mean"] == pytest.approx(whole.mean) and abs(whole.mean - row["mean"]) > 2
+
+
+@pytest.mark.parametrize("polygons", [[], [[[[0, 0], [1, 1]]]], [[[[0, 0], [10, 10], [20, 20]]]]])
+def test_what_has_no_area_is_refused(polygons: list[list[list[list[float]]]]) -> None:
+    with pytest.raises(UsageError, match=r"no area|no polygon"):
+        area_of(polygons)
