@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,6 +13,14 @@ from torch import Tensor, nn
 
 IN_FLIGHT = 2
 """Batches under way at once, as with our engines."""
+
+
+class Measured(NamedTuple):
+    """A speed, over how many seconds it was measured, and whether it was to be measured for longer."""
+
+    tiles_per_second: float
+    seconds: float
+    cut: bool
 
 
 class HalfEncoder(nn.Module):
@@ -68,11 +76,15 @@ class TorchContender:
     def _like(self, one: Tensor) -> Tensor:
         return torch.empty(one.shape, dtype=one.dtype, pin_memory=self.on_gpu)
 
-    def speed(self, seconds: float) -> float:
-        """Tiles/s over about so many seconds: copied in, computed, copied out, two batches under way."""
+    def speed(self, seconds: float, until: float = float("inf")) -> Measured:
+        """Tiles/s over about so many seconds: copied in, computed, copied out, two batches under way.
+
+        Nothing is begun after `until` (time.perf_counter()), but for the first batch.
+        """
         count, step, start = 0, 0, time.perf_counter()
+        stop = min(start + seconds, until)
         with torch.inference_mode():
-            while time.perf_counter() - start < seconds:
+            while step == 0 or time.perf_counter() < stop:
                 slot = step % IN_FLIGHT
                 if self.on_gpu and step >= IN_FLIGHT:
                     self.done[slot].synchronize()
@@ -88,7 +100,8 @@ class TorchContender:
                 count, step = count + len(self.host), step + 1
             if self.on_gpu:
                 torch.cuda.synchronize()
-        return count / (time.perf_counter() - start)
+        taken = time.perf_counter() - start
+        return Measured(count / taken, taken, until < start + seconds)
 
 
 def cosine_min(run: Callable[..., Any], tiles: NDArray[np.uint8], golden: NDArray[np.float32], device: str) -> float:

@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 
 from stamp_deploy.engine.mixed_precision import convert, convert_file, save
 from stamp_deploy.engine.parity import Outputs, StageReport, compare
-from stamp_deploy.errors import ParityError, UsageError
+from stamp_deploy.errors import ParityError
 from stamp_deploy.spread import spread
 
+from .config import ExportConfig
 from .parity_tiles import PARITY_TILES
 from .quantise import Quantised, quantise
 from .run_models import run_onnx
@@ -29,27 +30,17 @@ from .run_models import run_onnx
 CALIBRATION_TILES = 300
 """SmoothQuant and the scales of activations settle at a few hundred tiles."""
 OUTLIER_TILES = 64
-PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 
 
 def check_precision(precision: str, also: Collection[str] = ()) -> None:
-    """Refuse what cannot be exported.
+    """Refuse what cannot be exported; see `ExportConfig`.
 
     Raises
     ------
     UsageError
         An unknown precision, fp8, or another than int8 beside the first.
     """
-    if odd := sorted({*also} - {"int8"}):
-        raise UsageError(f"a bundle cannot also carry {odd[0]}", remedy="use --also int8")
-    if precision in also:
-        raise UsageError("the bundle is int8 already", remedy="leave --also out, or use --precision fp32")
-    if precision not in PRECISIONS:
-        unchecked = ": ONNX Runtime has no fp8 kernels on the CPU to check it with"
-        reason = unchecked if precision == "fp8" else ""
-        raise UsageError(
-            f"export in {precision} is not possible{reason}", remedy="use --precision " + ", ".join(PRECISIONS)
-        )
+    ExportConfig.checked({"precision": precision, "also": tuple(also)})
 
 
 @dataclass(frozen=True)

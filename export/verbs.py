@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from stamp_deploy.command import Command
-from stamp_deploy.errors import UsageError
+
+if TYPE_CHECKING:
+    from .config import ExportConfig
 
 
 @click.command(
@@ -16,15 +19,20 @@ from stamp_deploy.errors import UsageError
         "export run -o bundle",
         "export run -o bundle --also int8 --heads heads",
         "export lung breast -o bundle",
+        "export run -o bundle --config export.toml",
     ),
 )
 @click.argument("runs", nargs=-1, required=True, type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Bundle folder to be made.")
 @click.option(
+    "--config",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="TOML file of the settings below; options outrank it.",
+)
+@click.option(
     "--precision",
     type=click.Choice(["fp32", "fp16", "bf16", "int8"]),
-    default="fp32",
-    show_default=True,
+    show_default="fp32",
     help="Precision of the encoder that every engine can load.",
 )
 @click.option(
@@ -61,7 +69,8 @@ from stamp_deploy.errors import UsageError
 def export(
     runs: tuple[Path, ...],
     out: Path,
-    precision: str,
+    config: Path | None,
+    precision: str | None,
     also: tuple[str, ...],
     also_by_default: bool,
     tiles: Path | None,
@@ -76,46 +85,64 @@ def export(
 
     Several RUNS on one foundation model become one bundle that holds their shared weights once.
     """
+    from .config import check_alone, read_config
     from .export import describe, export_run
 
-    if len(runs) > 1 or adapters is not None:
-        if heads or evaluation or triton or also or also_by_default or precision != "fp32":
-            raise UsageError(
-                "several adapters in one bundle take only --adapters, --tiles, --name and --overwrite",
-                remedy="leave the other options out; each run brings its own heads and evaluation",
-            )
-        _export_adapters(runs, out, adapters, tiles, name, overwrite)
+    given = {
+        "precision": precision,
+        "also": also,
+        "also_by_default": also_by_default,
+        "tiles": _text(tiles),
+        "heads": _text(heads),
+        "evaluation": _text(evaluation),
+        "adapters": tuple(part.strip() for part in (adapters or "").split(",") if part.strip()),
+        "triton": _text(triton),
+        "name": name,
+    }
+    settings = read_config(config, given)
+    if len(runs) > 1 or adapters is not None or settings.adapters:
+        check_alone(settings)
+        _export_adapters(runs, out, settings, overwrite)
         return
     bundle = export_run(
         runs[0],
         out,
-        precision=precision,
-        also=also,
-        also_by_default=also_by_default,
-        tiles=tiles,
-        heads=heads,
-        evaluation=evaluation,
-        name=name,
+        precision=settings.precision,
+        also=settings.also,
+        also_by_default=settings.also_by_default,
+        tiles=settings.tiles or None,
+        heads=settings.heads or None,
+        evaluation=settings.evaluation or None,
+        name=settings.name or None,
         overwrite=overwrite,
     )
     click.echo(describe(bundle))
     for sentence in bundle.lacks:
         click.echo(f"not known: {sentence}")
-    if triton is not None:
+    if settings.triton:
         from stamp_deploy.bundle.triton import write_repository
 
-        write_repository(bundle, triton, overwrite=overwrite)
+        write_repository(bundle, Path(settings.triton), overwrite=overwrite)
     click.echo(f"bundle  {out}  {bundle.sha256[:12]}")
 
 
-def _export_adapters(
-    runs: tuple[Path, ...], out: Path, adapters: str | None, tiles: Path | None, name: str | None, overwrite: bool
-) -> None:
+def _text(path: Path | None) -> str:
+    return "" if path is None else str(path)
+
+
+def _export_adapters(runs: tuple[Path, ...], out: Path, settings: ExportConfig, overwrite: bool) -> None:
     """One bundle of several runs, and what it says of each."""
     from .adapters import export_adapters
 
-    names = tuple(part.strip() for part in (adapters or "").split(",") if part.strip())
-    for adapter, bundle in export_adapters(runs, out, names=names, tiles=tiles, name=name, overwrite=overwrite).items():
+    made = export_adapters(
+        runs,
+        out,
+        names=settings.adapters,
+        tiles=Path(settings.tiles) if settings.tiles else None,
+        name=settings.name or None,
+        overwrite=overwrite,
+    )
+    for adapter, bundle in made.items():
         for sentence in bundle.lacks:
             click.echo(f"not known of {adapter}: {sentence}")
         click.echo(

@@ -16,7 +16,7 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,8 @@ _BARE_MARKER = b"done\n"
 _DIGEST = re.compile(rb"[0-9a-f]{64}")
 _STAGING = ".partial-"
 _TOKEN_BYTES = 4
+STALE_S = 3600.0
+"""What killed processes left is removed after so long."""
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of renameat2 (linux/fs.h)
 
 
@@ -79,6 +81,35 @@ def write_bytes_atomic(path: Path, data: bytes, *, staging_in: Path | None = Non
             staging.unlink(missing_ok=True)
 
 
+def write_files_atomic(folder: Path, contents: Mapping[str, bytes]) -> None:
+    """Write files of one folder, which is made where it is missing, so that they appear together.
+
+    None is put in place before all are on the disk; then they take their places in the order of `contents`. A kill can
+    leave the staging folder, which a call an hour later removes.
+
+    Raises
+    ------
+    DiskError
+        The disk is full, read-only or not permitted; the files are as they were.
+    """
+    with disk_errors(folder):
+        _make_folder(folder.absolute())
+        for old in leftovers(folder / "files"):
+            if time.time() - old.stat().st_mtime > STALE_S:  # a young one may be in use
+                shutil.rmtree(old, ignore_errors=True)
+        staging = folder / staging_name("files")
+        staging.mkdir()
+        try:
+            for name, content in contents.items():
+                (staging / name).write_bytes(content)
+            _flush_tree(staging)
+            for name in contents:
+                os.replace(staging / name, folder / name)
+            fsync_path(folder)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+
 def write_text_atomic(path: Path, text: str) -> None:
     """`write_bytes_atomic` for UTF-8 text."""
     write_bytes_atomic(path, text.encode())
@@ -90,7 +121,7 @@ def write_json_atomic(path: Path, value: Any, *, staging_in: Path | None = None)
     write_bytes_atomic(path, text.encode(), staging_in=staging_in)
 
 
-def sweep(folder: Path, pattern: str, older_than_s: float = 3600.0) -> None:
+def sweep(folder: Path, pattern: str, older_than_s: float = STALE_S) -> None:
     """Remove staging files that killed processes left in `folder`; young ones may be in use."""
     for path in folder.glob(pattern):
         with contextlib.suppress(OSError):

@@ -93,6 +93,43 @@ def test_text_is_replaced_at_once(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
 
 
+def test_files_of_a_folder_appear_together_or_stay_as_they_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "a" / "summary"
+    atomic.write_files_atomic(folder, {"one": b"1", "two": b"2"})
+    (folder / "of a user").write_text("stays")
+    contents = {"one": b"new 1", "two": b"new 2"}
+
+    def full(path: Path) -> None:
+        assert [(path / name).read_bytes() for name in contents] == list(contents.values())
+        raise OSError(errno.ENOSPC, "no space")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(atomic, "_flush_tree", full)
+        with pytest.raises(DiskError):
+            atomic.write_files_atomic(folder, contents)
+    assert {path.name: path.read_text() for path in folder.iterdir()} == {"one": "1", "two": "2", "of a user": "stays"}
+    placed: list[str] = []
+    real = os.replace
+    monkeypatch.setattr(os, "replace", lambda old, new: placed.append(Path(new).name) or real(old, new))
+    atomic.write_files_atomic(folder, contents)
+    assert placed == ["one", "two"]
+    assert sorted(path.name for path in folder.iterdir()) == ["of a user", "one", "two"]
+    assert (folder / "two").read_bytes() == b"new 2"
+
+
+def test_staging_folders_of_killed_writers_are_removed_when_they_are_old(tmp_path: Path) -> None:
+    for name, age_s in (("old", 2 * atomic.STALE_S), ("young", 0.0)):
+        left = tmp_path / atomic.staging_name("files")
+        left.mkdir()
+        (left / name).touch()
+        os.utime(left, (left.stat().st_mtime - age_s,) * 2)
+    atomic.write_files_atomic(tmp_path, {"one": b"1"})
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()].count("young") == 1
+    assert not list(tmp_path.rglob("old"))
+
+
 def test_sweep_removes_old_leftovers_and_spares_young_ones(tmp_path: Path) -> None:
     old, young, other = tmp_path / ".partial-old", tmp_path / ".partial-young", tmp_path / "kept"
     for path in (old, young, other):

@@ -23,11 +23,11 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 def schemas() -> dict[str, dict[str, Any]]:
     """File name -> schema."""
     return {
-        "train.schema.json": _headed(TrainConfig.model_json_schema()),
-        "cohort.schema.json": _headed(_cohort()),
-        "head.schema.json": _headed(HeadConfig.model_json_schema()),
-        "bundle.schema.json": _headed(bundle_schema()),
-        "infer.schema.json": _headed(TypeAdapter(InferOptions).json_schema()),
+        "train.schema.json": headed(TrainConfig.model_json_schema()),
+        "cohort.schema.json": headed(_cohort()),
+        "head.schema.json": headed(HeadConfig.model_json_schema()),
+        "bundle.schema.json": headed(bundle_schema()),
+        "infer.schema.json": headed(TypeAdapter(InferOptions).json_schema()),
     }
 
 
@@ -47,16 +47,17 @@ def _cohort() -> dict[str, Any]:
     return schema | {"required": ["samples"]}
 
 
-def _headed(schema: dict[str, Any]) -> dict[str, Any]:
+def headed(schema: dict[str, Any]) -> dict[str, Any]:
+    """A schema with the dialect that it is written in."""
     return {"$schema": DIALECT, **schema}
 
 
-def write(folder: Path) -> None:
-    """Write every schema into a folder."""
+def write(folder: Path, made: dict[str, dict[str, Any]]) -> None:
+    """Write schemas into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, schema in schemas().items():
+    for name, schema in made.items():
         (folder / name).write_text(json.dumps(schema, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
-    write(Path(sys.argv[1]))
+    write(Path(sys.argv[1]), schemas())

@@ -15,7 +15,7 @@ from pathlib import Path
 from .. import __version__
 from ..atomic import write_json_atomic
 from ..bundle import Bundle, load_bundle
-from ..errors import DiskError, ExitCode, StampError
+from ..errors import DiskError, ExitCode
 from ..writers import check_names
 from .look import SLIDE_STATES, make_plan
 from .options import BatchOptions
@@ -30,6 +30,7 @@ from .records.metrics import BatchMetrics
 from .records.report import RunFacts, exit_code, make_report, report_name
 from .records.slide_states import SlideStates
 from .states import AttemptState, FindingKind, OutcomeState, PlanState
+from .summary import summarise
 from .work_queue import Board
 from .workers.local import LocalExecutor, worker_setups
 from .workers.tasks import Executor, Outcome, Settled, Task
@@ -257,21 +258,7 @@ def _run_batch(
     report = make_report(plan, run.board.settled, options, facts)
     write_json_atomic(options.out / report_name(options.shard), report, staging_in=options.state)
     if report["counts"][AttemptState.DONE] and not (facts.disk_error or facts.interrupted):
-        _summarise(options, view)
+        for finding in summarise(options):
+            view.tell(finding)
     view.finished(report)
     return ExitCode(report["exit_code"])
-
-
-def _summarise(options: BatchOptions, view: View) -> None:
-    """Put all results side by side; they are whole without it, so that a failure is told and no more."""
-    from ..cases import write_summary
-
-    if "json" not in options.infer.writers:
-        return
-    try:
-        written = write_summary(options.out)
-    except StampError as error:
-        view.tell(Finding(FindingKind.NO_SUMMARY, "", f"the results could not be summarised: {error}"))
-        return
-    for unread in written.unread:
-        view.tell(Finding(FindingKind.NO_SUMMARY, unread.key, f"it is not in the summary: {unread.cause}"))

@@ -29,6 +29,7 @@ from .planning.probe import SafeProbe
 from .progress import Unfailing, View
 from .run import BatchRun, ExecutorFactory, local_executor
 from .states import AttemptState, FindingKind, PlanState
+from .summary import RunningSummary
 from .workers.process import WorkerConfig
 from .workers.tasks import Settled
 
@@ -80,6 +81,7 @@ class Watch:
         self._arrivals = arrivals(self._probe.series)
         self.batch = BatchRun(options, self._bundle, view, executor(options), on_settled=self._settled)
         self._changes = make_changes(options, self._probe)
+        self._summary = RunningSummary(options, view)
         self._later: dict[Path, int] = {}
         self._stop = threading.Event()
         self._error: BaseException | None = None
@@ -101,6 +103,7 @@ class Watch:
                 for path, priority in [*later.items(), *self._arrivals.poll()]:
                     self._arrived(path, priority)
                 self.batch.write_metrics()
+                self._summary.look(idle=not any(self.batch.board.counts()))
                 if once and not self._arrivals.pending() and not self._later:
                     break
                 self._stop.wait(self._poll_s)
@@ -114,6 +117,7 @@ class Watch:
                 worker.join()
             self._probe.close()
             self.batch.close()
+            self._summary.finish(write=not (self.batch.interrupted or self.batch.board.disk_error or self._error))
         if self._error is not None:
             raise self._error
         return ExitCode.DISK if self.batch.board.disk_error else ExitCode.OK
@@ -167,6 +171,8 @@ class Watch:
         self._settled(slide, AttemptState.FAILED)
 
     def _settled(self, slide: PlannedSlide, state: AttemptState) -> None:
+        if state == AttemptState.DONE:
+            self._summary.result_added()
         self._arrivals.settled(slide.path, slide.key, state)
 
 

@@ -85,15 +85,18 @@ def _positions(count: int, apart: int) -> np.ndarray:
 
 
 def _cells(axes: Any, matrix: Matrix, colours: Any, x_of: np.ndarray, y_of: np.ndarray) -> None:
-    from matplotlib.collections import PatchCollection
+    from matplotlib.collections import PolyCollection
     from matplotlib.patches import Rectangle
 
     rgba = colours.to_rgba(np.nan_to_num(matrix.values))
     rgba[~np.isfinite(matrix.values)] = (0.85, 0.85, 0.85, 1)
     rows, columns = matrix.values.shape
     rgba[:, columns - matrix.unvalidated :, 3] = PALE
-    boxes = [Rectangle((x - 0.5, y - 0.5), 1, 1) for y in y_of for x in x_of]
-    axes.add_collection(PatchCollection(boxes, facecolors=rgba.reshape(-1, 4), edgecolors="white", linewidths=0.4))
+    middles = np.stack(np.meshgrid(x_of, y_of), axis=-1).reshape(-1, 1, 2)
+    corners = middles + np.array([(-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5)])
+    axes.add_collection(
+        PolyCollection(list(corners), facecolors=rgba.reshape(-1, 4), edgecolors="white", linewidths=0.4)
+    )
     for y in y_of[rows - matrix.outside :]:
         axes.add_patch(
             Rectangle((-0.5, y - 0.5), x_of[-1] + 1, 1, fill=False, hatch="////", edgecolor="#444", linewidth=0)

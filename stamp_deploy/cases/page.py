@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 from base64 import b64encode
 from pathlib import Path
@@ -11,16 +10,17 @@ from typing import Any
 from .. import __version__, html_page
 from ..pathway_names import display_name
 from ..provenance import RESEARCH_USE
-from ..result_files import TILES, read_thumbnail
 from .matrix import COMMON, Matrix
 from .slide_record import Results, SlideRecord
+from .thumbnails import Thumbnails
 
-THUMBNAIL_PX = 220
 MAX_THUMBNAILS = 1000
 """Beyond it thumbnails are left out: the page would be too large to open."""
 
 
-def render_page(results: Results, matrix: Matrix, heat_map: bytes, folder: Path) -> str:
+def render_page(
+    results: Results, matrix: Matrix, heat_map: bytes, folder: Path, thumbnails: Thumbnails | None = None
+) -> str:
     """The page as text.
 
     Parameters
@@ -31,11 +31,14 @@ def render_page(results: Results, matrix: Matrix, heat_map: bytes, folder: Path)
         Its picture, PNG.
     folder : Path
         Where the page will lie: links to the reports start there.
+    thumbnails : Thumbnails, optional
+        Those of the last summary.
     """
     common = matrix.scale == COMMON
     names = results.pathway_names
     shown = len(results.slides) <= MAX_THUMBNAILS
-    slides = [_slide(slide, folder, common=common, picture=shown) for slide in results.slides]
+    pictures = (thumbnails or Thumbnails()) if shown else None
+    slides = [_slide(slide, folder, pictures, common=common) for slide in results.slides]
     scores = {str(i): [row["values"].get(name) for row in slides] for i, name in enumerate(names)}
     validated = results.slides[0].validated
     return html_page.render_page(
@@ -68,7 +71,7 @@ _ORDER = ("outside", "doubtful", "not judged", "inside")
 """Verdicts, the most worrying first: as the page sorts and counts them."""
 
 
-def _slide(slide: SlideRecord, folder: Path, *, common: bool, picture: bool) -> dict[str, Any]:
+def _slide(slide: SlideRecord, folder: Path, pictures: Thumbnails | None, *, common: bool) -> dict[str, Any]:
     record = slide.record
     report = slide.folder / "report.html"
     warnings = [str(warning) for warning in record["warnings"]]
@@ -87,7 +90,7 @@ def _slide(slide: SlideRecord, folder: Path, *, common: bool, picture: bool) -> 
         "calls": {head["name"]: _call(head) for head in record["heads"]},
         "values": slide.z if common else slide.means,
         "link": _link(report, folder) if report.is_file() else "",
-        "picture": _thumbnail(slide.folder / TILES) if picture else "",
+        "picture": "" if pictures is None else pictures.of(slide.folder),
     }
 
 
@@ -99,17 +102,3 @@ def _call(head: dict[str, Any]) -> dict[str, Any]:
 def _link(path: Path, start: Path) -> str:
     """The way from one folder to a file; the template escapes it."""
     return os.path.relpath(path, start).replace(os.sep, "/")
-
-
-def _thumbnail(path: Path) -> str:
-    """The slide's picture as a small JPEG in base64; empty where the result holds none."""
-    from PIL import Image
-
-    pixels = read_thumbnail(path)
-    if pixels is None:
-        return ""
-    small = Image.fromarray(pixels)
-    small.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
-    file = io.BytesIO()
-    small.save(file, "JPEG", quality=78)
-    return b64encode(file.getvalue()).decode()

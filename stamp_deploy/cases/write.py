@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..atomic import disk_errors, write_bytes_atomic
+from ..atomic import write_files_atomic
 from .heat_map import draw_heat_map
 from .matrix import make_matrix
 from .page import render_page
@@ -26,6 +26,7 @@ from .tables import (
     to_arrow,
     to_csv,
 )
+from .thumbnails import Thumbnails
 
 SUMMARY_FOLDER = "summary"
 
@@ -41,7 +42,13 @@ class Written:
     unread: tuple[Unread, ...]
 
 
-def write_summary(out: Path, folder: Path | None = None, cases: Mapping[str, str] | None = None) -> Written:
+def write_summary(
+    out: Path,
+    folder: Path | None = None,
+    cases: Mapping[str, str] | None = None,
+    *,
+    thumbnails: Thumbnails | None = None,
+) -> Written:
     """Write the summary of all finished results of an output folder.
 
     Parameters
@@ -49,9 +56,12 @@ def write_summary(out: Path, folder: Path | None = None, cases: Mapping[str, str
     out : Path
         Folder of a batch.
     folder : Path, optional
-        Where to write; OUT/summary by default. Each file is replaced whole; index.html comes last.
+        Where to write; OUT/summary by default. The files are put in place when all of them are on the disk, index.html
+        last.
     cases : mapping of str to str, optional
         Name of a slide's file -> its case.
+    thumbnails : Thumbnails, optional
+        Those of the last summary, where the same process writes one after another.
 
     Raises
     ------
@@ -65,11 +75,8 @@ def write_summary(out: Path, folder: Path | None = None, cases: Mapping[str, str
     matrix = make_matrix(results)
     heat_map = draw_heat_map(matrix, results)
     contents = {**_tables(results), "heatmap.png": heat_map}
-    contents["index.html"] = render_page(results, matrix, heat_map, target).encode()
-    with disk_errors(target):
-        target.mkdir(parents=True, exist_ok=True)
-        for name, content in contents.items():
-            write_bytes_atomic(target / name, content)
+    contents["index.html"] = render_page(results, matrix, heat_map, target, thumbnails).encode()
+    write_files_atomic(target, contents)
     in_cases = {slide.case_id for slide in results.slides if slide.case_id}
     files = tuple(target / name for name in contents)
     return Written(target, files, len(results.slides), len(in_cases), results.unread)

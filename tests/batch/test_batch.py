@@ -211,8 +211,15 @@ def test_watch_scores_what_arrives_and_resumes(tmp_path: Path, bundle: Path) -> 
         "stamp_slides_waiting 0.0",
     ):
         assert line in metrics.splitlines(), metrics
+    names = [path.name for path in sorted((out / "summary").iterdir())]
+    assert {"index.html", "pathways.csv", "pathways.parquet", "calls.csv", "heatmap.png"} <= set(names)
+    assert not [name for name in names if name.startswith(".")]
+    rows = (out / "summary" / "pathways.csv").read_text().splitlines()[1:]
+    assert sorted(row.split(",")[1] for row in rows) == ["a.tif", "b.tif"]
+    (out / "summary" / "pathways.csv").unlink()
     again = run(*arguments, verb="watch")
     assert [line["name"] for line in lines(again) if line["event"] == "slide"] == ["bad.svs"]
+    assert (out / "summary" / "pathways.csv").read_text().splitlines()[1:] == rows
 
 
 def test_an_idle_watch_says_again_and_again_that_it_lives(tmp_path: Path, bundle: Path) -> None:

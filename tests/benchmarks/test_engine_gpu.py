@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import json
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -60,6 +62,85 @@ def test_what_the_time_does_not_allow_is_named(bench, tmp_path):
     found = bench.gpu_section(tmp_path, plan)
     assert found["models"]["tiny"] == {"not_run": "the time was used up"}
     assert "the time was used up" in bench.report(found)
+
+
+@pytest.fixture
+def clock(bench, monkeypatch):
+    """perf_counter of the benchmark's modules: a second goes by at each look, so that no machine is too slow."""
+    ticks = itertools.count()
+    stand_in = SimpleNamespace(perf_counter=lambda: float(next(ticks)))
+    for name in ("engine_gpu", "torch_contenders"):
+        monkeypatch.setattr(sys.modules[name], "time", stand_in)
+    return stand_in.perf_counter
+
+
+class Counting:
+    """An engine that counts the batches it is given."""
+
+    def __init__(self):
+        self.batches = 0
+
+    def stream(self, batches):
+        for batch in batches:
+            self.batches += 1
+            yield batch
+
+
+@pytest.mark.parametrize(("seconds", "allowed", "cut"), [(30.0, 10.0, True), (10.0, 100.0, False)])
+def test_a_row_ends_with_its_batch_when_the_time_is_used_up(bench, clock, seconds, allowed, cut):
+    engine, tiles = Counting(), np.zeros((2, 4, 4, 3), np.uint8)
+    measured = bench.stream_speed(engine, tiles, 2, seconds, clock() + allowed)
+    assert measured.cut is cut
+    assert measured.seconds < (allowed if cut else seconds) + 3  # the batch under way, and two looks at the clock
+    facts = bench.speed_facts(measured, bench.Plan(seconds=seconds))
+    assert facts.get("cut") == (f"after {measured.seconds:.1f} of {seconds:g} s" if cut else None)
+    before = engine.batches
+    late = bench.stream_speed(engine, tiles, 2, seconds, clock() - 1)
+    assert late.cut and engine.batches == before + 2  # one to warm up, one measured
+    assert late.tiles_per_second == 2 / late.seconds
+
+
+@pytest.mark.parametrize(("seconds", "allowed", "cut"), [(30.0, 10.0, True), (10.0, 100.0, False)])
+def test_torch_is_cut_as_the_engines_are(bench, clock, seconds, allowed, cut):
+    calls = []
+
+    def run(tiles):
+        calls.append(len(tiles))
+        return (tiles.float(),)
+
+    contender = bench.TorchContender(run, np.zeros((2, 4, 4, 3), np.uint8), "cpu")
+    measured = contender.speed(seconds, clock() + allowed)
+    assert measured.cut is cut and measured.seconds < (allowed if cut else seconds) + 3
+    before = len(calls)
+    late = contender.speed(seconds, clock() - 1)
+    assert late.cut and len(calls) == before + 1
+
+
+def test_a_dry_run_that_is_cut_says_so_in_its_rows(bench, tmp_path, monkeypatch):
+    plan = bench.Plan(("tiny",), ("onnxruntime", "torch eager"), (2,), "cpu", 0.05)
+    real = {name: getattr(owner, name) for owner, name in ((bench, "stream_speed"), (bench.TorchContender, "speed"))}
+    monkeypatch.setattr(bench, "stream_speed", lambda *given: real["stream_speed"](*given[:-1], time.perf_counter()))
+    monkeypatch.setattr(
+        bench.TorchContender, "speed", lambda self, seconds, until: real["speed"](self, seconds, time.perf_counter())
+    )
+    found = bench.gpu_section(tmp_path, plan)
+    rows = found["models"]["tiny"]["rows"]
+    assert all(row["tiles_per_second"] > 0 and row["cut"].endswith("of 0.05 s") for row in rows.values()) and rows
+    assert bench.report(found).count(" (cut after ") == len(rows)
+
+
+def test_an_engine_that_took_the_rest_to_open_is_not_measured(bench, tmp_path, monkeypatch):
+    plan = bench.Plan(("tiny",), ("onnxruntime",), (2,), "cpu", 0.05)
+    real = bench.open_engine
+
+    def slow(*given, **named):
+        plan.until = time.perf_counter()
+        return real(*given, **named)
+
+    monkeypatch.setattr(bench, "open_engine", slow)
+    monkeypatch.setattr(bench, "check_engine", lambda *given: pytest.fail("it was measured"))
+    found = bench.gpu_section(tmp_path, plan)["models"]["tiny"]["rows"]
+    assert found == {"onnxruntime fp32, batch 2": {"not_run": "the time was used up when it was ready to be measured"}}
 
 
 def test_without_a_gpu_it_says_so(bench, tmp_path, monkeypatch):

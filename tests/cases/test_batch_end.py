@@ -33,7 +33,7 @@ def test_the_summary_stands_beside_the_results(
     assert runner("audit", out, "--results").code == 0  # the summary is no result that the log does not know
     assert runner("batch", tmp_path / "sheet.csv", *common, "--write", "json").code == 0
 
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise DiskError("the disk is full")
 
     monkeypatch.setattr(stamp_deploy.cases, "write_summary", full)

@@ -17,7 +17,7 @@ from stamp_deploy.training.heads import nested, train
 from stamp_deploy.training.heads.bag_model import Readout
 from stamp_deploy.training.heads.bags import Bag, LabelledSlide, LabelTable
 from stamp_deploy.training.heads.config import HeadConfig
-from stamp_deploy.training.heads.fitting import KINDS, build_model
+from stamp_deploy.training.heads.fitting import KINDS, Problem, build_model
 from stamp_deploy.training.heads.metrics import concordance
 from stamp_deploy.training.heads.train import load_heads, train_head
 
@@ -25,6 +25,22 @@ DIM = 8
 QUICK = HeadConfig(
     folds=3, epochs=20, patience=20, hidden=16, attention=8, lr=6e-3, dropout=0.0, draws=20, inner_folds=2
 )
+
+
+def test_tiles_come_in_with_mean_0_and_deviation_1_each_slide_counting_the_same() -> None:
+    """Both ways in: embeddings, and pathway scores of them."""
+    rng = np.random.default_rng(3)
+    level, size = torch.tensor([5.0, -2.0, 0.1]), torch.tensor([10.0, 0.1, 1.0])
+    slides = [torch.from_numpy(rng.normal(size=(n, 3)).astype(np.float32)) * size + level for n in (400, 40)]
+    readout = Readout(torch.tensor([[0.5, 3.0, 0.0]]), torch.tensor([7.0]))
+    head = Problem("binary", 3, 2, readout).model(QUICK.with_(inputs="both"))
+    head.standardise(slides)
+    seen = [head.standardised(slide) for slide in slides]
+    assert seen[0].shape == (400, 4)
+    mean = torch.stack([part.mean(0) for part in seen]).mean(0)
+    square = torch.stack([(part**2).mean(0) for part in seen]).mean(0)
+    torch.testing.assert_close(mean, torch.zeros(4), atol=1e-4, rtol=0)
+    torch.testing.assert_close(square, torch.ones(4), atol=1e-3, rtol=0)
 
 
 class MemoryBag(Bag):
