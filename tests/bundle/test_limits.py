@@ -440,6 +440,17 @@ def test_the_rank_and_the_axes_of_a_change() -> None:
         refused(read_parts, data, 99, words="does not fit its shape")
 
 
+@pytest.mark.parametrize("key", ["data_offsets", "shape"])
+@pytest.mark.parametrize("value", [[], [0], [0, 4, 4], [1] * 9, None, 4, "04"])
+def test_a_tensor_says_its_shape_and_where_it_begins_and_ends(key: str, value: Any) -> None:
+    header = {
+        "__metadata__": {PARTS_KEY: json.dumps({"tensors": [{"shape": [1]}]})},
+        "0.full": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4], key: value},
+    }
+    line = json.dumps(header).encode()
+    refused(read_parts, struct.pack("<Q", len(line)) + line + bytes(4), 0)
+
+
 def test_changes_hold_no_more_than_both_files_do() -> None:
     data = weights(
         [{"shape": [400, 400], "start": 0}] * 2,
@@ -529,6 +540,7 @@ def varint(value: int) -> bytes:
 
 
 def long_field(number_: int, payload: bytes) -> bytes:
+    assert len(payload) < 1 << 14
     return varint(number_ << 3 | 2) + varint(len(payload)) + payload
 
 
@@ -547,9 +559,14 @@ def test_fields_of_another_number_or_kind_say_nothing() -> None:
         graph = long_field(11, info) + field(12, field(1, b"y"))
         opset = with_noise(field(1, b"") + b"\x10\x14", (1, 2), (2, 0))
         entry = long_field(13, with_noise(field(1, b"location") + field(2, b"w.bin"), (1, 2), (2, 2)))
-        weights = long_field(5, entry + (b"\x68\x05" if noisy else b""))  # 13 as a varint
         other = b"\x38\x05\x40\x05" if noisy else b""  # 7 and 8 as varints
-        return long_field(7, graph + weights) + long_field(8, opset) + other
+        fixed = b"".join(
+            varint(n << 3 | 5) + b"\x0a\x02zz" + varint(n << 3 | 1) + b"\x0a\x06zzzzzz" for n in range(1, 31)
+        )
+        wide = fixed if noisy else b""  # every number as 4 and as 8 bytes, which look like messages
+        node = long_field(1, wide + field(4, b"Abs") + long_field(5, wide))
+        weights = long_field(5, wide + entry + (b"\x68\x05" if noisy else b""))  # 13 as a varint, too
+        return wide + long_field(7, wide + graph + node + weights) + long_field(8, opset) + other
 
     plain, noisy = (scan(model(noisy), Path("x")) for noisy in (False, True))
     assert plain == noisy

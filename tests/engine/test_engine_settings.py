@@ -15,10 +15,13 @@ from support.bound_on_cpu import BoundOnCpu
 from support.bundle_factory import make_bundle
 
 from stamp_deploy.bundle import Bundle, load_bundle
-from stamp_deploy.engine import golden
+from stamp_deploy.engine import golden, mixed_precision, onnxruntime_cuda
+from stamp_deploy.engine.auto import open_accepted
+from stamp_deploy.engine.base import Engine
 from stamp_deploy.engine.golden import load_golden, time_and_check, time_engine
 from stamp_deploy.engine.graph_forms import PLAIN, Form
 from stamp_deploy.engine.mixed_precision import _as_it_is
+from stamp_deploy.engine.onnxruntime import OnnxRuntimeEngine
 from stamp_deploy.engine.onnxruntime_cuda import OnnxRuntimeCudaEngine
 from stamp_deploy.engine.registry import open_engine
 from stamp_deploy.errors import EngineError
@@ -40,6 +43,40 @@ def test_threads_are_all_cores_unless_a_number_is_given(
     assert again.info.details["threads"] == engine.info.details["threads"] and again.max_batch == 2
     engine.close()
     again.close()
+
+
+def test_an_engine_that_is_accepted_has_all_cores_too(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("STAMP_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    engine = open_accepted(bundle, "onnxruntime", batch=2)
+    assert engine.info.details["threads"] == "3" and engine.accepted
+    assert isinstance(engine, Engine) and not isinstance(bundle, Engine)
+    engine.close()
+
+
+def test_onnx_runtime_opened_by_its_class_has_all_cores(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    engine = OnnxRuntimeEngine(bundle, batch=2)
+    assert engine.info.details["threads"] == "3"
+    engine.close()
+
+
+def test_a_converted_graph_that_is_too_large_for_one_message_has_its_weights_beside_it(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load(bundle.encoder)
+    size = sum(len(tensor.raw_data) for tensor in model.graph.initializer)
+    assert size > 0 and mixed_precision.INLINE_LIMIT_BYTES == 1_500_000_000
+    for limit, name, files in ((size, "a.onnx", ["a.onnx"]), (size - 1, "b.onnx", ["b.onnx", "b.onnx.data"])):
+        monkeypatch.setattr(mixed_precision, "INLINE_LIMIT_BYTES", limit)
+        mixed_precision.save(onnx.load(bundle.encoder), tmp_path / name)
+        assert sorted(path.name for path in tmp_path.glob(f"{name}*")) == files
+    whole, parts = (onnx.load(tmp_path / name) for name in ("a.onnx", "b.onnx"))
+    for one, other in zip(whole.graph.initializer, parts.graph.initializer, strict=True):
+        np.testing.assert_array_equal(onnx.numpy_helper.to_array(one), onnx.numpy_helper.to_array(other))
 
 
 class Counting:
@@ -108,6 +145,19 @@ def test_libraries_of_cuda_are_loaded_where_the_memory_is_a_gpu_s(
     except Exception:
         assert engine is OnDevice  # there is no GPU here
     assert len(loaded) == times
+
+
+def test_buffers_are_page_locked_where_the_memory_is_a_gpu_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(device: int) -> None:
+        raise EngineError("there is no driver" + "." * 200)
+
+    for kind, found, said in ((BoundOnCpu, absent, "the buffers are the host's"), (OnDevice, absent, "there is no dri"),
+                              (OnDevice, lambda device: f"cuda {device}", "")):  # fmt: skip
+        monkeypatch.setattr(onnxruntime_cuda, "Cuda", found)
+        engine = object.__new__(kind)
+        engine._device = 3
+        cuda, why = engine._find_cuda()
+        assert cuda == ("cuda 3" if not said else None) and why.startswith(said) and len(why) <= 120
 
 
 @pytest.mark.parametrize("on_device", [True, False])
