@@ -1,11 +1,12 @@
 """A simulated atlas: what 1.8 million pairs cost, measured where a small machine can and extrapolated where it cannot.
 
-    python benchmarks/bench_scale.py --work DIR [--sections 1000] [--trained 6] [--quick]
+    python benchmarks/bench_scale.py --work DIR [--sections 1000] [--trained 6] [--parts atlas,shards] [--quick]
 
 1,000 sections of 1,800 spots, 4 platforms, 10 organs, as metadata and files; their pixels and counts are a few
 template sections, linked. Measured: reading the cohort, planning an epoch, scoring, one epoch of a tiny model on a part
 of the sections, and an evaluation on held-out ones: time, memory, bytes. The tiny model is there to move the data:
-what a ViT-L costs on eight GPUs is arithmetic, shown with every factor.
+what a ViT-L costs on eight GPUs is arithmetic, shown with every factor. Beside it, real tiles as arrays and as shards.
+Parts that are not asked for keep the figures that stand in the results.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 
 import numpy as np
 from result_files import RESULTS, keep
+from shard_speed import measured, shard_lines
 
 from stamp_deploy.training.cohort import SampleFacts, load_cohort
 from stamp_deploy.training.cohort.build import build_cohort
@@ -29,6 +31,8 @@ from stamp_deploy.training.cohort.write import write_cohort_json, write_sample
 from stamp_deploy.training.config import TrainConfig
 from stamp_deploy.training.epoch_plan import Rows, plan_epoch
 
+ROOT = Path(__file__).resolve().parent.parent
+DATA = Path(os.environ.get("STAMP_TEST_DATA", ROOT.parent / "shared" / "data"))
 SPOTS, TILE, PATIENTS = 1800, 32, 400
 PLATFORMS = ("visium", "visium-hd", "xenium", "legacy-st")
 ORGANS = ("breast", "lung", "colon", "prostate", "kidney", "liver", "brain", "skin", "ovary", "pancreas")
@@ -56,6 +60,8 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--sections", type=int, default=1000)
     parser.add_argument("--trained", type=int, default=6, help="sections of the epoch that is run")
+    parser.add_argument("--parts", default="atlas,shards", help="what to measure: atlas, shards")
+    parser.add_argument("--data", type=Path, default=DATA, help="real sections, for the shards")
     parser.add_argument("--quick", action="store_true", help="a smoke test; nothing is written")
     args = parser.parse_args()
     if args.quick:
@@ -64,6 +70,21 @@ def main() -> None:
 
     torch.set_num_threads(1)
     args.work = args.work.resolve()
+    before = args.results / "scale.json"
+    found: dict[str, Any] = json.loads(before.read_text(encoding="utf-8")) if before.exists() else {}
+    parts = args.parts.split(",")
+    if "atlas" in parts:
+        found = {k: v for k, v in found.items() if k == "shards"} | atlas(args)
+    if "shards" in parts:
+        found["shards"] = measured(args.work, args.data, 1 if args.quick else 5)
+    text = markdown(found)
+    print(text)
+    if not args.quick:
+        keep("scale", found, text, args.results)
+
+
+def atlas(args: argparse.Namespace) -> dict[str, Any]:
+    """The figures of the simulated atlas."""
     found: dict[str, Any] = {"sections": args.sections, "spots": SPOTS, "pairs": args.sections * SPOTS}
     found["build"] = build_rate(args)
     found["atlas"] = timed(lambda: make_atlas(args))
@@ -71,11 +92,7 @@ def main() -> None:
     found["plan"] = planned(args)
     found |= train_part(args)
     found["vit_l"] = vit_l(found, args)
-    found |= {"machine": f"{machine.machine()}, {os.cpu_count()} cores"}
-    text = markdown(found)
-    print(text)
-    if not args.quick:
-        keep("scale", found, text, args.results)
+    return found | {"machine": f"{machine.machine()}, {os.cpu_count()} cores"}
 
 
 def timed(work: Callable[[], Any]) -> dict[str, float]:
@@ -301,9 +318,9 @@ def markdown(d: dict[str, Any]) -> str:
         f"- Network: LoRA r8 on `qkv` and `proj` has {v['lora_parameters']:,} weights,",
         f"  {v['all_reduce_mb_a_step']} MB of gradients a step; {v['steps_s']} steps/s of {GPUS} x 384 tiles.",
         "",
-        "Not built: shards of compressed tiles, read in order. Tiles are stored raw, a file a section.",
-        "",
     ]
+    if "shards" in d:
+        lines += shard_lines(d["shards"], pairs)
     return "\n".join(lines)
 
 

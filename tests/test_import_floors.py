@@ -40,7 +40,7 @@ FLOORS: dict[str, int] = {
 """Floor of each module or folder of stamp_deploy."""
 
 HIGHEST_FOR_TRAINING = 3
-_LEARNING = "torch torchvision timm peft transformers accelerate huggingface_hub training export"
+_LEARNING = "torch torchvision timm peft transformers accelerate huggingface_hub webdataset training export"
 _UNPICKLING = "pickle cPickle dill cloudpickle joblib shelve marshal"
 _NETWORK = (
     "urllib http requests httpx aiohttp urllib3 ftplib smtplib telnetlib xmlrpc socketserver websockets grpc asyncio"

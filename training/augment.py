@@ -12,6 +12,8 @@ from torch import Tensor
 from stamp_deploy.errors import UsageError
 from stamp_deploy.trust.statistics import UNMIX as STAIN_UNMIX
 
+from .cohort.shards import Tiles
+
 UNMIX = torch.tensor(STAIN_UNMIX)
 """Optical density (R, G, B) -> concentrations of haematoxylin, eosin and what is left: [3, 3]."""
 STAINS = torch.tensor(np.linalg.inv(STAIN_UNMIX).astype(np.float32))
@@ -31,7 +33,7 @@ def crop_centre(tiles: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
 
 
 def crop_shifted(
-    tiles: NDArray[np.uint8], rows: NDArray[np.integer], side: int, reach: int, rng: np.random.Generator
+    tiles: Tiles, rows: NDArray[np.integer], side: int, reach: int, rng: np.random.Generator
 ) -> NDArray[np.uint8]:
     """Crops around the middle of some tiles, each moved by up to `reach` pixels: uint8 [n, side, side, 3].
 

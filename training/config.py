@@ -26,6 +26,9 @@ class TrainConfig(TomlSettings):
         "pathways", 'or "genes": the n_genes most variable, for the ablation table'
     )
     n_genes: int = setting(50, "HEST-Bench's number; losses beside the targets take fewer of a smaller panel", ge=0)
+    genes_measured_by: Literal["all", "any"] = setting(
+        "all", 'single genes are taken from those that all training samples measure; "any": missing where they are not'
+    )
     score: Literal["ucell", "zmean"] = setting(
         "ucell", 'ranks within a spot, so depth and platform matter least; or "zmean"'
     )

@@ -1,4 +1,4 @@
-"""Batches of tiles with their targets, drawn from the mapped cohort."""
+"""Batches of tiles with their targets, drawn from the mapped cohort or from its shards."""
 
 from __future__ import annotations
 
@@ -16,10 +16,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .cohort.shards import ShardedTiles
 from .config import TrainConfig
 from .epoch_plan import Rows, plan_epoch
 from .sections import TrainSection
-from .varied_tiles import FloatBuffers, varied_tiles
+from .shard_buffer import ShardBuffer, shard_rows
+from .shard_plan import OPEN, plan_shards
+from .varied_tiles import FloatBuffers, Piece, varied_tiles
 
 
 @dataclass(eq=False)
@@ -73,8 +76,13 @@ def _joined(parts: Sequence[NDArray[Any]]) -> Tensor:
 def planned(sections: Sequence[TrainSection], config: TrainConfig, epoch: int) -> list[Rows]:
     """The batches of an epoch of a run: `plan_epoch` with the config's sizes, its chance from (seed, epoch)."""
     rng = np.random.default_rng([config.seed, epoch])
-    groups = [getattr(s.sample, config.balance) for s in sections] if config.balance else None
-    return plan_epoch([len(s.target) for s in sections], config.batch_slides, config.batch_spots, rng, groups)
+    sizes = [len(s.target) for s in sections]
+    return plan_epoch(sizes, config.batch_slides, config.batch_spots, rng, balanced_by(sections, config))
+
+
+def balanced_by(sections: Sequence[TrainSection], config: TrainConfig) -> list[str] | None:
+    """What each section counts as where the config balances."""
+    return [str(getattr(s.sample, config.balance)) for s in sections] if config.balance else None
 
 
 class Batches(ABC):
@@ -145,7 +153,30 @@ class Loader(Batches):
         self.reach = round(config.shift_um / mpp)
         self.threads = threads
         self._tiles = [s.tiles for s in sections]
+        self._buffer: ShardBuffer | None = None
+        if any(isinstance(t, ShardedTiles) for t in self._tiles):
+            self._buffer = ShardBuffer(self._tiles, config.batch_spots, config.batch_slides * (OPEN + threads))
         self._buffers = FloatBuffers(pinned=pinned)
+
+    def batches_per_epoch(self) -> int:
+        """The same for every process and every epoch; of shards, as many as the first epoch has."""
+        if self._buffer is None:
+            return super().batches_per_epoch()
+        return max(map(len, self.planned_shards(0)))
+
+    def mine(self, epoch: int) -> list[Rows]:
+        """What this process has of an epoch's batches; of shards, its own shards."""
+        if self._buffer is None:
+            return super().mine(epoch)
+        own = self.planned_shards(epoch)[self.rank]
+        return [own[i % len(own)] for i in range(self.batches_per_epoch())]
+
+    def planned_shards(self, epoch: int) -> list[list[Rows]]:
+        """The batches of each process, `shard_plan.plan_shards` with the config's sizes."""
+        config, rng = self.config, np.random.default_rng([self.config.seed, epoch])
+        shards = [shard_rows(tiles, rng) for tiles in self._tiles]
+        groups = balanced_by(self.sections, config)
+        return plan_shards(shards, config.batch_slides, config.batch_spots, rng, self.world, groups)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Batches `start` and on of an epoch."""
@@ -162,7 +193,7 @@ class Loader(Batches):
         """One augmented batch."""
         rng = np.random.default_rng([self.config.seed, epoch, number, self.rank, 1])
         rows = [(i, np.sort(index)) for i, index in rows]  # in file order: the pages of the map are read once
-        pieces = [(self._tiles[i], index) for i, index in rows]
+        pieces = [self._piece(i, index) for i, index in rows]
         tiles = varied_tiles(
             pieces, self.tile_px, self.mean, self.std, rng, reach=self.reach, hed_jitter=self.config.hed_jitter,
             flips=self.config.turns_tiles, buffers=self._buffers,
@@ -171,3 +202,10 @@ class Loader(Batches):
         if self.config.field_steps == "one":
             made.field = torch.tensor(int(rng.integers(len(self.config.fields_um))))
         return made
+
+    def _piece(self, section: int, rows: NDArray[np.int64]) -> Piece:
+        tiles = self._tiles[section]
+        if isinstance(tiles, ShardedTiles):
+            assert self._buffer is not None
+            return self._buffer.take(section, rows), np.arange(len(rows))
+        return tiles, rows

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+Part = TypeVar("Part")
 Rows = list[tuple[int, NDArray[np.int64]]]
 """What a batch is made of: sections by their place in the list, and rows of each."""
 EARLY = 0.15
@@ -36,7 +38,7 @@ def plan_epoch(
     """
     pieces = [_pieces(size, spots, rng) for size in sizes]
     if groups is not None:
-        pieces = _balanced(pieces, sizes, spots, groups, rng)
+        pieces = balanced(pieces, groups, lambda i: _pieces(sizes[i], spots, rng))
     left = np.array([len(p) for p in pieces])
     due = [_due(len(p), rng) for p in pieces]
     soonest = np.array([d[0] if len(d) else np.inf for d in due])
@@ -71,23 +73,25 @@ def _due(count: int, rng: np.random.Generator) -> NDArray[np.float64]:
     return due
 
 
-def _balanced(
-    pieces: list[list[NDArray[np.int64]]],
-    sizes: Sequence[int],
-    spots: int,
-    groups: Sequence[Hashable],
-    rng: np.random.Generator,
-) -> list[list[NDArray[np.int64]]]:
-    """As many pieces of each group, shared among its sections by their size; at least one of each section."""
+def balanced(
+    pieces: Sequence[list[Part]], groups: Sequence[Hashable], more: Callable[[int], list[Part]]
+) -> list[list[Part]]:
+    """As many pieces of each group, shared among its sections by their size; at least one of each section.
+
+    Parameters
+    ----------
+    more : callable
+        Further pieces of a section, for groups that have too few.
+    """
     total = sum(len(p) for p in pieces)
     names = list(dict.fromkeys(groups))
-    out: list[list[NDArray[np.int64]]] = [[] for _ in pieces]
+    out: list[list[Part]] = [[] for _ in pieces]
     for name in names:
         own = [i for i, group in enumerate(groups) if group == name]
         have = sum(len(pieces[i]) for i in own)
         for i in own:
             wanted = max(1, round(total / len(names) * len(pieces[i]) / max(have, 1)))
             out[i] = pieces[i][:wanted]
-            while len(out[i]) < wanted and sizes[i]:
-                out[i] = [*out[i], *_pieces(sizes[i], spots, rng)][:wanted]
+            while len(out[i]) < wanted and pieces[i]:
+                out[i] = [*out[i], *more(i)][:wanted]
     return out

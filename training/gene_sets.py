@@ -78,10 +78,25 @@ class GeneSets:
         Sizes follow the measured genes, so that a random set is scored from as many genes as the real one. Sets with
         fewer than 2 measured genes get 2. The names gain the prefix ``RANDOM_``.
         """
-        pool = np.asarray(sorted(set(universe)), dtype=object)
-        sizes = [min(max(c.measured, 2), len(pool)) for c in self.coverage(pool)]
-        drawn = tuple(tuple(sorted(rng.choice(pool, size, replace=False))) for size in sizes)
-        return GeneSets(tuple(f"RANDOM_{name}" for name in self.names), drawn)
+        return self.random_from(rng, [universe])
+
+    def random_from(self, rng: np.random.Generator, panels: Sequence[Sequence[str]]) -> GeneSets:
+        """The same from several pools without a gene in common, as many of each as the set has.
+
+        Where a pool is what the same samples measure, every sample then measures as many genes of the random set as of
+        the real one.
+
+        Sets with fewer than 2 genes get them from the largest pool.
+        """
+        pools = [np.asarray(sorted(set(panel)), dtype=object) for panel in panels]
+        largest = max(range(len(pools)), key=lambda i: len(pools[i]))
+        sizes = np.array([[c.measured for c in self.coverage(pool)] for pool in pools])
+        sizes[largest] += np.maximum(2 - sizes.sum(axis=0), 0)
+        drawn: list[list[str]] = [[] for _ in self.names]
+        for pool, wanted in zip(pools, sizes.tolist(), strict=True):
+            for own, size in zip(drawn, wanted, strict=True):
+                own += rng.choice(pool, min(size, len(pool)), replace=False).tolist()
+        return GeneSets(tuple(f"RANDOM_{name}" for name in self.names), tuple(tuple(sorted(own)) for own in drawn))
 
 
 @dataclass(frozen=True)

@@ -29,13 +29,13 @@ from .ingredients.gene_transformer import GeneTransformer
 from .ingredients.teacher import cohort_teacher, guide
 from .model import FROZEN_FILE, RunInfo, StampModel, is_peft, read_info, save_run
 from .model.checkpoint import Checkpoint
-from .model.embed import embed_tiles
 from .model.ridge_heads import set_ridge_head, set_ridge_heads
 from .objective import TERMS, Alignment, learning_parameters
 from .progress import Events, Report, write_csv
 from .ranks import Ranks
 from .run_setup import Start, batch_numbers, first_model, prepare, weights_of
 from .schedule import rate_factor
+from .section_embeddings import embed_sections
 from .sections import TrainSection
 from .validation import mean_cosine, validation_r
 from .view_cache import ViewLoader, Views, embed_views, keep_views
@@ -114,23 +114,23 @@ class _Trainer:
     def run(self) -> RunInfo:
         if self.main:
             write_text_atomic(self.out / "config.toml", self.config.to_toml())
-        with self.accelerator.main_process_first():  # the others find the warmed-up backbone on the disk
-            model, warm_up = first_model(self.config, self.start, self.checkpoint, self.report, self.device)
+        model, warm_up = self.ranks.main_first(
+            lambda: first_model(self.config, self.start, self.checkpoint, self.report, self.device)
+        )
         model.keep_start()
         if self.config.cache_views:
             self.views = self._keep_views(model)
         if self.config.w_teacher > 0:
             self.report.start("teacher", 1)
-            with self.accelerator.main_process_first():
-                self.teacher = cohort_teacher(self.start.train, self.config, self.checkpoint, self.device)
+            self.teacher = self.ranks.main_first(
+                lambda: cohort_teacher(self.start.train, self.config, self.checkpoint, self.device)
+            )
             self.report.stop()
         embeddings = self._embed(model, self.start.train)
         set_ridge_heads(model, embeddings, self.start.train, pathway=self.config.head_init == "ridge")
         position, step = self._train(model, embeddings)
         learned = self._embed(step.model, self.start.train)
-        if self.main:
-            self._finish(step, position, embeddings, learned, warm_up)
-        self.accelerator.wait_for_everyone()
+        self.ranks.together(lambda: self._finish(step, position, embeddings, learned, warm_up) if self.main else None)
         return read_info(self.out)  # what the first process wrote, for all of them
 
     def _keep_views(self, model: StampModel) -> list[list[Views]]:
@@ -181,15 +181,14 @@ class _Trainer:
                     self._update(step, optimiser, [*backbone, *heads], position, total)
                     self.report.advance(_note(position))
                     if not last:
-                        self.checkpoint.save_if_due("training", step, optimiser, position.to_dict())
+                        self._save_if_due(step, optimiser, position)
             position.epoch, position.batch = position.epoch + 1, 0
             self.seconds += time.perf_counter() - clock
             self._close_epoch(step, position, time.perf_counter() - clock)
-            self.checkpoint.save_if_due("training", step, optimiser, position.to_dict())
+            self._save_if_due(step, optimiser, position)
         self.report.stop()
         self.events.close()
         if position.best_r is not None and self.start.validation:
-            self.ranks.wait()  # the first process may still be writing it
             self.checkpoint.load("best", step, torch.optim.SGD(step.parameters(), lr=0.0))
         return position, step
 
@@ -252,6 +251,11 @@ class _Trainer:
         step.after_update()
         position.step += 1
 
+    def _save_if_due(self, step: Alignment, optimiser: torch.optim.Optimizer, position: Position) -> None:
+        """A checkpoint now and then: the first process says when, and writes it while the others wait."""
+        if self.ranks.decide(float(self.checkpoint.due())):
+            self.ranks.together(lambda: self.checkpoint.save("training", step, optimiser, position.to_dict()))
+
     def _close_epoch(self, step: Alignment, position: Position, seconds: float) -> None:
         sums, position.sums = position.sums, {}
         count = sums.get("batches", 1.0)
@@ -276,7 +280,8 @@ class _Trainer:
             position.history[-1]["validation_r"] = value
         if position.best_r is None or value > position.best_r:
             position.best_r, position.best_epoch, position.bad_epochs = value, position.epoch, 0
-            self.checkpoint.save("best", step, torch.optim.SGD(step.parameters(), lr=0.0), {"epoch": position.epoch})
+            nothing = torch.optim.SGD(step.parameters(), lr=0.0)
+            self.ranks.together(lambda: self.checkpoint.save("best", step, nothing, {"epoch": position.epoch}))
         else:
             position.bad_epochs += 1
 
@@ -296,14 +301,9 @@ class _Trainer:
         return self._embed_tiles(model, sections)
 
     def _embed_tiles(self, model: StampModel, sections: list[TrainSection]) -> list[NDArray[np.float32]]:
-        """Embeddings of sections, each by one of the processes; on a GPU in the precision of the training."""
+        """Embeddings of sections, shared out over the processes; on a GPU in the precision of the training."""
         precision = self.config.precision if self.device.type == "cuda" else "fp32"
-
-        def embed(i: int) -> NDArray[np.float32]:
-            with autocast(self.device, precision):
-                return embed_tiles(model, self.start.info, sections[i].tiles)
-
-        return self.ranks.share([len(s.target) for s in sections], model.dim, embed)
+        return embed_sections(model, self.start.info, sections, self.ranks, precision)
 
     def _finish(
         self,

@@ -87,6 +87,13 @@ def contrastive_loss(
     return torch.stack(losses).mean() if losses else image.sum() * 0.0
 
 
+def measured_error(made: Tensor, wanted: Tensor, measured: Tensor | None = None) -> Tensor:
+    """Mean squared error of genes [N, G], over those that are measured (1, else 0) where that differs between spots."""
+    if measured is None:
+        return functional.mse_loss(made, wanted)
+    return ((made - wanted).square() * measured).sum() / measured.sum().clamp_min(1)
+
+
 def anchor_loss(embedding: Tensor, frozen: Tensor) -> Tensor:
     """Mean of 1 - cos(z, z_frozen): keeps the adapted embedding near the foundation model's. Both [N, D]."""
     return (1 - functional.cosine_similarity(embedding, frozen.detach(), dim=1)).mean()
@@ -120,11 +127,11 @@ class AuxiliaryHeads(nn.Module):
         self.genes = nn.Linear(dim, genes) if genes else None
         self.batch = nn.Sequential(nn.Linear(dim, 64), nn.GELU(), nn.Linear(64, batches)) if batches else None
 
-    def gene_loss(self, embedding: Tensor, expression: Tensor) -> Tensor:
+    def gene_loss(self, embedding: Tensor, expression: Tensor, measured: Tensor | None = None) -> Tensor:
         """Mean squared error of standardised log expression [N, G]."""
         if self.genes is None:
             return embedding.sum() * 0.0
-        return functional.mse_loss(self.genes(embedding), expression)
+        return measured_error(self.genes(embedding), expression, measured)
 
     def batch_loss(self, embedding: Tensor, slide: Tensor) -> Tensor:
         """Cross-entropy of guessing the sample, with the gradient into the embedding reversed."""

@@ -90,7 +90,7 @@ class Alignment(nn.Module):
         if frozen is not None and config.w_anchor > 0:
             terms["anchor"] = anchor_loss(embedding[:, : frozen.shape[1]], frozen.float())
         if config.w_genes > 0:
-            terms["genes"] = self.extra.gene_loss(embedding, genes)
+            terms["genes"] = self.extra.gene_loss(embedding, genes, tables.get("measured"))
         if config.w_batch > 0:
             terms["batch"] = self.extra.batch_loss(embedding, self.batch_of[slide])
         seen = Seen(self.model, tiles, embedding, frozen, tokens, target, mask, slide, genes, tables)

@@ -61,7 +61,9 @@ def prepare(config: TrainConfig) -> Start:
     split = split_cohort(cohort, config)
     genes: tuple[str, ...] = ()
     if config.targets == "genes" or config.reads_genes:
-        genes = variable_genes(split.train, config.n_genes, at_most=config.targets == "pathways")
+        genes = variable_genes(
+            split.train, config.n_genes, at_most=config.targets == "pathways", measured_by=config.genes_measured_by
+        )
     sets = None
     if config.targets == "pathways":
         if not config.gmt:

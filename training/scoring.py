@@ -112,17 +112,37 @@ def score(
     return Scores(values, mask)
 
 
+class GeneSums:
+    """Mean and standard deviation of log1p CP10k of genes, sample by sample; each over the spots of the samples that
+    measure it. What is kept grows with the genes, not with the samples."""
+
+    def __init__(self) -> None:
+        self._place: dict[str, int] = {}
+        self._sums = np.zeros((3, 0))
+
+    def add(self, counts: Any, genes: Sequence[str]) -> None:
+        """Take in a sample: counts [N, G] of its genes."""
+        matrix = as_counts(counts, len(genes))
+        index = np.array([self._place.setdefault(gene, len(self._place)) for gene in genes], np.int64)
+        self._sums = np.pad(self._sums, ((0, 0), (0, len(self._place) - self._sums.shape[1])))
+        self._sums[0, index] += matrix.shape[0]
+        for block in _blocks(matrix, BLOCK_VALUES):
+            part = log_cp10k(matrix[block])
+            self._sums[1, index] += np.bincount(part.indices, part.data, minlength=len(genes))
+            self._sums[2, index] += np.bincount(part.indices, part.data**2, minlength=len(genes))
+
+    def statistics(self) -> GeneStatistics:
+        """Of all samples so far, genes in order of appearance."""
+        n = np.maximum(self._sums[0], 1)
+        mean = self._sums[1] / n
+        return GeneStatistics(tuple(self._place), mean, np.sqrt(np.maximum(self._sums[2] / n - mean**2, 0)))
+
+
 def gene_statistics(counts: Any, genes: Sequence[str]) -> GeneStatistics:
     """Mean and standard deviation of log1p CP10k of every gene: the training statistics of a platform."""
-    matrix = as_counts(counts, len(genes))
-    total, square = np.zeros(len(genes)), np.zeros(len(genes))
-    for block in _blocks(matrix, BLOCK_VALUES):
-        part = log_cp10k(matrix[block])
-        total += np.bincount(part.indices, part.data, minlength=len(genes))
-        square += np.bincount(part.indices, part.data**2, minlength=len(genes))
-    n = max(matrix.shape[0], 1)
-    mean = total / n
-    return GeneStatistics(tuple(genes), mean, np.sqrt(np.maximum(square / n - mean**2, 0)))
+    sums = GeneSums()
+    sums.add(counts, genes)
+    return sums.statistics()
 
 
 def log_cp10k(counts: sparse.csr_array) -> sparse.csr_array:

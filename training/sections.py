@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from stamp_deploy.errors import DataError
 
 from .cohort import Sample
+from .cohort.shards import Tiles
 from .config import TrainConfig
 from .depth import score_spots
 from .gene_sets import GeneSets
 from .neighbours import neighbours_mean
-from .scoring import GeneStatistics, as_counts, gene_statistics, log_cp10k, robust_z
+from .scoring import GeneStatistics, GeneSums, as_counts, gene_statistics, log_cp10k, robust_z
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -39,7 +40,9 @@ class TrainSection:
         Pathways that enough measured genes speak for.
     genes : float32 [N, G]
         z-scored log1p CP10k of the genes that losses learn from, smoothed where the config says so; G is 0 without
-        such losses.
+        such losses. 0, the mean, of those that the sample does not measure.
+    measured : bool [G], optional
+        Which of them it measures; None where every sample measures all.
     xy_um : float64 [N, 2]
         Places of the spots, in microns.
     tables : dict of array [N, ...]
@@ -58,16 +61,19 @@ class TrainSection:
     xy_um: NDArray[np.float64]
     tables: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     patch_rows: NDArray[np.int64] | None = None
+    measured: NDArray[np.bool_] | None = None
 
     @property
-    def tiles(self) -> NDArray[np.uint8]:
-        """uint8 [N, S, S, 3], mapped."""
+    def tiles(self) -> Tiles:
+        """uint8 [N, S, S, 3], mapped or of shards."""
         return self.sample.tiles()
 
     def gather(self, index: NDArray[np.int64]) -> dict[str, NDArray[np.float32]]:
         """The tables of some spots; with `patch_rows`, also ``patches`` float32 [n, g, g, P]: the targets of the places
-        in the tile's patches, NaN where there is none."""
+        in the tile's patches, NaN where there is none. With `measured`, also that, float32 [n, G], 1 or 0."""
         found = {name: table[index] for name, table in self.tables.items()}
+        if self.measured is not None:
+            found["measured"] = np.tile(self.measured.astype(np.float32), (len(index), 1))
         if self.patch_rows is not None:
             rows = self.patch_rows[index]
             found["patches"] = np.where(rows[..., None] >= 0, self.target[rows], np.float32("nan"))
@@ -148,24 +154,40 @@ def control_sets(config: TrainConfig, sets: GeneSets, samples: Sequence[Sample])
     """The sets to learn: those given, or size-matched random ones from the genes that every sample measured."""
     if config.control != "random-sets":
         return sets
-    shared = sorted(shared_genes(samples))
-    return sets.random_like(np.random.default_rng(config.seed), shared)
+    rng = np.random.default_rng(config.seed)
+    if config.genes_measured_by == "any":
+        return sets.random_from(rng, panels(samples))
+    return sets.random_like(rng, sorted(shared_genes(samples)))
 
 
-def variable_genes(samples: Sequence[Sample], count: int, *, at_most: bool = False) -> tuple[str, ...]:
+def variable_genes(
+    samples: Sequence[Sample], count: int, *, at_most: bool = False, measured_by: str = "all"
+) -> tuple[str, ...]:
     """The genes with the largest variance of log1p CP10k, mean over the samples, among those that all measured.
 
     Samples are read one after the other, twice: one table is in memory at a time. With `at_most`, all genes where they
     are fewer than `count` (a panel of a few hundred genes).
 
+    Parameters
+    ----------
+    measured_by : str
+        "any": among those that any sample measures, mean over the samples that do. A variance then counts as a multiple
+        of the mean variance of the sample's genes: a panel of few genes has more of each in 10,000 counts, which must
+        not say whose genes are taken.
+
     Raises
     ------
     DataError
-        The samples share fewer genes.
+        There are fewer genes.
     """
+    if measured_by == "any":
+        return _variable_in_panels(samples, count, at_most)
     names = shared_genes(samples)
     if len(names) < count and not (at_most and names):
-        raise DataError(f"the samples share {len(names)} genes, fewer than n_genes = {count}")
+        raise DataError(
+            f"the samples share {len(names)} genes, fewer than n_genes = {count}",
+            remedy='set genes_measured_by = "any", lower n_genes, or train on samples of one panel',
+        )
     total = np.zeros(len(names))
     for sample in samples:
         x = log_cp10k(as_counts(sample.expression()[:, names].X, len(names)))
@@ -173,6 +195,36 @@ def variable_genes(samples: Sequence[Sample], count: int, *, at_most: bool = Fal
         total += np.asarray(x.multiply(x).mean(axis=0)).ravel() - mean**2
     best = np.argsort(-total, kind="stable")[:count]
     return tuple(names[i] for i in sorted(best))
+
+
+def _variable_in_panels(samples: Sequence[Sample], count: int, at_most: bool) -> tuple[str, ...]:
+    sums: dict[str, list[float]] = {}
+    for sample in samples:
+        data = sample.expression()
+        names = [str(g) for g in data.var_names]
+        variance = gene_statistics(data.X, names).sd ** 2
+        level = variance.mean() if len(variance) else 0.0
+        for gene, value in zip(names, (variance / level if level > 0 else variance).tolist(), strict=True):
+            own = sums.setdefault(gene, [0.0, 0.0])
+            own[0] += value
+            own[1] += 1
+    if len(sums) < count and not (at_most and sums):
+        raise DataError(f"the samples measure {len(sums)} genes, fewer than n_genes = {count}", remedy="lower n_genes")
+    names = list(sums)
+    best = np.argsort([-total / n for total, n in sums.values()], kind="stable")[:count]
+    return tuple(names[i] for i in sorted(best))
+
+
+def panels(samples: Sequence[Sample]) -> list[list[str]]:
+    """The genes of all samples, by which samples measure them; one table is in memory at a time."""
+    found: dict[str, list[int]] = {}
+    for i, sample in enumerate(samples):
+        for gene in sample.expression().var_names:
+            found.setdefault(str(gene), []).append(i)
+    groups: dict[tuple[int, ...], list[str]] = {}
+    for gene, own in found.items():
+        groups.setdefault(tuple(own), []).append(gene)
+    return list(groups.values())
 
 
 def shared_genes(samples: Sequence[Sample]) -> list[str]:
@@ -224,6 +276,7 @@ def make_sections(
     """
     rng = np.random.default_rng([config.seed, 7])
     raw: list[tuple[Sample, NDArray[np.float32], NDArray[np.bool_], NDArray[np.float32], NDArray[np.float64]]] = []
+    measured: list[NDArray[np.bool_]] = []
     for sample in samples:
         data = sample.expression()
         if data.n_obs < 8:
@@ -232,11 +285,15 @@ def make_sections(
         wanted = np.zeros((data.n_obs, 0), np.float32)
         if genes:
             missing = sorted(set(genes) - set(names), key=list(genes).index)
-            if missing:
-                raise DataError(f"the gene {missing[0]} is not measured", remedy="build the cohort from one gene list")
+            if missing and config.genes_measured_by == "all":
+                raise DataError(
+                    f"the gene {missing[0]} is not measured in the sample {sample.id}",
+                    remedy='set genes_measured_by = "any", or build the cohort from one gene list',
+                )
             wanted = log_expression(data, genes)
+        measured.append(np.isin(list(genes), names) if genes else np.zeros(0, bool))
         if sets is None:
-            values, mask = wanted, np.ones(len(genes), bool)
+            values, mask = wanted, measured[-1]
         else:
             known = (statistics or {}).get(sample.platform)
             found = score_spots(data.X, names, sets, config.score, config.depth, statistics=known)
@@ -255,8 +312,9 @@ def make_sections(
         targets = [smooth(t, row[4], config.smooth_um) for t, row in zip(targets, raw, strict=True)]
     if training and config.target_rank > 0:
         targets = keep_components(targets, config.target_rank, masks)
+    partly = not all(known.all() for known in measured)
     sections = []
-    for target, (sample, values, mask, wanted, xy_um), platform in zip(targets, raw, by, strict=True):
+    for target, known, (sample, values, mask, wanted, xy_um), platform in zip(targets, measured, raw, by, strict=True):
         extra, tables = np.zeros((len(values), 0), np.float32), {}
         if config.reads_genes and wanted.shape[1]:
             extra = learned_genes(wanted, xy_um, config.genes_smooth_um if training else 0.0)
@@ -267,7 +325,9 @@ def make_sections(
             target, extra, tables = target[order], extra[order], {k: v[order] for k, v in tables.items()}
         mean, sd = spread[platform]
         level = np.divide(values - mean, sd, out=np.zeros(values.shape), where=(sd > 1e-9) & mask)
-        sections.append(TrainSection(sample, values, target, level.astype(np.float32), mask, extra, xy_um, tables))
+        section = TrainSection(sample, values, target, level.astype(np.float32), mask, extra, xy_um, tables)
+        section.measured = known if partly and extra.shape[1] else None
+        sections.append(section)
     return sections
 
 
@@ -279,14 +339,12 @@ def learned_genes(
 
 
 def platform_statistics(samples: Sequence[Sample]) -> dict[str, GeneStatistics]:
-    """Mean and deviation of the genes of each platform, over all its samples; genes that all of them measured."""
-    from scipy import sparse
+    """Mean and deviation of the genes of each platform, each gene over the samples that measure it.
 
-    out: dict[str, GeneStatistics] = {}
-    for platform in sorted({s.platform for s in samples}):
-        data = [s.expression() for s in samples if s.platform == platform]
-        shared = set.intersection(*(set(map(str, d.var_names)) for d in data))
-        genes = [str(g) for g in data[0].var_names if str(g) in shared]
-        stacked = sparse.vstack([sparse.csr_array(d[:, genes].X) for d in data], format="csr")
-        out[platform] = gene_statistics(stacked, genes)
-    return out
+    One table is in memory at a time.
+    """
+    sums: dict[str, GeneSums] = {}
+    for sample in samples:
+        data = sample.expression()
+        sums.setdefault(sample.platform, GeneSums()).add(data.X, [str(g) for g in data.var_names])
+    return {platform: sums[platform].statistics() for platform in sorted(sums)}

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from stamp_deploy.trust.statistics import DENSITY, UNMIX
 
+from .cohort.shards import Tiles
+
 FEATURE_UM = 112.0
 """Side of the square, in microns, that the features are computed on."""
 FEATURE_NAMES = (
@@ -21,7 +23,7 @@ FEATURE_NAMES = (
 )
 
 
-def features29(tiles: NDArray[np.uint8], mpp: float, *, block: int = 64) -> NDArray[np.float32]:
+def features29(tiles: Tiles, mpp: float, *, block: int = 64) -> NDArray[np.float32]:
     """Stain and texture features: float32 [N, 29], named by FEATURE_NAMES.
 
     Parameters

@@ -34,7 +34,8 @@ def validation_r(
             device = model.pathway.weight.device
             predicted = model.pathway(z.to(device)).float().cpu().numpy()
         values.append(section_median_r(section.scores, predicted, section.mask))
-    return float(np.mean(values))
+    known = [value for value in values if np.isfinite(value)]  # a panel may measure none of the targets
+    return float(np.mean(known)) if known else float("nan")
 
 
 def mean_cosine(a: list[NDArray[np.float32]], b: list[NDArray[np.float32]]) -> float:

@@ -110,14 +110,19 @@ def keep_views(
         for s in sections
     ]
     owner = ranks.owners([len(s.target) for s in sections]) if ranks is not None else [0] * len(sections)
-    for i, section in enumerate(sections):
-        for field, path in enumerate(paths[i]):
-            if owner[i] == (ranks.rank if ranks is not None else 0) and not path.is_file():
-                inputs, frozen = _compute(model, info, section, config, field, parts)
-                write_tensors(path, {"inputs": inputs, "frozen": frozen})
-            advance()
+
+    def keep_own() -> None:
+        for i, section in enumerate(sections):
+            for field, path in enumerate(paths[i]):
+                if owner[i] == (ranks.rank if ranks is not None else 0) and not path.is_file():
+                    inputs, frozen = _compute(model, info, section, config, field, parts)
+                    write_tensors(path, {"inputs": inputs, "frozen": frozen})
+                advance()
+
     if ranks is not None:
-        ranks.wait()
+        ranks.together(keep_own)
+    else:
+        keep_own()
     return [[_read(path) for path in own] for own in paths]
 
 
@@ -152,14 +157,15 @@ def _compute(
     model.eval()
     inputs: list[Tensor] = []
     frozen: list[Tensor] = []
-    reach = round(config.shift_um / info.mpp)
+    reach, tiles = round(config.shift_um / info.mpp), section.tiles
     for view in range(config.cache_views):
         # the same picture of a spot for every field: what differs between fields is the field
         rng = np.random.default_rng([VIEW_SEED, view, section.sample.n_spots])
         for start in range(0, len(section.target), CHUNK):
             rows = np.arange(start, min(start + CHUNK, len(section.target)))
+            piece = tiles[rows], np.arange(len(rows))
             x = varied_tiles(
-                [(section.tiles, rows)], info.tile_px, info.mean, info.std, rng, reach=reach if view else 0,
+                [piece], info.tile_px, info.mean, info.std, rng, reach=reach if view else 0,
                 hed_jitter=config.hed_jitter if view else 0.0, flips=config.flips and view > 0,
             )  # fmt: skip
             x = model.view(x.to(device), field)

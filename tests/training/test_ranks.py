@@ -38,6 +38,7 @@ ACCELERATE = (
     "--num_processes",
 )
 WAIT_S = 540
+TESTS = Path(__file__).resolve().parents[1]
 
 
 def ranks(world: int, rank: int = 0) -> Ranks:
@@ -129,10 +130,12 @@ def test_views_are_computed_by_all_and_the_stop_is_the_same_for_all(tmp_path: Pa
 
 
 @pytest.mark.slow
-def test_a_killed_run_of_two_ranks_goes_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("launcher", [ACCELERATE, TORCHRUN], ids=["accelerate", "torchrun"])
+@pytest.mark.parametrize("world", [2, 4])
+def test_a_killed_run_goes_on(launcher: Sequence[str], world: int, tmp_path: Path) -> None:
     """All processes are killed after the first checkpoint; the same command ends the run with all of its steps."""
     settings = config(tmp_path, epochs="15", patience="0")
-    process = launch(TORCHRUN, 2, settings, tmp_path / "run")
+    process = launch(launcher, world, settings, tmp_path / "run")
     saved = tmp_path / "run" / "checkpoint" / "training.safetensors"
     until = time.monotonic() + WAIT_S
     while not saved.is_file() and process.poll() is None and time.monotonic() < until:
@@ -143,9 +146,9 @@ def test_a_killed_run_of_two_ranks_goes_on(tmp_path: Path) -> None:
     process.communicate()
     assert not (tmp_path / "run" / "run.json").is_file()  # it had most of its epochs before it
     assert saved.is_file()
-    finished(launch(TORCHRUN, 2, settings, tmp_path / "run"))
+    finished(launch(launcher, world, settings, tmp_path / "run"))
     metrics = json.loads((tmp_path / "run" / "run.json").read_text())["metrics"]
-    whole = config_steps(settings, 2)
+    whole = config_steps(settings, world)
     assert metrics["epochs"] == 15 and metrics["steps"] == 15 * whole
 
 
@@ -157,3 +160,58 @@ def config_steps(settings: Path, world: int) -> int:
 
     loaded = load_config(settings)
     return len(planned(prepare(loaded).train, loaded, 0)) // world
+
+
+def at_work(world: int, task: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """tests/support/ranks_at_work.py in several processes."""
+    return subprocess.run(
+        [sys.executable, "-m", *TORCHRUN, str(world), "-m", "support.ranks_at_work", task, str(folder)],
+        env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(TESTS)},
+        capture_output=True, text=True, timeout=WAIT_S, cwd=folder,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("world", [2, 4])
+def test_nobody_waits_in_one_barrier_while_another_works(world: int, tmp_path: Path) -> None:
+    """The first process's work ends only once the others have met it three times meanwhile: a barrier would never."""
+    done = at_work(world, "beats", tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert sorted(p.read_text() for p in tmp_path.glob("made-*")) == [str(rank) for rank in range(world)]
+
+
+@pytest.mark.slow
+def test_a_failure_in_one_process_ends_all(tmp_path: Path) -> None:
+    done = at_work(2, "failure", tmp_path)
+    assert done.returncode != 0
+    said = {p.name: p.read_text() for p in tmp_path.glob("said-*")}
+    assert said == {"said-0": "another process of the training failed", "said-1": "tiles are gone"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["warm-up", "teacher"])
+def test_warm_up_and_teacher_keep_the_others_company(task: str, tmp_path: Path) -> None:
+    """Both are held up until the second process has met the first three times; every process then has the same."""
+    more = {"warm-up": {"warm_up": '"vicreg"', "warm_up_steps": "2"}, "teacher": {"w_teacher": "1.0", "n_genes": "6"}}
+    config(tmp_path, epochs="1", teacher_steps="2", **more[task])
+    done = at_work(2, task, tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (tmp_path / "run" / "run.json").is_file()
+    one, two = ((tmp_path / f"weights-{rank}").read_text() for rank in range(2))
+    assert one == two
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("world", [2, 4])
+def test_embeddings_in_bf16_are_shared_out_and_the_same_for_all(world: int, tmp_path: Path) -> None:
+    """bf16 on the CPU, whatever it is worth there: near fp32, not equal to it, and one array for all processes."""
+    config(tmp_path)
+    done = at_work(world, "bf16", tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = [dict(np.load(tmp_path / f"embeddings-{rank}.npz")) for rank in range(world)]
+    for other in found[1:]:
+        assert all(np.array_equal(found[0][k], other[k]) for k in found[0])
+    for key in (k for k in found[0] if k.startswith("bf16")):
+        half, full = found[0][key], found[0][key.replace("bf16", "fp32")]
+        assert not np.array_equal(half, full) and half.shape == full.shape == (60, 48)
+        assert np.abs(half - full).max() < 0.05 * np.abs(full).max()

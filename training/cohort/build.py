@@ -28,6 +28,7 @@ from ..gene_sets import GeneSets, read_gmt
 from .config import CohortConfig, SampleConfig, load_config
 from .genes import read_gene_table
 from .sample import Prepared, prepare
+from .shard_writer import wants_shards, write_shards
 from .spot_tiles import cut_tiles
 from .store import Cohort, SampleFacts, load_cohort
 from .unfinished import Unfinished, sample_key
@@ -46,6 +47,8 @@ class Recipe:
     ----------
     sets : list of (str, GeneSets)
         For the coverage report, by their files.
+    samples : int
+        Of the whole cohort.
     table : dict
         Identifier or alias -> symbol; `table_sha256` of its file.
     """
@@ -55,6 +58,7 @@ class Recipe:
     table: dict[str, str]
     table_sha256: str
     pictures: bool
+    samples: int = 1
 
     def key(self, sample: SampleConfig) -> str:
         """See `sample_key`."""
@@ -118,6 +122,7 @@ def build_cohort(
         log(f"{len(have)} samples are there, {len(samples)} are new")
     else:
         check_output(out, overwrite=overwrite)
+    recipe = replace(recipe, samples=len(before) + len(samples))
     unfinished = Unfinished(out)
     with disk_errors(out), unfinished.held():
         keys = {sample.id: recipe.key(sample) for sample in samples}  # before their files are read
@@ -188,7 +193,7 @@ def _one(sample: SampleConfig, recipe: Recipe, folder: Path) -> Made:
     """One sample, from its files to its folder."""
     prepared, slide = prepare(sample, recipe.config, recipe.sets, recipe.table)
     with slide:
-        facts = _write(folder, prepared, slide, recipe.config, recipe.pictures)
+        facts = _write(folder, prepared, slide, recipe)
     return facts, _lines(prepared)
 
 
@@ -247,13 +252,13 @@ def _write_json(folder: Path, rows: Sequence[SampleFacts], recipe: Recipe) -> No
     )
 
 
-def _write(folder: Path, prepared: Prepared, slide: Slide, config: CohortConfig, pictures: bool) -> SampleFacts:
+def _write(folder: Path, prepared: Prepared, slide: Slide, recipe: Recipe) -> SampleFacts:
     import anndata
     import pandas as pd
 
     from .qc_sheet import write_qc_sheet
 
-    raw, facts = prepared.raw, prepared.facts
+    raw, facts, config = prepared.raw, prepared.facts, recipe.config
     tiles = tiles_file(folder, facts.id, len(raw.barcodes), config.tile_px)
     cut = cut_tiles(slide, raw.centres, tiles, target_mpp=config.mpp, allow_upsampling=config.allow_upsampling)
     facts = replace(facts, qc={**facts.qc, "tiles": cut.to_dict()})
@@ -264,8 +269,12 @@ def _write(folder: Path, prepared: Prepared, slide: Slide, config: CohortConfig,
         obsm={"spatial": raw.centres},
     )
     facts = write_sample(folder, data, None, facts)
-    if pictures:
+    if recipe.pictures:
         write_qc_sheet(folder / "samples" / facts.id / "qc.png", prepared, facts, slide, tiles, cut)
+    if wants_shards(config.store, tiles.nbytes, recipe.samples):
+        place = folder / "samples" / facts.id
+        facts = replace(facts, qc={**facts.qc, "store": write_shards(place, tiles, config.tile_format)})
+        (place / "tiles.npy").unlink()
     del tiles  # closes the map before the folder moves
     return facts
 

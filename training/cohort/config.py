@@ -12,6 +12,8 @@ from stamp_deploy.units import MAX_MPP, MIN_MPP
 
 from ..toml_settings import Texts, TomlSettings, read_toml, setting
 from .readers import KEYS_OF_FORMAT, Settings, reader
+from .shard_writer import Store
+from .shards import TileFormat
 from .store import SampleFacts
 
 
@@ -31,6 +33,10 @@ class CohortConfig(TomlSettings):
     keep_genes: Literal["all", "measured"] = setting(
         "all", 'or "measured": only genes with a count in a kept spot of the sample'
     )
+    store: Store = setting(
+        "auto", 'how tiles lie on the disk: "arrays", "shards" of compressed tiles, or "auto": shards beyond 50 GB'
+    )
+    tile_format: TileFormat = setting("webp", 'of shards: lossless, or "jpeg", about half as large; it loses')
 
 
 @dataclass(frozen=True)

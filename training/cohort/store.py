@@ -2,7 +2,8 @@
 
 cohort.json                     what the samples are, tile size and resolution, provenance
 samples/ID/expression.h5ad      AnnData: X raw counts (CSR float32) spots x genes, obsm["spatial"] spot centres
-samples/ID/tiles.npy            uint8 [N, T, T, 3], row i belongs to spot i
+samples/ID/tiles.npy            uint8 [N, T, T, 3], row i belongs to spot i; or
+samples/ID/tiles.json           and shards of compressed tiles: see shards.py
 samples/ID/qc.png               picture for a person to look at
 """
 
@@ -21,6 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stamp_deploy.errors import DataError
+
+from .shards import INDEX, ShardedTiles, Tiles
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -125,20 +128,23 @@ class Sample:
             )
         return data
 
-    def tiles(self) -> NDArray[np.uint8]:
-        """RGB tiles uint8 [N, T, T, 3], mapped from the disk and read-only; row i belongs to spot i.
+    def tiles(self) -> Tiles:
+        """RGB tiles uint8 [N, T, T, 3], read-only; row i belongs to spot i. Mapped from the disk, or of shards, which
+        are decoded as they are indexed.
 
         Raises
         ------
         DataError
             The file is missing, or of another shape.
         """
+        expected = (self.n_spots, self.tile_px, self.tile_px, 3)
+        if (self.folder / INDEX).is_file():
+            return ShardedTiles(self.folder, expected)
         path = self.folder / "tiles.npy"
         try:
             tiles: NDArray[np.uint8] = np.load(path, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError) as error:
             raise DataError(f"cannot be read: {error}", path=path, remedy="build the cohort again") from error
-        expected = (self.n_spots, self.tile_px, self.tile_px, 3)
         if tiles.shape != expected or tiles.dtype != np.uint8:
             raise DataError(
                 f"holds {tiles.dtype} {tiles.shape}, not uint8 {expected}", path=path, remedy="build the cohort again"

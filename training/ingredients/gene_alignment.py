@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..config import TrainConfig
-from ..losses import contrastive_loss
+from ..losses import contrastive_loss, measured_error
 from .gene_autoencoder import GeneAutoencoder
 from .ingredient import Matching, Seen, two_layers
 
@@ -40,17 +40,17 @@ class GeneAlignment(Matching):
 
     def forward(self, seen: Seen) -> dict[str, Tensor]:
         """The terms whose weight is not 0."""
-        config, terms = self.config, {}
+        config, terms, measured = self.config, {}, seen.tables.get("measured")
         mean, log_variance = self.autoencoder.encode(seen.genes)
         picture = self.picture(seen.embedding)
         if config.w_gene_autoencoder > 0:
-            terms["gene_autoencoder"] = self.autoencoder.loss(seen.genes, mean, log_variance)
+            terms["gene_autoencoder"] = self.autoencoder.loss(seen.genes, mean, log_variance, measured)
         if config.w_gene_contrast > 0:
             terms["gene_contrast"] = contrastive_loss(
                 picture, mean, seen.target, seen.slide, self.temperature, soft=0.0
             )
         if config.w_gene_decoding > 0:
-            terms["gene_decoding"] = functional.mse_loss(self.autoencoder.decode(picture), seen.genes)
+            terms["gene_decoding"] = measured_error(self.autoencoder.decode(picture), seen.genes, measured)
         if config.w_image_decoding > 0:
             made = self.picture_decoder(mean)
             wanted = seen.embedding[:, : made.shape[1]].detach() if seen.frozen is None else seen.frozen.float()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from ..losses import measured_error
 from .ingredient import two_layers
 
 HIDDEN = 256
@@ -36,9 +36,9 @@ class GeneAutoencoder(nn.Module):
         """Standardised log expression [N, G]."""
         return torch.as_tensor(self.decoder(latent))
 
-    def loss(self, genes: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
+    def loss(self, genes: Tensor, mean: Tensor, log_variance: Tensor, measured: Tensor | None = None) -> Tensor:
         """Negative evidence lower bound a gene, of genes with unit variance around the decoder's: half the squared
         error, and the divergence of the latent from a standard normal."""
         latent = mean + torch.randn_like(mean) * (0.5 * log_variance).exp() if self.training else mean
         divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1).mean()
-        return 0.5 * functional.mse_loss(self.decode(latent), genes) + divergence / genes.shape[1]
+        return 0.5 * measured_error(self.decode(latent), genes, measured) + divergence / genes.shape[1]

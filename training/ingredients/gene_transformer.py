@@ -91,7 +91,12 @@ def neighbours_of(genes: Tensor, near: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def pretrain(
-    genes: Sequence[NDArray[np.float32]], near: Sequence[NDArray[np.int64]], steps: int, seed: int, device: torch.device
+    genes: Sequence[NDArray[np.float32]],
+    near: Sequence[NDArray[np.int64]],
+    steps: int,
+    seed: int,
+    device: torch.device,
+    measured: Sequence[NDArray[np.bool_] | None] = (),
 ) -> GeneTransformer:
     """A transformer that has learned to predict hidden genes of some sections.
 
@@ -100,6 +105,8 @@ def pretrain(
     genes : sequence of float32 [N, G]
     near : sequence of int64 [N, K]
         Rows of neighbours, -1 for none.
+    measured : sequence of bool [G] or None, optional
+        Which genes each section measures: only these are predicted.
     """
     torch.manual_seed(seed)
     rng = np.random.default_rng([seed, 11])
@@ -108,10 +115,15 @@ def pretrain(
     tables = [
         (torch.from_numpy(g).to(device), torch.from_numpy(n).to(device)) for g, n in zip(genes, near, strict=True)
     ]
+    known = [torch.from_numpy(m).to(device) if m is not None else None for m in measured] or [None] * len(tables)
+    some = [i for i, m in enumerate(known) if m is None or bool(m.any())]
     for step in range(steps):
-        values, rows = tables[int(rng.integers(len(tables)))]
+        which = some[int(rng.integers(len(some)))]
+        values, rows = tables[which]
         chosen = torch.from_numpy(rng.choice(len(values), min(BATCH, len(values)), replace=False)).to(device)
         hidden = torch.from_numpy(rng.random((len(chosen), values.shape[1])) < HIDDEN_SHARE).to(device)
+        if known[which] is not None:
+            hidden &= known[which]
         loss = model.hidden_loss(values[chosen], *neighbours_of(values, rows[chosen]), hidden)
         for group in optimiser.param_groups:
             group["lr"] = LEARNING_RATE * min(1.0, (step + 1) / max(1, steps // 10))

@@ -28,7 +28,8 @@ def cohort_teacher(
         teacher.load_state_dict(read_tensors(file)[0])
         teacher = teacher.to(device).eval()
     else:
-        teacher = pretrain([s.genes for s in sections], near, config.teacher_steps, config.seed, device)
+        measured = [s.measured for s in sections]
+        teacher = pretrain([s.genes for s in sections], near, config.teacher_steps, config.seed, device, measured)
         if checkpoint.enabled:
             write_tensors(file, dict(teacher.state_dict()), {"key": checkpoint.key})
     for section, rows in zip(sections, near, strict=True):

@@ -42,11 +42,15 @@ class Checkpoint:
         """Where a stage's file lies."""
         return self.folder / f"{stage}.safetensors"
 
+    def due(self) -> bool:
+        """Whether the last save was long enough ago."""
+        return self.enabled and time.monotonic() - self._last >= self.seconds
+
     def save_if_due(
         self, stage: str, module: nn.Module, optimiser: torch.optim.Optimizer, state: dict[str, Any]
     ) -> bool:
         """Save where the last save was long enough ago; True if it did."""
-        if not self.enabled or time.monotonic() - self._last < self.seconds:
+        if not self.due():
             return False
         self.save(stage, module, optimiser, state)
         return True

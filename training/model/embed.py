@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..augment import crop_centre, normalise, to_unit, turn
+from ..cohort.shards import Tiles
 from .run_info import RunInfo
 from .stamp_model import StampModel
 
@@ -19,7 +20,7 @@ BATCH = 64
 def embed_tiles(
     model: StampModel,
     info: RunInfo,
-    tiles: NDArray[np.uint8],
+    tiles: Tiles,
     *,
     turns: int = 1,
     frozen: bool = False,
