@@ -98,7 +98,7 @@ def case(path: Path, mpp: float, limit: int | None, sample: int, *, all_tiles: b
         mask = None if all_tiles else find_tissue(slide, TissueRule())
         tiles = select_tiles(make_grid(slide, target_mpp=TARGET, tile_px=TILE), mask, 0.0 if all_tiles else 0.5)
     tiles = tiles.part(slice(limit))
-    starts = np.linspace(0, len(tiles) - sample // 4, 4).astype(int)
+    starts = np.linspace(0, max(0, len(tiles) - sample // 4), 4).astype(int)
     return Case(path, mpp, tiles, [tiles.coords[s : s + sample // 4] for s in starts])
 
 

@@ -302,15 +302,67 @@ SIMD static void ycc_sums_to_rgb(const int16_t *y, const int16_t *cb, const int1
     }
 }
 
+/* Pixels of 16 samples: sums[-1 .. 16] must be there. */
+INLINE void spread16(const uint16_t *sums, int even_half, int odd_half, int shift, uint8_t *out)
+{
+    __m256i own = load(sums), thrice = _mm256_add_epi16(own, _mm256_add_epi16(own, own));
+    __m256i even = _mm256_add_epi16(_mm256_add_epi16(thrice, load(sums - 1)), _mm256_set1_epi16((short)even_half));
+    __m256i odd = _mm256_add_epi16(_mm256_add_epi16(thrice, load(sums + 1)), _mm256_set1_epi16((short)odd_half));
+    store(out, _mm256_or_si256(_mm256_srli_epi16(even, shift), _mm256_slli_epi16(_mm256_srli_epi16(odd, shift), 8)));
+}
+
+/* See kernels_ssse3.c; 16 samples or more. */
+INLINE void spread(uint16_t *sums, int width, int from, int to, int even_half, int odd_half, int shift, uint8_t *out)
+{
+    if (from == 0)
+        sums[0] = sums[1];
+    if (to == width)
+        sums[to + 1] = sums[to];
+    int i = from;
+    for (; i + 16 <= to; i += 16)
+        spread16(sums + i + 1, even_half, odd_half, shift, out + 2 * (i - from));
+    if (i < to)
+        spread16(sums + to - 16 + 1, even_half, odd_half, shift, out + 2 * (to - 16 - from));
+}
+
+INLINE __m256i load_samples(const uint8_t *at)
+{
+    return _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)at));
+}
+
+INLINE void sum_rows16(const uint8_t *near, const uint8_t *far, int at, uint16_t *sums)
+{
+    __m256i n = load_samples(near + at), f = load_samples(far + at);
+    store(sums + at + 1, _mm256_add_epi16(_mm256_add_epi16(n, _mm256_add_epi16(n, n)), f));
+}
+
 SIMD static void upsample_420(const uint8_t *near, const uint8_t *far, int width, int from, int to, uint16_t *scratch,
                               uint8_t *out)
 {
-    stamp_kernels_ssse3()->upsample_420(near, far, width, from, to, scratch, out);
+    if (to - from < 16) {
+        stamp_kernels_ssse3()->upsample_420(near, far, width, from, to, scratch, out);
+        return;
+    }
+    int i = from > 0 ? from - 1 : 0, high = to < width ? to + 1 : width;
+    for (; i + 16 <= high; i += 16)
+        sum_rows16(near, far, i, scratch);
+    if (i < high)
+        sum_rows16(near, far, high - 16, scratch);
+    spread(scratch, width, from, to, 8, 7, 4, out);
 }
 
 SIMD static void upsample_422(const uint8_t *row, int width, int from, int to, uint16_t *scratch, uint8_t *out)
 {
-    stamp_kernels_ssse3()->upsample_422(row, width, from, to, scratch, out);
+    if (to - from < 16) {
+        stamp_kernels_ssse3()->upsample_422(row, width, from, to, scratch, out);
+        return;
+    }
+    int i = from > 0 ? from - 1 : 0, high = to < width ? to + 1 : width;
+    for (; i + 16 <= high; i += 16)
+        store(scratch + i + 1, load_samples(row + i));
+    if (i < high)
+        store(scratch + high - 16 + 1, load_samples(row + high - 16));
+    spread(scratch, width, from, to, 1, 2, 2, out);
 }
 
 static const stamp_kernels avx2 = {

@@ -57,7 +57,7 @@ def pages_of(path: Path) -> list[Page]:
     return found
 
 
-def halved(page: Page) -> Page:
+def halved(page: Page, quality: int = 90) -> Page:
     """The next level of a pyramid by 2: four storage tiles averaged to one, as 4:2:0; equal ones are coded once."""
     columns, rows = page.width // page.side // 2, page.height // page.side // 2
     across = -(-page.width // page.side)
@@ -70,7 +70,7 @@ def halved(page: Page) -> Page:
                 a, b, c, d = (imagecodecs.jpeg8_decode(stream).astype(np.uint16) for stream in four)
                 whole = np.concatenate([np.concatenate([a, b], 1), np.concatenate([c, d], 1)])
                 blocks = whole.reshape(page.side, 2, page.side, 2, 3).sum((1, 3))
-                made[four] = encode(((blocks + 2) // 4).astype(np.uint8), "420")
+                made[four] = encode(((blocks + 2) // 4).astype(np.uint8), "420", quality)
             found.append(made[four])
     return Page(columns * page.side, rows * page.side, page.side, found, b"", 6, (2, 2))
 
@@ -119,7 +119,7 @@ def write_sub_pages(path: Path, pages: Sequence[Page], *, mpp: float = 0.5) -> P
         for page in others:
             write_page(writer, page, subfiletype=1)
     with tifffile.TiffFile(path, mode="r+b") as tiff:
-        for page, inside in zip(pages, [tiff.pages[0], *tiff.pages[0].pages], strict=True):
+        for page, inside in zip(pages, [tiff.pages[0], *(tiff.pages[0].pages or ())], strict=True):
             inside.aspage().tags["PhotometricInterpretation"].overwrite(page.photometric)
     return path
 
