@@ -88,6 +88,18 @@ def test_the_region_covers_the_tile_and_no_more(spacing: tuple[float, float]) ->
             assert tile[19:21, 19:21, :2].mean((0, 1)) == pytest.approx(middle, abs=1.1)
 
 
+@pytest.mark.parametrize("spacing", [(0.5, 0.47), (0.47, 0.5)])
+def test_a_slide_of_the_models_spacing_in_one_direction_is_resampled_in_the_other(spacing: tuple[float, float]) -> None:
+    slide = Numbers(levels((1, 1)))
+    grid = Grid(900, 900, *spacing, 0.5, 40)
+    _, status, out = read(slide, grid)
+    assert (status == TileStatus.OK).all() and grid.span_x != grid.span_y
+    for (x, y), tile in zip(select_tiles(grid, None, 0).coords, out, strict=True):
+        for row, column in ((1, 38), (20, 20), (38, 1)):
+            there = (x + (column + 0.5) * grid.span_x / 40) / 4, (y + (row + 0.5) * grid.span_y / 40) / 4
+            assert tile[row, column, :2] == pytest.approx(there, abs=1.1)
+
+
 def test_a_region_that_fails_marks_its_tile_and_no_other() -> None:
     slide = Numbers(levels((1, 1)), bad={1, 3})
     reader, status, out = read(slide, Grid(1000, 400, 0.5, 0.5, 0.5, 200))
