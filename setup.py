@@ -48,6 +48,7 @@ setup(
             "*.pyi",
             "html_page/*.css",
             "html_page/*.js",
+            "html_page/*.j2",
             "writers/templates/*",
             "cases/templates/*",
             "viewer/static/*",

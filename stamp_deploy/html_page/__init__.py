@@ -13,6 +13,9 @@ from hashlib import sha256
 from importlib import resources
 from typing import Any
 
+FRAME = "frame.html.j2"
+"""What a page is around its content: policy, header with the statement of use, footer, script."""
+
 
 def render_page(
     package: str,
@@ -31,8 +34,8 @@ def render_page(
     package : str
         Its folder `templates` holds the files named below.
     template : str
-        Jinja template. It is given `values` and, as text for its elements, `style`, `script` and `data`, with
-        `style_hash` and `script_hash` for its policy.
+        Jinja template, most often one that extends `FRAME`. It is given `values` and, as text for its elements,
+        `style`, `script` and `data`, with `style_hash` and `script_hash` for its policy.
     styles : sequence of str
         Style sheets that follow page.css.
     scripts : sequence of str
@@ -45,6 +48,8 @@ def render_page(
     from jinja2 import Environment, FunctionLoader, StrictUndefined
 
     def file(name: str) -> str:
+        if name == FRAME:
+            return shared_file(name)
         return resources.files(package).joinpath("templates", name).read_text(encoding="utf-8")
 
     environment = Environment(
