@@ -126,15 +126,17 @@ def flops_a_tile(encoder: torch.nn.Module, tile_px: int) -> float:
     return float(counter.get_total_flops())
 
 
-def make_bundle(model: nn.Module, pfm: PFM, tiles: NDArray[np.uint8], folder: Path) -> Bundle:
-    """Export a model that is in memory, in fp32."""
+def make_bundle(
+    model: nn.Module, pfm: PFM, tiles: NDArray[np.uint8], folder: Path, also: tuple[str, ...] = ()
+) -> Bundle:
+    """Export a model that is in memory, in fp32 and in what `also` names beside it."""
     document = {
         "name": f"bench-{pfm.id}", "pfm": {"id": pfm.id, "licence": "random weights"}, "tile_px": pfm.tile_px,
         "mpp": pfm.mpp, "mean": list(pfm.mean), "std": list(pfm.std), "pathways": list(FEATURES),
         "gene_set_sha256": "0" * 64, "tissue": {"method": "saturation-otsu", "min_fraction": 0.25}, "input_range": {},
         "adapter": {}, "training_data": {},
     }  # fmt: skip
-    return export_model(Source(model, model, document), folder, tiles=tiles)
+    return export_model(Source(model, model, document), folder, tiles=tiles, also=also)
 
 
 def lower_bundle(
