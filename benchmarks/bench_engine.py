@@ -19,7 +19,6 @@ import platform
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +43,7 @@ from stamp_deploy.bundle import Bundle
 from stamp_deploy.checks.acceptance import machine
 from stamp_deploy.engine import load_engine, open_engine
 from stamp_deploy.engine.golden import GOLDEN_TILES, check_engine
-from stamp_deploy.engine.parity import Outputs, StageReport
+from stamp_deploy.engine.parity import Outputs
 from stamp_deploy.engine.tolerances import TOLERANCES
 from stamp_deploy.errors import ParityError, StampError
 from stamp_deploy.export import quantise
@@ -98,9 +97,14 @@ def measure(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     fit_r = fit_head(model, pfm, tiles[:fitted])
     tiles = tiles[fitted:]
     phase("head fitted", start)
-    bundle = make_bundle(model, pfm, tiles, folder / "fp32")
-    phase("exported", start)
-    spearman, parity, bundles = by_precision(model, pfm, tiles, bundle, folder, quick)
+    if quick:
+        bundle, parity, bundles = export_both(model, pfm, tiles, folder)
+        phase("exported in fp32 and int8", start)
+    else:
+        bundle = make_bundle(model, pfm, tiles, folder / "fp32")
+        phase("exported", start)
+        parity, bundles = by_precision(model, pfm, tiles, bundle, folder)
+        phase("lower precisions judged", start)
     record: dict[str, Any] = {
         "quick": quick,
         "machine": machine(),
@@ -109,7 +113,6 @@ def measure(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
         "head": f"ridge to {len(FEATURES)} colour and texture features, r {fit_r:.2f} on the tiles of its fit",
         "tiles": source,
     }
-    phase("lower precisions judged", start)
     auto = load_engine(bundle, batch=BATCH)
     phase("engine chosen", start)
     record["auto_engine"] = f"{auto.info.name} {auto.info.precision}"
@@ -139,7 +142,8 @@ def measure(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
         record[key] = parity["int8"].get(name)
     record["parity_max_abs"] = parity["fp32"]["max_abs"]
     record["parity_cosine_min"] = parity["fp32"]["cosine_min"]
-    record["spearman_min"], record["parity"] = spearman, parity
+    record["spearman_min"] = {precision: found["spearman_min"] for precision, found in parity.items()}
+    record["parity"] = parity
     if arguments.run is not None:
         record["trained_run"] = trained(arguments.run, folder)
     record["gpu"] = {"run": False, "why": "left out"}
@@ -158,46 +162,64 @@ def phase(what: str, start: float) -> None:
     )
 
 
+def export_both(
+    model: Any, pfm: Any, tiles: NDArray[np.uint8], folder: Path
+) -> tuple[Bundle, dict[str, Any], dict[str, Bundle]]:
+    """One export that carries int8 beside fp32, its numbers by precision, and the bundles; for a quick run.
+
+    Only SmoothQuant is tried: the other ways take longer than a quick run may, and only this one is for OpenVINO and
+    TensorRT, too. A refusal is a result.
+    """
+    quantise.WAYS = (next(way for way in WAYS if way.name == "smooth"),)  # type: ignore[attr-defined, assignment]
+    try:
+        bundle = make_bundle(model, pfm, tiles, folder / "both", also=("int8",))
+    except ParityError as error:
+        bundle = make_bundle(model, pfm, tiles, folder / "fp32")
+        refused = {"refused": error.cause, "spearman_min": None}
+        return bundle, {"fp32": numbers_of_fp32(bundle), "int8": refused}, {"fp32": bundle}
+    stages = list(bundle.parity["stages"].values())
+    int8 = {"tiles": bundle.parity["tiles"], **stages[-1], **numbers_of_twins(bundle)}
+    return bundle, {"fp32": numbers_of_fp32(bundle), "int8": int8}, {"fp32": bundle, "int8": bundle}
+
+
+def numbers_of_fp32(bundle: Bundle) -> dict[str, Any]:
+    """What the export measured of the ONNX file against torch."""
+    return {"tiles": bundle.parity["tiles"], **bundle.parity["stages"]["merged -> ONNX"]}
+
+
+def numbers_of_twins(bundle: Bundle) -> dict[str, Any]:
+    """What the export measured of the int8 files that it kept."""
+    return {
+        "ways": bundle.parity["twins"]["ways"],
+        "quantisation": ", ".join(twin.way for twin in bundle.twins),
+        "spearman_min": min(twin.parity["spearman_min"] for twin in bundle.twins),
+        "outlier_spearman_min": min(twin.parity["outlier_spearman_min"] for twin in bundle.twins),
+    }
+
+
 def by_precision(
-    model: Any, pfm: Any, tiles: NDArray[np.uint8], bundle: Bundle, folder: Path, quick: bool
-) -> tuple[dict[str, float | None], dict[str, Any], dict[str, Bundle]]:
-    """Export in every precision; the least pathway Spearman, all numbers, and the bundles. A refusal is a result."""
-    numbers = {"fp32": {"tiles": bundle.parity["tiles"], **bundle.parity["stages"]["merged -> ONNX"]}}
+    model: Any, pfm: Any, tiles: NDArray[np.uint8], bundle: Bundle, folder: Path
+) -> tuple[dict[str, Any], dict[str, Bundle]]:
+    """Export in every precision; all numbers, and the bundles. A refusal is a result."""
+    numbers = {"fp32": numbers_of_fp32(bundle)}
     bundles = {"fp32": bundle}
     if len(tiles) <= GOLDEN_TILES:  # export has kept what torch said of every tile
         expected = Outputs(*(np.load(bundle.golden / f"{name}.npy") for name in ("embedding", "pathways")))
     else:
         expected = run_torch(Encoder(model, pfm.mean, pfm.std), tiles)
-    if quick:  # the other ways take longer than a quick run may, and only this one is for OpenVINO and TensorRT, too
-        quantise.WAYS = (next(way for way in WAYS if way.name == "smooth"),)  # type: ignore[attr-defined, assignment]
-
-    def lowered(precision: str) -> tuple[Bundle, list[StageReport]] | ParityError:
+    for precision in ("fp16", "bf16", "int8"):
         count = FP16_TILES if precision == "fp16" else len(tiles)
         wanted = Outputs(expected.embedding[:count], expected.pathways[:count])
         try:
-            return lower_bundle(bundle, precision, tiles[:count], wanted, folder / precision)
+            made, stages = lower_bundle(bundle, precision, tiles[:count], wanted, folder / precision)
         except ParityError as error:
-            return error
-
-    precisions = ("bf16", "int8") if quick else ("fp16", "bf16", "int8")
-    # side by side in a quick run: NNCF works on one core while bf16 is emulated, and no time that is told is taken here
-    with ThreadPoolExecutor(len(precisions) if quick else 1) as pool:
-        outcomes = list(pool.map(lowered, precisions))
-    for precision, outcome in zip(precisions, outcomes, strict=True):
-        if isinstance(outcome, ParityError):
-            numbers[precision] = {"refused": outcome.cause, "spearman_min": None}
+            numbers[precision] = {"refused": error.cause, "spearman_min": None}
             continue
-        made, stages = outcome
         bundles[precision] = made
         numbers[precision] = {"tiles": stages[-1].tiles, **stages[-1].metrics}
         if made.twins:
-            numbers[precision] |= {
-                "ways": made.parity["twins"]["ways"],
-                "quantisation": ", ".join(twin.way for twin in made.twins),
-                "spearman_min": min(twin.parity["spearman_min"] for twin in made.twins),
-                "outlier_spearman_min": min(twin.parity["outlier_spearman_min"] for twin in made.twins),
-            }
-    return {precision: found["spearman_min"] for precision, found in numbers.items()}, numbers, bundles
+            numbers[precision] |= numbers_of_twins(made)
+    return numbers, bundles
 
 
 def torch_contenders(model: Any, pfm: Any, quick: bool) -> dict[str, Contender]:

@@ -97,7 +97,7 @@ def random_model(pfm_id: str, pathways: int = len(FEATURES)) -> tuple[StampModel
 
 @torch.no_grad()
 def fit_head(model: StampModel, pfm: PFM, tiles: NDArray[np.uint8]) -> float:
-    """Set the pathway head to the ridge solution from the embeddings of `tiles` to their `features`.
+    """Set both pathway heads to the ridge solution from the embeddings of `tiles` to their `features`.
 
     Returns the mean correlation on the tiles of the fit, to say how much the head has to work with.
     """
@@ -110,6 +110,7 @@ def fit_head(model: StampModel, pfm: PFM, tiles: NDArray[np.uint8]) -> float:
     weights = torch.linalg.solve(z.T @ z + len(z) * torch.eye(z.shape[1], dtype=z.dtype), z.T @ y)  # [D, P]
     model.pathway.weight.copy_((weights / scale[:, None]).T.float())
     model.pathway.bias.copy_((-(mean / scale) @ weights).float())
+    model.pathway_global.load_state_dict(model.pathway.state_dict())  # export judges it, too
     fitted = (z @ weights).numpy()
     return float(np.mean([np.corrcoef(fitted[:, i], y[:, i].numpy())[0, 1] for i in range(y.shape[1])]))
 
@@ -126,15 +127,17 @@ def flops_a_tile(encoder: torch.nn.Module, tile_px: int) -> float:
     return float(counter.get_total_flops())
 
 
-def make_bundle(model: nn.Module, pfm: PFM, tiles: NDArray[np.uint8], folder: Path) -> Bundle:
-    """Export a model that is in memory, in fp32."""
+def make_bundle(
+    model: nn.Module, pfm: PFM, tiles: NDArray[np.uint8], folder: Path, also: tuple[str, ...] = ()
+) -> Bundle:
+    """Export a model that is in memory, in fp32 and in what `also` names beside it."""
     document = {
         "name": f"bench-{pfm.id}", "pfm": {"id": pfm.id, "licence": "random weights"}, "tile_px": pfm.tile_px,
         "mpp": pfm.mpp, "mean": list(pfm.mean), "std": list(pfm.std), "pathways": list(FEATURES),
         "gene_set_sha256": "0" * 64, "tissue": {"method": "saturation-otsu", "min_fraction": 0.25}, "input_range": {},
         "adapter": {}, "training_data": {},
     }  # fmt: skip
-    return export_model(Source(model, model, document), folder, tiles=tiles)
+    return export_model(Source(model, model, document), folder, tiles=tiles, also=also)
 
 
 def lower_bundle(
