@@ -180,14 +180,14 @@ def test_the_first_unreadable_storage_tile_is_named(tmp_path: Path) -> None:
     from stamp_deploy.tiles import open_tiles
 
     path = write(tmp_path, "j2k-rgb")
-    damage(path, 8, "truncated")
+    damage(path, 9, "truncated")
     with open_slide(path) as slide:
         tiles = select_tiles(make_grid(slide, target_mpp=0.5, tile_px=SIDE), None, 0.0)
         with open_tiles(slide, tiles, batch=4) as source:
             for _ in source:
                 pass
             assert source.failure is not None
-            assert "storage tile (1, 1) of level 0: its JPEG 2000 stream ends early" in source.failure.cause
+            assert "storage tile (2, 1) of level 0: its JPEG 2000 stream ends early" in source.failure.cause
 
 
 DICOM = {
