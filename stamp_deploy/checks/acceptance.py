@@ -7,7 +7,6 @@ can be signed. docs/parity.md explains the numbers.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -29,7 +28,7 @@ from ..engine.registry import REMOTE, precisions_of
 from ..engine.tensorrt_plan import check_flavour, default_precision, get_plan
 from ..engine.verdict import accept_a_form
 from ..errors import EngineError, ParityError, StampError
-from ..system.processor import this_processor
+from ..system.processor import this_processor, usable_cores
 
 SCHEMA = "stamp-deploy/acceptance"
 
@@ -165,7 +164,7 @@ def machine() -> dict[str, Any]:
     return {
         **provenance.software(),
         "processor": this_processor().name,
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": usable_cores(),
         "gpus": [f"{gpu.name}, compute {gpu.capability}, driver CUDA {gpu.driver}" for gpu in visible_gpus()],
     }
 

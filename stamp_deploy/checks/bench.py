@@ -6,7 +6,6 @@ memory), and then the whole flow. Overlapped, the flow should take as long as th
 
 from __future__ import annotations
 
-import os
 import tempfile
 import time
 from collections.abc import Sequence
@@ -22,6 +21,7 @@ from ..config import InferOptions
 from ..errors import SlideError
 from ..grid import TileSet, make_grid
 from ..slide import Slide, open_slide
+from ..system.processor import usable_cores
 from ..tiles import TileStatus, open_tiles
 from ..tissue import TissueRule
 from ..where import find_where
@@ -68,7 +68,7 @@ def run_bench(
         The slide shows no tissue, or cannot be read.
     """
     bundle = load_bundle(bundle_path, require_signature=require_signature, adapter=options.adapter)
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     with open_slide(slide_path, mpp=options.mpp, accept=bundle.trained_on, icc=options.icc or bundle.icc) as slide:
         tiles = _tiles_of(slide, bundle, options, max_tiles)
         budget = seconds / 4

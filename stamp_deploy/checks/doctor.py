@@ -17,7 +17,7 @@ import numpy as np
 
 from .. import __version__
 from ..system.offline import BLOCKED, SWITCHES, newer_than_known, spoke_before
-from ..system.processor import this_processor
+from ..system.processor import this_processor, usable_cores
 
 GPU_QUERY = ("nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader")
 
@@ -78,7 +78,7 @@ def _run(name: str, check: Callable[[], tuple[str, str]]) -> Check:
 
 def _cpu() -> tuple[str, str]:
     """Cores that this process may use, the processor's name, memory; what a CPU engine will run on."""
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
     processor = this_processor()
     wide = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_tile") if flag in processor.flags]

@@ -8,7 +8,6 @@ once a machine and later runs of a batch use the same engine.
 from __future__ import annotations
 
 import logging
-import os
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import BundleError, EngineError, ParityError, StampError
 from ..system import log
+from ..system.processor import usable_cores
 from .cache import cache_dir, key_of, read_entry, write_entry
 from .cuda import visible_gpus
 from .golden import time_engine
@@ -228,5 +228,5 @@ def _cache_path(
     except StampError as error:
         log.event("no cache for the engine choice", level=logging.WARNING, cause=error.cause)
         return None
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     return folder / "choices" / f"{key_of(bundle.sha256, pairs, batch, threads, device, cores, machine_facts())}.json"

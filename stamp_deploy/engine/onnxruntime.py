@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import EngineError
+from ..system.processor import usable_cores
 from .base import BatchedEngine, EngineInfo, EngineOutput, OutOfMemory, shapes_of
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class OnnxRuntimeEngine(BatchedEngine):
                 path=bundle.path,
                 remedy="leave --precision out, or export the bundle in that precision",
             )
-        threads = threads or os.cpu_count() or 1
+        threads = threads or usable_cores()
         info = EngineInfo(
             self.name, onnxruntime.__version__, "cpu", bundle.precision, details={"threads": str(threads)}
         )

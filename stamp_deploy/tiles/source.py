@@ -9,7 +9,6 @@ is the slide's route, and cannot be told from the batches.
 from __future__ import annotations
 
 import math
-import os
 import queue
 import threading
 import time
@@ -27,6 +26,7 @@ from ..slide import Slide
 from ..slide.icc import SrgbTransform
 from ..system.isolation import LIMIT_GRACE_S
 from ..system.memory import fresh_pages
+from ..system.processor import usable_cores
 from .read_plan import ReadPlan
 from .reader import Reader, StageTimes, Stop, TileBatch, TileStatus
 
@@ -227,7 +227,7 @@ def open_tiles(
     """
     if batch < 1 or slots < 2:
         raise ValueError(f"batch {batch} or slots {slots} out of range")
-    threads = threads or len(os.sched_getaffinity(0))
+    threads = threads or usable_cores()
     deadline = math.inf if time_limit_s is None else time.monotonic() + time_limit_s
     stop = Stop(deadline)
     reader = _open_reader(slide, tileset, threads=threads, exact=exact, stop=stop)

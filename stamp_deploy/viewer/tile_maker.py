@@ -24,6 +24,7 @@ from ..codecs.decoder import read_stream
 from ..errors import StampError
 from ..slide import Slide
 from ..slide.storage.index import StorageGrid
+from ..system.processor import usable_cores
 from .stored_stream import MAX_STREAM_BYTES, whole_stream
 from .tile_cache import TileCache
 from .zoom_levels import PICTURE, ZoomLevel, picture_levels, zoom_levels
@@ -71,7 +72,7 @@ class TileMaker:
         self._descriptors: dict[int, int] = {}
         self._opening = threading.Lock()
         self._decoders: LifoQueue[_Decoders] = LifoQueue()
-        for _ in range(max(2, len(os.sched_getaffinity(0)))):
+        for _ in range(max(2, usable_cores())):
             self._decoders.put(_Decoders())
 
     def tile(self, level: int, column: int, row: int) -> bytes:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..map_style import MapStyle
 from ..result import Result
+from ..system.processor import usable_cores
 from . import overview
 from .names import safe_file_names
 from .picture import Painter, View, left_out_note, make_view, map_opacity, result_styles
@@ -37,7 +37,7 @@ def write(result: Result, directory: Path) -> list[Path]:
         paths[style.index].write_bytes(png_bytes(draw(result, view, style, painter)))
 
     # numpy, zlib and the disk leave the lock: threads share the cores.
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="maps") as pool:
+    with ThreadPoolExecutor(usable_cores(), thread_name_prefix="maps") as pool:
         list(pool.map(one, result_styles(result)))
     return [*paths, *overview.write(result, directory)]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -36,7 +35,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 def test_threads_are_all_cores_unless_a_number_is_given(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch, given: dict[str, int], used: str | None
 ) -> None:
-    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    monkeypatch.setattr("stamp_deploy.engine.onnxruntime.usable_cores", lambda: 3)
     engine = open_engine(bundle, "onnxruntime", batch=2, **given)  # type: ignore[arg-type]
     assert engine.info.details["threads"] == (used or "3")
     again = engine.reopen(bundle)  # type: ignore[misc]
@@ -49,7 +48,7 @@ def test_an_engine_that_is_accepted_has_all_cores_too(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("STAMP_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    monkeypatch.setattr("stamp_deploy.engine.onnxruntime.usable_cores", lambda: 3)
     engine = open_accepted(bundle, "onnxruntime", batch=2)
     assert engine.info.details["threads"] == "3" and engine.accepted
     assert isinstance(engine, Engine) and not isinstance(bundle, Engine)
@@ -57,7 +56,7 @@ def test_an_engine_that_is_accepted_has_all_cores_too(
 
 
 def test_onnx_runtime_opened_by_its_class_has_all_cores(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    monkeypatch.setattr("stamp_deploy.engine.onnxruntime.usable_cores", lambda: 3)
     engine = OnnxRuntimeEngine(bundle, batch=2)
     assert engine.info.details["threads"] == "3"
     engine.close()
@@ -191,7 +190,7 @@ def test_openvino_s_faults_are_errors_of_the_engine(bundle: Bundle, monkeypatch:
     def fails(*given: Any, **more: Any) -> None:
         raise RuntimeError("Exception from src/x.cpp:1:\nno room for it")
 
-    monkeypatch.setattr(engine, "_request", type("Request", (), {"infer": fails})())
+    monkeypatch.setattr("stamp_deploy.engine.openvino_streams.Streams.run", fails)
     with pytest.raises(EngineError, match="OpenVINO fails: no room for it") as stopped:
         engine.run(tiles[:2])
     assert stopped.value.remedy == "use --engine onnxruntime"
