@@ -492,6 +492,7 @@ def markdown(d: dict[str, Any]) -> str:
             "",
             f"Median over the programs that leave a trace in the picture: {d['synthetic_r']:.3f}; shuffled",
             f"{d['synthetic_shuffled']:.3f}. UNSEEN leaves no trace: near 0 is right.",
+            "One run, one section, one seed: `shuffled` says how far from 0 chance reaches here, not its mean.",
         ]
     if "recipes" in d:
         lines += recipe_lines(d["recipes"])
