@@ -24,14 +24,11 @@ from stamp_deploy.slide.tiff import (
     _shows,
     _stated,
     _why_not,
-    read_description,
-    read_icc_tag,
     read_levels,
     read_pages,
-    read_resolution,
     read_sub_pages,
-    read_texts,
 )
+from stamp_deploy.slide.tiff_tags import read_description, read_icc_tag, read_resolution, read_texts
 
 
 def page(**changes: Any) -> Any:
