@@ -81,7 +81,7 @@ class OpenVinoEngine(BatchedEngine):
         def measure() -> int:
             noise = np.random.default_rng(0).integers(0, 256, (batch, bundle.tile_px, bundle.tile_px, 3), np.uint8)
             opened.update({count: Streams(core, network, settings, count) for count in counts})
-            return fastest_count({count: partial(opened[count].run, noise, ()) for count in counts})
+            return fastest_count({count: partial(opened[count].run, outputs=()) for count in counts}, noise)
 
         count = remembered_count(bundle, precision, batch, threads, counts, measure)
         return opened.get(count) or Streams(core, network, settings, count)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,9 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 def engine_of(bundle: Bundle, monkeypatch: pytest.MonkeyPatch, count: int, batch: int = 32) -> Any:
     """The engine in so many streams, whatever would be fastest."""
-    monkeypatch.setattr("stamp_deploy.engine.openvino.fastest_count", lambda runs: max(k for k in runs if k <= count))
+    monkeypatch.setattr(
+        "stamp_deploy.engine.openvino.fastest_count", lambda runs, tiles: max(k for k in runs if k <= count)
+    )
     return open_engine(bundle, "openvino", batch=batch, threads=count)
 
 
@@ -99,17 +102,21 @@ def test_one_stream_stays_unless_more_are_clearly_faster() -> None:
 def test_runs_are_timed_in_turn_and_the_first_round_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     clock, order = [0.0], list[int]()
 
-    def run(count: int) -> None:
+    tiles = np.zeros((32, 1), np.uint8)
+
+    def run(count: int, given: Any) -> None:
+        assert len(given) == (8 * count if len(order) < 2 else 32)
         order.append(count)
         clock[0] += {1: 1.0, 4: 100.0 if len(order) <= 2 else 0.5}[count]
 
     monkeypatch.setattr(streams.time, "perf_counter", lambda: clock[0])
-    assert fastest_count({1: lambda: run(1), 4: lambda: run(4)}) == 4
+    monkeypatch.setattr(streams, "SECONDS", 100.0)
+    assert fastest_count({1: partial(run, 1), 4: partial(run, 4)}, tiles) == 4
     assert order == [1, 4] * 4
     order.clear()
     monkeypatch.setattr(streams, "SECONDS", 2.0)
     clock[0] = 0.0
-    fastest_count({1: lambda: run(1), 4: lambda: run(4)})
+    fastest_count({1: partial(run, 1), 4: partial(run, 4)}, tiles)
     assert order == [1, 4] * 3  # two rounds of 1.5 s are past 2 s
 
 
