@@ -113,6 +113,10 @@ RIVALS: dict[str, tuple[str, Read]] = {
 }
 
 
+DICOM_ALONE = ("wsidicom",)
+"""Readers that read nothing else."""
+
+
 def installed() -> tuple[dict[str, Read], list[str]]:
     """The readers that can be imported here, and the names of those that cannot."""
     here = {name: read for name, (module, read) in RIVALS.items() if importlib.util.find_spec(module) is not None}
