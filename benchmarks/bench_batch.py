@@ -34,6 +34,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 from result_files import RESULTS, keep  # noqa: E402
 from support.bundle_factory import make_bundle  # noqa: E402
 from support.result_factory import make_result  # noqa: E402
+from support.slide_factory import texture, write_slide  # noqa: E402
 
 from stamp_deploy.batch.options import BatchOptions  # noqa: E402
 from stamp_deploy.batch.planning.plan import Finding, Plan  # noqa: E402
@@ -236,11 +237,9 @@ def cpu_overlap(slides: list[Path], bundle: Path, folder: Path) -> dict[str, flo
 
 def memory(folder: Path, count: int) -> dict[str, Any]:
     """Growth of the worker's memory over many small slides: last tenth against first tenth."""
-    from test_batch import make_slide
-
     slides = folder / "small"
     slides.mkdir()
-    paths = [make_slide(slides / f"s{i:03}.tif", i) for i in range(count)]
+    paths = [write_slide(slides / f"s{i:03}.tif", texture(768, 768, seed=i)) for i in range(count)]
     bundle = make_bundle(folder / "bundle64")
     view = Watchful()
     options = BatchOptions(bundle, folder / "out-small", InferOptions(writers=WRITERS), devices="cpu")
