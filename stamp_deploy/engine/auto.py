@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from ..errors import BundleError, EngineError, ParityError, StampError
 from ..system import log
 from ..system.processor import usable_cores
-from .cache import cache_dir, key_of, read_entry, write_entry
+from .cache import cache_folder, key_of, read_entry, write_entry
 from .cuda import visible_gpus
 from .golden import time_engine
 from .machine import machine_facts
@@ -223,10 +223,8 @@ def _why(best: Trial, passed: list[Trial], refused: list[Trial]) -> str:
 def _cache_path(
     bundle: Bundle, pairs: list[tuple[str, str | None]], batch: int, threads: int, device: int
 ) -> Path | None:
-    try:
-        folder = cache_dir()
-    except StampError as error:
-        log.event("no cache for the engine choice", level=logging.WARNING, cause=error.cause)
+    folder = cache_folder("choices", "the engine choice")
+    if folder is None:
         return None
     cores = usable_cores()
-    return folder / "choices" / f"{key_of(bundle.sha256, pairs, batch, threads, device, cores, machine_facts())}.json"
+    return folder / f"{key_of(bundle.sha256, pairs, batch, threads, device, cores, machine_facts())}.json"

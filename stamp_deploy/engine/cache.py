@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import secrets
 import shutil
@@ -19,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from ..atomic import disk_errors, write_json_atomic
-from ..errors import DiskError, EngineError
+from ..errors import DiskError, EngineError, StampError
+from ..system import log
 from ..system.user_cache import user_cache
 
 MAX_ENTRY_BYTES = 1 << 20
@@ -49,6 +51,15 @@ def cache_dir() -> Path:
             remedy="chmod go-w it, or name another with STAMP_CACHE_DIR",
         )
     return folder
+
+
+def cache_folder(name: str, what: str) -> Path | None:
+    """A folder of the cache for `what`, which may not exist yet; None, and a warning, where there is no cache."""
+    try:
+        return cache_dir() / name
+    except StampError as error:
+        log.event(f"no cache for {what}", level=logging.WARNING, cause=error.cause)
+        return None
 
 
 def key_of(*parts: object) -> str:

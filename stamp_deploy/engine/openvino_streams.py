@@ -1,7 +1,7 @@
 """How many streams OpenVINO works in: parts of a batch side by side, or the whole batch with every thread.
 
-On a processor of few cores two parts side by side were 4 % (fp32) to 25 % (int8) faster, bit for bit the same; on
-others one stream is. So both are timed, once per machine, bundle and batch.
+On a processor of few cores two parts side by side were 4 % (fp32) and 16 % (int8) faster, bit for bit the same;
+elsewhere one stream may be. So both are timed, once per machine, bundle and batch.
 """
 
 from __future__ import annotations
@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import StampError
 from ..system.processor import usable_cores
-from .cache import cache_dir, key_of, read_entry, write_entry
+from .cache import cache_folder, key_of, read_entry, write_entry
 from .machine import machine_facts
 
 if TYPE_CHECKING:
@@ -136,9 +135,8 @@ def remembered_count(
 
 
 def _entry(bundle: Bundle, precision: str, batch: int, threads: int, counts: Sequence[int]) -> Path | None:
-    try:
-        folder = cache_dir() / "streams"
-    except StampError:
+    folder = cache_folder("streams", "the number of streams")
+    if folder is None:
         return None
     encoder = (bundle.sha256, bundle.encoder_file, precision)
     return folder / f"{key_of(encoder, batch, threads, list(counts), usable_cores(), machine_facts())}.json"

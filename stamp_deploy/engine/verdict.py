@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -13,9 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import ParityError, StampError
-from ..system import log
-from .cache import cache_dir, key_of, read_entry, write_entry
+from ..errors import ParityError
+from .cache import cache_folder, key_of, read_entry, write_entry
 from .golden import time_and_check
 from .machine import machine_facts
 from .parity import StageReport
@@ -135,11 +133,7 @@ def _key(bundle: Bundle, engine: BatchedEngine) -> str:
 
 def _folder() -> Path | None:
     """Where verdicts are kept; None where there is no cache that can be used."""
-    try:
-        return cache_dir() / "verdicts"
-    except StampError as error:
-        log.event("no cache for verdicts of parity", level=logging.WARNING, cause=error.cause)
-        return None
+    return cache_folder("verdicts", "verdicts of parity")
 
 
 def _remembered(bundle: Bundle, engine: BatchedEngine) -> Verdict | None:
