@@ -28,7 +28,7 @@ def cohort() -> None:
 @click.option("-o", "--out", type=_PATH, help="Cohort folder to be made.")
 @click.option("--overwrite", is_flag=True, help="Replace a finished cohort.")
 @click.option("--append", is_flag=True, help="Add the samples that the finished cohort lacks.")
-@click.option("-j", "--jobs", default=1, show_default=True, help="Samples made at the same time; 0: one a core.")
+@click.option("-j", "--jobs", default=1, show_default=True, help="Samples made at the same time; 0: one per core.")
 @click.option("--dry-run", is_flag=True, help="Read and check every sample, cut no tiles, write nothing.")
 @click.option("--no-pictures", is_flag=True, help="Leave out the QC sheets.")
 def build(

@@ -7,7 +7,6 @@ that met a sample it could not use, goes on from the samples that are finished. 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
@@ -23,6 +22,7 @@ from stamp_deploy.atomic import check_output, disk_errors, staged_directory
 from stamp_deploy.errors import StampError, UsageError
 from stamp_deploy.hashing import sha256_file
 from stamp_deploy.slide import Slide
+from stamp_deploy.system.processor import usable_cores
 
 from ..gene_sets import GeneSets, read_gmt
 from .config import CohortConfig, SampleConfig, load_config
@@ -176,7 +176,7 @@ def _each(
     samples: Sequence[SampleConfig], work: Callable[[SampleConfig], Made], jobs: int
 ) -> Iterator[tuple[SampleConfig, Made]]:
     """What `work` makes of each sample, as they are finished."""
-    jobs = min(jobs or os.cpu_count() or 1, len(samples))
+    jobs = min(jobs or usable_cores(), len(samples))
     if jobs <= 1:
         yield from ((sample, work(sample)) for sample in samples)
         return
