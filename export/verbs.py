@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from stamp_deploy.command import Command
+from stamp_deploy.command import Command, split_names
 
 if TYPE_CHECKING:
     from .config import ExportConfig
@@ -95,7 +95,7 @@ def export(
         "tiles": _text(tiles),
         "heads": _text(heads),
         "evaluation": _text(evaluation),
-        "adapters": tuple(part.strip() for part in (adapters or "").split(",") if part.strip()),
+        "adapters": split_names(adapters or ""),
         "triton": _text(triton),
         "name": name,
     }

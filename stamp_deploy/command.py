@@ -78,6 +78,11 @@ def option(*names: str, group: str = "Options", **settings: Any) -> Decorate:
 
 def names_of(_: click.Context, __: click.Parameter, text: str) -> tuple[str, ...]:
     """ "json, report" -> ("json", "report"): the `callback` of an option."""
+    return split_names(text)
+
+
+def split_names(text: str) -> tuple[str, ...]:
+    """ "json, report" -> ("json", "report")."""
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
