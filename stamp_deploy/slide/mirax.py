@@ -28,6 +28,7 @@ from .tiff_pages import file_key
 MAX_IMAGES, MAX_IMAGE_SIDE, MAX_LEVELS, MAX_FILES, MAX_PAGES = 10_000_000, 16_384, 32, 10_000, 100_000
 MAX_INI_BYTES, MAX_INDEX_BYTES = 1 << 20, 1 << 30
 _VERSION = "01.02"
+_OVERLAPS = ("OVERLAP_X", "OVERLAP_Y")
 _MAPS = ("VIMSLIDE_POSITION_BUFFER", "StitchingIntensityLayer")
 _PLACE = np.dtype([("flag", "u1"), ("x", "<i4"), ("y", "<i4")])
 
@@ -39,15 +40,15 @@ class MiraxLayout:
     Attributes
     ----------
     there : tuple of bool [rows, columns]
-        Of each level, which images of level 0 it shows.
+        Of each level, which images it shows, as they were taken.
     concats : tuple of int
-        Of each level, how many images of level 0 one image joins along a side.
+        Of each level, how many of them one of its own joins along a side.
     divisions : int
         Images of a photo, along one side.
     image_w, image_h : int
-        Of an image of level 0, pixels.
+        Of an image as it was taken, pixels: level 0 may join some already.
     places : int64 [photo rows, photo columns, 2]
-        Where photos begin, (x, y) pixels of level 0.
+        Where photos begin, (x, y) of the same pixels.
     """
 
     there: tuple[NDArray[np.bool_], ...]
@@ -82,15 +83,14 @@ class MiraxLayout:
         missing = self.missing
         if not missing.any():
             return None
-        side = max(1, min(self.image_w, self.image_h) // 2)
+        side, joined = max(1, min(self.image_w, self.image_h) // 2), self.concats[0]
         cells = np.zeros((-(-height // side), -(-width // side)), bool)
         for row, column in np.argwhere(missing).tolist():
             x, y = self.places[row // self.divisions, column // self.divisions].tolist()
             x, y = x + column % self.divisions * self.image_w, y + row % self.divisions * self.image_h
-            cells[
-                max(0, y // side) : max(0, -(-(y + self.image_h) // side)),
-                max(0, x // side) : max(0, -(-(x + self.image_w) // side)),
-            ] = True
+            left, top = max(0, x) // joined // side, max(0, y) // joined // side
+            right, bottom = (x + self.image_w) // joined, (y + self.image_h) // joined
+            cells[top : max(0, -(-bottom // side)), left : max(0, -(-right // side))] = True
         return LeftOut(cells, side, side)
 
 
@@ -154,10 +154,12 @@ def _read_once(folder: Path, key: tuple[tuple[int, ...], ...]) -> MiraxLayout:
         _need(min(sides) > 0 and max(sides) <= MAX_IMAGE_SIDE, f"images of {sides[0]} x {sides[1]} px")
     first = levels[0]
     image_w, image_h = int(first["DIGITIZER_WIDTH"]), int(first["DIGITIZER_HEIGHT"])
-    steps = [
-        side * divisions - _overlap(first[name], side * divisions)
-        for side, name in ((image_w, "OVERLAP_X"), (image_h, "OVERLAP_Y"))
+    photo = image_w * divisions, image_h * divisions
+    overlaps = [
+        [_overlap(level[name], side / (1 << exponent)) for side, name in zip(photo, _OVERLAPS, strict=True)]
+        for level, exponent in zip(levels, exponents, strict=True)
     ]
+    steps = [side - overlap for side, overlap in zip(photo, overlaps[0], strict=True)]
     width, height = columns // divisions * steps[0], rows // divisions * steps[1]
     _need(max(width, height) <= MAX_SIDE, f"a picture of {width:.0f} x {height:.0f} px")
     files = int(ini["DATAFILE"]["FILE_COUNT"])
@@ -177,7 +179,7 @@ def _read_once(folder: Path, key: tuple[tuple[int, ...], ...]) -> MiraxLayout:
     return MiraxLayout(there, concats, divisions, image_w, image_h, places)
 
 
-def _overlap(text: str, photo: int) -> float:
+def _overlap(text: str, photo: float) -> float:
     overlap = float(text)
     _need(math.isfinite(overlap) and abs(overlap) < photo, "photos overlap by more than their size")
     return overlap

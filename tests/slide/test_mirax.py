@@ -145,6 +145,9 @@ CONTRADICTIONS = {
     "level 0 that joins": write_key("IMAGE_CONCAT_FACTOR", 2),
     "overlap beyond the photo": write_key("OVERLAP_X", 1000),
     "overlap that is no number": write_key("OVERLAP_Y", "nan"),
+    "overlap of a coarser level that is no number": lambda text: text.replace(
+        "OVERLAP_Y = 0.0", "OVERLAP_Y = nan"
+    ).replace("OVERLAP_Y = nan", "OVERLAP_Y = 0.0", 1),
     "images beyond all sizes": write_key("DIGITIZER_WIDTH", 2_000_000_000),
     "images of another size": write_key("DIGITIZER_WIDTH", 32),
     "another slide's index": write_key("SLIDE_ID", "x"),
