@@ -222,8 +222,10 @@ def test_scores_over_time_by_hand_where_nobody_is_censored() -> None:
 
 
 def test_the_curves_are_the_training_sides_cox_model() -> None:
-    """Breslow's estimate out of statsmodels' coefficient: S(t | risk) = exp(-H0(t) exp(b risk)), H0 straight between the
-    deaths, as lifelines draws it."""
+    """Breslow's estimate out of statsmodels' coefficient: S(t | risk) = exp(-H0(t) exp(b risk)).
+
+    lifelines draws H0 straight between the deaths.
+    """
     pytest.importorskip("lifelines", reason="needs the extra [survival]")
     pytest.importorskip("sksurv", reason="needs the extra [survival]")
     regression = pytest.importorskip("statsmodels.duration.hazard_regression")
