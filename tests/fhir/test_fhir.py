@@ -63,6 +63,10 @@ def test_the_bundle_is_valid_and_preliminary(folder: Path, tmp_path: Path) -> No
     assert [urls[item["reference"]] for item in report["result"]] == ["Observation"] * len(observations)
     assert all(urls[item["device"]["reference"]] == "Device" for item in observations)
     assert len(urls) == len(bundle["entry"]), "each resource has an address of its own"
+    kinds = [entry["resource"]["resourceType"] for entry in bundle["entry"]]
+    assert kinds == ["DiagnosticReport", "Device", *["Observation"] * len(observations)], (
+        "the report is what is seen first"
+    )
 
 
 def test_every_figure_is_there(folder: Path, result: Result, tmp_path: Path) -> None:
@@ -255,6 +259,7 @@ def test_references_of_the_hospital(folder: Path, tmp_path: Path) -> None:
     (report,) = of_kind(bundle, "DiagnosticReport")
     assert report["subject"]["reference"] == "Patient/123"
     assert [item["reference"] for item in report["specimen"]] == ["Specimen/s.9"]
+    assert report["basedOn"] == [{"reference": given["basedOn"]}]
     for item in of_kind(bundle, "Observation"):
         assert item["subject"]["reference"] == "Patient/123"
         assert item["specimen"]["reference"] == "Specimen/s.9"

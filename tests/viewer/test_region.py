@@ -82,7 +82,7 @@ def test_every_figure_of_a_drawn_area_is_the_one_of_its_name(result: Result) -> 
     n = len(result.coords)
     judged = add_summaries(
         replace(
-            result, validation=Validation("z within section", (facts,)), summaries=(),
+            result, validation=Validation("z within section", (facts,)), summaries=(), score_unit="z within section",
             trust=SlideTrust("doubtful", ("blurred",), 2.0, np.zeros(n, np.float32), flags, n, "rule"),
         )
     )  # fmt: skip
