@@ -11,6 +11,7 @@ import random
 import sys
 import tempfile
 from pathlib import Path
+from unittest.mock import Mock
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 
@@ -18,7 +19,10 @@ import fuzz_tiff
 from support.ndpi_factory import write_ndpi
 from support.slide_factory import texture
 
-from stamp_deploy.slide.ndpi import check_ndpi
+from stamp_deploy.slide.backends import Level
+from stamp_deploy.slide.ndpi import read_ndpi
+from stamp_deploy.slide.storage.index import StorageIndex
+from stamp_deploy.slide.storage.jpeg_ndpi import jpeg_ndpi
 
 TAGS = (256, 257, 273, 278, 279, 65421, 65424, 65426, 65432)
 
@@ -35,6 +39,25 @@ def spoil(data: bytes, choose: random.Random) -> bytes:
     return bytes(spoilt)
 
 
+def read(path: Path) -> None:
+    """Read the levels and make the index of those.
+
+    Raises
+    ------
+    SlideError
+        It is refused.
+    """
+    levels = tuple(
+        Level(number, level.width, level.height, 1, 1)
+        for number, level in enumerate(read_ndpi(path))
+        if level.focal_plane == 0
+    )
+    index = jpeg_ndpi(path, Mock(), levels, tuple(range(len(levels))))
+    if isinstance(index, StorageIndex):
+        for grids in index.levels:
+            assert isinstance(grids, str) or all((g.offsets >= 0).all() and (g.sizes >= 0).all() for g in grids)
+
+
 def main() -> int:
     options = fuzz_tiff.options_of(__doc__)
     with tempfile.TemporaryDirectory() as folder:
@@ -44,7 +67,7 @@ def main() -> int:
             ).read_bytes()
             for starts in ("both", "low", "none")
         ]
-        return fuzz_tiff.attempt(options, "ndpi", seeds, spoil, Path(folder) / "spoilt.ndpi", check_ndpi)
+        return fuzz_tiff.attempt(options, "ndpi", seeds, spoil, Path(folder) / "spoilt.ndpi", read)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from .icc import find_colours
 from .left_out import find_left_out
 from .mirax import read_mirax
 from .mpp import find_mpp
-from .ndpi import check_ndpi
+from .ndpi import read_ndpi
 from .pyramid import levels_of_the_slide
 from .route import check_route, choose_route
 from .slide import Slide
@@ -157,7 +157,7 @@ def _open_backend(path: Path, route: str | None, accept: Collection[str]) -> Bac
     elif vendor == "mirax":
         read_mirax(path)
     elif vendor == "hamamatsu":
-        check_ndpi(path)
+        read_ndpi(path)
     try:
         backend = OpenSlideBackend(path)
     except SlideError as first:

@@ -78,7 +78,7 @@ def given(request: pytest.FixtureRequest, tmp_path: Path) -> Given:
         return Given(path, "bif" if any(overlap) else "jpeg-bif", 0.5, 64, 1)
     if kind == "ndpi":
         path = write_ndpi(tmp_path / "a.ndpi", texture(416, 512), interval=16, levels=(4,))
-        return Given(path, "openslide", 0.5, 64, 0)
+        return Given(path, "jpeg-ndpi", 0.5, 64, 1)
     if kind in ("mrxs", "mrxs-overlap"):
         scan = Scan(overlap=6, positions="deflated", jitter=2) if kind == "mrxs-overlap" else Scan()
         return Given(write_mrxs(tmp_path / "a.mrxs", texture(420, 530), scan, levels=3), "openslide", 0.5, 64, 0)
