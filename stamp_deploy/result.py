@@ -116,7 +116,7 @@ class TileCounts:
         return {**asdict(self), "unreadable": self.unreadable}
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Result:
     """One slide's result.
 
@@ -214,6 +214,13 @@ class Result:
         scores = (self.embedding, self.pathways, *(() if self.pathways_global is None else (self.pathways_global,)))
         if not all(np.isfinite(values).all() for values in scores):
             raise ValueError("embeddings or pathway scores are not finite")
+
+    def __repr__(self) -> str:
+        grid, verdict = self.grid, "not judged" if self.trust is None else self.trust.verdict
+        return (
+            f"<{type(self).__name__} of {self.slide.name}: {len(self.coords):,} tiles of {grid.tile_px} px at "
+            f"{grid.target_mpp:g} um/px, {len(self.pathway_names)} pathways, {len(self.heads)} calls, {verdict}>"
+        )
 
     @property
     def tile_cells(self) -> NDArray[np.int64]:

@@ -74,7 +74,6 @@ _ORDER = ("outside", "doubtful", "not judged", "inside")
 def _slide(slide: SlideRecord, folder: Path, pictures: Thumbnails | None, *, common: bool) -> dict[str, Any]:
     record = slide.record
     report = slide.folder / "report.html"
-    warnings = [str(warning) for warning in record["warnings"]]
     return {
         "name": slide.name,
         "key": slide.key,
@@ -86,7 +85,7 @@ def _slide(slide: SlideRecord, folder: Path, pictures: Thumbnails | None, *, com
         "tiles": int(record["tiles"]["ok"]),
         "unreadable": int(record["tiles"].get("unreadable", 0)),
         "tissue": slide.tissue_mm2,
-        "warnings": warnings,
+        "warnings": slide.warnings,
         "calls": {head["name"]: _call(head) for head in record["heads"]},
         "values": slide.z if common else slide.means,
         "link": _link(report, folder) if report.is_file() else "",

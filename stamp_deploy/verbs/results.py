@@ -113,9 +113,9 @@ def compare(
         (
             (
                 item.name,
-                f"{item.bias:+.3f}",
-                f"{item.low:+.3f} to {item.high:+.3f}",
-                *("-" if value is None else f"{value:.3f}" for value in (item.pearson_r, item.ccc)),
+                f"{item.bias:+.3g}",
+                f"{item.low:+.3g} to {item.high:+.3g}",
+                *map(_correlation, (item.pearson_r, item.ccc)),
             )
             for item in found.agreements
         ),
@@ -129,3 +129,10 @@ def compare(
         click.echo(f"warning {note}", err=True)
     if out is not None:
         click.echo(f"result  {out}")
+
+
+def _correlation(value: float | None) -> str:
+    """Three decimals, and no 1.000 that is not exact."""
+    if value is None:
+        return "-"
+    return "> 0.999" if 0.9995 <= value < 1 else f"{value:.3f}"
