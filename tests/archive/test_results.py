@@ -8,8 +8,10 @@ import pytest
 
 pydicom = pytest.importorskip("pydicom")
 
+from support.result_factory import make_result, stored
+
 from stamp_deploy.archive import results
-from stamp_deploy.archive.results import ResultObject, result_objects
+from stamp_deploy.archive.results import ResultObject, find_results, result_objects
 from stamp_deploy.archive.uids import WHOLE_SLIDE
 from stamp_deploy.errors import DataError
 
@@ -49,3 +51,12 @@ def test_a_slide_is_no_result(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is no result") as caught:
         result_objects(result(tmp_path / "out", WHOLE_SLIDE))
     assert caught.value.path == tmp_path / "out" / "dicom" / "x.dcm"
+
+
+def test_results_of_a_folder_are_those_that_are_whole_and_shown(tmp_path: Path) -> None:
+    """What a run is about to rename, or has set aside, begins with a dot."""
+    for name in ("b", "a", ".a.partial"):
+        stored(make_result(4), tmp_path / name)
+    (tmp_path / "c").mkdir()
+    assert find_results(tmp_path) == [tmp_path / "a", tmp_path / "b"]
+    assert find_results(tmp_path / "b") == [tmp_path / "b"]

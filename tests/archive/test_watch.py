@@ -328,6 +328,102 @@ def test_a_stop_in_the_middle_of_a_look_is_no_failure(tmp_path: Path, monkeypatc
     made.finish()
 
 
+def test_a_slide_that_is_being_scored_is_not_fetched_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive = Archive(*ROWS[:1])
+    made, records, _ = arrivals(archive, tmp_path, monkeypatch, ahead=9)
+    ((path, _),) = made.poll()
+    archive.now = 10.0
+    assert made.poll() == [] and not made.pending()
+    finish(tmp_path, "a")
+    made.settled(path, "a", AttemptState.DONE)
+    made.settled(path, "b", AttemptState.FAILED)  # told twice: the first word counts
+    made.finish()
+    assert records.get("1.2.0") == SeriesRecord(3, "a", AttemptState.DONE)
+    assert archive.told == ["1.2.0 a"]
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_slides_that_were_scored_are_removed_unless_they_are_to_stay(
+    keep: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, _, _ = arrivals(Archive(*ROWS[:2]), tmp_path, monkeypatch, keep_slides=keep)
+    (first, _), (second, _) = made.poll()
+    finish(tmp_path, "a")
+    made.settled(first, "a", AttemptState.DONE)
+    made.settled(second, "b", AttemptState.FAILED)
+    made.finish()
+    assert first.parent.exists() == keep
+    assert second.parent.exists(), "what failed stays, to be looked at"
+
+
+def test_results_are_pushed_until_the_archive_has_them_and_then_never_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive, sent = Archive(*ROWS[:2]), list[str]()
+    refused = True
+
+    def push(keeper: object, folder: Path) -> None:
+        sent.append(folder.name)
+        if refused:
+            raise ArchiveError("full")
+
+    monkeypatch.setattr("stamp_deploy.archive.arrivals.push_result", push)
+    made, records, said = arrivals(archive, tmp_path, monkeypatch, push=True)
+    (first, _), (second, _) = made.poll()
+    finish(tmp_path, "a")
+    made.settled(first, "a", AttemptState.DONE)
+    made.settled(second, "b", AttemptState.FAILED)  # there is nothing to push
+    made.poll()
+    assert sent == ["a"] and len(said) == 1 and made.exit_code == 8
+    assert records.get("1.2.0") == SeriesRecord(3, "a", AttemptState.DONE, pushed=False)
+    assert archive.told == ["1.2.1 failed"], "the other one has not ended"
+    archive.now = 9.0
+    made.poll()
+    assert sent == ["a"], "not before its time"
+    refused, archive.now = False, 10.0
+    made.poll()
+    assert sent == ["a", "a"] and records.get("1.2.0") == SeriesRecord(3, "a", AttemptState.DONE, pushed=True)
+    assert archive.told[1:] == ["1.2.0 a", "1.2.0 a", "1.2.1 failed", "all"]
+    archive.now = 100.0
+    made.poll()
+    assert sent == ["a", "a"] and made.exit_code == 0 and archive.told[-1] == "all"
+
+
+def test_that_all_is_done_is_said_when_nothing_waits_to_be_pushed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = Archive(ROWS[0])
+
+    def push(keeper: object, folder: Path) -> None:
+        raise ArchiveError("full")
+
+    monkeypatch.setattr("stamp_deploy.archive.arrivals.push_result", push)
+    made, records, _ = arrivals(archive, tmp_path, monkeypatch, push=True)
+    finish(tmp_path, "a")
+    records.put("1.2.0", SeriesRecord(3, "a", AttemptState.DONE))
+    for seconds in (0.0, 10.0, 20.0, 30.0):
+        archive.now = seconds
+        assert made.poll() == []
+    assert archive.told == []
+
+
+def test_a_pause_is_never_longer_than_its_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive = Archive(ROWS[0])
+    made, _, said = arrivals(archive, tmp_path, monkeypatch)
+
+    def pull(*rest: object) -> object:
+        raise ArchiveError("refused")
+
+    monkeypatch.setattr("stamp_deploy.archive.arrivals.pull_series", pull)
+    pauses = []
+    for _ in range(9):
+        made.poll()
+        pauses.append(float(said[-1].rsplit(" ", 2)[1]))
+        archive.now += pauses[-1]
+    assert pauses == [10, 20, 40, 80, 160, 320, 640, 900, 900]
+    assert not made.pending(), "what failed is not waited for"
+
+
 class Answers:
     """A client whose searches give series rows, and that remembers the windows asked for."""
 

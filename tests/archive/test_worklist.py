@@ -7,7 +7,8 @@ import json
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ from stamp_deploy.archive.records import SeriesRecords
 from stamp_deploy.archive.results import ResultObject
 from stamp_deploy.archive.server import Server
 from stamp_deploy.archive.worklist import Worklist
-from stamp_deploy.errors import ArchiveError
+from stamp_deploy.errors import ArchiveError, ArchiveUnreachable
 
 from .conftest import AT_ONCE
 
@@ -74,6 +75,91 @@ def test_only_the_owner_may_change_a_workitem(server: UpsServer, worklist: Workl
     worklist.cancel("1.7.1", MINE, "the slide is damaged")
     assert server.state("1.7.1") == "CANCELED"
     assert "damaged" in str(server.items["1.7.1"][PROGRESS])
+
+
+class Careless(UpsServer):
+    """Knows no filter: a search gives every workitem, in whatever state."""
+
+    def reply(self, method: str, target: str, body: bytes) -> Reply:
+        address, _, query = target.partition("?")
+        start = next((part for part in query.split("&") if part.startswith("offset=")), "offset=0")
+        return super().reply(method, f"{address}?{start}" if method == "GET" else target, body)
+
+
+def test_only_work_that_waits_and_has_the_label_is_found_whatever_the_server_answers() -> None:
+    server = Careless()
+    for uid, label in (("1.7.1", "STAMP"), ("1.7.2", "OTHER"), ("1.7.3", "STAMP")):
+        server.add(uid, ("1.1", "1.2.1"), label=label)
+    with answering(server.reply) as (url, _), Client(Server(url), AT_ONCE) as client:
+        worklist = Worklist(client)
+        assert worklist.claim("1.7.1", THEIRS)
+        assert worklist.search("STAMP") == ["1.7.3"]
+        assert worklist.search() == ["1.7.2", "1.7.3"]
+
+
+def test_a_series_that_is_named_twice_is_scored_once(server: UpsServer, worklist: Worklist) -> None:
+    server.add("1.7.4", ("1.1", "1.2.6"), ("1.1", "1.2.5"), ("1.1", "1.2.6"))
+    assert worklist.slides("1.7.4") == [SeriesRow("1.1", "1.2.6", -1), SeriesRow("1.1", "1.2.5", -1)]
+
+
+def test_results_are_named_by_study_series_class_and_uid(server: UpsServer, worklist: Worklist) -> None:
+    """Two series of one study, and one of another; times are told in UTC, whatever zone they were taken in."""
+    results = [
+        replace(RESULT, uid="1.5.1"),
+        replace(RESULT, uid="1.5.2", sop_class="1.2.840.10008.5.1.4.1.1.66.4", series="1.4.2"),
+        replace(RESULT, uid="1.5.3"),
+        replace(RESULT, uid="1.5.4", study="1.9"),
+    ]
+    worklist.claim("1.7.1", MINE)
+    begun = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone(timedelta(hours=5, minutes=30)))
+    before = datetime.now(UTC).replace(microsecond=0)
+    worklist.complete("1.7.1", MINE, results, begun)
+    (performed,) = server.items["1.7.1"][PERFORMED]["Value"]
+    told = [
+        (one["0020000D"]["Value"], one["0020000E"]["Value"],
+         [(item["00081150"]["Value"][0], item["00081155"]["Value"][0]) for item in one["00081199"]["Value"]])
+        for one in performed["00404033"]["Value"]
+    ]  # fmt: skip
+    parametric_map = RESULT.sop_class
+    assert told == [
+        (["1.1"], ["1.4"], [(parametric_map, "1.5.1"), (parametric_map, "1.5.3")]),
+        (["1.1"], ["1.4.2"], [("1.2.840.10008.5.1.4.1.1.66.4", "1.5.2")]),
+        (["1.9"], ["1.4"], [(parametric_map, "1.5.4")]),
+    ]
+    assert performed["00404050"]["Value"] == ["20260101213405+0000"]
+    ended = datetime.strptime(performed["00404051"]["Value"][0], "%Y%m%d%H%M%S%z")
+    assert before <= ended <= datetime.now(UTC)
+
+
+def test_another_performers_workitem_is_not_touched(server: UpsServer, worklist: Worklist, tmp_path: Path) -> None:
+    """It was taken between the search and the claim: one refused claim, and nothing else is sent."""
+    records, found = SeriesRecords(tmp_path), worklist.search("STAMP")
+
+    class Slow(Worklist):
+        def search(self, label: str = "*") -> list[str]:
+            return found
+
+    worklist.claim("1.7.1", THEIRS)
+    trigger = Assigned(Slow(worklist._client), records, tmp_path, label="STAMP", most=1)
+    assert trigger.look() == rows("1.2.2", "1.2.3")
+    assert server.refused == ["IN PROGRESS to IN PROGRESS"]
+    assert records.names(PREFIX) == [f"{PREFIX}1.7.2"]
+
+
+def test_a_claim_is_written_down_before_it_is_made(worklist: Worklist, tmp_path: Path) -> None:
+    """Its transaction is the one that the server is told: a crash between the two loses nothing."""
+    records, told = SeriesRecords(tmp_path), []
+
+    class Crashing(Worklist):
+        def claim(self, uid: str, transaction: str) -> bool:
+            told.append((records.read(f"{PREFIX}{uid}")["transaction"], transaction))
+            raise ArchiveUnreachable("the power is cut")
+
+    with pytest.raises(ArchiveUnreachable):
+        Assigned(Crashing(worklist._client), records, tmp_path, label="STAMP", most=1).look()
+    ((kept, used),) = told
+    assert kept == used
+    assert Assigned(worklist, records, tmp_path, label="STAMP", most=1).look() == rows("1.2.1")
 
 
 def test_an_end_whose_answer_was_lost_is_no_failure(server: UpsServer, worklist: Worklist) -> None:

@@ -46,6 +46,9 @@ def test_bland_altman_pearson_and_lin_by_hand() -> None:
     # Lin: 2 s12 / (s1^2 + s2^2 + (m1 - m2)^2) with n: 2 * 1.75 / (1.25 + 2.75 + 1)
     assert found.ccc == pytest.approx(0.7)
     assert found.largest == 2
+    turned = agreement("P", second, first)
+    assert (turned.bias, turned.largest) == (-1.0, 2), "the largest difference is the one farthest from 0"
+    assert (turned.mean_first, turned.mean_second) == (3.5, 2.5)
 
 
 def test_proportional_scores_correlate_and_do_not_agree() -> None:

@@ -199,6 +199,19 @@ def test_the_table_names_failures():
     assert "pass" in text and "FAIL" in text and "a -> b: cosine_min is -1 and must be >= 0.99999" in text
 
 
+def test_small_numbers_of_the_table_have_three_digits_and_those_near_one_seven():
+    """0.9999 and 1 must not look alike, and a difference of 0.000123 must show."""
+    found = replace(
+        report(outputs(), outputs()), metrics={**report(outputs(), outputs()).metrics, "cosine_min": 0.99991234,
+                                               "max_abs": 1.23456e-4, "spearman_min": 0.5, "pearson_min": -0.75,
+                                               "bias_max": 0.4999, "slope_max": 1.25, "head_max_abs": None},
+    )  # fmt: skip
+    (row,) = to_table([found]).splitlines()[1:]
+    assert row.split() == [
+        "a", "->", "b", "50", "0.9999123", "0.000123", "0.5000000", "-0.7500000", "0.5", "1.2500000", "-", "pass",
+    ]  # fmt: skip
+
+
 def noisy(scale: float = 1e-3, tiles: int = 50) -> Outputs:
     rng = np.random.default_rng(9)
     good = outputs(tiles=tiles, heads={"msi": np.float32([0.2, 0.8])})

@@ -63,6 +63,10 @@ def test_the_bundle_is_valid_and_preliminary(folder: Path, tmp_path: Path) -> No
     assert [urls[item["reference"]] for item in report["result"]] == ["Observation"] * len(observations)
     assert all(urls[item["device"]["reference"]] == "Device" for item in observations)
     assert len(urls) == len(bundle["entry"]), "each resource has an address of its own"
+    kinds = [entry["resource"]["resourceType"] for entry in bundle["entry"]]
+    assert kinds == ["DiagnosticReport", "Device", *["Observation"] * len(observations)], (
+        "the report is what is seen first"
+    )
 
 
 def test_every_figure_is_there(folder: Path, result: Result, tmp_path: Path) -> None:
@@ -78,7 +82,8 @@ def test_every_figure_is_there(folder: Path, result: Result, tmp_path: Path) -> 
     assert "valueCodeableConcept" not in unsure
     assert "abstention band" in unsure["dataAbsentReason"]["text"]
     shares = {part["code"]["text"]: part for part in by_code["head-subtype"]["component"]}
-    assert shares["P(B)"]["valueQuantity"]["value"] == 0.7
+    told = {name: shares[f"P({name})"]["valueQuantity"]["value"] for name in "ABC"}
+    assert told == {"A": 0.2, "B": 0.7, "C": 0.1}
     assert by_code["head-risk"]["component"][0]["valueQuantity"]["value"] == 1.4
     assert result.trust is not None
     assert by_code["trust"]["valueCodeableConcept"]["text"] == result.trust.verdict
@@ -176,6 +181,22 @@ def test_another_run_of_the_slide_is_another_report(folder: Path, result: Result
         after = write_fhir(again, tmp_path / "b.json")
         one, two = ({entry["request"]["ifNoneExist"] for entry in bundle["entry"]} for bundle in (before, after))
         assert not one & two, changes
+        one, two = ({entry["fullUrl"] for entry in bundle["entry"]} for bundle in (before, after))
+        assert not one & two, "a UUID names one thing"
+
+
+def test_a_figure_of_nothing_is_a_figure(result: Result, tmp_path: Path) -> None:
+    """No tissue above the threshold, and a mean on the centre of the scale, are told; what is not known is not."""
+    (whole, *areas) = result.summaries
+    first, second, *others = whole.pathways
+    pathways = (replace(first, mean_z=0.0, share_above=0.0), replace(second, mean_z=None, share_above=None), *others)
+    summaries = (replace(whole, pathways=pathways), *areas)
+    bundle = write_fhir(stored(replace(result, summaries=summaries), tmp_path / "zero"), tmp_path / "out.json")
+    by_code = {item["code"]["coding"][0]["code"]: item for item in of_kind(bundle, "Observation")}
+    zero, unknown = (by_code[f"pathway-{item.name}"] for item in (first, second))
+    for text in ("Mean z on the common scale", "Share of tissue above the threshold"):
+        assert number(zero, text)["value"] == 0
+        assert all(part["code"]["text"] != text for part in unknown["component"])
 
 
 def test_a_folder_that_is_not_finished_is_refused(folder: Path, tmp_path: Path) -> None:
@@ -238,6 +259,7 @@ def test_references_of_the_hospital(folder: Path, tmp_path: Path) -> None:
     (report,) = of_kind(bundle, "DiagnosticReport")
     assert report["subject"]["reference"] == "Patient/123"
     assert [item["reference"] for item in report["specimen"]] == ["Specimen/s.9"]
+    assert report["basedOn"] == [{"reference": given["basedOn"]}]
     for item in of_kind(bundle, "Observation"):
         assert item["subject"]["reference"] == "Patient/123"
         assert item["specimen"]["reference"] == "Specimen/s.9"

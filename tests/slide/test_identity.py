@@ -82,6 +82,11 @@ def test_dicom_levels_that_are_added_or_lost_make_another_slide(data_dir: Path, 
     assert slide_sha256(tmp_path / "coarse.dcm", "dicom") == both
     shutil.copy(level, tmp_path / "copy.dcm")
     assert slide_sha256(level, "dicom") == both
+    # an archive gives files other names: what came first by name comes last
+    (tmp_path / "renamed").mkdir()
+    for old, new in (("coarse", "z"), ("level", "a")):
+        shutil.copy(tmp_path / f"{old}.dcm", tmp_path / "renamed" / f"{new}.dcm")
+    assert slide_sha256(tmp_path / "renamed" / "z.dcm", "dicom") == both
 
 
 def test_dicom_pixels_that_end_early_have_no_hash(data_dir: Path, tmp_path: Path) -> None:

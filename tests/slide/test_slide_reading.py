@@ -14,7 +14,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from stamp_deploy.errors import SlideError
+from stamp_deploy.errors import MppError, SlideError
+from stamp_deploy.slide import opening
 from stamp_deploy.slide import slide as module
 from stamp_deploy.slide.backends import Level
 from stamp_deploy.slide.held import HeldFiles
@@ -275,3 +276,25 @@ def test_a_hash_is_of_every_byte(tmp_path: Path) -> None:
     held.close()
     with pytest.raises(SlideError, match="cannot be read: No such file"):
         slide_sha256(tmp_path / "none", "aperio")
+
+
+@pytest.mark.parametrize("reason", [MppError("no microns per pixel"), KeyboardInterrupt()])
+def test_a_slide_that_is_refused_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reason: BaseException
+) -> None:
+    """Its reader holds a descriptor, and a batch goes on to the next of thousands of slides."""
+    path = tmp_path / "a.svs"
+    path.write_bytes(b"a slide")
+    reader = Reader(PICTURE, [(PICTURE.shape[1], PICTURE.shape[0])])
+
+    def refuse(*rest: Any) -> None:
+        raise reason
+
+    monkeypatch.setattr(opening, "_open_backend", lambda *rest: reader)
+    monkeypatch.setattr(opening, "_open", refuse)
+    closed: list[str] = []
+    monkeypatch.setattr(reader, "close", lambda: closed.append("reader"))
+    monkeypatch.setattr(opening.HeldFiles, "close", lambda self: closed.append("files"))
+    with pytest.raises(type(reason)):
+        opening.open_slide(path)
+    assert closed == ["reader", "files"]

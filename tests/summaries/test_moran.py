@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from support.tile_fields import cells_of, tile_scores
 
-from stamp_deploy.summaries.blocks import make_blocks
+from stamp_deploy.summaries.blocks import Blocks, make_blocks
 from stamp_deploy.summaries.moran import morans_i
 from stamp_deploy.summaries.neighbours import neighbour_pairs
 
@@ -49,3 +49,32 @@ def test_pairs_do_not_run_on_into_the_next_row() -> None:
     pairs = {tuple(sorted(map(tuple, cells[pair].tolist()))) for pair in neighbour_pairs(cells)}
     assert len(pairs) == 3 * 3 + 2 * 4
     assert all(abs(a[0] - b[0]) + abs(a[1] - b[1]) == 1 for a, b in pairs)
+
+
+def test_a_replicate_is_the_formula_over_the_tiles_and_pairs_of_the_drawn_blocks() -> None:
+    """Three blocks of 3 x 2 tiles that differ far more than tiles within one, added up by hand."""
+    cells = cells_of(np.ones((2, 9), bool))
+    member = cells[:, 0] // 3
+    random = np.random.default_rng(5)
+    values = 1000.0 + 100.0 * member + random.normal(size=18)
+    draws = np.array([[1, 1, 1], [2, 0, 1], [0, 3, 0], [0, 1, 2]], float)
+    _, found = morans_i(tile_scores(cells, values), Blocks(3, 300.0, 3, member, draws))
+    for row, drawn in zip(found[:, 0], draws, strict=True):
+        times = drawn[member]
+        mean = times @ values / times.sum()
+        pairs = together = 0.0
+        for i, (x, y) in enumerate(cells.tolist()):
+            for j, (a, b) in enumerate(cells.tolist()):
+                if (a - x, b - y) in ((1, 0), (0, 1)):  # a pair belongs to the block of its left or upper tile
+                    pairs += times[i]
+                    together += times[i] * (values[i] - mean) * (values[j] - mean)
+        expected = times.sum() / pairs * together / (times @ (values - mean) ** 2)
+        assert row == pytest.approx(expected, rel=1e-6)
+
+
+def test_four_tiles_have_a_value_and_three_have_none() -> None:
+    square = cells_of(np.ones((2, 2), bool))
+    board = tile_scores(square, np.array([0.0, 1, 1, 0]))
+    assert morans_i(board, make_blocks(board))[0].tolist() == [pytest.approx(-1)]
+    three = tile_scores(square[:3], np.array([0.0, 1, 1]))
+    assert np.isnan(morans_i(three, make_blocks(three))[0]).all()

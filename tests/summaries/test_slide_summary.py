@@ -10,7 +10,7 @@ from support.result_factory import make_result
 from support.tile_fields import cells_of, correlated_field, tile_scores
 
 from stamp_deploy.summaries import RegionSummary, summarise, tissue_correlation
-from stamp_deploy.summaries.blocks import MIN_BLOCKS, make_blocks
+from stamp_deploy.summaries.blocks import MIN_BLOCKS, limits, make_blocks
 from stamp_deploy.summaries.hot_spot import hot_spot
 from stamp_deploy.summarise import add_summaries
 from stamp_deploy.trust import SlideTrust, TileFlag
@@ -179,3 +179,24 @@ def test_a_summary_comes_back_from_its_json() -> None:
     empty = summarise(tile_scores(np.empty((0, 2), np.int64), np.empty((0, 1))), left_out=3)
     assert RegionSummary.from_dict(empty.to_dict()) == empty
     assert (empty.tiles, empty.tiles_left_out, empty.pathways) == (0, 3, ())
+
+
+def test_intervals_are_those_of_each_replicates_own_figures() -> None:
+    """Every replicate is laid out tile by tile, and its mean, sd and share are taken of it."""
+    cells = cells_of(np.ones((16, 16), bool))
+    rng = np.random.default_rng(7)
+    values, weights = 50 + 3 * rng.normal(size=256), rng.uniform(0.2, 1, 256)
+    tiles = tile_scores(cells, values, weights, scale=Scale(49.0, 2.0))
+    (found,) = summarise(tiles).pathways
+    blocks = make_blocks(tiles)
+    assert found.blocks == blocks.count and found.reach_um == 100 and found.block_um == 100 * blocks.side_tiles
+    figures = []
+    for drawn in blocks.draws:
+        times = weights * drawn[blocks.member]
+        mean = np.average(values, weights=times)
+        sd = np.sqrt(np.average((values - mean) ** 2, weights=times))
+        figures.append((mean, sd, times[values >= 51].sum() / times.sum()))
+    expected = limits(np.array(figures), blocks.count)
+    assert found.mean_interval == pytest.approx(expected[0])
+    assert found.sd_interval == pytest.approx(expected[1])
+    assert found.share_above_interval == pytest.approx(expected[2])

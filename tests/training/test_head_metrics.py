@@ -196,6 +196,23 @@ def test_a_band_grows_by_the_nearest_until_the_aim_or_the_share_is_reached() -> 
     assert everything == {"band": [0.2, 0.9], "share": 1.0, "error": 0.0, "met": True}
 
 
+def test_where_no_band_helps_there_is_none() -> None:
+    """The wrong calls are the surest ones: what is left after the nearest are taken away is worse."""
+    value, wrong = np.array([0.45, 0.48, 0.52, 0.1, 0.9]), np.array([False, False, False, True, True])
+    found = abstention_band(value, wrong, 0.5, max_error=0.0, max_share=0.6)
+    assert found == {"band": None, "share": 0.0, "error": pytest.approx(0.4), "met": False}
+
+
+def test_an_interval_is_the_same_each_time_and_its_seed_is_0() -> None:
+    patients, value = list("abcdefgh"), np.arange(8.0) ** 2
+    seeds = [patient_interval(patients, lambda r: float(value[r].mean()), draws=40, seed=s) for s in (0, 1, 2)]
+    assert len(set(seeds)) == 3
+    assert patient_interval(patients, lambda r: float(value[r].mean()), draws=40) == seeds[0]
+    assert patient_interval(patients, lambda r: float(value[r].mean())) == patient_interval(
+        patients, lambda r: float(value[r].mean()), draws=1000, seed=0
+    )
+
+
 def test_probabilities_thresholds_and_bands_are_of_the_calibrated_head() -> None:
     """Logits three times too sure: the temperature says so, and what is decided is decided after it."""
     rng = np.random.default_rng(0)

@@ -119,6 +119,15 @@ def test_what_is_no_annotation_is_refused_and_nothing_is_written(client: Client,
     assert not (own_world / "out" / "annotations").exists()
 
 
+def test_corners_are_counted_over_all_annotations(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five corners each: so many are taken, and one more is not."""
+    asked = {"revision": "", "annotations": [area(), area(name="Stroma")]}
+    monkeypatch.setattr(saved_annotations, "MAX_CORNERS", 9)
+    assert client.send("PUT", PATH, asked).status == 422
+    monkeypatch.setattr(saved_annotations, "MAX_CORNERS", 10)
+    assert client.send("PUT", PATH, asked).status == 200
+
+
 def test_names_of_classes_are_cleaned(client: Client) -> None:
     saved = client.send("PUT", PATH, {"revision": "", "annotations": [area(name="  a\u202eb\n" + "x" * 90)]}).json
     name = saved["annotations"][0]["class"]

@@ -12,8 +12,10 @@ pytest.importorskip("shapely")
 
 from stamp_deploy.errors import UsageError
 from stamp_deploy.grid import Grid
-from stamp_deploy.result import Result
+from stamp_deploy.result import GLOBAL_UNIT, Result
 from stamp_deploy.summarise import add_summaries
+from stamp_deploy.trust import SlideTrust, TileFlag
+from stamp_deploy.validation import PathwayValidation, Scale, Validation
 from stamp_deploy.viewer.region import area_of, region_facts
 
 WIDTH, HEIGHT, MPP_X, MPP_Y = 4000, 3000, 0.28, 0.25
@@ -70,6 +72,52 @@ def test_the_figures_are_those_of_the_tiles_inside_beside_those_of_the_slide(res
     (whole,) = result.summaries[0].pathways
     assert row["mean"] == pytest.approx(14.5, abs=0.1) and row["sd"] == pytest.approx(np.std(np.arange(10)), abs=0.1)
     assert row["slide_mean"] == pytest.approx(whole.mean) and abs(whole.mean - row["mean"]) > 2
+
+
+def test_every_figure_of_a_drawn_area_is_the_one_of_its_name(result: Result) -> None:
+    """On a common scale, with tiles that are left out: columns 10 to 29 of the first four rows, all of them tissue."""
+    facts = PathwayValidation("UP", r=0.5, r_low=0.4, r_high=0.6, sections=4, patients=4, scale=Scale(15.0, 8.0))
+    columns = result.tile_cells[:, 0]
+    flags = np.where((columns >= 26) & (columns < 40), TileFlag.BLURRED, 0).astype(np.uint16)
+    n = len(result.coords)
+    judged = add_summaries(
+        replace(
+            result, validation=Validation("z within section", (facts,)), summaries=(), score_unit="z within section",
+            trust=SlideTrust("doubtful", ("blurred",), 2.0, np.zeros(n, np.float32), flags, n, "rule"),
+        )
+    )  # fmt: skip
+    found = region_facts(judged, area_of([[tiles_box(10, 0, 30, 4)]]))
+    assert (found["tiles"], found["left_out"], found["high_z"]) == (16 * 4, 4 * 4, 1.0)
+    assert (
+        found["tissue_mm2"] == pytest.approx(64 * TILE_MM2, rel=0.02) and found["area_mm2"] > 1.2 * found["tissue_mm2"]
+    )
+    (row,) = found["pathways"]
+    mean = np.arange(10, 26).mean()
+    assert row["mean"] == pytest.approx(mean, abs=0.1)
+    assert row["mean_z"] == pytest.approx((mean - 15) / 8, abs=0.02)
+    assert row["share_above"] == pytest.approx(3 / 16, abs=0.01)  # columns 23 to 25
+    (whole,) = judged.summaries[0].pathways
+    assert whole.mean_z is not None
+    assert (row["slide_mean"], row["slide_mean_z"]) == (whole.mean, whole.mean_z) and whole.mean < mean - 2
+    assert found["unit"] == "z within section"
+    both = replace(judged, pathways_global=judged.pathways, summaries=())
+    assert region_facts(both, area_of([[tiles_box(10, 0, 30, 4)]]))["unit"] == GLOBAL_UNIT != "z within section"
+
+
+def test_an_interval_is_that_of_the_mean(result: Result) -> None:
+    """Of noise about 5, so that blocks are small and many: the interval holds the mean, and not the sd of 1."""
+    noise = 5 + np.random.default_rng(0).normal(size=(len(result.coords), 1)).astype(np.float32)
+    (row,) = region_facts(replace(result, pathways=noise), area_of([[tiles_box(5, 0, 45, 11)]]))["pathways"]
+    low, high = row["interval"]
+    assert low < row["mean"] < high and low > 4.5 and high < 5.5
+    assert row["slide_mean_z"] is None and row["mean_z"] is None
+
+
+def test_a_spike_of_an_outline_does_not_lose_its_area() -> None:
+    """Made valid, it is a square and a line."""
+    spiked = [[0, 0], [10, 0], [20, 0], [10, 0], [10, 10], [0, 10]]
+    assert area_of([[spiked]]).area == pytest.approx(100)
+    assert area_of([[spiked], [box(5, 5, 15, 15)]]).area == pytest.approx(175)  # what overlaps counts once
 
 
 @pytest.mark.parametrize("polygons", [[], [[[[0, 0], [1, 1]]]], [[[[0, 0], [10, 10], [20, 20]]]]])

@@ -65,6 +65,7 @@ def test_the_list_has_verdicts_cases_and_failures(full_folder: Path, tmp_path: P
         {"name": "one.svs", "key": "case-one", "case_id": "C 7", "state": "done", "reason": ""},
         {"name": "bad.svs", "key": "bad-1", "case_id": "", "state": "failed", "reason": "is no slide"},
         {"name": "stuck.svs", "key": "bad-2", "case_id": "", "state": "quarantined", "reason": "crashed twice"},
+        {"name": "moved.svs", "key": "gone", "case_id": "", "state": "done", "reason": ""},  # its folder is not here
     ]
     (out / "batch.json").write_text(json.dumps({"slides": rows}))
     (out / "broken").mkdir()
@@ -82,6 +83,7 @@ def test_the_list_has_verdicts_cases_and_failures(full_folder: Path, tmp_path: P
         assert (found["bad-1"]["state"], found["bad-1"]["reasons"]) == ("failed", ["is no slide"])
         assert found["bad-2"]["state"] == "quarantined"
         assert found["broken"]["state"] == "unreadable"
+        assert set(found) == {"case-one", "bad-1", "bad-2", "broken"}, "what is done is listed where its result is"
         assert client.get("api/slides/broken").status == 422
         assert client.get("api/slides/bad-1").status == 404
         shutil.copytree(out / "case-one", out / "later")
@@ -101,10 +103,13 @@ def test_a_slide_that_is_scored_again_is_read_again(full_folder: Path, tmp_path:
     stored(full_result(), out / "a")
     with running(out) as client:
         before = client.get("api/slides/a").json
+        (listed,) = client.get("api/slides").json["slides"]
         shutil.rmtree(out / "a")
         stored(full_result(700), out / "a")
         after = client.get("api/slides/a").json
+        (again,) = client.get("api/slides").json["slides"]
     assert before["tiles"] != after["tiles"] == 700
+    assert listed["tiles"] != again["tiles"] == 700, "the list is of the new one, too"
 
 
 def test_what_is_no_result_is_told(tmp_path: Path) -> None:

@@ -16,8 +16,10 @@ from support.bundle_factory import make_bundle
 from support.slide_factory import texture, write_slide
 from support.viewer_client import Client, running, score
 
+from stamp_deploy.result_files import read_result
 from stamp_deploy.viewer import slide_source
 from stamp_deploy.viewer.slide_finder import SlideFinder
+from stamp_deploy.viewer.tile_cache import TileCache
 
 
 def settled(client: Client, key: str = "slide") -> dict[str, object]:
@@ -66,6 +68,43 @@ def test_another_slide_of_the_same_name_is_not_shown(own_world: Path) -> None:
         found = settled(client)
         assert (found["state"], found["kind"]) == ("refused", "picture")
         assert client.get("api/slides/slide/tiles/slide/0/0/0.jpg").status == 409
+
+
+def test_a_file_of_another_size_is_passed_over_before_a_pixel_of_it_is_shown(own_world: Path) -> None:
+    """As many pixels, other bytes: no hash is waited for, and the scored file is found behind it."""
+    other = own_world / "slides" / "a" / "slide.svs"
+    other.parent.mkdir()
+    write_slide(other, texture(1100, 1500, seed=9), tile=256, levels=(4,), coding="420")
+    scored = own_world / "slides" / "slide.svs"
+    assert other.stat().st_size != scored.stat().st_size
+    with running(own_world / "out", (other, scored)) as client:
+        assert settled(client)["state"] == "scored"
+    with running(own_world / "out", (other,)) as client:
+        first = client.get("api/slides/slide/source").json
+        assert first["state"] == "refused" and "its size differs" in str(first["words"])
+
+
+def test_two_slides_that_are_looked_at_do_not_lend_each_other_their_tiles(own_world: Path) -> None:
+    path = own_world / "slides" / "other.svs"
+    write_slide(path, texture(1100, 1500, seed=9), tile=256, levels=(4,), coding="420")
+    score(path, make_bundle(own_world / "bundle", tile_px=64), own_world / "out" / "other", all_tiles=True)
+    with running(own_world / "out", (own_world / "slides",)) as client:
+        url = "api/slides/{}/tiles/slide/2/0/0.jpg"  # a level that is made, and kept
+        tiles = {key: client.get(url.format(key)).body for key in ("slide", "other")}
+        assert tiles["slide"] != tiles["other"]
+        assert {key: client.get(url.format(key)).body for key in ("other", "slide")} == tiles
+
+
+def test_a_slide_that_is_being_looked_at_is_not_closed(own_world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slide_source, "MOST_OPEN", 1)
+    result = read_result(own_world / "out" / "slide")
+    sources = slide_source.SlideSources(SlideFinder((own_world / "slides",)), TileCache())
+    with sources.use("first", result) as first:
+        with sources.use("second", result) as second:
+            assert list(sources._open) == ["first", "second"] and second is not first
+        assert list(sources._open) == ["first"], "the other one was done with"
+        assert first.kind == "slide" and first.maker.tile(0, 0, 0)
+    sources.close()
 
 
 def test_one_changed_byte_is_seen(own_world: Path) -> None:

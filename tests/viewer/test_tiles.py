@@ -103,6 +103,14 @@ def without_markers(stream: bytes) -> bytes:
             return bytes(out + stream[at:])
 
 
+def test_a_stream_of_another_size_is_not_passed_on() -> None:
+    """A browser would stretch it over the place of the tile."""
+    stream = encode(RGB[:128, :256], "444")
+    assert whole_stream(stream, b"", 6, 256, 128) is not None
+    assert whole_stream(stream, b"", 6, 128, 256) is None
+    assert whole_stream(stream, b"", 6, 256, 256) is None
+
+
 @pytest.mark.parametrize(("coding", "photometric"), [("rgb", 2), ("444", 6), ("420", 6)])
 @pytest.mark.parametrize("shared", [False, True])
 def test_streams_that_say_nothing_of_their_colours(coding: str, photometric: int, shared: bool) -> None:
@@ -266,6 +274,16 @@ def test_tiles_that_are_not_there(tmp_path: Path) -> None:
     for place in ((-1, 0, 0), (4, 0, 0), (0, 1, 0), (0, 0, -1), (3, 6, 0), (3, 0, 5)):
         with pytest.raises(KeyError):
             maker.tile(*place)
+
+
+def test_a_tile_that_is_put_twice_counts_once() -> None:
+    """Two threads may make one tile."""
+    cache = TileCache(10)
+    for size in (4, 4, 6):
+        cache.put("a", b"x" * size)
+        assert cache.held_bytes == size
+    cache.put("b", b"y" * 4)
+    assert cache.get("a") == b"x" * 6 and cache.get("b") == b"y" * 4
 
 
 def test_the_cache_keeps_to_its_bound() -> None:
