@@ -145,7 +145,11 @@ def read_results(out: Path, cases: Mapping[str, str] | None = None) -> Results:
     """
     slides, unread = read_records(out, cases)
     if not slides:
-        raise UsageError("it holds no finished result with result.json", path=out, remedy="score slides first: batch")
+        raise UsageError(
+            "it holds no finished result with result.json",
+            path=out,
+            remedy="name the output folder of `stamp-deploy batch`, or score slides with it first",
+        )
     bundles = {slide.record["bundle"]["sha256"] for slide in slides}
     if len(bundles) > 1:
         raise UsageError(
