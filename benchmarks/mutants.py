@@ -90,7 +90,10 @@ MODULES: dict[str, tuple[str, str]] = {
     "split": ("training/split.py", "tests/training/test_split.py"),
     "metrics": ("training/metrics.py training/intervals.py training/summary.py", "tests/training/test_metrics.py"),
     "head-metrics": ("training/heads/metrics.py", "tests/training/test_head_metrics.py"),
-    "calibration": ("training/heads/calibration.py", "tests/training/test_head_metrics.py"),
+    "calibration": (
+        "training/heads/calibration.py",
+        "tests/training/test_head_metrics.py tests/training/test_head_calibration.py",
+    ),
 }
 """Short name -> the files that are mutated (patterns), and the tests that must notice their mutants."""
 

@@ -27,6 +27,7 @@ from stamp_deploy.bundle.reference import TRUST_FILE
 from stamp_deploy.engine.golden import write_golden
 from stamp_deploy.engine.head_model import to_probabilities
 from stamp_deploy.engine.parity import Outputs, StageReport, compare, to_table
+from stamp_deploy.training.torch_threads import set_torch_threads
 
 from .card import write_card
 from .graph.to_onnx import Encoder, write_encoder, write_head
@@ -120,6 +121,7 @@ def export_model(
     """Export modules that are already in memory; see `export_run`."""
     check_precision(precision, also)
     check_output(out, overwrite=overwrite)
+    set_torch_threads()
     document = source.document
     pixels = load_tiles(tiles, document["tile_px"], document["mpp"], wanted_tiles((precision, *also)))
     judged = judged_tiles(pixels, (precision, *also))

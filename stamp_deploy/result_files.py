@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from . import gallery
 from .atomic import is_done
@@ -23,6 +24,8 @@ from .validation import Validation
 RECORD, TILES = "result.json", "tiles.h5"
 MAX_RECORD_BYTES = 64 << 20
 MAX_THUMBNAIL_PX = 1 << 26
+SMALL_THUMBNAIL, SMALL_THUMBNAIL_PX = "thumbnail_small", 220
+"""The slide's picture for lists of slides, and its longer side: read without unpacking the large one."""
 MASK = "tissue_mask"
 FEATURES = "features"
 ARRAYS = ("coords", FEATURES, "pathways", "pathway_names", "tissue_fraction", "thumbnail")
@@ -127,16 +130,31 @@ def _arrays(path: Path, record: dict[str, Any], embeddings: bool) -> dict[str, A
     return arrays
 
 
-def read_thumbnail(path: Path) -> Any:
-    """The picture of the whole slide out of a tiles.h5, uint8 [h, w, 3]; None where there is none that can be read."""
+def small_thumbnail(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A picture shrunk to `SMALL_THUMBNAIL_PX` on its longer side, uint8 [h, w, 3]; a smaller one as it is."""
+    from PIL import Image
+
+    small = Image.fromarray(pixels)
+    small.thumbnail((SMALL_THUMBNAIL_PX, SMALL_THUMBNAIL_PX))
+    return np.asarray(small)
+
+
+def read_small_thumbnail(path: Path) -> NDArray[np.uint8] | None:
+    """The small picture of the slide out of a tiles.h5, uint8 [h, w, 3]; None where there is none that can be read.
+
+    A result of an earlier version holds the large picture alone: that one is shrunk.
+    """
     import h5py
 
     try:
         with h5py.File(path, "r") as file:
-            shape = file["thumbnail"].shape
-            if len(shape) != 3 or shape[2] != 3 or int(np.prod(shape, dtype=np.int64)) > 3 * MAX_THUMBNAIL_PX:
+            name, limit = SMALL_THUMBNAIL, SMALL_THUMBNAIL_PX**2
+            if name not in file:
+                name, limit = "thumbnail", MAX_THUMBNAIL_PX
+            shape = file[name].shape
+            if len(shape) != 3 or shape[2] != 3 or int(np.prod(shape, dtype=np.int64)) > 3 * limit:
                 return None
-            return np.asarray(file["thumbnail"][()], np.uint8)
+            return small_thumbnail(np.asarray(file[name][()], np.uint8))
     except (OSError, KeyError, RuntimeError, ValueError):
         return None
 

@@ -23,6 +23,7 @@ from stamp_deploy.grid import TileSet
 from stamp_deploy.result import Result, TileCounts, _plain
 from stamp_deploy.result_files import attention_name, read_result
 from stamp_deploy.tiles.reader import StageTimes
+from stamp_deploy.writers import write_all
 
 ENGINE = EngineInfo("onnxruntime", "1.32.0", "CPU", "fp32", "asked for")
 
@@ -358,10 +359,44 @@ def test_the_picture_alone_is_read_where_it_is_one(
     with h5py.File(tmp_path / "tiles.h5", "w") as file:
         if shape is not None:
             file["thumbnail"] = np.full(shape, 7, np.uint8)
-    picture = result_files.read_thumbnail(tmp_path / "tiles.h5")
+    picture = result_files.read_small_thumbnail(tmp_path / "tiles.h5")
     assert (picture is not None) == found
-    if found:
-        assert (picture == 7).all()
+    if picture is not None:
+        assert picture.shape == (60, 100, 3) and (picture == 7).all()
+
+
+@pytest.mark.parametrize("shape", [(221, 220, 3), (220, 221, 3)])
+def test_a_small_picture_that_is_larger_than_any_that_is_written_is_not_read(
+    tmp_path: Path, shape: tuple[int, int, int]
+) -> None:
+    with h5py.File(tmp_path / "tiles.h5", "w") as file:
+        file["thumbnail_small"] = np.full(shape, 7, np.uint8)
+        file["thumbnail"] = np.full((60, 100, 3), 7, np.uint8)
+    assert result_files.read_small_thumbnail(tmp_path / "tiles.h5") is None
+
+
+@pytest.mark.parametrize(("size", "small"), [((330, 660), (110, 220)), ((660, 110), (220, 37)), ((60, 100), (60, 100))])
+def test_the_small_picture_is_the_large_one_shrunk(
+    tmp_path: Path, size: tuple[int, int], small: tuple[int, int]
+) -> None:
+    """Read from the small one, which is all that is unpacked; from the large one in results of earlier versions."""
+    large = np.zeros((*size, 3), np.uint8)
+    large[: size[0] // 2, :, 0] = 200  # red above, green on the left
+    large[:, : size[1] // 2, 1] = 100
+    write_all(crooked(thumbnail=large), tmp_path, ["hdf5"])
+    picture = result_files.read_small_thumbnail(tmp_path / "tiles.h5")
+    assert picture is not None and picture.shape == (*small, 3)
+    high, wide = small
+    assert picture[high // 8, wide // 8].tolist() == [200, 100, 0]
+    assert picture[high // 8, -wide // 8].tolist() == [200, 0, 0]
+    assert picture[-high // 8, wide // 8].tolist() == [0, 100, 0]
+    with h5py.File(tmp_path / "tiles.h5", "r+") as file:
+        np.testing.assert_array_equal(file["thumbnail_small"][:], picture)
+        del file["thumbnail"]
+        np.testing.assert_array_equal(result_files.read_small_thumbnail(tmp_path / "tiles.h5"), picture)
+        file["thumbnail"] = large
+        del file["thumbnail_small"]
+    np.testing.assert_array_equal(result_files.read_small_thumbnail(tmp_path / "tiles.h5"), picture)
 
 
 @pytest.mark.parametrize("trust", [False, True])

@@ -137,7 +137,9 @@ class TrainConfig(TomlSettings):
     checkpoint_minutes: float = setting(5.0, "a kill loses at most this much", ge=0)
     seed: int = setting(0, "of weights, draws and augmentation")
     threads: int = setting(
-        0, "torch threads; 0: torch's choice. Results on the CPU are bit-equal for equal threads", ge=0
+        0,
+        "torch threads; 0: torch's choice, at most the cores it may use. On the CPU, equal threads give equal bits",
+        ge=0,
     )
     loader_threads: int = setting(
         0, "prepare batches side by side, for each process; 0: 4 where a GPU waits for them, else 1", ge=0

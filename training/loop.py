@@ -37,6 +37,7 @@ from .run_setup import Start, batch_numbers, first_model, prepare, weights_of
 from .schedule import rate_factor
 from .section_embeddings import embed_sections
 from .sections import TrainSection
+from .torch_threads import set_torch_threads
 from .validation import mean_cosine, validation_r
 from .view_cache import ViewLoader, Views, embed_views, keep_views
 
@@ -83,8 +84,7 @@ def fit(config: TrainConfig, out: Path | str, *, overwrite: bool = False) -> Run
     if (out / "run.json").exists() and not overwrite:
         raise UsageError("the folder holds a finished run", path=out, remedy="name another, or add --overwrite")
     keep_memory()
-    if config.threads > 0:
-        torch.set_num_threads(config.threads)
+    set_torch_threads(config.threads)
     start = prepare(config)
     with disk_errors(out):
         if overwrite and out.exists():

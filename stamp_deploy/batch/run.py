@@ -30,7 +30,7 @@ from .records.metrics import BatchMetrics
 from .records.report import RunFacts, exit_code, make_report, report_name
 from .records.slide_states import SlideStates
 from .states import AttemptState, FindingKind, OutcomeState, PlanState
-from .summary import summarise
+from .summary import load_ahead, summarise
 from .work_queue import Board
 from .workers.local import LocalExecutor, worker_setups
 from .workers.tasks import Executor, Outcome, Settled, Task
@@ -243,6 +243,7 @@ def _run_batch(
             run.ledger.refuse(slide.key, slide.name, slide.reason)
         for slide in plan.of_state(PlanState.RUN):
             run.add(slide)
+        load_ahead(options)
         run.work()
     finally:
         run.close()

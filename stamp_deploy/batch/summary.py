@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from ..errors import StampError
@@ -18,10 +20,26 @@ if TYPE_CHECKING:
 
 NEEDS = "json"
 """The format that a summary reads."""
+LIBRARIES = ("stamp_deploy.cases", "matplotlib.backends.backend_agg", "scipy.cluster.hierarchy", "pyarrow.parquet")
 BUSY_S = 60.0
 """While slides are being worked on, and after a failure, this long passes before the next."""
 REST = 20.0
 """A pause of this many times as long as the last one took: summaries cost a twentieth of the time at most."""
+
+
+def load_ahead(options: BatchOptions) -> None:
+    """Load what a summary needs in a thread of its own, while slides are worked on; returns at once.
+
+    matplotlib, SciPy and pyarrow take the better part of a second to load, which a batch would wait for at its end.
+    """
+    if NEEDS in options.infer.writers:
+        threading.Thread(target=_load, name="load-summary", daemon=True).start()
+
+
+def _load() -> None:
+    for name in LIBRARIES:
+        with suppress(Exception):  # `summarise` meets the same, and tells it
+            import_module(name)
 
 
 def summarise(options: BatchOptions, thumbnails: Thumbnails | None = None) -> list[Finding]:

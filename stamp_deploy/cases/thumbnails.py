@@ -7,9 +7,8 @@ from base64 import b64encode
 from pathlib import Path
 
 from ..atomic import DONE_MARKER
-from ..result_files import TILES, read_thumbnail
+from ..result_files import TILES, read_small_thumbnail
 
-THUMBNAIL_PX = 220
 State = tuple[int, int, int]
 
 
@@ -32,11 +31,9 @@ class Thumbnails:
 def _thumbnail(path: Path) -> str:
     from PIL import Image
 
-    pixels = read_thumbnail(path)
+    pixels = read_small_thumbnail(path)
     if pixels is None:
         return ""
-    small = Image.fromarray(pixels)
-    small.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
     file = io.BytesIO()
-    small.save(file, "JPEG", quality=78)
+    Image.fromarray(pixels).save(file, "JPEG", quality=78)
     return b64encode(file.getvalue()).decode()

@@ -1,6 +1,6 @@
 """Connected pieces of a mask: their areas, without the small ones, grown.
 
-What NumPy counts in 64 bits is counted in bands: a mask may have 16 million pixels.
+What NumPy does in 64 bits is done in bands: a mask may have 16 million pixels.
 """
 
 from __future__ import annotations
@@ -29,8 +29,23 @@ def drop_small(mask: NDArray[np.bool_], min_area: float) -> NDArray[np.bool_]:
         return mask
     large = areas(labels, count) >= min_area
     large[0] = False
-    keep: NDArray[np.bool_] = large[labels]
+    keep = np.empty(mask.shape, bool)
+    for first in range(0, len(labels), BAND_ROWS):
+        rows = slice(first, first + BAND_ROWS)
+        keep[rows] = large[labels[rows]]
     return keep
+
+
+def some_of(values: NDArray[np.float32], where: NDArray[np.bool_], most: int = 100_000) -> NDArray[np.float32]:
+    """Every n-th of the values in `where`, row by row, so that about `most` remain; float32 [k]."""
+    step = max(1, int(np.count_nonzero(where)) // most)
+    taken, seen = [], 0
+    for first in range(0, len(values), BAND_ROWS):
+        rows = slice(first, first + BAND_ROWS)
+        band = values[rows][where[rows]]
+        taken.append(band[-seen % step :: step])
+        seen += len(band)
+    return np.concatenate(taken)
 
 
 def dilate(mask: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:

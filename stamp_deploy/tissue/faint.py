@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from .components import areas, dilate, drop_small
+from .components import areas, dilate, drop_small, some_of
 
 FOUND_SHARE, FAINT_SHARE = 0.9, 0.75
 """A piece is faint where the slide's threshold finds no more than so much of it, and the stronger part of it (its
@@ -78,7 +78,7 @@ def find_faint(
     if threshold <= floor or count == 0:
         return FaintTissue(taken, 0, taken)
     found = usable & (saturation > threshold)
-    strong = FAINT_SHARE * float(np.percentile(_sample(saturation[found]), 90)) if found.any() else 1.0
+    strong = FAINT_SHARE * float(np.percentile(some_of(saturation, found), 90)) if found.any() else 1.0
     sizes = areas(labels, count)
     shares = areas(labels, count, found) / np.maximum(sizes, 1)
     sizes[0] = 0
@@ -100,7 +100,7 @@ def find_faint(
             taken[window] |= piece
             sections += 1
     del labels
-    glass = _sample(saturation[usable & (saturation <= floor)])
+    glass = some_of(saturation, usable & (saturation <= floor))
     level = float(np.median(glass)) if len(glass) else 0.0
     near = dilate(found | taken, max(1, round(EDGE_UM / mpp)))
     between = coloured & ~found & ~near & (saturation > level + MIN_CONTRAST)
@@ -127,8 +127,3 @@ def _grown(window: tuple[slice, slice], margin: int, shape: tuple[int, ...]) -> 
         slice(max(0, rows.start - margin), min(height, rows.stop + margin)),
         slice(max(0, columns.start - margin), min(width, columns.stop + margin)),
     )
-
-
-def _sample(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """About 100,000 of the values."""
-    return values[:: max(1, len(values) // 100_000)]

@@ -184,11 +184,12 @@ def find_tissue(slide: HasThumbnail, rule: TissueRule) -> TissueMask:
     rgb = slide.thumbnail(_mask_px(slide, rule))
     scale_x, scale_y = slide.width / rgb.shape[1], slide.height / rgb.shape[0]
     mask, threshold, faint = _find(rgb, rule, (scale_x * mpp_x + scale_y * mpp_y) / 2)
-    left = float((faint.left & ~mask).mean())
+    left, sections = float((faint.left & ~mask).mean()), faint.sections
+    del faint
     release_memory()
     for x, y, w, h in slide.damage:
         mask[int(y / scale_y) : int((y + h) / scale_y) + 1, int(x / scale_x) : int((x + w) / scale_x) + 1] = True
-    return TissueMask(mask, scale_x, scale_y, rule, threshold, float(mask.mean()), faint.sections, left)
+    return TissueMask(mask, scale_x, scale_y, rule, threshold, float(mask.mean()), sections, left)
 
 
 def find_tissue_in(
@@ -239,6 +240,7 @@ def _find(rgb: NDArray[np.uint8], rule: TissueRule, mpp: float) -> tuple[NDArray
             hues[rows] = ink_hues(red, green, blue, saturation[rows])
     ink = find_ink(hues, mpp)
     del hues, red, green, blue
+    release_memory()  # here and below: what one step frees would lie beside what the next one takes
     usable = ~(dark | ink)
     threshold = float(np.clip(_otsu(saturation, usable), rule.min_saturation, rule.max_saturation))
     faint = find_faint(
@@ -251,6 +253,8 @@ def _find(rgb: NDArray[np.uint8], rule: TissueRule, mpp: float) -> tuple[NDArray
         mpp=mpp,
     )
     mask = (usable & (saturation > threshold)) | faint.mask
+    del saturation, stained, usable
+    release_memory()
     mask = _clean(mask, rule, mpp) & ~(ink | dark)
     return mask, threshold, faint
 

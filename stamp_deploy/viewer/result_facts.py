@@ -13,12 +13,11 @@ import numpy as np
 from PIL import Image
 
 from ..result import Result
+from ..result_files import small_thumbnail
 from ..writers.picture import OPACITY, result_styles
 from ..writers.report_data import layer_facts, map_layers, palettes, tile_flags
 from ..writers.report_words import call_words, significant, trust_words, validation_words, warning_words
 from .tile_maker import TileMaker
-
-THUMBNAIL_PX = 220
 
 
 def result_facts(result: Result) -> dict[str, Any]:
@@ -92,10 +91,8 @@ def gallery_picture(result: Result, tile: int) -> bytes:
 
 def thumbnail(result: Result) -> bytes:
     """The slide's small picture for the list, JPEG."""
-    small = Image.fromarray(result.thumbnail)
-    small.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
     file = io.BytesIO()
-    small.save(file, "JPEG", quality=80)
+    Image.fromarray(small_thumbnail(result.thumbnail)).save(file, "JPEG", quality=80)
     return file.getvalue()
 
 

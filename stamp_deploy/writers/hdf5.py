@@ -14,7 +14,7 @@ from pathlib import Path, PurePath
 import numpy as np
 
 from ..result import Result
-from ..result_files import MASK, attention_name
+from ..result_files import MASK, SMALL_THUMBNAIL, attention_name, small_thumbnail
 from ..trust import TileFlag
 from ..validation import GLOBAL_UNIT
 from .hdf5_file import hdf5_file
@@ -67,6 +67,7 @@ def write(result: Result, directory: Path) -> list[Path]:
         file.create_dataset("tissue_fraction", data=result.tissue_fraction.astype(np.float32, copy=False))
         # What `render` and `read_result` draw on: lossless, so that pictures made later are the same.
         file.create_dataset("thumbnail", data=result.thumbnail, chunks=True, compression="gzip", compression_opts=1)
+        file.create_dataset(SMALL_THUMBNAIL, data=small_thumbnail(result.thumbnail))
         if result.gallery is not None:
             for name, values in result.gallery.to_arrays().items():
                 file.create_dataset(name, data=values)

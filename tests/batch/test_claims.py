@@ -16,6 +16,7 @@ from stamp_deploy.batch.records import holder
 from stamp_deploy.batch.records.claim_file import create_json_once
 from stamp_deploy.batch.records.claims import Claims
 from stamp_deploy.batch.records.holder import host_name
+from stamp_deploy.batch.states import AttemptState
 from stamp_deploy.errors import DiskError
 
 
@@ -144,4 +145,47 @@ def test_a_claim_that_cannot_be_written_is_not_half_there(tmp_path: Path, monkey
         claims.take("k")
     monkeypatch.undo()
     assert list(tmp_path.iterdir()) == []
+    claims.close()
+
+
+def test_claims_that_are_still_held_are_given_back_as_interrupted(tmp_path: Path) -> None:
+    """The next run may take them at once, and they count against no slide."""
+    claims = Claims(tmp_path, host="here")
+    claims.take("a")
+    claims.take("b")
+    claims.release("b", AttemptState.FAILED, "why")
+    claims.close()
+    later = Claims(tmp_path, host="there")
+    assert [(r.attempt, str(r.state), r.reason) for r in later.history("a")] == [(1, "interrupted", "")]
+    assert [(r.attempt, str(r.state), r.reason) for r in later.history("b")] == [(1, "failed", "why")]
+    record = later.take("a")
+    assert record is not None and record.attempt == 2
+    assert later.take("b") is None
+    record = later.take("b", retry_final=True)
+    assert record is not None and record.attempt == 2
+    later.close()
+
+
+def test_only_crashes_and_hangs_count_against_a_slide(tmp_path: Path) -> None:
+    claims = Claims(tmp_path, host="here")
+    for number, state in enumerate(("interrupted", "crashed", "failed", "timeout", "quarantined", "done"), start=1):
+        record = claims.take("a", retry_final=True)
+        assert record is not None and record.attempt == number
+        claims.release("a", AttemptState(state))
+    assert claims.attempts("a") == 2 and claims.attempts("b") == 0
+    claims.close()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"key": "other"}, {"attempt": 2}, {"pid": 0}, {"pid": -1}, {"pid": "1"}, {"host": ""}, {"pid_started": ""},
+     {"token": 3}, {"reason": None}],
+)  # fmt: skip
+def test_a_claim_that_names_nobody_or_another_slide_holds_nothing(tmp_path: Path, change: dict[str, object]) -> None:
+    _held(tmp_path, **change)
+    claims = Claims(tmp_path, host="there")
+    latest = claims.latest("k")
+    assert latest is not None and (str(latest.state), latest.reason) == ("interrupted", "claim file unreadable")
+    record = claims.take("k")
+    assert record is not None and record.attempt == 2
     claims.close()

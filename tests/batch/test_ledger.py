@@ -7,12 +7,14 @@ import os
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from stamp_deploy.batch.records.claims import Claims
 from stamp_deploy.batch.records.ledger import Ledger
+from stamp_deploy.batch.states import AttemptState
 from stamp_deploy.errors import DiskError
 
 
@@ -37,6 +39,49 @@ def test_ledger_reads_other_hosts_but_writes_its_own(tmp_path: Path) -> None:
     two.start("k", 2, "a.svs")
     assert one.path != two.path
     assert [row.attempt for row in one.attempts("k")] == [1, 2]
+
+
+def test_an_attempt_ends_by_itself_and_others_stay_as_they_are(tmp_path: Path) -> None:
+    """Attempts of other slides, and the earlier ones of this slide, keep their words; times are in UTC."""
+    before = datetime.now(UTC)
+    ledger = Ledger(tmp_path, "host")
+    for key, attempt in (("b", 1), ("a", 1), ("a", 2)):
+        ledger.start(key, attempt, f"{key}.svs", "worker 3")
+    ledger.end("a", 2, AttemptState.FAILED, reason="why", tiles=12, seconds=3.5)
+    rows = ledger.attempts()
+    assert [(row.key, row.attempt, str(row.state), row.reason, row.tiles, row.seconds) for row in rows] == [
+        ("a", 1, "running", "", 0, 0.0), ("a", 2, "failed", "why", 12, 3.5), ("b", 1, "running", "", 0, 0.0),
+    ]  # fmt: skip
+    assert {(row.name, row.worker) for row in rows} == {("a.svs", "worker 3"), ("b.svs", "worker 3")}
+    ended = rows[1].ended_utc
+    assert ended is not None and rows[0].ended_utc is None
+    for text in (rows[1].started_utc, ended):
+        assert text.endswith("+00:00") and abs(datetime.fromisoformat(text) - before).total_seconds() < 3600
+    for key, attempt in (("a", 3), ("c", 1)):
+        with pytest.raises(ValueError, match="never started"):
+            ledger.end(key, attempt, AttemptState.DONE)
+    with pytest.raises(ValueError, match="cannot end as running"):
+        ledger.end("a", 1, AttemptState.RUNNING)
+
+
+def test_a_refusal_is_forgotten_with_the_first_attempt_and_nothing_else_is(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path, "host")
+    ledger.refuse("a", "a.svs", "no microns per pixel")
+    ledger.refuse("b", "b.svs", "damaged")
+    assert [(row.key, row.attempt, str(row.state), row.reason) for row in ledger.attempts()] == [
+        ("a", 0, "failed", "no microns per pixel"), ("b", 0, "failed", "damaged"),
+    ]  # fmt: skip
+    ledger.start("a", 1, "a.svs")
+    ledger.end("a", 1, AttemptState.CRASHED)
+    ledger.start("a", 2, "a.svs")
+    assert [(row.key, row.attempt) for row in ledger.attempts()] == [("a", 1), ("a", 2), ("b", 0)]
+
+
+def test_what_was_written_outlives_a_power_cut(tmp_path: Path) -> None:
+    """Every change is flushed to the disk; WAL would need shared memory, which network disks lack."""
+    ledger = Ledger(tmp_path, "host")
+    assert ledger._db.execute("PRAGMA synchronous").fetchone()[0] == 2
+    assert ledger._db.execute("PRAGMA journal_mode").fetchone()[0] == "delete"
 
 
 def test_damaged_ledger_names_the_remedy(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +14,7 @@ from support.result_factory import stored
 from support.result_folders import slide_result
 
 import stamp_deploy.cases
+from stamp_deploy.batch import summary as summary_module
 from stamp_deploy.batch.options import BatchOptions
 from stamp_deploy.batch.planning.plan import Finding
 from stamp_deploy.batch.states import FindingKind
@@ -164,8 +167,8 @@ def test_pictures_are_read_once_and_again_where_the_result_is_another(
     for seed, name in enumerate(("a", "b")):
         stored(slide_result(f"{name}.svs", [0.0] * 5, seed=seed), out / name, ("json", "hdf5"))
     read: list[str] = []
-    real = pictures.read_thumbnail
-    monkeypatch.setattr(pictures, "read_thumbnail", lambda path: read.append(path.parent.name) or real(path))
+    real = pictures.read_small_thumbnail
+    monkeypatch.setattr(pictures, "read_small_thumbnail", lambda path: read.append(path.parent.name) or real(path))
     kept = Thumbnails()
     first = write_summary(out, thumbnails=kept)
     page = (first.folder / "index.html").read_bytes()
@@ -178,3 +181,43 @@ def test_pictures_are_read_once_and_again_where_the_result_is_another(
     (out / "gone" / "DONE").unlink()
     write_summary(out, thumbnails=kept)
     assert read[2:] == ["b"]
+
+
+LOADED_AHEAD = """
+import sys
+from pathlib import Path
+from stamp_deploy.batch import summary
+from stamp_deploy.cases import write_summary
+
+def large():
+    return {name.split(".")[0] for name in sys.modules} & {"matplotlib", "pyarrow", "scipy", "PIL"}
+
+print(*sorted(large()))
+summary._load()
+print(*sorted(large()))
+write_summary(Path(sys.argv[1]))
+print(*sorted(large()))
+"""
+
+
+def test_what_a_summary_needs_is_loaded_ahead(tmp_path: Path) -> None:
+    """No large library is left to load when the summary is written."""
+    for seed, name in enumerate(("a", "b")):
+        stored(slide_result(f"{name}.svs", [0.0] * 5, seed=seed), tmp_path / name, ("json", "hdf5"))
+    command = [sys.executable, "-c", LOADED_AHEAD, str(tmp_path)]
+    before, ahead, after = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert "matplotlib" not in before and "pyarrow" not in before
+    assert ahead == after == "PIL matplotlib pyarrow scipy"
+
+
+@pytest.mark.parametrize(("writers", "threads"), [(("json", "hdf5"), 1), (("heatmaps",), 0)])
+def test_nothing_is_loaded_for_a_summary_that_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writers: tuple[str, ...], threads: int
+) -> None:
+    loaded: list[str] = []
+    monkeypatch.setattr(summary_module, "_load", lambda: loaded.append("all"))
+    before = set(threading.enumerate())
+    summary_module.load_ahead(BatchOptions(tmp_path, tmp_path, InferOptions(writers=writers)))
+    for thread in set(threading.enumerate()) - before:
+        thread.join()
+    assert len(loaded) == threads

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from stamp_deploy.tissue import TissueMask, TissueRule, find_tissue, find_tissue_in, tissue
-from stamp_deploy.tissue.components import areas, dilate, drop_small
+from stamp_deploy.tissue.components import BAND_ROWS, areas, dilate, drop_small, some_of
 from stamp_deploy.tissue.faint import FaintTissue, _grown, _own_threshold, _stands_out, find_faint
 from stamp_deploy.tissue.ink import find_ink, ink_hues
 
@@ -577,3 +577,23 @@ def test_where_all_is_tissue_nothing_is_looked_for() -> None:
 def test_the_shape_of_the_mask_is_known_before_it_is_made(width: int, height: int, shape: tuple[int, int]) -> None:
     """At 0.5 um/px and 8 um a mask pixel, 16 level-0 pixels a side, rounded to the next whole number."""
     assert tissue.mask_shape(Sized(width, height, (0.5, 0.5), (2, 2)), TissueRule()) == shape
+
+
+@pytest.mark.parametrize("most", [1, 7, 100, 1000, 10**6])
+def test_some_of_the_values_are_every_nth_of_all_bands_together(most: int) -> None:
+    draw = np.random.default_rng(most)
+    values = draw.random((2 * BAND_ROWS + 9, 11)).astype(np.float32)
+    where = draw.random(values.shape) < 0.3
+    where[BAND_ROWS : 2 * BAND_ROWS] = False  # a band without any
+    expected = values[where][:: max(1, where.sum() // most)]
+    np.testing.assert_array_equal(some_of(values, where, most), expected)
+    assert not len(some_of(values, np.zeros_like(where), most))
+
+
+def test_small_pieces_are_dropped_in_every_band() -> None:
+    mask = np.zeros((3 * BAND_ROWS, 20), bool)
+    large = np.zeros_like(mask)
+    large[BAND_ROWS - 3 : 2 * BAND_ROWS + 3, 5:8] = True  # one piece over three bands
+    mask |= large
+    mask[[0, BAND_ROWS, -1], 15] = True
+    np.testing.assert_array_equal(drop_small(mask, 4), large)

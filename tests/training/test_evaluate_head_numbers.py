@@ -93,16 +93,16 @@ def test_calibration_is_that_of_logistic_regressions_with_and_without_a_slope() 
 
 
 def test_brier_scores_and_bins_by_hand() -> None:
-    p = np.array([0.05, 0.08, 0.31, 0.33, 0.39, 0.71, 0.75, 1.0])
+    p = np.array([0.05, 0.08, 0.31, 0.33, 0.29, 0.71, 0.75, 1.0])
     y = np.array([0, 1, 0, 0, 1, 1, 1, 1], bool)
     found = reliability(p, y)
-    brier = (0.05**2 + 0.92**2 + 0.31**2 + 0.33**2 + 0.61**2 + 0.29**2 + 0.25**2) / 8
+    brier = (0.05**2 + 0.92**2 + 0.31**2 + 0.33**2 + 0.71**2 + 0.29**2 + 0.25**2) / 8
     assert found["brier"] == pytest.approx(brier)
     assert found["brier_scaled"] == pytest.approx(1 - brier / (5 / 8 * 3 / 8))
-    assert [b["slides"] for b in found["bins"]] == [2, 3, 2, 1]
-    assert [b["predicted"] for b in found["bins"]] == pytest.approx([0.065, 1.03 / 3, 0.73, 1.0])
-    assert [b["observed"] for b in found["bins"]] == pytest.approx([0.5, 1 / 3, 1.0, 1.0])
-    error = 2 * abs(0.065 - 0.5) + 3 * abs(1.03 / 3 - 1 / 3) + 2 * 0.27 + 0.0
+    assert [b["slides"] for b in found["bins"]] == [2, 1, 2, 2, 1]
+    assert [b["predicted"] for b in found["bins"]] == pytest.approx([0.065, 0.29, 0.32, 0.73, 1.0])
+    assert [b["observed"] for b in found["bins"]] == pytest.approx([0.5, 1.0, 0.0, 1.0, 1.0])
+    error = 2 * abs(0.065 - 0.5) + 0.71 + 2 * 0.32 + 2 * 0.27 + 0.0
     assert found["ece"] == pytest.approx(error / 8)
 
 

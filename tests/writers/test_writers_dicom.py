@@ -233,6 +233,12 @@ def test_objects_are_dated_by_the_slide(slide: Path, tmp_path: Path) -> None:
         written = pydicom.dcmread(path)
         assert (written.ContentDate, written.ContentTime) == ("20190203", "040506")
         assert (written.InstanceCreationDate, "TimezoneOffsetFromUTC" in written) == ("20190203", False)
+    header.TimezoneOffsetFromUTC = "+0530"
+    header.save_as(tmp_path / "slide.dcm")
+    for path in written_to(tmp_path / "zone", dicom_result(tmp_path / "slide.dcm")):
+        written = pydicom.dcmread(path)
+        assert (written.ContentDate, written.ContentTime) == ("20190203", "040506")
+        assert written.TimezoneOffsetFromUTC == "+0530", "the time is the scanner's own"
 
 
 def split(slide: Path, folder: Path, parts: int = 2) -> list[Path]:

@@ -124,7 +124,7 @@ def test_every_field_of_tiles_h5(tmp_path: Path) -> None:
     write_all(result, tmp_path, ["hdf5"])
     with h5py.File(tmp_path / "tiles.h5") as file:
         expected = {"features", "coords", "pathways", "pathway_names", "tissue_fraction", "thumbnail", "attention"}
-        assert expected <= set(file)
+        assert expected | {"thumbnail_small"} <= set(file)
         assert file["coords"][:].tolist() == CORNERS
         np.testing.assert_array_equal(file["features"][:], result.embedding)
         np.testing.assert_array_equal(file["pathways"][:], PATHWAYS)

@@ -21,6 +21,7 @@ from ..cohort import Cohort, Sample
 from ..metrics import SectionResult, headline, json_number
 from ..sections import platform_statistics
 from ..stain_features import features29
+from ..torch_threads import set_torch_threads
 from ..validation import mean_cosine
 from .batch_effects import batch_effects
 from .inputs import EvaluateOptions, gene_sets_of, runs_of, test_samples_of, training_cohort_of
@@ -68,6 +69,7 @@ def evaluate(options: EvaluateOptions, progress: Progress | None = None) -> Eval
         There is nothing to test on, or the cohort does not fit the model.
     """
     keep_memory()
+    set_torch_threads()
     run = open_run(options.run, options.device, progress, options.cache)
     sets = gene_sets_of(run, options)
     train_cohort = training_cohort_of(run, options)

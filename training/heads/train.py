@@ -23,6 +23,7 @@ from stamp_deploy.atomic import disk_errors, write_json_atomic
 from stamp_deploy.errors import UsageError
 
 from ..model.checkpoint import read_tensors, write_tensors
+from ..torch_threads import set_torch_threads
 from .bag_model import Readout
 from .bags import LabelTable
 from .calibration import Judged, calibrated_entry
@@ -80,6 +81,7 @@ def train_head(
     UsageError
         Pathway scores are wanted and there is no read-out, or one of another length.
     """
+    set_torch_threads()
     slides = load_slides(table, config)
     problem = problem_of(table, slides, config, readout)
     held = held_out(table, slides, problem, config, say)
