@@ -63,6 +63,7 @@ class Comparison:
         return [
             {
                 "head": head.name,
+                "kind": head.kind,
                 "first": head.call,
                 "second": others[head.name].call,
                 "first_value": head.value,

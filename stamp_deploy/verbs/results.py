@@ -92,6 +92,7 @@ def compare(
     import json
 
     from ..comparison import compare_results, write_comparison
+    from ..heads import value_text
     from ..result_files import read_result
 
     if out is not None:
@@ -123,8 +124,9 @@ def compare(
     )
     for call in found.calls():
         told = "same call" if call["same_call"] else "DIFFERENT CALLS"
+        values = ", ".join(value_text(call["kind"], call[key], 3) for key in ("first_value", "second_value"))
         both = f"{call['first'] or 'none'} and {call['second'] or 'none'}"
-        click.echo(f"call    {call['head']}: {both} ({call['first_value']:.3f}, {call['second_value']:.3f}): {told}")
+        click.echo(f"call    {call['head']}: {both} ({values}): {told}")
     for note in found.notes:
         click.echo(f"warning {note}", err=True)
     if out is not None:

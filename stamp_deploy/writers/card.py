@@ -9,6 +9,7 @@ from html import escape
 import numpy as np
 from numpy.typing import NDArray
 
+from ..heads import value_text
 from ..result import Result
 from .picture import Painter, make_view, result_styles
 from .report_words import trust_words
@@ -32,7 +33,7 @@ def card_html(result: Result) -> str:
     )
     calls = "".join(
         f"<li>{escape(head.name)}: {escape(head.call or ('no call' if head.abstained else ''))} "
-        f"({escape(head.value_name)} {head.value:.3f})</li>"
+        f"({escape(head.value_name)} {escape(value_text(head.kind, head.value, 3))})</li>"
         for head in result.heads
     )
     trust = trust_words(result)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..heads import HeadCall
+from ..heads import HeadCall, value_text
 from ..map_style import MapStyle, signed
 from ..result import Result
 from ..summaries import PathwaySummary
@@ -108,17 +108,12 @@ def validation_words(result: Result, styles: tuple[MapStyle, ...]) -> list[str]:
     return [words, *tail]
 
 
-def _probability(value: float) -> str:
-    """Two decimals, and never a 0.00 or 1.00 that is not exact."""
-    if 0 < value < 0.005:
-        return "< 0.01"
-    return "> 0.99" if 0.995 <= value < 1 else f"{value:.2f}"
-
-
 def call_words(head: HeadCall) -> dict[str, Any]:
     """A call for the table: words, and positions in percent for its little diagram."""
     scale = head.kind != "survival"
-    word = _probability if scale else significant
+
+    def word(value: float) -> str:
+        return value_text(head.kind, value) if scale else significant(value)
 
     def percent(value: float) -> float:
         return round(100 * min(max(value, 0.0), 1.0), 2)
