@@ -134,7 +134,7 @@ def compare(
 
 
 def _correlation(value: float | None) -> str:
-    """Three decimals, and no 1.000 that is not exact."""
+    """Three decimals, and no 1.000 that is not exact but for rounding."""
     if value is None:
         return "-"
-    return "> 0.999" if 0.9995 <= value < 1 else f"{value:.3f}"
+    return "> 0.999" if 0.9995 <= value < 1 - 1e-12 else f"{value:.3f}"
