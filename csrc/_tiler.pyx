@@ -20,7 +20,7 @@ cdef extern from "planes.h" nogil:
 cdef extern from "jpeg_tile.h" nogil:
     ctypedef struct stamp_decoder:
         pass
-    int STAMP_RGB, STAMP_YCBCR, STAMP_BARE, STAMP_DICOM_ITEMS
+    int STAMP_RGB, STAMP_YCBCR, STAMP_BARE, STAMP_DICOM_ITEMS, STAMP_INTERVAL
     unsigned STAMP_MAX_TILE_SIDE
     stamp_decoder *stamp_decoder_new(const uint8_t *tables, size_t size, int colour, unsigned width, unsigned height,
                                      unsigned denominator, int *status)
@@ -89,6 +89,7 @@ UNREAD = STAMP_UNREAD
 BACKGROUND = STAMP_BACKGROUND
 BARE = STAMP_BARE
 DICOM_ITEMS = STAMP_DICOM_ITEMS
+INTERVAL = STAMP_INTERVAL
 MAX_TILE_SIDE = STAMP_MAX_TILE_SIDE
 
 
@@ -221,7 +222,8 @@ cdef class Reads:
     absent : int
         What becomes of a tile that is left out: MISSING, or BACKGROUND where the format may leave out glass.
     framing : int
-        BARE, or DICOM_ITEMS where offset and size are those of a run of fragments, headers included.
+        BARE; DICOM_ITEMS where offset and size are those of a run of fragments, headers included; INTERVAL where they
+        are those of a restart interval of a larger stream, the marker that ends it included.
 
     Raises
     ------
@@ -244,7 +246,7 @@ cdef class Reads:
                 raise ValueError("an offset or size is out of range")
         if absent not in (STAMP_MISSING, STAMP_BACKGROUND):
             raise ValueError(f"{absent} is no status of a tile that is left out")
-        if framing not in (STAMP_BARE, STAMP_DICOM_ITEMS):
+        if framing not in (STAMP_BARE, STAMP_DICOM_ITEMS, STAMP_INTERVAL):
             raise ValueError(f"{framing} is no framing of a stream")
         self.absent, self.framing = absent, framing
         self.fds, self.offsets, self.sizes, self.cells, self.slots = fds, offsets, sizes, cells, slots
@@ -321,7 +323,8 @@ cdef class Worker:
     Parameters
     ----------
     tables : bytes
-        The JPEG tables that the TIFF directory shares; empty where each stream carries its own.
+        The JPEG tables that the TIFF directory shares; empty where each stream carries its own. Of intervals also
+        what goes before each of them: see jpeg_tile.h.
     colour : int
         The photometric tag: 2 (RGB) or 6 (YCbCr). It counts for streams that do not say themselves how they are coded.
     width, height : int

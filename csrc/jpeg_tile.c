@@ -25,7 +25,7 @@ struct stamp_decoder {
     unsigned width, height, denominator;
     stamp_geometry geometry;
     uint8_t *tables;
-    size_t tables_size;
+    size_t tables_size, lead_size; /* the lead is the end of the tables */
     int created;
     uint8_t *file_bytes;
     size_t file_capacity;
@@ -101,6 +101,7 @@ static int begin(stamp_decoder *d)
     jpeg_mem_src(&d->jpeg, d->tables, d->tables_size);
     if (jpeg_read_header(&d->jpeg, FALSE) != JPEG_HEADER_TABLES_ONLY)
         return fail(d, "the shared tables hold an image");
+    d->lead_size = d->jpeg.src->bytes_in_buffer;
     return STAMP_OK;
 }
 
@@ -358,14 +359,14 @@ int stamp_join_items(uint8_t *data, size_t *size)
 const uint8_t *stamp_decoder_read(stamp_decoder *d, int fd, uint64_t offset, size_t *bytes, int framing, int *status,
                                   int *error)
 {
-    size_t size = *bytes;
+    size_t size = *bytes, lead = framing == STAMP_INTERVAL ? d->lead_size : 0;
     if (size > STAMP_MAX_TILE_BYTES) {
         snprintf(d->errors.message, sizeof d->errors.message, "a storage tile of %zu bytes", size);
         *status = STAMP_CORRUPT;
         return NULL;
     }
-    if (size > d->file_capacity) {
-        size_t capacity = size + size / 2;
+    if (lead + size > d->file_capacity) {
+        size_t capacity = lead + size + size / 2;
         uint8_t *grown = realloc(d->file_bytes, capacity);
         if (grown == NULL) {
             *status = STAMP_NO_MEMORY;
@@ -376,7 +377,7 @@ const uint8_t *stamp_decoder_read(stamp_decoder *d, int fd, uint64_t offset, siz
     }
     size_t done = 0;
     while (done < size) {
-        ssize_t got = pread(fd, d->file_bytes + done, size - done, (off_t)(offset + done));
+        ssize_t got = pread(fd, d->file_bytes + lead + done, size - done, (off_t)(offset + done));
         if (got > 0) {
             done += (size_t)got;
         } else if (got == 0) {
@@ -388,6 +389,13 @@ const uint8_t *stamp_decoder_read(stamp_decoder *d, int fd, uint64_t offset, siz
             *status = STAMP_READ_ERROR;
             return NULL;
         }
+    }
+    if (framing == STAMP_INTERVAL) {
+        uint8_t *end = d->file_bytes + lead + size;
+        memcpy(d->file_bytes, d->tables + d->tables_size - lead, lead);
+        if (size >= 2 && end[-2] == 0xFF && end[-1] >= 0xD0 && end[-1] <= 0xD7)
+            end[-1] = 0xD9;
+        *bytes = lead + size;
     }
     *status = framing == STAMP_DICOM_ITEMS ? stamp_join_items(d->file_bytes, bytes) : STAMP_OK;
     if (*status != STAMP_OK)

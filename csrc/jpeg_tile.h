@@ -36,8 +36,12 @@ stamp_geometry stamp_decoder_geometry(const stamp_decoder *d);
 /* The library's message of the last failure on this decoder. */
 const char *stamp_decoder_message(const stamp_decoder *d);
 
-/* How a stream lies in its file: as it is, or as a run of DICOM items (fragments), each with a header of 8 bytes. */
-enum stamp_framing { STAMP_BARE = 0, STAMP_DICOM_ITEMS = 1 };
+/*
+ * How a stream lies in its file: as it is; as a run of DICOM items (fragments), each with a header of 8 bytes; or as an
+ * interval of a larger stream that restart markers cut, the marker that ends it included. What stands after the shared
+ * tables' end, a frame's and a scan's header, is then put before each, and the marker becomes the end of an image.
+ */
+enum stamp_framing { STAMP_BARE = 0, STAMP_DICOM_ITEMS = 1, STAMP_INTERVAL = 2 };
 
 /*
  * Join the fragments of a run of DICOM items to one stream, in place; *size is the run's, then the stream's. A sequence

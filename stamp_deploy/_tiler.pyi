@@ -10,6 +10,7 @@ UNREAD: int
 BACKGROUND: int
 BARE: int
 DICOM_ITEMS: int
+INTERVAL: int
 MAX_TILE_SIDE: int
 
 def build_info() -> str: ...

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Fuzz the JPEG tile decoder and the mosaic under the address and undefined-behaviour sanitizers, then the readers of
-# TIFF directories (SVS, Philips, pages inside of pages), of DICOM headers and of the records of SCN and BIF.
+# TIFF directories (SVS, Philips, pages inside of pages, NDPI), of DICOM headers and of the records of SCN, BIF and MIRAX.
 #     csrc/fuzz/run.sh [SECONDS] [FOLDER]
 # FOLDER keeps the corpus and what was found (default: build/fuzz). Exit status 0: nothing found.
 set -eu
@@ -19,6 +19,6 @@ mkdir -p "$folder/corpus" "$folder/found"
     -I"$root/csrc" "$root/csrc/fuzz/fuzz_tile.c" "$root"/csrc/*.c -ljpeg -lm -o "$folder/fuzz_tile"
 "$folder/fuzz_tile" -max_total_time="$seconds" -max_len=40000 -timeout=20 -rss_limit_mb=2048 \
     -artifact_prefix="$folder/found/" -print_final_stats=1 "$folder/corpus" "$folder/seeds"
-for target in tiff dicom scn bif pages; do
-    "$python" "$root/csrc/fuzz/fuzz_$target.py" --seconds "$((seconds / 5))" --found "$folder/found"
+for target in tiff dicom scn bif pages ndpi mirax; do
+    "$python" "$root/csrc/fuzz/fuzz_$target.py" --seconds "$((seconds / 7))" --found "$folder/found"
 done

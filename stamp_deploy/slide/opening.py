@@ -14,7 +14,9 @@ from .dicom import is_dicom, slide_in_folder
 from .held import HeldFiles
 from .icc import find_colours
 from .left_out import find_left_out
+from .mirax import read_mirax
 from .mpp import find_mpp
+from .ndpi import read_ndpi
 from .pyramid import levels_of_the_slide
 from .route import check_route, choose_route
 from .slide import Slide
@@ -115,9 +117,12 @@ def _open(
     check_tiff_colour(path, backend.levels, accept)
     finding = find_mpp(backend.properties, stated=mpp, path=path)
     check_decodes(backend, backend.levels[-1])
-    levels, numbers, notes = levels_of_the_slide(backend)
+    mirax = read_mirax(path) if backend.vendor == "mirax" else None
+    levels, numbers, notes = levels_of_the_slide(backend, mirax.lacking if mirax is not None else None)
     provider, storage = find_storage(path, backend, levels, numbers, route)
     left_out, missing = find_left_out(path, backend.vendor, levels, numbers, storage)
+    if mirax is not None:
+        missing = mirax.left_out(levels[0].width, levels[0].height)
     return Slide(
         path,
         backend,
@@ -146,8 +151,13 @@ def _open_backend(path: Path, route: str | None, accept: Collection[str]) -> Bac
         if not isinstance(reader, str):
             return reader
     vendor = OpenSlideBackend.detect(path)
+    # damaged ones are refused here: OpenSlide ends the process on some
     if vendor == "ventana":
-        read_bif(path)  # a damaged one is refused here: OpenSlide ends the process on some
+        read_bif(path)
+    elif vendor == "mirax":
+        read_mirax(path)
+    elif vendor == "hamamatsu":
+        read_ndpi(path)
     try:
         backend = OpenSlideBackend(path)
     except SlideError as first:

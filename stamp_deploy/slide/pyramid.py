@@ -6,6 +6,7 @@ Files keep thumbnails, overviews and labels among their levels, and readers take
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -25,8 +26,16 @@ MAX_DIFFERENCE = 32.0
 """Mean difference of two pictures of one spot, grey levels: resampling, sharpening and coding stay far below."""
 
 
-def levels_of_the_slide(backend: Backend) -> tuple[tuple[Level, ...], tuple[int, ...], tuple[str, ...]]:
+def levels_of_the_slide(
+    backend: Backend, lacking: Mapping[int, str] | None = None
+) -> tuple[tuple[Level, ...], tuple[int, ...], tuple[str, ...]]:
     """Levels that show the slide.
+
+    Parameters
+    ----------
+    backend : Backend
+    lacking : dict of str, optional
+        Levels that are known to lack a part of the slide, by their number, with the reason in words.
 
     Returns
     -------
@@ -39,7 +48,7 @@ def levels_of_the_slide(backend: Backend) -> tuple[tuple[Level, ...], tuple[int,
     """
     kept, notes = [backend.levels[0]], []
     for level in backend.levels[1:]:
-        reason = _why_not(backend, level, kept[0], kept[-1])
+        reason = (lacking or {}).get(level.index) or _why_not(backend, level, kept[0], kept[-1])
         if reason is None:
             kept.append(level)
         else:

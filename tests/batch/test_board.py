@@ -75,6 +75,7 @@ def test_a_slide_that_takes_its_worker_down_is_tried_once_more_alone_then_quaran
     board.add(task(tmp_path, "b"))
     other = board.take(wait=False)
     assert other is not None and other.key == "b", "a busy worker gets no slide that must run alone"
+    board.outcome(Outcome("b", OutcomeState.DONE))
     second = board.take(wait=True)
     assert second is not None and (second.key, second.solo) == ("a", True)
     board.outcome(Outcome("a", state, "lost again"))

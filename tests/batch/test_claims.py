@@ -189,3 +189,26 @@ def test_a_claim_that_names_nobody_or_another_slide_holds_nothing(tmp_path: Path
     record = claims.take("k")
     assert record is not None and record.attempt == 2
     claims.close()
+
+
+def test_a_touch_from_the_future_holds_for_a_lease_and_no_longer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock of its host was set back: what counts is how long nothing has touched it while we looked."""
+    path, now = _held(tmp_path), [1000.0]
+    monkeypatch.setattr(claims_module.time, "monotonic", lambda: now[0])
+    claims = Claims(tmp_path, host="there", lease_s=60.0)
+    ahead = path.stat().st_mtime + 1e6
+    os.utime(path, (ahead, ahead))
+    taken = []
+    for seconds in (0.0, 59.0):
+        now[0] = 1000.0 + seconds
+        taken.append(claims.take("k"))
+    os.utime(path, (ahead + 1, ahead + 1))  # it lives: the lease begins again
+    for seconds in (61.0, 120.0):
+        now[0] = 1000.0 + seconds
+        taken.append(claims.take("k"))
+    assert taken == [None] * 4
+    now[0] = 1122.0
+    assert claims.take("k") is not None
+    claims.close()

@@ -56,7 +56,7 @@ def write_slide(
     note += more
     with tifffile.TiffWriter(path, bigtiff=bigtiff) as writer:
         for scale in (1, *levels):
-            image = rgb if scale == 1 else _reduce(rgb, scale)
+            image = rgb if scale == 1 else reduced(rgb, scale)
             streams = [encode(part, coding, quality) for part in tiles_of(image, tile)]
             writer.write(
                 iter(streams),
@@ -77,7 +77,8 @@ def write_slide(
     return path
 
 
-def _reduce(rgb: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
+def reduced(rgb: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
+    """Averages of scale x scale pixels; what is left at the right and below is cut off."""
     h, w = rgb.shape[0] // scale, rgb.shape[1] // scale
     blocks = rgb[: h * scale, : w * scale].reshape(h, scale, w, scale, 3)
     return np.rint(blocks.mean((1, 3))).astype(np.uint8)

@@ -13,6 +13,8 @@ from support.bif_factory import write_bif
 from support.codec_factory import encode_tile, write_codec_slide
 from support.dicom_factory import How, Picture, write_level
 from support.format_factory import pages_of, write_philips, write_scn
+from support.mrxs_factory import Scan, write_mrxs
+from support.ndpi_factory import write_ndpi
 from support.slide_factory import texture, write_slide
 from support.slide_factory import tiles_of as storage_tiles_of
 
@@ -46,6 +48,9 @@ CASES = (
     "scn",
     "bif",
     "bif-overlap",
+    "ndpi",
+    "mrxs",
+    "mrxs-overlap",
     "jpeg-2000",
     "stripped",
     "raw",
@@ -56,7 +61,7 @@ CASES = (
 )
 
 
-LEVEL_BOUNDS = {"osp_boxes.tiff": 0.6, "tcga-cr-7395-01a-01-ts1.svs": 11}
+LEVEL_BOUNDS = {"a.ndpi": 8, "a.mrxs": 8, "osp_boxes.tiff": 0.6, "tcga-cr-7395-01a-01-ts1.svs": 11}
 """Mean difference between a file's own coarser level and an average of its finest: that file's making, not ours."""
 
 
@@ -71,6 +76,12 @@ def given(request: pytest.FixtureRequest, tmp_path: Path) -> Given:
         overlap = (6, 4) if kind == "bif-overlap" else (0, 0)
         path = write_bif(tmp_path / "a.bif", pages, [(0, 0, 5, 4)], overlap=overlap, directions=("LEFT", "UP"))
         return Given(path, "bif" if any(overlap) else "jpeg-bif", 0.5, 64, 1)
+    if kind == "ndpi":
+        path = write_ndpi(tmp_path / "a.ndpi", texture(416, 512), interval=16, levels=(4,))
+        return Given(path, "jpeg-ndpi", 0.5, 64, 1)
+    if kind in ("mrxs", "mrxs-overlap"):
+        scan = Scan(overlap=6, positions="deflated", jitter=2) if kind == "mrxs-overlap" else Scan()
+        return Given(write_mrxs(tmp_path / "a.mrxs", texture(420, 530), scan, levels=3), "openslide", 0.5, 64, 0)
     if kind in ("philips", "scn"):
         pages = pages_of(write_slide(tmp_path / "a.svs", texture(420, 530), tile=128, coding="422"))
         if kind == "philips":

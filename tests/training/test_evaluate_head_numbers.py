@@ -327,6 +327,16 @@ def test_a_binary_head_is_judged_by_what_was_locked() -> None:
     assert np.trapezoid(roc["true_positive"], roc["false_positive"]) == pytest.approx(np.mean(pairs))
 
 
+@pytest.mark.parametrize("band", [[0.5, 0.8], [0.2, 0.5]])
+def test_both_limits_of_the_band_are_in_it(band: list[float]) -> None:
+    """One half is a number that a computer holds: two slides lie on the limit, and none else in the band."""
+    rows = tuple(slide(f"s{i}", f"p{i}", logits(p, 2.0), i % 2) for i, p in enumerate([0.5, 0.9, 0.1, 0.5, 0.05, 0.95]))
+    head = binary_head()
+    head.entry["abstain"] = band
+    found = evaluate_head(head, LabelTable(rows, "binary", ("MSS", "MSI"), 0, 0), Options(draws=5))
+    assert found["abstention"] == {"share": pytest.approx(2 / 6), "error_of_calls": 0.0}
+
+
 def test_probabilities_of_a_patients_slides_are_averaged_and_the_label_is_the_patients() -> None:
     rows = (
         slide("a1", "a", logits(0.9, 2.0), 1),

@@ -52,6 +52,20 @@ def test_concordance_counts_pairs_as_a_loop_does() -> None:
     assert concordance(time, event, risk) == pytest.approx(wins / pairs)
 
 
+def test_concordance_of_groups_counts_pairs_within_them_alone() -> None:
+    rng = np.random.default_rng(1)
+    time, event = rng.integers(1, 20, 40).astype(float), rng.random(40) < 0.6
+    risk, group = rng.normal(size=40), rng.integers(0, 3, 40)
+    wins = pairs = 0
+    for i, j in product(range(40), range(40)):
+        if group[i] == group[j] and event[i] and (time[i] < time[j] or (time[i] == time[j] and not event[j])):
+            pairs += 1
+            wins += risk[i] > risk[j]
+    assert concordance(time, event, risk, group) == pytest.approx(wins / pairs)
+    assert wins / pairs != pytest.approx(concordance(time, event, risk), abs=1e-3)
+    assert np.isnan(concordance(time, event, risk, np.arange(40)))
+
+
 def test_the_average_precision_is_that_of_the_positive_class() -> None:
     label = np.array([0, 1, 0, 0, 1, 0])
     positive = np.array([0.9, 0.8, 0.7, 0.2, 0.6, 0.1])

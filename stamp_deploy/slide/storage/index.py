@@ -29,6 +29,8 @@ class Framing(IntEnum):
     BARE = _tiler.BARE
     DICOM_ITEMS = _tiler.DICOM_ITEMS
     """A run of fragments, each with a header of 8 bytes; offset and size are the run's."""
+    INTERVAL = _tiler.INTERVAL
+    """A restart interval of a larger stream, with the marker that ends it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +47,8 @@ class StorageGrid:
         2 (RGB) or 6 (YCbCr), as TIFF numbers them: how the file says that its streams code colour. A stream that says
         so itself counts more.
     tables : bytes
-        JPEG tables shared by all streams; empty where each has its own.
+        JPEG tables shared by all streams; empty where each has its own. Of intervals, behind the end of the tables,
+        also what goes before each of them: the headers of a frame of one interval and of its scan.
     offsets, sizes : int64 [rows, columns]
         Where each storage tile lies in its file, bytes; size 0 is a tile that is left out.
     files : int32 [rows, columns]

@@ -13,6 +13,7 @@ from ..backends.by_storage import StorageReader
 from .index import StorageIndex
 from .jpeg_bif import jpeg_bif
 from .jpeg_dicom import jpeg_dicom
+from .jpeg_ndpi import jpeg_ndpi
 from .jpeg_philips import jpeg_philips
 from .jpeg_scn import jpeg_scn
 from .jpeg_tiff import codec_tiff, jpeg_tiff
@@ -50,6 +51,7 @@ PROVIDERS = (
     Provider("jpeg-dicom", "DICOM whole-slide image of JPEG frames", ("dicom",), jpeg_dicom),
     Provider("jpeg-scn", "Leica SCN", ("leica",), jpeg_scn),
     Provider("jpeg-philips", "Philips TIFF", ("philips",), jpeg_philips),
+    Provider("jpeg-ndpi", "Hamamatsu NDPI", ("hamamatsu",), jpeg_ndpi),
     Provider("jpeg-bif", "Ventana BIF", ("ventana",), jpeg_bif),
     Provider("codec-tiff", "tiled TIFF", ("aperio", "generic-tiff"), codec_tiff, is_compiled=False),
     Provider("codec-dicom", "DICOM whole-slide image", ("dicom",), jpeg_dicom, is_compiled=False),
