@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -212,3 +213,10 @@ def test_a_touch_from_the_future_holds_for_a_lease_and_no_longer(
     now[0] = 1122.0
     assert claims.take("k") is not None
     claims.close()
+
+
+@pytest.mark.skipif(not Path("/proc/sys/kernel/random/boot_id").exists(), reason="needs Linux's /proc")
+def test_a_host_that_was_started_again_has_another_name() -> None:
+    """Start times of processes are counted from the boot: after another one they mean nothing."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text()[:8]
+    assert len(boot) == 8 and host_name().startswith(f"{socket.gethostname()}.{boot}")

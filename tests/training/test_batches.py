@@ -11,7 +11,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="training needs the extra [train]")
 
 from stamp_deploy.training.config import TrainConfig
-from stamp_deploy.training.data import Batches, batch_of, planned
+from stamp_deploy.training.data import Batches, Loader, batch_of, planned
 from stamp_deploy.training.epoch_plan import LEAST, plan_epoch
 from stamp_deploy.training.schedule import rate_factor
 
@@ -86,6 +86,20 @@ def test_chance_follows_from_seed_and_epoch_alone() -> None:
     assert first == again
     assert [rows for *_, rows in first] != [rows for *_, rows in later]
     assert [rows for *_, rows in first] != [rows for *_, rows in other]
+
+
+def test_a_tile_looks_different_in_every_epoch_batch_and_process_and_the_same_when_a_run_goes_on() -> None:
+    (section,) = sections(8)
+    section.tiles = np.random.default_rng(0).integers(0, 256, (8, 40, 40, 3), np.uint8)
+    rows = [(0, np.arange(8))]
+
+    def seen(epoch: int, number: int, rank: int = 0) -> Any:
+        loader = Loader([section], CONFIG, 32, (0.5,) * 3, (0.2,) * 3, 1.0, rank=rank, world=2)
+        return loader.make(rows, epoch, number).tiles.clone()
+
+    first = seen(0, 0)
+    assert torch.equal(first, seen(0, 0))
+    assert not any(torch.equal(first, other) for other in (seen(1, 0), seen(0, 1), seen(0, 0, 1)))
 
 
 def test_rows_of_a_section_are_shuffled_and_cut_into_pieces_of_their_size() -> None:

@@ -173,6 +173,17 @@ def test_a_checkpoint_puts_everything_back(tmp_path: Path) -> None:
     assert not (tmp_path / "reader").exists()
 
 
+def test_a_checkpoint_holds_what_a_layer_has_counted(tmp_path: Path) -> None:
+    """Running means are no parameters: without them a run that goes on normalises by others."""
+    first, second = torch.nn.BatchNorm1d(3), torch.nn.BatchNorm1d(3)
+    first(torch.randn(16, 3) * 2 + 5)
+    store = Checkpoint(tmp_path, "key", 0.0)
+    store.save("best", first, torch.optim.SGD(first.parameters(), lr=0.0), {})
+    store.load("best", second, torch.optim.SGD(second.parameters(), lr=0.0))
+    assert torch.equal(first.running_mean, second.running_mean) and float(second.running_mean.abs().min()) > 0.1
+    assert int(second.num_batches_tracked) == 1
+
+
 def test_tensors_are_replaced_whole(tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
     write_tensors(path, {"a": torch.ones(2)}, {"note": "one"})

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -27,6 +28,7 @@ from stamp_deploy.training.model import load_run
 from stamp_deploy.training.model.embed import embed_tiles
 from stamp_deploy.training.objective import Alignment
 from stamp_deploy.training.run_setup import prepare
+from stamp_deploy.training.validation import validation_r
 
 VIT = '{"img_size": 32, "patch_size": 16, "embed_dim": 24, "depth": 1, "num_heads": 2}'
 BATCHES = 3
@@ -197,6 +199,25 @@ def test_a_loss_that_is_no_number_ends_the_run(
     with pytest.raises(DataError, match=r"the loss became (inf|nan|-inf) in epoch 1"):
         fit(config(place, epochs=2), tmp_path / "run")
     assert not (tmp_path / "run" / "run.json").exists()
+
+
+def test_validation_is_the_mean_over_sections_of_the_median_over_pathways() -> None:
+    """Four sections of three pathways, by numpy; what is not measured is left out, and a section without any."""
+    rng = np.random.default_rng(0)
+    model = SimpleNamespace(pathway=torch.nn.Linear(5, 3))
+    weight = model.pathway.weight.detach().numpy().astype(np.float64)
+    sections, embeddings, medians = [], [], []
+    for noise, mask in ((0.2, [1, 1, 1]), (3.0, [1, 1, 0]), (0.5, [1, 1, 1]), (0.1, [0, 0, 0])):
+        z = rng.normal(size=(30, 5)).astype(np.float32)
+        scores = (z @ weight.T + noise * rng.normal(size=(30, 3))).astype(np.float32)
+        sections.append(SimpleNamespace(scores=scores, mask=np.array(mask, bool), tiles=None))
+        embeddings.append(z)
+        r = [np.corrcoef(scores[:, k], (z @ weight.T)[:, k])[0, 1] for k in range(3) if mask[k]]
+        medians += [np.median(r)] if r else []
+    found = validation_r(model, None, sections, embeddings)  # type: ignore[arg-type]
+    assert len(medians) == 3 and found == pytest.approx(np.mean(medians), abs=1e-5)
+    assert abs(np.mean(medians) - np.median(medians)) > 0.05
+    assert math.isnan(validation_r(model, None, sections[3:], embeddings[3:]))  # type: ignore[arg-type]
 
 
 def test_how_far_the_embedding_has_moved_is_measured_between_start_and_end(place: Path, tmp_path: Path) -> None:
