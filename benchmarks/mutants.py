@@ -68,7 +68,7 @@ MODULES: dict[str, tuple[str, str]] = {
     "bundle": ("stamp_deploy/bundle/*.py", "tests/bundle"),
     "engine": (
         "stamp_deploy/engine/[hlmor]*.py stamp_deploy/engine/[bc]a*.py "  # not the GPUs'
-        "stamp_deploy/engine/auto.py stamp_deploy/engine/golden.py",
+        "stamp_deploy/engine/auto.py stamp_deploy/engine/golden.py stamp_deploy/engine/interface.py",
         "tests/engine/test_engines.py tests/engine/test_lanes.py tests/engine/test_verdict.py "
         "tests/engine/test_choice.py tests/engine/test_graph_forms.py tests/engine/test_swap.py "
         "tests/engine/test_bound_lanes.py tests/engine/test_engine_settings.py tests/bundle/test_golden_files.py "

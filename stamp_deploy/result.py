@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .engine.base import EngineInfo
+from .engine.interface import EngineInfo
 from .gallery import Gallery
 from .grid import Grid
 from .heads import HeadCall
