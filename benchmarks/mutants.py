@@ -50,7 +50,7 @@ MODULES: dict[str, tuple[str, str]] = {
     "tissue": ("stamp_deploy/tissue/*.py stamp_deploy/absence.py", "tests/tissue tests/test_absence.py"),
     "heads": ("stamp_deploy/heads.py", "tests/test_heads.py"),
     "result": (
-        "stamp_deploy/result.py stamp_deploy/assemble.py stamp_deploy/result_files.py",
+        "stamp_deploy/result.py stamp_deploy/result_parts.py stamp_deploy/assemble.py stamp_deploy/result_files.py",
         "tests/test_result.py tests/test_result_numbers.py",
     ),
     "score": ("stamp_deploy/score.py", "tests/end_to_end"),
