@@ -33,11 +33,14 @@ def load_ahead(options: BatchOptions) -> None:
     matplotlib, SciPy and pyarrow take the better part of a second to load, which a batch would wait for at its end.
     """
     if NEEDS in options.infer.writers:
-        threading.Thread(target=_load, name="load-summary", daemon=True).start()
+        threading.Thread(target=_load, name="load-summary").start()
 
 
 def _load() -> None:
+    """Ends between two libraries when the process does; one that is being loaded as it ends could abort it."""
     for name in LIBRARIES:
+        if not threading.main_thread().is_alive():
+            return
         with suppress(Exception):  # `summarise` meets the same, and tells it
             import_module(name)
 

@@ -24,6 +24,7 @@ from .storage.bif_layout import read_bif
 from .storage.index import StorageIndex
 from .storage.jpeg_bif import open_bif
 from .storage.jpeg_dicom import open_jpeg_dicom
+from .storage.jpeg_scn import check_scn
 from .storage.open_tiff import open_codec_tiff
 from .storage.providers import find_storage
 from .storage.sub_pages import with_sub_pages
@@ -159,6 +160,8 @@ def _open_backend(path: Path, route: str | None, accept: Collection[str]) -> Bac
         read_mirax(path)
     elif vendor == "hamamatsu":
         read_ndpi(path)
+    elif vendor == "leica":
+        check_scn(path)
     try:
         backend = OpenSlideBackend(path)
     except SlideError as first:

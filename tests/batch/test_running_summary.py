@@ -210,6 +210,34 @@ def test_what_a_summary_needs_is_loaded_ahead(tmp_path: Path) -> None:
     assert ahead == after == "PIL matplotlib pyarrow scipy"
 
 
+ENDS_AT_ONCE = """
+import sys
+import threading
+from pathlib import Path
+from stamp_deploy.batch import summary
+from stamp_deploy.batch.options import BatchOptions
+from stamp_deploy.config import InferOptions
+
+begun, ended = threading.Event(), threading.Event()
+
+def load(name):
+    print("loads", name)
+    begun.set()
+    ended.wait(0.2)  # the main thread ends meanwhile
+
+summary.import_module = load
+summary.load_ahead(BatchOptions(Path("b"), Path("o"), InferOptions(writers=("json",))))
+begun.wait()
+print("the end")
+"""
+
+
+def test_a_process_that_ends_waits_for_the_library_that_is_being_loaded_and_loads_no_more() -> None:
+    done = subprocess.run([sys.executable, "-c", ENDS_AT_ONCE], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert sorted(done.stdout.splitlines()) == [f"loads {summary_module.LIBRARIES[0]}", "the end"]
+
+
 @pytest.mark.parametrize(("writers", "threads"), [(("json", "hdf5"), 1), (("heatmaps",), 0)])
 def test_nothing_is_loaded_for_a_summary_that_is_not_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writers: tuple[str, ...], threads: int

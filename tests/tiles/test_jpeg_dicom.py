@@ -17,6 +17,7 @@ from tiles.test_tiles import difference, read_all
 
 from stamp_deploy.errors import SlideError, StampError
 from stamp_deploy.slide import open_slide
+from stamp_deploy.slide.dicom.part import read_part
 from stamp_deploy.tiles import TileStatus
 
 SIDE, HEIGHT, WIDTH = 64, 300, 410
@@ -162,6 +163,42 @@ def test_real_files(data_dir: Path, name: str) -> None:
         for key in ("openslide.mpp-x", "openslide.mpp-y", "openslide.objective-power"):
             assert float(slide.properties.get(key, 0)) == pytest.approx(float(same.properties.get(key, 0)))
         assert slide.sha256() == same.sha256()
+
+
+def test_a_real_slide_whose_image_type_is_misspelt(data_dir: Path) -> None:
+    """It says ORGINAL, and YBR_FULL for RGB streams, which OpenSlide refuses: the SVS of the same streams is true."""
+    folder, svs = data_dir / "formats" / "CMU-1-Small-Region-dicom", data_dir / "slides" / "CMU-1-Small-Region.svs"
+    with open_slide(folder) as slide, open_slide(svs) as same:
+        assert slide.route.name == "jpeg-dicom" and len(slide.levels) == 1  # neither its label nor its overview
+        assert slide.mpp_xy == pytest.approx(same.mpp_xy, abs=1e-3)
+        size = slide.width, slide.height
+        np.testing.assert_array_equal(slide.read_region(0, 0, 0, *size), same.read_region(0, 0, 0, *size))
+    options = {"tile_px": 64, "target_mpp": 0.499, "mpp": 0.499}
+    ours, status, _ = read_all(folder, "jpeg-dicom", **options)  # type: ignore[arg-type]
+    theirs, _, _ = read_all(svs, "jpeg-tiff", **options)  # type: ignore[arg-type]
+    assert (status == TileStatus.OK).all()
+    np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("image_type", "is_level"),
+    [
+        (("DERIVED", "PRIMARY", "VOLUME", "RESAMPLED"), True),
+        (("ORIGINAL", "PRIMARY", "VOLUME"), True),
+        (("", "PRIMARY", "VOLUME", "NONE"), True),
+        (("ORIGINAL", "PRIMARY", "LABEL", "NONE"), False),
+        (("ORIGINAL", "PRIMARY", "OVERVIEW", "RESAMPLED"), False),
+        (("DERIVED", "PRIMARY", "VOLUME", "SEGMENTED"), False),
+        (("DERIVED", "SECONDARY", "VOLUME", "NONE"), False),
+        (("VOLUME",), False),
+    ],
+)
+def test_what_is_a_level_by_its_image_type(tmp_path: Path, image_type: tuple[str, ...], is_level: bool) -> None:
+    picture = pictures_of(write_svs(tmp_path))[0]
+    (path,) = write_level(tmp_path / "level.dcm", picture, How(image_type=image_type))
+    part = read_part(path)
+    assert isinstance(part, str) != is_level
+    assert is_level or part == "its image flavor is no level's"
 
 
 def test_damage_and_truncation_stay_where_they_are(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -275,3 +276,37 @@ def test_a_hole_inside_of_a_page_is_told(tmp_path: Path) -> None:
         assert slide.left_out is not None
         assert slide.left_out.cells.sum() == 4  # storage tiles of level 0 under the one of level 1
         assert (slide.read_region(1, 2 * SIDE, 2 * SIDE, SIDE, SIDE) == 255).all()
+
+
+def rewritten(path: Path, change: Callable[[str], str]) -> Path:
+    """The SCN with another description."""
+    with tifffile.TiffFile(path, mode="r+b") as tiff:
+        tag = tiff.pages[0].tags["ImageDescription"]
+        before, after = tag.value, change(tag.value)
+        assert before != after
+        tag.overwrite(after)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "cause"),
+    [
+        (lambda xml: xml.replace('ifd="1"', 'ifd="9"'), "there is no page 9"),
+        (lambda xml: xml.replace('ifd="1"', 'ifd="2"'), r"page 2 has \d+ x \d+ px, not"),
+        (
+            lambda xml: xml.replace(
+                f'sizeX="{WIDTH}" sizeY="{HEIGHT}" r="0"', f'sizeX="{WIDTH}" sizeY="{HEIGHT - 1}" r="0"'
+            ),
+            "px, not",
+        ),
+        (lambda xml: xml.replace(f'sizeX="{WIDTH * 500}"', f'sizeX="{WIDTH * 600}"'), "no picture of an area"),
+        (lambda xml: re.sub(r'offsetX="[1-9]\d*"', 'offsetX="-500"', xml, count=1), "beyond the glass"),
+        (lambda xml: re.sub(r'offsetY="[1-9]\d*"', 'offsetY="9000000"', xml, count=1), "beyond the glass"),
+    ],
+)
+def test_an_scn_that_contradicts_itself_is_refused(tmp_path: Path, change: Callable[[str], str], cause: str) -> None:
+    path, _ = two_areas(tmp_path)
+    open_slide(path).close()
+    with pytest.raises(SlideError, match=cause) as caught:
+        open_slide(rewritten(path, change))
+    assert "scan the slide again" in caught.value.remedy

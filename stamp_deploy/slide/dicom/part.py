@@ -25,12 +25,10 @@ CODINGS = {
     **dict.fromkeys(JPEG_2000 + HTJ2K, Coding.JPEG_2000),
 }
 """By transfer syntax."""
-LEVEL_TYPES = (
-    ("ORIGINAL", "PRIMARY", "VOLUME", "NONE"),
-    ("DERIVED", "PRIMARY", "VOLUME", "NONE"),
-    ("DERIVED", "PRIMARY", "VOLUME", "RESAMPLED"),
-)
-"""ImageType of a level; OpenSlide takes the same."""
+LEVEL_TYPE = ("PRIMARY", "VOLUME")
+"""Second and third value of a level's ImageType. Writers misspell the first, "ORIGINAL" or "DERIVED"."""
+LEVEL_STEPS = ("NONE", "RESAMPLED")
+"""Fourth value of a level's ImageType, where it is stated."""
 BRIGHTFIELD, EPIFLUORESCENCE = "111744", "111743"
 _COLOURS = {"RGB": RGB, "YBR_FULL": YCBCR, "YBR_FULL_422": YCBCR, "YBR_RCT": RGB, "YBR_ICT": RGB}
 """What the decoder gives: JPEG 2000 undoes its own transforms of colour."""
@@ -159,7 +157,8 @@ def _read_part(path: Path, header: Header) -> Part | str:
     data = header.data
     if str(data.get("SOPClassUID", "")) != WHOLE_SLIDE:
         return "it is no whole-slide image"
-    if tuple(str(value) for value in data.get("ImageType") or ()) not in LEVEL_TYPES:
+    image_type = tuple(str(value) for value in data.get("ImageType") or ())
+    if image_type[1:3] != LEVEL_TYPE or not set(image_type[3:]) <= set(LEVEL_STEPS):
         return "its image flavor is no level's"
     coding = CODINGS.get(header.transfer_syntax)
     if coding is None:

@@ -20,6 +20,7 @@ from ...errors import SlideError
 from ..backends import Backend, Level
 from ..ome import MAX_CHARS
 from ..tiff import StoredPage, read_pages
+from ..tiff_pages import refusing_damage, tiff_pages
 from ..tiff_tags import read_description
 from .index import StorageGrid, StorageIndex, any_overlap, only_jpeg
 
@@ -27,6 +28,8 @@ NAMESPACE = "{http://www.leica-microsystems.com/scn/2010/10/01}"
 BRIGHTFIELD = "brightfield"
 MAX_AREAS = 32
 """Each is read by a reader of its own."""
+PROPORTION = 0.01
+"""What an area's sides may differ from its pages', and reach beyond the glass, as a share: sizes are rounded."""
 _ROUNDING = 1e-6
 """Pixels: an origin that is meant to be whole."""
 
@@ -38,6 +41,7 @@ class Area:
     offset_x: int
     offset_y: int
     width_nm: int
+    height_nm: int
     pages: tuple[tuple[int, int, int], ...]
 
 
@@ -88,8 +92,7 @@ def read_areas(description: str, path: Path) -> list[Area]:
     try:
         if len(description) > MAX_CHARS:
             raise ValueError("too long")
-        root = fromstring(description.encode("utf-8", "replace"), forbid_dtd=True)
-        collection = _child(root, "collection")
+        collection = _collection(description)
         glass = _numbers(collection, "sizeX", "sizeY")
         found = [_area(image, glass) for image in collection.findall(f"{NAMESPACE}image")]
     except (ParseError, DefusedXmlException, ValueError, TypeError) as error:
@@ -97,6 +100,58 @@ def read_areas(description: str, path: Path) -> list[Area]:
             "its description of the scanned areas is damaged", path=path, remedy="copy or scan the slide again"
         ) from error
     return [area for area in found if area is not None]
+
+
+def check_scn(path: Path) -> None:
+    """Refuse an SCN that contradicts itself: OpenSlide would show an area in another size, or another area's pixels.
+
+    Raises
+    ------
+    SlideError
+        An area names a page that the file lacks, or states another size for it, or sides of its own that are not
+        proportional to the page's, or lies beyond the glass; or the description is damaged.
+    """
+    description = read_description(path)
+    areas = read_areas(description, path)
+    with refusing_damage(path):
+        import tifffile
+
+        with tifffile.TiffFile(path) as tiff:
+            sizes = {page.index: (page.imagewidth, page.imagelength) for page in tiff_pages(tiff)}
+    glass = _numbers(_collection(description), "sizeX", "sizeY")
+    for number, area in enumerate(areas, 1):
+        why = _contradiction(area, sizes, glass)
+        if why:
+            raise SlideError(
+                f"its description contradicts the file: {why} (scanned area {number})",
+                path=path,
+                remedy="copy or scan the slide again",
+            )
+
+
+def _contradiction(area: Area, sizes: Mapping[int, tuple[int, int]], glass: tuple[int, ...]) -> str:
+    """What is wrong about an area; empty where nothing is."""
+    for directory, width, height in area.pages:
+        if directory not in sizes:
+            return f"there is no page {directory}"
+        if sizes[directory] != (width, height):
+            stored = " x ".join(map(str, sizes[directory]))
+            return f"page {directory} has {stored} px, not {width} x {height}"
+        proportional = width * area.height_nm / area.width_nm
+        if abs(height - proportional) > max(2, PROPORTION * height):
+            return f"page {directory} is no picture of an area of {area.width_nm} x {area.height_nm} nm"
+    if len({page[0] for page in area.pages}) < len(area.pages):
+        return "two of its levels are one page"
+    corner = area.offset_x + area.width_nm, area.offset_y + area.height_nm
+    beyond = [side * (1 + PROPORTION) for side in glass]
+    if min(area.offset_x, area.offset_y) < 0 or corner[0] > beyond[0] or corner[1] > beyond[1]:
+        return "it lies beyond the glass"
+    return ""
+
+
+def _collection(description: str) -> Element:
+    """The element that names the glass and its images."""
+    return _child(fromstring(description.encode("utf-8", "replace"), forbid_dtd=True), "collection")
 
 
 def _area(image: Element, glass: tuple[int, ...]) -> Area | None:
@@ -111,10 +166,10 @@ def _area(image: Element, glass: tuple[int, ...]) -> Area | None:
         for dimension in _child(image, "pixels").findall(f"{NAMESPACE}dimension")
         if dimension.get("z", "0") == "0"
     ]
-    if not pages or width <= 0 or any(min(page[1:]) <= 0 for page in pages):
+    if not pages or min(width, height) <= 0 or any(min(page[1:]) <= 0 for page in pages):
         raise ValueError("an area has no size")
     pages.sort(key=lambda page: -page[1])
-    return Area(x, y, width, tuple((a, b, c) for a, b, c in pages))
+    return Area(x, y, width, height, tuple((a, b, c) for a, b, c in pages))
 
 
 def _child(parent: Element, name: str) -> Element:
