@@ -196,7 +196,9 @@ def test_a_loss_that_is_no_number_ends_the_run(
         return loss * value, terms
 
     monkeypatch.setattr(Alignment, "forward", broken)
-    with pytest.raises(DataError, match=r"the loss became (inf|nan|-inf) in epoch 1"):
+    with pytest.raises(
+        DataError, match=f"the loss became {value} in epoch 1"
+    ):  # at once, and not when weights are gone
         fit(config(place, epochs=2), tmp_path / "run")
     assert not (tmp_path / "run" / "run.json").exists()
 
