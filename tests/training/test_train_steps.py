@@ -222,6 +222,26 @@ def test_validation_is_the_mean_over_sections_of_the_median_over_pathways() -> N
     assert math.isnan(validation_r(model, None, sections[3:], embeddings[3:]))  # type: ignore[arg-type]
 
 
+def test_the_global_read_out_is_fitted_to_what_was_learned(place: Path, tmp_path: Path) -> None:
+    """Ridge's intercept makes its residuals 0 on average, on the embeddings that it was fitted to and on no others."""
+    settings = config(place, epochs=2, lr=3e-2, patience=0, validation=[], val_fraction=0.0)
+    fit(settings, tmp_path / "run")
+    model, info = load_run(tmp_path / "run")
+    train = prepare(settings).train
+    level = np.concatenate([section.level for section in train])
+
+    def error() -> float:
+        z = np.concatenate([embed_tiles(model, info, section.tiles) for section in train])
+        with torch.inference_mode():
+            found = model.pathway_global(torch.from_numpy(z)).numpy()
+        return float(np.abs((found - level).mean(axis=0)).max())
+
+    learned = error()
+    with model.without_adapter():
+        frozen = error()
+    assert learned < 1e-3 < 10 * learned + 1e-3 < frozen
+
+
 def test_how_far_the_embedding_has_moved_is_measured_between_start_and_end(place: Path, tmp_path: Path) -> None:
     """By the run itself, and here from the model that it left, with and without its adapter."""
     settings = config(place, epochs=2, lr=2e-2, patience=0, validation=[], val_fraction=0.0)
