@@ -40,7 +40,7 @@ from stamp_deploy.bundle import Bundle, load_bundle
 from stamp_deploy.bundle.reference import TrustReference
 from stamp_deploy.config import InferOptions
 from stamp_deploy.engine import load_engine
-from stamp_deploy.engine.base import EngineInfo, EngineOutput
+from stamp_deploy.engine.interface import EngineInfo, EngineOutput
 from stamp_deploy.export.trust_reference import ReferenceTiles, fit_reference
 from stamp_deploy.grid import make_grid, select_tiles
 from stamp_deploy.infer import infer_slide

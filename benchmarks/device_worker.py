@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from stamp_deploy.batch.workers.steps import InferSteps
 from stamp_deploy.batch.workers.worker import main
 from stamp_deploy.bundle import Bundle
-from stamp_deploy.engine.base import BatchedEngine, EngineInfo, EngineOutput, shapes_of
+from stamp_deploy.engine.base import BatchedEngine, shapes_of
+from stamp_deploy.engine.interface import EngineInfo, EngineOutput
 
 
 class DeviceEngine(BatchedEngine):

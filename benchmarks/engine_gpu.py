@@ -35,7 +35,7 @@ from stamp_deploy.config import InferOptions
 from stamp_deploy.engine import Engine, load_engine, open_engine
 from stamp_deploy.engine.cuda import visible_gpus
 from stamp_deploy.engine.golden import check_engine, load_golden
-from stamp_deploy.engine.graph_forms import fix_batch
+from stamp_deploy.engine.graph_rewriting import fix_batch
 from stamp_deploy.errors import StampError
 from stamp_deploy.infer import conclude
 from stamp_deploy.prepare import prepare

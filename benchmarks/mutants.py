@@ -50,7 +50,7 @@ MODULES: dict[str, tuple[str, str]] = {
     "tissue": ("stamp_deploy/tissue/*.py stamp_deploy/absence.py", "tests/tissue tests/test_absence.py"),
     "heads": ("stamp_deploy/heads.py", "tests/test_heads.py"),
     "result": (
-        "stamp_deploy/result.py stamp_deploy/assemble.py stamp_deploy/result_files.py",
+        "stamp_deploy/result.py stamp_deploy/result_parts.py stamp_deploy/assemble.py stamp_deploy/result_files.py",
         "tests/test_result.py tests/test_result_numbers.py",
     ),
     "score": ("stamp_deploy/score.py", "tests/end_to_end"),
@@ -68,7 +68,7 @@ MODULES: dict[str, tuple[str, str]] = {
     "bundle": ("stamp_deploy/bundle/*.py", "tests/bundle"),
     "engine": (
         "stamp_deploy/engine/[hlmor]*.py stamp_deploy/engine/[bc]a*.py "  # not the GPUs'
-        "stamp_deploy/engine/auto.py stamp_deploy/engine/golden.py",
+        "stamp_deploy/engine/auto.py stamp_deploy/engine/golden.py stamp_deploy/engine/interface.py",
         "tests/engine/test_engines.py tests/engine/test_lanes.py tests/engine/test_verdict.py "
         "tests/engine/test_choice.py tests/engine/test_graph_forms.py tests/engine/test_swap.py "
         "tests/engine/test_bound_lanes.py tests/engine/test_engine_settings.py tests/bundle/test_golden_files.py "

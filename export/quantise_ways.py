@@ -28,11 +28,15 @@ Make = Callable[[Path, Path, NDArray[np.uint8]], None]
 
 @dataclass(frozen=True)
 class Way:
-    """A way: `make` writes the int8 file of an fp32 one, with calibration tiles; `engines` can run it well."""
+    """A way: `make` writes the int8 file of an fp32 one, with calibration tiles; `engines` can run it well.
+
+    `analyses`: it takes long, most of it in Python on one core.
+    """
 
     name: str
     engines: tuple[str, ...]
     make: Make
+    analyses: bool = False
 
 
 def dynamic(encoder: Path, target: Path, tiles: NDArray[np.uint8]) -> None:
@@ -86,7 +90,7 @@ def smooth(encoder: Path, target: Path, tiles: NDArray[np.uint8]) -> None:
 WAYS = (
     Way("dynamic", ("onnxruntime",), dynamic),
     Way("static", ("onnxruntime", "openvino"), static),
-    Way("smooth", ("onnxruntime", "openvino", "tensorrt", "tensorrt-rtx"), smooth),
+    Way("smooth", ("onnxruntime", "openvino", "tensorrt", "tensorrt-rtx"), smooth, analyses=True),
 )
 
 

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from stamp_deploy.engine.base import OUTPUTS
+from stamp_deploy.engine.interface import OUTPUTS
 from stamp_deploy.engine.parity import Outputs
 
 BATCH = 16

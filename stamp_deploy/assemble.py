@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .bundle import Bundle
-from .engine.base import EngineInfo
+from .engine.interface import EngineInfo
 from .heads import HeadCall
 from .prepare import Prepared
 from .provenance import software

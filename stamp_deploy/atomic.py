@@ -191,7 +191,7 @@ def check_output(final: Path, *, overwrite: bool) -> None:
             raise UsageError(
                 "the output folder already holds a finished result",
                 path=final,
-                remedy="name another output with -o, or replace the result with --overwrite",
+                remedy="name another output with -o, or replace the result with --overwrite (Python: overwrite=True)",
             )
     elif any(final.iterdir()):
         raise UsageError(

@@ -29,10 +29,10 @@ SUMMARIES = {
     "compare": "Agreement of two results of one slide: another bundle, engine or scan.",
     "cohort": "Turn spatial transcriptomics samples into a training cohort.",
     "dicomweb": "Slides out of an image archive, results into it, by DICOMweb.",
-    "dimse": "The same by C-FIND, C-GET and C-STORE; and a receiver of slides.",
+    "dimse": "The same by DIMSE (C-FIND, C-GET, C-STORE), and a receiver of slides.",
     "doctor": "Versions, libraries, engines and GPU of this machine, with a self-test.",
     "demo": "Make a slide and a cohort, train, export, infer, compare.",
-    "compare-encoders": "Do one encoder's features give better heads than another's?",
+    "compare-encoders": "Compare encoders by the slide-level heads that their features give.",
     "evaluate": "Table of a run against its baselines and controls.",
     "evaluate-head": "Judge a slide-level head on another cohort.",
     "export": "Merge a run's adapter and compile it into a bundle.",
@@ -55,7 +55,7 @@ SUMMARIES = {
 }
 SECTIONS = {
     "Score slides": ("infer", "batch", "watch", "view", "render", "summary", "compare", "inspect", "formats"),
-    "Beside an archive": ("dicomweb", "fhir", "dimse"),
+    "Beside an archive": ("dicomweb", "dimse", "fhir"),
     "Trust the machine and the model": ("doctor", "verify", "sign", "parity", "build", "bench", "audit"),
     "Train and export": (
         "demo",
@@ -129,7 +129,9 @@ def main() -> None:
     names the slide. A program that calls this with threads or streams of its own gets the verb in its own process.
     """
     from .system.isolation import can_isolate, run_isolated
+    from .system.streams import guard_streams
 
+    guard_streams()
     keep_home_clean()
     if _verb() not in ISOLATED or not can_isolate():
         sys.exit(run())
@@ -170,8 +172,6 @@ def run(*, alone: bool = False) -> int:
         error.show(file=told)
         click.echo(_without_folders(told.getvalue()), err=True, nl=False)
         return int(ExitCode.USAGE)
-    except BrokenPipeError:
-        return int(ExitCode.OK)
     except ModuleNotFoundError as error:
         package = (error.name or "").split(".")[0]
         if package in ("", "stamp_deploy"):

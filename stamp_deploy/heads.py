@@ -26,6 +26,18 @@ POPULATION = ("slides", "patients", "class_counts", "sites")
 """Of a head's details, what says whom it learned from."""
 
 
+def value_text(kind: str, value: float, decimals: int = 2) -> str:
+    """The value of a head in words: a probability is never a 0.00 or 1.00 that is not exact; a risk score is no
+    probability."""
+    edge = 10.0**-decimals
+    if kind != "survival":
+        if 0 < value < edge / 2:
+            return f"< {edge:.{decimals}f}"
+        if 1 - edge / 2 <= value < 1:
+            return f"> {1 - edge:.{decimals}f}"
+    return f"{value:.{decimals}f}"
+
+
 @dataclass(frozen=True, eq=False)
 class HeadCall:
     """One head's answer for one slide.

@@ -18,7 +18,6 @@ from .bundle import Bundle
 from .config import InferOptions
 from .engine import Engine, load_engine
 from .heads import OUTSIDE_NO_CALL, call_heads
-from .judge_slide import doubts
 from .prepare import Prepared, prepare
 from .result import Result
 from .score import Progress, Scores, score
@@ -159,5 +158,5 @@ def _warnings(prepared: Prepared, trust: SlideTrust) -> list[str]:
         *where.absence.notes,
         *tissue,
         *where.notes,
-        *doubts(trust),
+        *trust.warnings,
     ]

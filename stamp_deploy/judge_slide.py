@@ -15,12 +15,6 @@ from .trust import SlideTrust
 from .trust.judge import judge, not_judged
 from .trust.sample import TileSample
 
-_IN_WORDS = {
-    "doubtful": "the slide is only partly like what the model knows",
-    "outside": "the slide is outside what the model knows",
-    "not judged": "whether the slide is like what the model knows was not judged",
-}
-
 
 def judge_slide(
     prepared: Prepared, index: NDArray[np.int64], sample: TileSample | None, embedding: NDArray[np.float32]
@@ -59,9 +53,3 @@ def judge_slide(
             remedy="look at the slide and its microns per pixel; without --strict it is scored, with this as a warning",
         )
     return trust
-
-
-def doubts(trust: SlideTrust) -> list[str]:
-    """The verdict in words where it is not "inside"."""
-    said = _IN_WORDS.get(trust.verdict)
-    return [] if said is None else [f"{said}: {'; '.join(trust.reasons)}"]

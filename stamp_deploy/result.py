@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .engine.base import EngineInfo
+from .engine.interface import EngineInfo
 from .gallery import Gallery
 from .grid import Grid
 from .heads import HeadCall
 from .provenance import RESEARCH_USE
+from .result_parts import BundleFacts, SlideFacts, TileCounts
 from .summaries import (
     PERCENTILES,
     RegionSummary,
@@ -33,6 +34,7 @@ from .system.names import shown_name
 from .trust import SlideTrust
 from .validation import GLOBAL_UNIT, Scale, Validation, facts_of, usable
 
+__all__ = ["BundleFacts", "Result", "SlideFacts", "TileCounts"]
 SCHEMA = "stamp-deploy/result"
 SCHEMA_VERSION = 2
 READABLE_VERSIONS = (1, 2)
@@ -41,82 +43,7 @@ UNSTATED_UNIT = "predicted score"
 """Unit of the scores of a bundle that states none."""
 
 
-@dataclass(frozen=True)
-class SlideFacts:
-    """What the slide is.
-
-    `name` is the file name without its folder; `levels` are {width, height, downsample_x, downsample_y}; mpp
-    is microns per level-0 pixel; `bounds` is the box (x, y, width, height) that holds everything scanned, level-0
-    pixels, and empty where the file states none; `properties` hold allow-listed vendor fields only.
-    """
-
-    name: str
-    sha256: str
-    size_bytes: int
-    vendor: str
-    width: int
-    height: int
-    mpp_x: float
-    mpp_y: float
-    mpp_source: str
-    mpp_evidence: tuple[str, ...] = ()
-    levels: tuple[dict[str, float], ...] = ()
-    route: str = ""
-    route_reason: str = ""
-    properties: dict[str, str] = field(default_factory=dict)
-    bounds: tuple[int, ...] = ()
-
-    @property
-    def corner(self) -> tuple[int, int]:
-        """What QuPath counts from, level-0 pixels: the corner of `bounds` (see writers/geojson.py)."""
-        left, top = (self.bounds or (0, 0))[:2]
-        return int(left), int(top)
-
-
-@dataclass(frozen=True)
-class BundleFacts:
-    """Which model scored it. `sha256` is the hash of bundle.json, which holds the hash of every other file;
-    `files` repeats them; `parity` is the bundle's parity record."""
-
-    name: str
-    sha256: str
-    pfm_id: str
-    pfm_licence: str
-    tile_px: int
-    mpp: float
-    embedding_dim: int
-    gene_set_sha256: str
-    files: dict[str, str] = field(default_factory=dict)
-    parity: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class TileCounts:
-    """grid = background + seen; seen = ok + missing + corrupt + timeout. Only ok tiles are scored.
-
-    `absent` are the tiles of the grid, scored or not, that lie in part or whole where the file holds nothing, because
-    its format leaves out glass: white background.
-    """
-
-    grid: int
-    background: int
-    seen: int
-    ok: int
-    missing: int = 0
-    corrupt: int = 0
-    timeout: int = 0
-    absent: int = 0
-
-    @property
-    def unreadable(self) -> int:
-        """Tiles on tissue that could not be read, and so have no score."""
-        return self.missing + self.corrupt + self.timeout
-
-    def to_dict(self) -> dict[str, int]:
-        return {**asdict(self), "unreadable": self.unreadable}
-
-
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Result:
     """One slide's result.
 
@@ -214,6 +141,13 @@ class Result:
         scores = (self.embedding, self.pathways, *(() if self.pathways_global is None else (self.pathways_global,)))
         if not all(np.isfinite(values).all() for values in scores):
             raise ValueError("embeddings or pathway scores are not finite")
+
+    def __repr__(self) -> str:
+        grid, verdict = self.grid, "not judged" if self.trust is None else self.trust.verdict
+        return (
+            f"<{type(self).__name__} of {self.slide.name}: {len(self.coords):,} tiles of {grid.tile_px} px at "
+            f"{grid.target_mpp:g} um/px, {len(self.pathway_names)} pathways, {len(self.heads)} calls, {verdict}>"
+        )
 
     @property
     def tile_cells(self) -> NDArray[np.int64]:

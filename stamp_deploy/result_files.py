@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from . import gallery
 from .atomic import is_done
-from .engine.base import EngineInfo
+from .engine.interface import EngineInfo
 from .errors import DataError, UsageError
 from .grid import Grid
 from .heads import HeadCall

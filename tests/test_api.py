@@ -28,9 +28,10 @@ from stamp_deploy.errors import DataError, SlideError, UsageError
 from stamp_deploy.result import Result
 from stamp_deploy.result_files import read_result
 from stamp_deploy.tiles import TileStatus
-from stamp_deploy.trust import SlideTrust
+from stamp_deploy.trust import SlideTrust, TileFlag, Verdict
 from stamp_deploy.validation import QUANTILES, PathwayValidation, Scale, Validation
 from stamp_deploy.writers.names import find_name
+from stamp_deploy.writers.report_words import VERDICTS
 
 
 @pytest.fixture(scope="module")
@@ -252,6 +253,37 @@ def test_scores_without_pandas_say_what_to_do(place: Path, monkeypatch: pytest.M
     with pytest.raises(UsageError, match=r"stamp-deploy\[formats\]"):
         result.scores  # noqa: B018
     assert result.to_arrow().num_rows == 36
+
+
+def test_everything_shows_itself_in_a_line(place: Path) -> None:
+    """At a prompt nobody wants arrays and pictures; names that tab completion offers are the public ones."""
+    with sd.open_slide(place / "slide.svs") as slide:
+        batch = next(iter(slide.tiles(tile_px=64, mpp=0.5, batch=4)))
+        shown = [repr(slide), repr(batch)]
+    result = sd.read_result(place / "result")
+    shown += [repr(result), repr(sd.load_bundle(place / "bundle")), repr(result.trust)]
+    assert all(len(text) < 700 and "\n" not in text and "array(" not in text for text in shown), shown
+    assert "slide.svs: 400 x 400 px at 0.5 x 0.5 um/px" in shown[0]
+    assert "4 tiles of 64 px" in shown[1]
+    assert "SlideResult of slide.svs: 36 tiles of 64 px" in shown[2]
+    assert "4 pathways" in shown[3]
+    assert [name for name in dir(sd) if not name.startswith("_")] == sorted(set(sd.__all__) - {"__version__"})
+    with pytest.raises(UsageError, match="3 is no name"):
+        result.plot(3)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("verdict", ["outside", "doubtful", "not judged", "inside"])
+def test_the_card_of_a_notebook_says_whether_the_slide_is_known(verdict: Verdict) -> None:
+    n = 40
+    trust = SlideTrust(
+        verdict,
+        ("less eosin",),
+        tile_distance=np.ones(n, np.float32),
+        tile_flags=np.r_[np.full(10, TileFlag.INK), np.zeros(n - 10)].astype(np.uint16),
+    )
+    html = api.SlideResult.of(make_result(n_tiles=n, trust=trust))._repr_html_()
+    assert VERDICTS[verdict][1] in html and "10 of 40 tiles (25.0 %); 10 ink" in html
+    assert ("less eosin" in html) == (verdict != "inside")
 
 
 def test_the_card_of_a_notebook_escapes_what_it_shows() -> None:

@@ -28,7 +28,8 @@ FLOORS: dict[str, int] = {
             "atomic bundle config map_style provenance tables",
             "_tiler slide",
             "absence annotations engine gallery grid summaries tiles tissue trust",
-            "assemble gallery_tiles heads judge_slide maps prepare result result_files score summarise timing where",
+            "assemble gallery_tiles heads judge_slide maps prepare result result_files result_parts "
+            "score summarise timing where",
             "cases comparison fhir writers",
             "api archive batch checks infer viewer",
             "verbs",

@@ -17,7 +17,7 @@ from writers.test_writers_numbers import COLUMNS, CORNERS, FRACTION, GRID, PATHW
 
 from stamp_deploy import result_files
 from stamp_deploy.assemble import assemble, bundle_facts, slide_facts
-from stamp_deploy.engine.base import EngineInfo
+from stamp_deploy.engine.interface import EngineInfo
 from stamp_deploy.errors import DataError, UsageError
 from stamp_deploy.grid import TileSet
 from stamp_deploy.result import Result, TileCounts, _plain

@@ -16,7 +16,7 @@ from stamp_deploy import infer, score
 from stamp_deploy.absence import Absence
 from stamp_deploy.assemble import assemble
 from stamp_deploy.config import InferOptions
-from stamp_deploy.engine.base import EngineInfo, EngineOutput
+from stamp_deploy.engine.interface import EngineInfo, EngineOutput
 from stamp_deploy.errors import SlideError
 from stamp_deploy.gallery import MAX_PATHWAYS
 from stamp_deploy.grid import Grid, TileSet

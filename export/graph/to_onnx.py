@@ -14,7 +14,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from stamp_deploy.engine.base import OUTPUTS
+from stamp_deploy.engine.interface import OUTPUTS
 from stamp_deploy.errors import ParityError
 
 from .attention import plain_attention

@@ -205,11 +205,14 @@ class Client:
     def _refused(self, what: str, answer: httpx.Response) -> ArchiveError:
         status, host = answer.status_code, self.server.host
         if status in (401, 403):
-            with_what = (
-                "the token" if self.server.token else f"user {self.server.user}" if self.server.user else "nobody"
-            )
+            if not self.server.token and not self.server.user:
+                return ArchiveError(
+                    f"{host} asks for an account or a token for {what} (HTTP {status})",
+                    remedy="give --user and --password-file, or --token-file",
+                )
+            whom = "the token" if self.server.token else f"user {self.server.user}"
             return ArchiveError(
-                f"{host} does not let {with_what} in for {what} (HTTP {status})",
+                f"{host} does not let {whom} in for {what} (HTTP {status})",
                 remedy="check --user and --password-file, or the token, and the rights of that account",
             )
         if status in TEMPORARY:

@@ -61,7 +61,7 @@ class HeadSpec:
         }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Bundle:
     """A verified bundle. Lengths in pixels, ``mpp`` in microns per pixel, mean and std on the 0 to 1 scale."""
 
@@ -106,6 +106,13 @@ class Bundle:
     """Which of the bundle's adapters this is; empty where it holds one model."""
     reference: TrustReference | None = field(default=None, compare=False)
     """What `trust_file` holds, read when the bundle was loaded."""
+
+    def __repr__(self) -> str:
+        return (
+            f"<Bundle {self.name}: {self.pfm_id} in {self.precision}, "
+            f"tiles of {self.tile_px} px at {self.mpp:g} um/px, "
+            f"{len(self.pathways)} pathways, {len(self.heads)} heads>"
+        )
 
     @property
     def lacks(self) -> tuple[str, ...]:

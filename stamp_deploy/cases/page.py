@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__, html_page
+from ..heads import value_text
 from ..pathway_names import display_name
 from ..provenance import RESEARCH_USE
 from .matrix import COMMON, Matrix
@@ -52,7 +53,7 @@ def render_page(
         unread=results.unread,
         pathways=[
             (i, display_name(name) + ("" if validated.get(name, not validated) else " (not validated)"))
-            for i, name in enumerate(names)
+            for i, name in sorted(enumerate(names), key=lambda item: not validated.get(item[1], not validated))
         ],
         unit="z on the common scale" if common else results.slides[0].unit,
         scale=matrix.scale,
@@ -74,7 +75,6 @@ _ORDER = ("outside", "doubtful", "not judged", "inside")
 def _slide(slide: SlideRecord, folder: Path, pictures: Thumbnails | None, *, common: bool) -> dict[str, Any]:
     record = slide.record
     report = slide.folder / "report.html"
-    warnings = [str(warning) for warning in record["warnings"]]
     return {
         "name": slide.name,
         "key": slide.key,
@@ -86,7 +86,7 @@ def _slide(slide: SlideRecord, folder: Path, pictures: Thumbnails | None, *, com
         "tiles": int(record["tiles"]["ok"]),
         "unreadable": int(record["tiles"].get("unreadable", 0)),
         "tissue": slide.tissue_mm2,
-        "warnings": warnings,
+        "warnings": slide.warnings,
         "calls": {head["name"]: _call(head) for head in record["heads"]},
         "values": slide.z if common else slide.means,
         "link": _link(report, folder) if report.is_file() else "",
@@ -96,7 +96,14 @@ def _slide(slide: SlideRecord, folder: Path, pictures: Thumbnails | None, *, com
 
 def _call(head: dict[str, Any]) -> dict[str, Any]:
     text = head["call"] or ("no call" if head["abstained"] else "")
-    return {"text": text, "value": float(head["value"]), "name": head["value_name"], "abstained": head["abstained"]}
+    value = float(head["value"])
+    return {
+        "text": text,
+        "value": value,
+        "shown": value_text(head["kind"], value),
+        "name": head["value_name"],
+        "abstained": head["abstained"],
+    }
 
 
 def _link(path: Path, start: Path) -> str:

@@ -13,6 +13,7 @@ from ..atomic import is_done
 from ..errors import DataError, UsageError
 from ..result_files import RECORD, read_record
 from ..system.names import printable, shown_name
+from ..trust import besides_verdict
 from ..validation import Validation
 
 NOT_JUDGED = "not judged"
@@ -57,6 +58,12 @@ class SlideRecord:
         """What was seen, in words."""
         trust = self.record.get("trust")
         return [] if trust is None else [str(reason) for reason in trust["reasons"]]
+
+    @property
+    def warnings(self) -> list[str]:
+        """What the result warns of besides the verdict, whose reasons are `reasons`."""
+        said = [str(warning) for warning in self.record["warnings"]]
+        return said if self.record.get("trust") is None else besides_verdict(said)
 
     @property
     def left_out_tiles(self) -> int:
@@ -138,7 +145,11 @@ def read_results(out: Path, cases: Mapping[str, str] | None = None) -> Results:
     """
     slides, unread = read_records(out, cases)
     if not slides:
-        raise UsageError("it holds no finished result with result.json", path=out, remedy="score slides first: batch")
+        raise UsageError(
+            "it holds no finished result with result.json",
+            path=out,
+            remedy="name the output folder of `stamp-deploy batch`, or score slides with it first",
+        )
     bundles = {slide.record["bundle"]["sha256"] for slide in slides}
     if len(bundles) > 1:
         raise UsageError(

@@ -41,7 +41,7 @@ def pathway_rows(results: Results) -> list[Row]:
             "left_out_tiles": slide.left_out_tiles,
             "tissue_mm2": slide.tissue_mm2,
             "scores": slide.record["pathways"].get("summarised", "pathways"),
-            "warnings": "; ".join(map(str, slide.record["warnings"])),
+            "warnings": "; ".join(slide.warnings),
             **{f"pathway.{name}": slide.means.get(name) for name in results.pathway_names},
         }
         for slide in results.slides
@@ -84,7 +84,7 @@ def call_rows(results: Results) -> list[Row]:
                     "value": head["value"],
                     "value_low": low,
                     "value_high": high,
-                    "warnings": "; ".join(map(str, slide.record["warnings"])),
+                    "warnings": "; ".join(slide.warnings),
                 }
             )
     return rows

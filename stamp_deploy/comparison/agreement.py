@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 MIN_PAIRS = 3
+FEW_PAIRS = 100
+"""With fewer the comparison warns: a limit of agreement is then uncertain by more than a third of the sd."""
 LIMIT_SD = 1.96
 """Limits of agreement hold about 95 % of normally distributed differences."""
 
@@ -47,6 +49,12 @@ class Agreement:
     largest: float
     pearson_r: float | None
     ccc: float | None
+
+
+def limit_uncertainty_sd(pairs: int) -> float:
+    """Half of the 95 % interval of a limit of agreement, in sd of the differences: 1.96 sqrt(3 / n) (Bland and Altman
+    1986). Tiles that resemble their neighbours make it wider."""
+    return LIMIT_SD * float(np.sqrt(3 / pairs))
 
 
 def agreement(name: str, first: NDArray[np.floating], second: NDArray[np.floating]) -> Agreement:

@@ -13,10 +13,14 @@ from ..errors import UsageError
 from ..provenance import RESEARCH_USE
 from ..result import Result
 from ..validation import facts_of, usable
-from .agreement import MIN_PAIRS, Agreement, agreement
+from .agreement import FEW_PAIRS, MIN_PAIRS, Agreement, agreement, limit_uncertainty_sd
 from .matched_tiles import MatchedTiles, match_tiles
 
 SCHEMA, SCHEMA_VERSION = "stamp-deploy/comparison", 1
+ALL_PAIRS = (
+    "summaries leave out most pairs, so all of them are compared: it shows whether the two results give the same "
+    "numbers, on tiles that at least one of them calls unlike what its model knows"
+)
 NOT_REGISTERED = (
     "the results are of different slides and were not registered: tiles are matched by their distance from the upper "
     "left corner of each slide, which shows the same tissue only where both scans start and turn alike"
@@ -59,6 +63,7 @@ class Comparison:
         return [
             {
                 "head": head.name,
+                "kind": head.kind,
                 "first": head.call,
                 "second": others[head.name].call,
                 "first_value": head.value,
@@ -122,6 +127,9 @@ def compare_results(one: Result, other: Result, *, different_slides: bool = Fals
     if not shared:
         raise UsageError("the results have no pathway in common", remedy="name results of bundles that share pathways")
     tiles = match_tiles(one, other)
+    unlike = len(tiles) < min(tiles.left_out, FEW_PAIRS)
+    if unlike:
+        tiles = match_tiles(one, other, all_tiles=True)
     if len(tiles) < MIN_PAIRS:
         raise UsageError(
             f"only {len(tiles)} tiles of the two results lie at one place",
@@ -138,7 +146,7 @@ def compare_results(one: Result, other: Result, *, different_slides: bool = Fals
         unit,
         tuple(name for name in one.pathway_names if name not in shared),
         tuple(name for name in other.pathway_names if name not in shared),
-        tuple(_notes(one, other, tiles, same=same, unit=unit)),
+        tuple((*([ALL_PAIRS] if unlike else []), *_notes(one, other, tiles, same=same, unit=unit))),
     )
 
 
@@ -171,6 +179,12 @@ def _scales(result: Result, names: list[str]) -> tuple[NDArray[np.float64], NDAr
 
 def _notes(one: Result, other: Result, tiles: MatchedTiles, *, same: bool, unit: str) -> list[str]:
     notes = [] if same else [NOT_REGISTERED]
+    if len(tiles) < FEW_PAIRS:
+        notes.append(
+            f"only {len(tiles)} pairs of tiles: each limit of agreement is uncertain by "
+            f"{limit_uncertainty_sd(len(tiles)):.1f} standard deviations either way, and r and CCC rest on as "
+            "few"
+        )
     if one.bundle.sha256 != other.bundle.sha256:
         if one.bundle.gene_set_sha256 != other.bundle.gene_set_sha256:
             notes.append("the bundles were trained on different gene sets: pathways of one name need not mean the same")

@@ -41,11 +41,12 @@ class MatchedTiles:
         return len(self.first)
 
 
-def match_tiles(one: Result, other: Result) -> MatchedTiles:
+def match_tiles(one: Result, other: Result, *, all_tiles: bool = False) -> MatchedTiles:
     """Pair each tile with the one of the other result that is nearest to it, where both are each other's nearest.
 
     Centres may lie half a step of the finer grid apart, measured in microns from the upper left corner of level 0. For
-    one slide the microns per pixel of `one` hold for both, so that a run with other --mpp is matched, too.
+    one slide the microns per pixel of `one` hold for both, so that a run with other --mpp is matched, too. With
+    `all_tiles` those that `SlideTrust` leaves out are paired as well.
     """
     same = one.slide.sha256 == other.slide.sha256
     mpp = np.array([one.grid.mpp_x, one.grid.mpp_y])
@@ -61,7 +62,7 @@ def match_tiles(one: Result, other: Result) -> MatchedTiles:
     _, back = KDTree(first).query(second)
     pair = (back[nearest] == np.arange(len(first))) & (distance <= limit)
     a, b = np.flatnonzero(pair), nearest[pair].astype(np.int64)
-    counted = one.counted[a] & other.counted[b]
+    counted = (one.counted[a] & other.counted[b]) | all_tiles
     return MatchedTiles(
         a[counted], b[counted], distance[a][counted], limit, len(first) - len(a), len(second) - len(a),
         int((~counted).sum()),

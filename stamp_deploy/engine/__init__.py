@@ -3,7 +3,7 @@
 This package knows tensors and bundles, never slides. docs/engine.md compares the engines.
 """
 
-from .base import Engine, EngineInfo, EngineOutput
+from .interface import Engine, EngineInfo, EngineOutput
 from .load import load_engine, swap_adapter
 from .registry import ENGINES, open_engine
 

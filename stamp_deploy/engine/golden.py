@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 
 from ..errors import BundleError
 from ..spread import spread
-from .base import OUTPUTS, EngineOutput
 from .head_model import head_probabilities
+from .interface import OUTPUTS, EngineOutput
 from .parity import Outputs, StageReport, compare
 
 if TYPE_CHECKING:
     from ..bundle import Bundle
-    from .base import Engine
+    from .interface import Engine
 
 GOLDEN_TILES = 64
 """Tiles kept in the bundle: 9.6 MB at 224 px, and ranks of 64 tiles are enough to see a broken engine."""

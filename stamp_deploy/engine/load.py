@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from ..errors import EngineError, ParityError, StampError
 from ..system import log
 from .auto import choose, open_accepted
-from .base import BatchedEngine, Engine
+from .base import BatchedEngine
+from .interface import Engine
 from .registry import AUTO, DEFAULT, check_batch, check_url, precisions_of
 from .tensorrt_plan import MODULES
 from .verdict import accept_a_form

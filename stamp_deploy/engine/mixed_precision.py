@@ -28,7 +28,8 @@ from ..errors import BundleError, EngineError, ParityError
 from ..hashing import sha256_file
 from ..system import log
 from .cache import cache_dir, key_of, read_entry, staged_folder
-from .graph_forms import PLAIN, Form, rewrite
+from .graph_forms import PLAIN, Form
+from .graph_rewriting import rewrite
 
 if TYPE_CHECKING:
     import onnx

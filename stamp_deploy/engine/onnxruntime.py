@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from ..errors import EngineError
 from ..system.processor import usable_cores
-from .base import BatchedEngine, EngineInfo, EngineOutput, OutOfMemory, shapes_of
+from .base import BatchedEngine, OutOfMemory, shapes_of
+from .interface import EngineInfo, EngineOutput
 
 if TYPE_CHECKING:
     from ..bundle import Bundle

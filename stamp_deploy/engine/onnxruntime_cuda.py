@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 
 from ..errors import EngineError
 from ..system import log
-from .base import BatchedEngine, EngineInfo, EngineOutput, OutOfMemory, shapes_of
+from .base import BatchedEngine, OutOfMemory, shapes_of
 from .cuda import Cuda, free_all
 from .graph_forms import forms_of, pick_form, remember_failure
+from .interface import EngineInfo, EngineOutput
 from .onnxruntime import memory_errors, open_session
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from ..errors import EngineError
 from ..system.processor import usable_cores
-from .base import BatchedEngine, EngineInfo, EngineOutput, shapes_of
+from .base import BatchedEngine, shapes_of
+from .interface import EngineInfo, EngineOutput
 from .openvino_streams import Streams, fastest_count, remembered_count, stream_counts
 
 if TYPE_CHECKING:

@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 
 from ..errors import BundleError, EngineError
 from .attention_layers import in_words
-from .base import BatchedEngine, EngineInfo, EngineOutput, OutOfMemory, shapes_of
+from .base import BatchedEngine, OutOfMemory, shapes_of
 from .cuda import Cuda, free_all
 from .graph_forms import remember_failure
+from .interface import EngineInfo, EngineOutput
 from .mixed_precision import encoder_in, remove_converted
 from .tensorrt_plan import (
     Plan,

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import EngineError
-from .base import BatchedEngine, EngineInfo, EngineOutput, shapes_of
+from .base import BatchedEngine, shapes_of
+from .interface import EngineInfo, EngineOutput
 from .triton_http import TritonServer, model_path
 
 if TYPE_CHECKING:

@@ -117,7 +117,7 @@ def trust_observation(context: Context) -> Resource:
         "trust",
         code("trust", "Whether the slide is like what the model knows"),
         valueCodeableConcept=code(f"trust-{slide.verdict}", slide.verdict),
-        note=[{"text": reason} for reason in (*slide.reasons, *map(str, context.record["warnings"]))] or None,
+        note=[{"text": reason} for reason in (*slide.reasons, *slide.warnings)] or None,
     )
 
 

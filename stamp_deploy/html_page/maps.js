@@ -89,5 +89,5 @@ function drawHistogram(node, one) {
   for (const [v, anchor] of [[h.low, "start"], [(h.low + h.high) / 2, "middle"], [h.high, "end"]]) svg(node, "text", { x: x(v), y: 120, "text-anchor": anchor }, number(v));
   node.setAttribute("aria-label", "Histogram of the tiles' scores, " + number(h.low) + " to " + number(h.high));
   if (!h.known) return "The bundle does not say which scores to expect.";
-  return "Yellow: 1st to 99th percentile of the scores on held-out sections; dashed: their median. " + Math.round(h.outside * 100) + " % of this slide's tiles lie outside.";
+  return "Yellow: 1st to 99th percentile of the scores on held-out sections; dashed: their median. " + (h.outside === null ? "No tile of this slide counts." : Math.round(h.outside * 100) + " % of this slide's tiles lie outside.");
 }

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from ..errors import SlideError
+from ..errors import COPY_AGAIN, SlideError
 from ..system.files import refuse_special, special_kind
 from .backends import Backend, Level
 from .dicom import is_dicom
@@ -109,6 +111,42 @@ def check_size(path: Path, backend: Backend) -> None:
             path=path,
             remedy="it is damaged or made to fill the memory; copy or export it again",
         )
+
+
+def check_tiff_tiles(path: Path, levels: Sequence[Level]) -> None:
+    """Refuse a TIFF that lists another number of storage tiles than a level's size needs: readers would show each in
+    the place of another. Other files pass.
+
+    Raises
+    ------
+    SlideError
+        It does.
+    """
+    import tifffile
+
+    sizes = {(level.width, level.height) for level in levels}
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            if tiff.is_ndpi:
+                return  # see ndpi.py
+            pages = [
+                page for page in tiff_pages(tiff) if page.is_tiled and (page.imagewidth, page.imagelength) in sizes
+            ]
+            counts = [(page.imagewidth, page.imagelength, len(page.dataoffsets), _needed_tiles(page)) for page in pages]
+    except Exception:
+        return  # not a TIFF, or one that tifffile cannot walk: the reader that opened it says what is wrong
+    for width, height, listed, needed in counts:
+        if listed != needed:
+            raise SlideError(
+                f"lists {listed} storage tiles where its {width} x {height} px need {needed}",
+                path=path,
+                remedy=COPY_AGAIN,
+            )
+
+
+def _needed_tiles(page: Any) -> int:
+    planes = int(page.samplesperpixel) if int(page.planarconfig) == 2 else 1
+    return int(-(-page.imagewidth // page.tilewidth) * -(-page.imagelength // page.tilelength) * planes)
 
 
 def _present_pixels(path: Path, level: Level) -> int:

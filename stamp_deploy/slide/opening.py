@@ -8,7 +8,7 @@ from pathlib import Path
 from ..errors import SlideError
 from ..system import isolation
 from .backends import Backend, UnknownFormatError
-from .checks import check_decodes, check_file, check_plain_image, check_size
+from .checks import check_decodes, check_file, check_plain_image, check_size, check_tiff_tiles
 from .colour import check_stated_light, check_tiff_colour
 from .dicom import is_dicom, slide_in_folder
 from .held import HeldFiles
@@ -115,6 +115,7 @@ def _open(
     colours = find_colours(path, backend, icc)
     check_stated_light(backend.properties, path, accept)
     check_tiff_colour(path, backend.levels, accept)
+    check_tiff_tiles(path, backend.levels)
     finding = find_mpp(backend.properties, stated=mpp, path=path)
     check_decodes(backend, backend.levels[-1])
     mirax = read_mirax(path) if backend.vendor == "mirax" else None

@@ -109,6 +109,12 @@ class Slide:
         self._thumbnail: NDArray[np.uint8] | None = None
         self._hashing = threading.Lock()
 
+    def __repr__(self) -> str:
+        return (
+            f"<{type(self).__name__} {self.path.name}: {self.width} x {self.height} px at "
+            f"{self.mpp.mpp_x:g} x {self.mpp.mpp_y:g} um/px, {self.route.name}>"
+        )
+
     @property
     def width(self) -> int:
         """Width of level 0, pixels."""

@@ -23,6 +23,15 @@ _POLL_S = 0.5
 _LONGEST_LINE = 10_000
 
 
+def module_command(module: str, *arguments: str) -> list[str]:
+    """The command that runs a module in a process of its own.
+
+    `-P` keeps the folder where the user stands out of what can be imported: a `random.py` there would be taken for the
+    standard library's.
+    """
+    return [sys.executable, "-P", "-m", module, *arguments]
+
+
 class ChildRefusalError(Exception):
     """The helper answered that it cannot do what was asked, and why."""
 
@@ -42,7 +51,7 @@ class ChildProcess:
     """
 
     def __init__(self, module: str, *arguments: str) -> None:
-        self._command = [sys.executable, "-m", module, *arguments]
+        self._command = module_command(module, *arguments)
         self.process: subprocess.Popen[bytes] | None = None
 
     def ask(

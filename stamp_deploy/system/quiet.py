@@ -19,6 +19,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
 
+from .streams import on_descriptor
+
 _NAMES = (
     "PIL anndata dask defusedxml fontTools h5py highdicom httpcore httpx imagecodecs imageio jinja2 lxml matplotlib "
     "numcodecs ome_zarr openslide pyarrow pydicom pynetdicom python_multipart pyvips scanpy spatialdata tifffile "
@@ -85,9 +87,7 @@ def _own(stream: TextIO) -> TextIO:
     """`stream` on a descriptor of its own; what writes to the old descriptor writes to nothing."""
     stream.flush()
     number = stream.fileno()
-    own = open(  # noqa: SIM115 - it lives as long as the process
-        os.dup(number), "w", buffering=1, encoding=stream.encoding, errors=stream.errors, newline=None
-    )
+    own = on_descriptor(os.dup(number), stream)
     nothing = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nothing, number)
     os.close(nothing)

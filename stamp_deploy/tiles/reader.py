@@ -25,7 +25,7 @@ class TileStatus(IntEnum):
     TIMEOUT = 3
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class TileBatch:
     """Some tiles of a slide.
 
@@ -46,6 +46,10 @@ class TileBatch:
     coords: NDArray[np.int64]
     index: NDArray[np.int64]
     status: NDArray[np.uint8]
+
+    def __repr__(self) -> str:
+        count, side = self.pixels.shape[:2]
+        return f"<TileBatch: {count} tiles of {side} px, {int((self.status == TileStatus.OK).sum())} of them readable>"
 
 
 @dataclass

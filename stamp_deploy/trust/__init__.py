@@ -1,5 +1,5 @@
 """Does this slide look like what the model knows? Engine-free: numpy only."""
 
-from .verdict import LEFT_OUT_FLAGS, SlideTrust, TileFlag, Verdict
+from .verdict import LEFT_OUT_FLAGS, SlideTrust, TileFlag, Verdict, besides_verdict
 
-__all__ = ["LEFT_OUT_FLAGS", "SlideTrust", "TileFlag", "Verdict"]
+__all__ = ["LEFT_OUT_FLAGS", "SlideTrust", "TileFlag", "Verdict", "besides_verdict"]

@@ -23,7 +23,8 @@ SHOWN = 3
 """Statistics that are named in the reasons."""
 RULE = (
     "tiles are left out of summaries where they are blurred, inked, dark or folded, not H&E, or lie more than 3 times "
-    "as far from the training tiles as a left-out part of these does; tiles that were not measured are kept"
+    "as far from the training tiles as a left-out part of these does; tiles that were not measured are kept, unless "
+    "the slide is outside"
 )
 
 _WORDS = {
@@ -86,6 +87,10 @@ def judge(
     verdict = _verdict(slide, beside, share)
     none = not_judged(tiles, "")
     none.tile_distance[rows], none.tile_flags[rows] = ratio, found
+    if verdict == "outside":  # nothing speaks for the tiles that nobody measured
+        unseen = np.ones(tiles, bool)
+        unseen[rows] = False
+        none.tile_flags[unseen] = int(TileFlag.NOT_MEASURED)
     none.tile_percentile[rows] = np.interp(distances, reference.distances, np.arange(len(reference.distances)))
     return replace(
         none,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import IntFlag
 from typing import Any, Literal
@@ -14,7 +15,7 @@ VERDICTS: tuple[Verdict, ...] = ("inside", "doubtful", "outside", "not judged")
 
 
 class TileFlag(IntFlag):
-    """What was seen on a tile."""
+    """What was seen on a tile; `NOT_MEASURED` where nothing was, on a slide that is outside."""
 
     BLURRED = 1
     INK = 2
@@ -22,6 +23,7 @@ class TileFlag(IntFlag):
     OVER_STAINED = 8
     NOT_HE = 16
     FOREIGN = 32
+    NOT_MEASURED = 64
 
     @property
     def label(self) -> str:
@@ -36,9 +38,16 @@ _LABELS = {
     TileFlag.OVER_STAINED: "over-stained",
     TileFlag.NOT_HE: "not H&E",
     TileFlag.FOREIGN: "unlike the training tiles",
+    TileFlag.NOT_MEASURED: "not measured",
 }
-LEFT_OUT_FLAGS = TileFlag.BLURRED | TileFlag.INK | TileFlag.DARK_OR_FOLD | TileFlag.NOT_HE | TileFlag.FOREIGN
+LEFT_OUT_FLAGS = ~TileFlag.OVER_STAINED
 """Tiles with one of these are left out of summaries. Over-staining alone shifts scores and keeps their order."""
+IN_WORDS: dict[Verdict, str] = {
+    "doubtful": "the slide is only partly like what the model knows",
+    "outside": "the slide is outside what the model knows",
+    "not judged": "whether the slide is like what the model knows was not judged",
+}
+"""How a warning about a verdict begins; there is none about "inside"."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,11 +77,11 @@ class SlideTrust:
     verdict: Verdict
     reasons: tuple[str, ...] = ()
     distance: float | None = None
-    tile_distance: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32))
-    tile_flags: NDArray[np.uint16] = field(default_factory=lambda: np.empty(0, np.uint16))
+    tile_distance: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32), repr=False)
+    tile_flags: NDArray[np.uint16] = field(default_factory=lambda: np.empty(0, np.uint16), repr=False)
     judged_tiles: int = 0
     rule: str = ""
-    tile_percentile: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32))
+    tile_percentile: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32), repr=False)
 
     def __post_init__(self) -> None:
         if not len(self.tile_percentile):
@@ -131,6 +140,18 @@ class SlideTrust:
         )
 
     @property
+    def warnings(self) -> list[str]:
+        """The verdict and its reasons in one line where it is not "inside"."""
+        said = IN_WORDS.get(self.verdict)
+        return [] if said is None else [f"{said}: {'; '.join(self.reasons)}"]
+
+    @property
     def left_out(self) -> NDArray[np.bool_]:
         """Which tiles summaries leave out: bool [N]."""
         return np.asarray((self.tile_flags & np.uint16(LEFT_OUT_FLAGS)) != 0)
+
+
+def besides_verdict(warnings: Iterable[str]) -> list[str]:
+    """The warnings of a result that say more than its verdict, for a page that shows the verdict with its reasons."""
+    starts = tuple(f"{said}: " for said in IN_WORDS.values())
+    return [str(warning) for warning in warnings if not str(warning).startswith(starts)]

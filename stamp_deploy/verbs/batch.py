@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -160,9 +158,5 @@ def call_on_signals(stop: Callable[[], object]) -> None:
 
 
 def exit_with(code: ExitCode) -> NoReturn:
-    """End with a code, also when standard output has been closed meanwhile, which Python makes 120."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    """End with a code."""
     raise SystemExit(int(code))

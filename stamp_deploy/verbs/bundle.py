@@ -143,7 +143,7 @@ def sign(bundle: Path, key: Path) -> None:
 @click.argument("bundle", type=FOLDER)
 @out_option("Model repository; made if absent.")
 @option("--max-batch", type=click.IntRange(1, 4096), default=64, show_default=True, help="Largest batch of tiles.")
-@option("--instances", type=click.IntRange(1, 64), default=1, show_default=True, help="Copies a device.")
+@option("--instances", type=click.IntRange(1, 64), default=1, show_default=True, help="Copies per device.")
 @option("--device", type=click.Choice(["gpu", "cpu"]), default="gpu", show_default=True, help="Where to run.")
 @adapter_option
 @signature_option

@@ -92,6 +92,7 @@ def compare(
     import json
 
     from ..comparison import compare_results, write_comparison
+    from ..heads import value_text
     from ..result_files import read_result
 
     if out is not None:
@@ -113,9 +114,9 @@ def compare(
         (
             (
                 item.name,
-                f"{item.bias:+.3f}",
-                f"{item.low:+.3f} to {item.high:+.3f}",
-                *("-" if value is None else f"{value:.3f}" for value in (item.pearson_r, item.ccc)),
+                f"{item.bias:+.3g}",
+                f"{item.low:+.3g} to {item.high:+.3g}",
+                *map(_correlation, (item.pearson_r, item.ccc)),
             )
             for item in found.agreements
         ),
@@ -123,9 +124,17 @@ def compare(
     )
     for call in found.calls():
         told = "same call" if call["same_call"] else "DIFFERENT CALLS"
+        values = ", ".join(value_text(call["kind"], call[key], 3) for key in ("first_value", "second_value"))
         both = f"{call['first'] or 'none'} and {call['second'] or 'none'}"
-        click.echo(f"call    {call['head']}: {both} ({call['first_value']:.3f}, {call['second_value']:.3f}): {told}")
+        click.echo(f"call    {call['head']}: {both} ({values}): {told}")
     for note in found.notes:
         click.echo(f"warning {note}", err=True)
     if out is not None:
         click.echo(f"result  {out}")
+
+
+def _correlation(value: float | None) -> str:
+    """Three decimals, and no 1.000 that is not exact but for rounding."""
+    if value is None:
+        return "-"
+    return "> 0.999" if 0.9995 <= value < 1 - 1e-12 else f"{value:.3f}"

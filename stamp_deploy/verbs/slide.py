@@ -110,6 +110,8 @@ def doctor(as_json: bool) -> None:
 
 def print_result(result: Result, out: Path) -> None:
     """What a person wants to know of a finished slide."""
+    from ..heads import value_text
+
     tiles = result.tiles
     stages = ", ".join(
         f"{name.replace('_', ' ')} {seconds:.1f} s"
@@ -125,8 +127,9 @@ def print_result(result: Result, out: Path) -> None:
         click.echo(f"trust   {result.trust.verdict}{far}")
     for head in result.heads:
         call = f"abstained ({head.cause})" if head.abstained else head.call
-        spread = f" ({head.interval[0]:.3f} to {head.interval[1]:.3f} over its tiles)" if head.interval else ""
-        click.echo(f"call    {head.name}: {f'{call}, ' if call else ''}{head.value_name} {head.value:.3f}{spread}")
+        value, *ends = (value_text(head.kind, number, 3) for number in (head.value, *(head.interval or ())))
+        spread = f" ({ends[0]} to {ends[1]} over its tiles)" if ends else ""
+        click.echo(f"call    {head.name}: {f'{call}, ' if call else ''}{head.value_name} {value}{spread}")
     for warning in result.warnings:
         click.echo(f"warning {warning}", err=True)
     click.echo(f"result  {out}")

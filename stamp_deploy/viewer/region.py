@@ -13,6 +13,7 @@ from ..errors import UsageError
 from ..result import Result, SlideFacts
 from ..summarise import summarise_area
 from ..tissue import TissueMask, TissueRule, mask_shape
+from ..validation import Scale
 from ..writers.picture import result_styles
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ def region_facts(result: Result, area: Geometry) -> dict[str, Any]:
     summary = summarise_area(result, "drawn", share)
     found = {item.name: item for item in summary.pathways}
     whole = {item.name: item for item in result.summaries[0].pathways} if result.summaries else {}
+    scales = dict(zip(result.pathway_names, result.summary_scales, strict=True))
     rows = []
     for style in result_styles(result):
         item = found.get(style.name)
@@ -76,6 +78,7 @@ def region_facts(result: Result, area: Geometry) -> dict[str, Any]:
                 "pale": style.pale,
                 "mean": item.mean,
                 "interval": item.mean_interval,
+                "interval_z": _in_z(item.mean_interval, scales[style.name]),
                 "mean_z": item.mean_z,
                 "sd": item.sd,
                 "share_above": item.share_above,
@@ -90,9 +93,14 @@ def region_facts(result: Result, area: Geometry) -> dict[str, Any]:
         "left_out": summary.tiles_left_out,
         "unit": result.summary_unit,
         "high_z": summary.high_z,
-        "no_interval_because": summary.pathways[0].no_interval_because if summary.pathways else "",
+        "no_interval_because": next((why for item in summary.pathways if (why := item.no_interval_because)), ""),
         "pathways": rows,
     }
+
+
+def _in_z(interval: tuple[float, float] | None, scale: Scale | None) -> list[float] | None:
+    """The limits on the scale that all slides share; None where either is not known."""
+    return None if interval is None or scale is None else [(end - scale.centre) / scale.spread for end in interval]
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from ..result import Result
 from ..result_files import small_thumbnail
 from ..writers.picture import OPACITY, result_styles
 from ..writers.report_data import layer_facts, map_layers, palettes, tile_flags
-from ..writers.report_words import call_words, significant, trust_words, validation_words
+from ..writers.report_words import call_words, significant, trust_words, validation_words, warning_words
 from .tile_maker import TileMaker
 
 
@@ -50,7 +50,7 @@ def result_facts(result: Result) -> dict[str, Any]:
         "bundle": result.bundle.name,
         "pfm": result.bundle.pfm_id,
         "started_utc": result.started_utc,
-        "warnings": list(result.warnings),
+        "warnings": warning_words(result),
         "research_use": result.research_use,
         "tissue_mm2": significant(result.summaries[0].tissue_mm2) if result.summaries else None,
     }

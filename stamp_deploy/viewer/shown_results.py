@@ -142,7 +142,7 @@ def _row(slide: SlideRecord, case_id: str) -> dict[str, Any]:
         "case": case_id or slide.case_id,
         "state": "done",
         "verdict": slide.verdict,
-        "reasons": [*slide.reasons, *map(str, slide.record["warnings"])],
+        "reasons": [*slide.reasons, *slide.warnings],
         "tiles": int(slide.record["tiles"]["ok"]),
         "left_out": slide.left_out_tiles,
         "calls": [

@@ -39,6 +39,8 @@ def find_name(names: Sequence[str], wanted: str) -> int:
     UsageError
         No name fits, or several do.
     """
+    if not isinstance(wanted, str):
+        raise UsageError(f"{wanted!r} is no name", remedy="write it as text; one of: " + ", ".join(names[:20]))
     if wanted in names:
         return list(names).index(wanted)
     folded = wanted.casefold().replace("_", " ").strip()

@@ -15,6 +15,7 @@ from .report_words import (
     spread_in_z,
     trust_words,
     validation_words,
+    warning_words,
 )
 
 NAME = "report"
@@ -47,6 +48,7 @@ def render(result: Result) -> str:
         tiles=record["tiles"],
         trust=trust_words(result),
         validation=validation_words(result, styles),
+        warnings=warning_words(result),
         calls=[call_words(head) for head in result.heads],
         pathways=[("", [row for row in rows if not row["pale"]]), ("Not validated", [r for r in rows if r["pale"]])],
         areas=bool(result.summaries),

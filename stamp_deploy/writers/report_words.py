@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ..heads import HeadCall
+import numpy as np
+
+from ..heads import HeadCall, value_text
 from ..map_style import MapStyle, signed
 from ..result import Result
 from ..summaries import PathwaySummary
-from ..trust import TileFlag
+from ..trust import SlideTrust, TileFlag, besides_verdict
 from ..validation import MIN_VALIDATED_R
 
 VERDICTS = {
@@ -27,6 +29,9 @@ VERDICTS = {
 """What a verdict is called and what it means. "Outside" says what was seen and no more: a scanner that the model has
 not seen looks outside, too, where scores hold well (our own measurement)."""
 
+DASH = "\N{EN DASH}"
+"""Where a number is not known."""
+
 
 def significant(value: float) -> str:
     """Three significant digits without an exponent for everyday sizes, with a true minus sign."""
@@ -43,14 +48,12 @@ def trust_words(result: Result) -> dict[str, Any]:
     verdict = "not judged" if trust is None else trust.verdict
     name, meaning = VERDICTS[verdict]
     reasons = ["this result holds no judgement of the slide"] if trust is None else list(trust.reasons)
-    left_out = [] if trust is None else _left_out(result)
     facts = []
     if trust is not None and trust.distance is not None:
         facts.append(
             f"Distance {significant(trust.distance)}: the slide's median over the largest median of a reference "
             f"section that was left out; {trust.judged_tiles:,} tiles judged."
         )
-    gone = f"Left out of summaries: {'; '.join(left_out)}. They are hatched on the maps." if left_out else ""
     if trust is not None and trust.rule:
         facts.append(f"Rule: {trust.rule}.")
     return {
@@ -58,23 +61,35 @@ def trust_words(result: Result) -> dict[str, Any]:
         "name": name,
         "meaning": meaning,
         "reasons": reasons,
-        "left_out": gone,
+        "left_out": "" if trust is None else _left_out(trust),
         "facts": facts,
     }
 
 
-def _left_out(result: Result) -> list[str]:
-    """ "12 tiles of 900 (1.3 %)", and how many of each kind."""
-    assert result.trust is not None
-    gone = result.trust.left_out
-    count = int(gone.sum())
-    if not count:
-        return []
-    flags = result.trust.tile_flags[gone]
-    kinds = [
-        f"{int(((flags & int(flag)) != 0).sum()):,} {flag.label}" for flag in TileFlag if (flags & int(flag)).any()
-    ]
-    return [f"{count:,} of {len(gone):,} tiles ({100 * count / len(gone):.1f} %)", *kinds]
+def _left_out(trust: SlideTrust) -> str:
+    """How many tiles summaries leave out, of each kind, and how many nobody measured; "" where all were measured and
+    count."""
+    flags, gone = trust.tile_flags, trust.left_out
+    unseen = np.isnan(trust.tile_distance) & (trust.judged_tiles > 0)
+    seen, odd = int((~unseen).sum()), int((gone & ~unseen).sum())
+    said = []
+    if odd:
+        kinds = [
+            f"{int(((flags[gone] & int(flag)) != 0).sum()):,} {flag.label}"
+            for flag in TileFlag
+            if flag != TileFlag.NOT_MEASURED and (flags[gone] & int(flag)).any()
+        ]
+        whom = f"{odd:,} of {seen:,} {'measured ' if unseen.any() else ''}tiles ({100 * odd / seen:.1f} %)"
+        said.append(f"Left out of summaries: {'; '.join((whom, *kinds))}. They are hatched on the maps.")
+    if unseen.any():
+        count = f"{int(unseen.sum()):,} tiles were not measured"
+        said.append(f"{count} and count." if not gone[unseen].any() else f"{count} and are left out, too.")
+    return " ".join(said)
+
+
+def warning_words(result: Result) -> list[str]:
+    """The warnings that do not repeat the verdict, which `trust_words` tells."""
+    return list(result.warnings) if result.trust is None else besides_verdict(result.warnings)
 
 
 def validation_words(result: Result, styles: tuple[MapStyle, ...]) -> list[str]:
@@ -93,17 +108,12 @@ def validation_words(result: Result, styles: tuple[MapStyle, ...]) -> list[str]:
     return [words, *tail]
 
 
-def _probability(value: float) -> str:
-    """Two decimals, and never a 0.00 or 1.00 that is not exact."""
-    if 0 < value < 0.005:
-        return "< 0.01"
-    return "> 0.99" if 0.995 <= value < 1 else f"{value:.2f}"
-
-
 def call_words(head: HeadCall) -> dict[str, Any]:
     """A call for the table: words, and positions in percent for its little diagram."""
     scale = head.kind != "survival"
-    word = _probability if scale else significant
+
+    def word(value: float) -> str:
+        return value_text(head.kind, value) if scale else significant(value)
 
     def percent(value: float) -> float:
         return round(100 * min(max(value, 0.0), 1.0), 2)
@@ -143,10 +153,8 @@ def pathway_rows(
     `summary` is the result's own, which takes a while to work out.
 
     Each pathway's 5th to 95th percentile is placed between all pathways' extremes: in z where every pathway has a
-    scale, else in the unit of the scores.
+    scale, else in the unit of the scores. Where no tile counts there are dashes, and no place.
     """
-    if not summary:
-        return []
     scales = dict(zip(result.pathway_names, result.summary_scales, strict=True))
     in_z = spread_in_z(result)
 
@@ -154,8 +162,11 @@ def pathway_rows(
         centre, spread = (in_z and scales[name]) or (0.0, 1.0)
         return [(summary[name][key] - centre) / spread for key in ("p05", "p25", "p50", "p75", "p95")]
 
-    low = min(placed(name)[0] for name in summary)
-    width = (max(placed(name)[-1] for name in summary) - low) or 1.0
+    def figures(style: MapStyle) -> dict[str, float | None]:
+        return {key: summary[style.name][key] if summary else None for key in STATISTICS}
+
+    low = min((placed(name)[0] for name in summary), default=0.0)
+    width = (max((placed(name)[-1] for name in summary), default=1.0) - low) or 1.0
     whole = {item.name: item for item in result.summaries[0].pathways} if result.summaries else {}
     return [
         {
@@ -165,11 +176,11 @@ def pathway_rows(
             "pale": style.pale,
             "short": style.short,
             "title": style.title,
-            "r": "\N{EN DASH}" if style.r is None else signed(style.r, 2),
-            "sort": {"r": style.r, **{key: summary[style.name][key] for key in STATISTICS}, **_areas(whole, style)[1]},
-            **{key: significant(summary[style.name][key]) for key in STATISTICS},
+            "r": DASH if style.r is None else signed(style.r, 2),
+            "sort": {"r": style.r, **figures(style), **_areas(whole, style)[1]},
+            **{key: DASH if value is None else significant(value) for key, value in figures(style).items()},
             **_areas(whole, style)[0],
-            "bar": [round(100 * (value - low) / width, 2) for value in placed(style.name)],
+            "bar": [round(100 * (value - low) / width, 2) for value in placed(style.name)] if summary else None,
         }
         for number, style in enumerate(styles)
     ]
@@ -185,8 +196,7 @@ def _areas(whole: dict[str, PathwaySummary], style: MapStyle) -> tuple[dict[str,
         "spot": spot,
         "moran": None if item is None else item.morans_i,
     }
-    dash = "\N{EN DASH}"
-    words = {key: dash if value is None else significant(value) for key, value in numbers.items()}
+    words = {key: DASH if value is None else significant(value) for key, value in numbers.items()}
     if numbers["share"] is not None:
         words["share"] = f"{100 * numbers['share']:.1f} %"
     return words, numbers

@@ -36,6 +36,15 @@ def test_a_wrong_password_is_named_as_such(orthanc: Orthanc, runner: Runner, tmp
     assert "guess" not in done.err and SECRET not in done.err
 
 
+def test_an_archive_that_asks_for_an_account_is_told_so(
+    orthanc: Orthanc,
+    runner: Runner,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    done = runner("dicomweb", "pull", orthanc.url, "--accession", SECRET, "-o", tmp_path / "out")
+    assert done.code == 8 and "asks for an account or a token" in done.err and "give --user" in done.err
+
+
 def test_tls_by_an_own_authority(orthanc: Orthanc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ca, chain = certificates(tmp_path / "ours")
     other, _ = certificates(tmp_path / "theirs")

@@ -7,13 +7,14 @@ import io
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 from support.cli_runner import Runner, runner  # noqa: F401 - a fixture
-from support.result_factory import stored
+from support.result_factory import make_head, stored
 from support.result_folders import NAMES, facts, slide_result
 
 from stamp_deploy.cases import write_summary
@@ -240,3 +241,15 @@ def test_the_page_sorts_searches_and_fits_a_phone(finished: Path) -> None:
         assert names() == ["b1.svs"]
         browser.close()
     assert told == []
+
+
+def test_pathways_that_are_not_validated_come_last_and_no_probability_is_rounded_to_certainty(tmp_path: Path) -> None:
+    first, *rest = facts().pathways
+    known = replace(facts(), pathways=(replace(first, r_low=-0.1), *rest))
+    heads = (make_head("msi", 150, probabilities=(0.0003, 0.9997)),)
+    stored(slide_result("a.svs", [0.0] * len(NAMES), heads=heads, validation=known), tmp_path / "out" / "a")
+    write_summary(tmp_path / "out")
+    page = (tmp_path / "out" / "summary" / "index.html").read_text()
+    weak = [text.endswith("(not validated)") for text in re.findall(r"<option value=.*?>(.*?)</option>", page)]
+    assert weak == [False, False, False, True, True]
+    assert "&gt; 0.99" in page and "1.00<" not in page

@@ -15,6 +15,7 @@ from support.result_factory import full_result, make_head, make_result, stored
 from support.result_folders import NAMES, facts, slide_result
 
 from stamp_deploy.comparison import agreement, compare_results, match_tiles
+from stamp_deploy.comparison.comparison import ALL_PAIRS
 from stamp_deploy.comparison.write import write_comparison
 from stamp_deploy.errors import UsageError
 from stamp_deploy.grid import Grid
@@ -126,6 +127,16 @@ def test_tiles_that_either_result_leaves_out_do_not_count() -> None:
     assert any("second result is outside: ink" in note for note in found.notes)
 
 
+def test_two_results_of_a_slide_that_is_outside_are_compared_all_the_same() -> None:
+    """Another engine is judged on any slide; nothing would be left of one whose tiles are all left out."""
+    flags = np.full(150, TileFlag.FOREIGN, np.uint16)
+    trust = SlideTrust("outside", ("brown",), 4.0, np.zeros(150, np.float32), flags, 150, "rule")
+    one = replace(slide_result("a.svs", [0.0] * 5), trust=trust)
+    found = compare_results(one, one)
+    assert (len(found.tiles), found.tiles.left_out) == (150, 0)
+    assert ALL_PAIRS in found.notes
+
+
 def test_bundles_are_compared_on_their_common_scales_or_it_says_not() -> None:
     one = slide_result("a.svs", [0.0] * 5)
     validation = facts()
@@ -151,6 +162,20 @@ def test_what_has_nothing_in_common_is_refused() -> None:
         compare_results(one, make_result(300, ("D",)))
     with pytest.raises(UsageError, match="2 tiles"):
         compare_results(one, part(one, np.array([4, 7])))
+
+
+def test_few_pairs_are_warned_of_and_nothing_is_rounded_to_certainty(tmp_path: Path, runner: Runner) -> None:  # noqa: F811
+    """Of 12 pairs the 95 % interval of a limit is 1.96 sqrt(3 / 12) = 0.98 sd either way."""
+    one = make_result(300, ("A", "B"))
+    few = compare_results(one, part(one, np.arange(12)))
+    assert any("only 12 pairs of tiles" in note and "uncertain by 1.0 standard" in note for note in few.notes)
+    assert not any("pairs of tiles" in note for note in compare_results(one, one).notes)
+    near = replace(one, pathways=one.pathways + np.float32([1e-4, 0]) * np.arange(300, dtype=np.float32)[:, None] / 300)
+    done = runner("compare", stored(one, tmp_path / "one"), stored(near, tmp_path / "two"))
+    first, second = (line.split() for line in done.out.splitlines() if line[:2] in ("A ", "B "))
+    assert first[0] == "A" and first[-4:] == [">", "0.999", ">", "0.999"]
+    assert 4e-5 < float(first[1]) < 6e-5
+    assert second[-2:] == ["1.000", "1.000"]
 
 
 def test_the_verb_writes_table_record_and_maps(tmp_path: Path, runner: Runner) -> None:  # noqa: F811

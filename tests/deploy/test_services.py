@@ -62,6 +62,22 @@ def test_the_unit_may_do_little(unit: Path) -> None:
         assert line in text.splitlines(), line
 
 
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
+def test_the_unit_keeps_its_cache_and_the_guide_makes_the_folders_that_it_writes_to(unit: Path) -> None:
+    """systemd does not start a unit of which a writable folder is missing; everything else is read-only."""
+    settings: dict[str, list[str]] = {}
+    for line in unit.read_text().splitlines():
+        key, _, value = line.partition("=")
+        settings.setdefault(key, []).append(value)
+    (cache,) = settings["CacheDirectory"]
+    assert settings["Environment"] == [f"STAMP_CACHE_DIR=/var/cache/{cache}"]
+    guide = (ROOT / "docs" / "guides" / "hospital.md").read_text()
+    made = {word for line in re.findall(r"sudo install -d (.*)", guide) for word in line.split()}
+    (written,) = settings["ReadWritePaths"]
+    assert set(written.split()) <= made
+    assert all(str(Path(name.partition(":")[2]).parent) in made for name in settings.get("LoadCredential", []))
+
+
 @pytest.mark.parametrize("version", KUBERNETES)
 @pytest.mark.parametrize(("name", "document"), MANIFESTS, ids=[f"{n}-{d['kind']}" for n, d in MANIFESTS])
 def test_kubernetes_accepts_the_manifest(name: str, document: dict[str, Any], version: str) -> None:

@@ -17,10 +17,11 @@ from support.fake_cuda import fake_tensorrt
 from stamp_deploy.bundle import Bundle, load_bundle
 from stamp_deploy.engine import auto, golden, load_engine, registry, tensorrt_plan, verdict
 from stamp_deploy.engine.auto import Trial, _best, _cache_path, _speed, _why
-from stamp_deploy.engine.base import BatchedEngine, EngineInfo, EngineOutput, OutOfMemory
+from stamp_deploy.engine.base import BatchedEngine, OutOfMemory
 from stamp_deploy.engine.cache import cache_dir, read_entry, staged_folder
 from stamp_deploy.engine.cuda import Gpu
 from stamp_deploy.engine.golden import load_golden, time_and_check, time_engine, write_golden
+from stamp_deploy.engine.interface import EngineInfo, EngineOutput
 from stamp_deploy.engine.onnxruntime import memory_errors
 from stamp_deploy.engine.onnxruntime_cuda import OnnxRuntimeCudaEngine
 from stamp_deploy.engine.parity import Outputs

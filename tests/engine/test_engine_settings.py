@@ -16,9 +16,9 @@ from support.bundle_factory import make_bundle
 from stamp_deploy.bundle import Bundle, load_bundle
 from stamp_deploy.engine import golden, mixed_precision, onnxruntime_cuda
 from stamp_deploy.engine.auto import open_accepted
-from stamp_deploy.engine.base import Engine
 from stamp_deploy.engine.golden import load_golden, time_and_check, time_engine
 from stamp_deploy.engine.graph_forms import PLAIN, Form
+from stamp_deploy.engine.interface import Engine
 from stamp_deploy.engine.mixed_precision import _as_it_is
 from stamp_deploy.engine.onnxruntime import OnnxRuntimeEngine
 from stamp_deploy.engine.onnxruntime_cuda import OnnxRuntimeCudaEngine

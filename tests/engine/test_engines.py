@@ -20,10 +20,11 @@ from stamp_deploy.bundle import load_bundle
 from stamp_deploy.engine import ENGINES, Engine, load_engine, open_engine
 from stamp_deploy.engine import auto as choosing
 from stamp_deploy.engine import tensorrt_plan as plans
-from stamp_deploy.engine.base import BatchedEngine, EngineInfo, EngineOutput, OutOfMemory
+from stamp_deploy.engine.base import BatchedEngine, OutOfMemory
 from stamp_deploy.engine.cache import cache_dir
 from stamp_deploy.engine.cuda import Cuda
 from stamp_deploy.engine.golden import check_engine, load_golden
+from stamp_deploy.engine.interface import EngineInfo, EngineOutput
 from stamp_deploy.engine.tensorrt import TensorRTEngine
 from stamp_deploy.errors import EngineError, ParityError
 

@@ -24,7 +24,8 @@ from stamp_deploy.engine import graph_forms, load_engine
 from stamp_deploy.engine import tensorrt_plan as plans
 from stamp_deploy.engine.auto import open_accepted
 from stamp_deploy.engine.cuda import Cuda
-from stamp_deploy.engine.graph_forms import PLAIN, Form, forms_of, pick_form, remember_failure, rewrite
+from stamp_deploy.engine.graph_forms import PLAIN, Form, forms_of, pick_form, remember_failure
+from stamp_deploy.engine.graph_rewriting import fuse_attention, rewrite
 from stamp_deploy.engine.mixed_precision import convert
 from stamp_deploy.engine.registry import open_engine
 from stamp_deploy.engine.tensorrt import TensorRTEngine
@@ -215,7 +216,7 @@ def _other_turn(nodes, make):
 def test_what_is_no_plain_attention_stays(change):
     model = small_attention(change)
     before = model.SerializeToString()
-    assert graph_forms.fuse_attention(model) == 0 and model.SerializeToString() == before
+    assert fuse_attention(model) == 0 and model.SerializeToString() == before
 
 
 def test_plain_attention_without_a_scale_is_found():
@@ -229,7 +230,7 @@ def test_plain_attention_without_a_scale_is_found():
         )[0]
 
     want = answer()
-    assert graph_forms.fuse_attention(model) == 1 and counts(model)["Attention"] == 1
+    assert fuse_attention(model) == 1 and counts(model)["Attention"] == 1
     np.testing.assert_allclose(answer(), want, rtol=0, atol=1e-5)
 
 

@@ -14,7 +14,7 @@ from stamp_deploy.engine import load_engine, swap_adapter
 from stamp_deploy.engine import tensorrt_plan as plans
 from stamp_deploy.engine.cuda import Cuda
 from stamp_deploy.engine.golden import load_golden
-from stamp_deploy.engine.graph_forms import rewrite
+from stamp_deploy.engine.graph_rewriting import rewrite
 from stamp_deploy.engine.registry import open_engine
 from stamp_deploy.engine.tensorrt import TensorRTEngine
 from stamp_deploy.engine.verdict import accept

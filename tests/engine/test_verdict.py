@@ -15,9 +15,10 @@ from stamp_deploy.bundle import load_bundle
 from stamp_deploy.checks.acceptance import check_site
 from stamp_deploy.engine import auto, load_engine, machine, open_engine, verdict
 from stamp_deploy.engine.auto import Trial
-from stamp_deploy.engine.base import BatchedEngine, EngineInfo, EngineOutput, OutOfMemory
+from stamp_deploy.engine.base import BatchedEngine, OutOfMemory
 from stamp_deploy.engine.cache import cache_dir
 from stamp_deploy.engine.golden import check_engine, load_golden, turned
+from stamp_deploy.engine.interface import EngineInfo, EngineOutput
 from stamp_deploy.errors import BundleError, EngineError, ParityError
 
 BATCH = 4

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
+from support.format_factory import pages_of, write_philips
 from support.slide_factory import texture, write_slide
 
 from stamp_deploy.errors import COPY_AGAIN, SlideError, StampError
@@ -154,6 +155,8 @@ def test_an_image_that_memory_cannot_hold_says_so_and_is_not_called_damaged(
         ("tiff2vips: Compression scheme 34712 tile decoding is not implemented", "convert it"),
         ("Missing SOP instance 2/3 in concatenation", "copy all of them"),
         ("Attribute SamplesPerPixel value 1 != 3", "grey"),
+        ("Attribute BitsAllocated value 16 != 8", "8-bit RGB"),
+        ("Cannot allocate 12 bytes", "free some memory"),
         ("Short read", COPY_AGAIN),
         ("Bogus marker length", COPY_AGAIN),
     ],
@@ -161,3 +164,26 @@ def test_an_image_that_memory_cannot_hold_says_so_and_is_not_called_damaged(
 def test_another_copy_is_the_remedy_of_damage_alone(message: str, remedy: str) -> None:
     assert remedy in remedy_for(message)
     assert (remedy_for(message) == COPY_AGAIN) == (remedy == COPY_AGAIN)
+
+
+@pytest.mark.parametrize("width", [640, 200])
+@pytest.mark.parametrize("page", [0, 1])
+def test_a_size_that_contradicts_the_number_of_storage_tiles(tmp_path: Path, width: int, page: int) -> None:
+    """OpenSlide would show each storage tile in the place of another, and the slide would be scored."""
+    path = write_slide(tmp_path / "a.svs", texture(256, 384), tile=64, levels=(2,))
+    with tifffile.TiffFile(path, mode="r+b") as tiff:
+        tiff.pages[page].tags["ImageWidth"].overwrite(width)
+    with pytest.raises(SlideError, match=r"lists \d+ storage tiles where its \d+ x \d+ px need \d+"):
+        open_slide(path)
+
+
+def test_a_level_without_pixels_is_refused(tmp_path: Path) -> None:
+    """A Philips level that is infinitely reduced, by its own record."""
+    pages = pages_of(write_slide(tmp_path / "a.svs", texture(256, 384), tile=64, levels=(2,)))
+    path = write_philips(tmp_path / "a.tiff", pages)
+    data = path.read_bytes()
+    spoilt = data.replace(b'"0.0005" "0.0005"', b'"0.0000" "0.0000"')
+    assert spoilt != data
+    path.write_bytes(spoilt)
+    with pytest.raises(SlideError, match="a level without pixels"):
+        open_slide(path)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from stamp_deploy.atomic import staged_directory
-from stamp_deploy.engine.base import EngineInfo
+from stamp_deploy.engine.interface import EngineInfo
 from stamp_deploy.gallery import MAX_PATHWAYS, Gallery, as_table, extremes
 from stamp_deploy.grid import Grid
 from stamp_deploy.heads import HeadCall

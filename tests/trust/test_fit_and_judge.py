@@ -130,6 +130,22 @@ def test_only_measured_tiles_are_judged_and_glass_is_none(reference: TrustRefere
     assert "only 20 tiles were measured" in trust.reasons
 
 
+@pytest.mark.parametrize(("odd", "expected"), [(10, "doubtful"), (20, "outside")])
+def test_on_a_slide_that_is_outside_no_tile_counts_that_nobody_measured(
+    reference: TrustReference, odd: int, expected: str
+) -> None:
+    """Edges, which hold too little tissue to be measured, would be all that is left of it."""
+    tiles = stained_tiles(9, 30)
+    tiles[:odd] = inked(tiles[:odd])
+    trust = judge(reference, 100, np.arange(10, 40), measure_tiles(tiles), np.zeros((100, DIM), np.float32))
+    unseen = np.r_[0:10, 40:100]
+    assert trust.verdict == expected
+    assert (trust.tile_flags[unseen] == (TileFlag.NOT_MEASURED if expected == "outside" else 0)).all()
+    assert trust.left_out[unseen].all() == (expected == "outside")
+    assert not (trust.tile_flags[10:40] & TileFlag.NOT_MEASURED).any()
+    assert trust.to_dict()["flags"]["not measured"] == (70 if expected == "outside" else 0)
+
+
 def test_too_few_tiles_are_not_judged(reference: TrustReference) -> None:
     trust = verdict(reference, stained_tiles(9, MIN_TILES - 1))
     assert trust.verdict == "not judged" and trust.distance is None and not trust.left_out.any()

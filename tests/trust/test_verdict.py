@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from support.result_factory import make_result
 
-from stamp_deploy.trust import SlideTrust, TileFlag
+from stamp_deploy.trust import SlideTrust, TileFlag, besides_verdict
 from stamp_deploy.validation import MIN_VALIDATED_R, PathwayValidation
 
 
@@ -15,7 +15,15 @@ def test_flags_have_words_and_over_staining_alone_leaves_nothing_out() -> None:
     assert TileFlag(0).label == ""
     flags = np.array([0, *TileFlag, TileFlag.INK | TileFlag.OVER_STAINED], np.uint16)
     trust = SlideTrust("doubtful", tile_flags=flags)
-    assert trust.left_out.tolist() == [False, True, True, True, False, True, True, True]
+    assert trust.left_out.tolist() == [False, True, True, True, False, True, True, True, True]
+
+
+def test_warnings_of_a_verdict_are_told_apart_from_others() -> None:
+    for verdict in ("doubtful", "outside", "not judged"):
+        (said,) = SlideTrust(verdict, ("brown", "blurred")).warnings
+        assert said.endswith(": brown; blurred")
+        assert besides_verdict([said, "another"]) == ["another"]
+    assert SlideTrust("inside", ("near",)).warnings == []
 
 
 def test_trust_must_fit_the_tiles() -> None:

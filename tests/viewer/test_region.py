@@ -110,7 +110,16 @@ def test_an_interval_is_that_of_the_mean(result: Result) -> None:
     (row,) = region_facts(replace(result, pathways=noise), area_of([[tiles_box(5, 0, 45, 11)]]))["pathways"]
     low, high = row["interval"]
     assert low < row["mean"] < high and low > 4.5 and high < 5.5
-    assert row["slide_mean_z"] is None and row["mean_z"] is None
+    assert row["slide_mean_z"] is None and row["mean_z"] is None and row["interval_z"] is None
+    facts = PathwayValidation("UP", r=0.5, r_low=0.4, r_high=0.6, sections=4, patients=4, scale=Scale(4.0, 2.0))
+    known = replace(result, pathways=noise, validation=Validation("z within section", (facts,)))
+    (row,) = region_facts(known, area_of([[tiles_box(5, 0, 45, 11)]]))["pathways"]
+    assert row["interval_z"] == pytest.approx([(low - 4) / 2, (high - 4) / 2])
+
+
+def test_an_area_that_is_too_small_for_an_interval_says_why(result: Result) -> None:
+    found = region_facts(result, area_of([[tiles_box(5, 0, 9, 3)]]))
+    assert found["pathways"][0]["interval"] is None and "blocks" in found["no_interval_because"]
 
 
 def test_a_spike_of_an_outline_does_not_lose_its_area() -> None:

@@ -16,6 +16,7 @@ import pytest
 from support.result_factory import full_result, make_gallery, make_head, make_result, make_trust, make_validation
 
 from stamp_deploy.gallery_tiles import MAX_BYTES
+from stamp_deploy.trust import SlideTrust, TileFlag
 from stamp_deploy.writers.picture import result_styles
 from stamp_deploy.writers.report_data import BINS, MAX_LAYER_CHARS, histogram, map_layers, page_data
 from stamp_deploy.writers.report_html import render, write
@@ -163,6 +164,31 @@ def test_the_verdict_and_its_reasons_stand_at_the_top(verdict: Any, word: str) -
         assert reason in top
     assert "2 of 400 tiles (0.5 %); 2 blurred" in top
     assert trust.rule in top
+
+
+def test_the_verdict_is_told_once_and_its_shares_are_of_the_tiles_that_were_measured() -> None:
+    """139 of 156 left out reads like 17 good ones, where nobody looked at those."""
+    n = 60
+    distance = np.r_[np.full(20, 9.0), np.full(20, 1.0), np.full(20, np.nan)].astype(np.float32)
+    flags = np.r_[np.full(20, TileFlag.INK | TileFlag.FOREIGN), np.zeros(40)].astype(np.uint16)
+    trust = SlideTrust("doubtful", ("half of it is ink",), tile_distance=distance, tile_flags=flags, judged_tiles=40)
+    result = make_result(n_tiles=n, trust=trust, warnings=(*trust.warnings, "the scan is coarse"))
+    page = render(result).split('<template id="sheet">')[0]
+    assert page.count("half of it is ink") == 1 and page.count("the scan is coarse") == 1
+    words = "20 of 40 measured tiles (50.0 %); 20 ink; 20 unlike the training tiles."
+    assert words in page and "20 tiles were not measured and count." in page
+    outside = replace(trust, verdict="outside", tile_flags=np.r_[flags[:40], np.full(20, 64)].astype(np.uint16))
+    page = render(make_result(n_tiles=n, trust=outside))
+    assert words in page and "20 tiles were not measured and are left out, too." in page
+
+
+def test_a_slide_of_which_no_tile_counts_lists_its_pathways_without_figures() -> None:
+    result = make_result(n_tiles=60, pathways=3, trust=make_trust(60, "outside", range(60)))
+    page = render(result)
+    rows = re.findall(r'<tr data-layer="\d+".*?</tr>', page, re.DOTALL)
+    assert len(rows) == 3 and all(row.count("\N{EN DASH}</td>") >= 5 and "whisker" not in row for row in rows)
+    assert "No tile counts" in page and '<input type="checkbox" class="chosen"' in rows[0]
+    assert page_data(result)["layers"][0]["histogram"]["outside"] is None
 
 
 def test_what_is_not_known_is_said() -> None:

@@ -11,9 +11,11 @@ import pytest
 from support.result_factory import full_result, make_head, make_result, make_trust
 
 from stamp_deploy.grid import Grid
+from stamp_deploy.heads import value_text
 from stamp_deploy.result import Result
 from stamp_deploy.validation import PathwayValidation, Scale, Validation
 from stamp_deploy.writers import report_data
+from stamp_deploy.writers.card import card_html
 from stamp_deploy.writers.picture import result_styles
 from stamp_deploy.writers.report_data import page_data
 from stamp_deploy.writers.report_words import call_words, pathway_rows, spread_in_z, validation_words
@@ -93,6 +95,15 @@ def test_the_outline_of_a_mask_of_other_proportions_lies_on_its_tissue() -> None
 )  # fmt: skip
 def test_a_probability_is_certain_only_where_it_is_exact(p: float, text: str) -> None:
     assert call_words(make_head(probabilities=(1 - p, p)))["value"] == text
+
+
+def test_values_of_heads_at_the_command_line_and_in_a_notebook_are_as_careful() -> None:
+    assert [value_text("binary", p, 3) for p in (0.0, 0.0004, 0.9994, 0.9996, 1.0)] == [
+        "0.000", "< 0.001", "0.999", "> 0.999", "1.000",
+    ]  # fmt: skip
+    assert value_text("survival", 0.9997, 3) == "1.000", "a risk score is no probability"
+    html = card_html(make_result(n_tiles=40, heads=[make_head("MSI", 40, probabilities=(0.0001, 0.9999))]))
+    assert "(P(MSI-H) &gt; 0.999)" in html
 
 
 def test_only_a_binary_call_has_a_cut_in_its_diagram() -> None:

@@ -9,7 +9,6 @@ import select
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,10 +26,11 @@ from ...errors import (
     StampError,
     UsageError,
 )
+from ...system.child_process import module_command
 from ..options import STALL_S
 from .sign_of_life import SignOfLife, WatchedClock
 
-COMMAND = (sys.executable, "-m", "stamp_deploy.batch.workers.worker")
+COMMAND = tuple(module_command("stamp_deploy.batch.workers.worker"))
 END_S = 10.0
 """How long a process that ends is waited for."""
 _ERRORS: dict[str, type[StampError]] = {

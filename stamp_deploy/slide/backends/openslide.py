@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import SlideError
+from ...errors import COPY_AGAIN, SlideError
 from ...system.quiet import without_quotes
 from .base import Level, UnknownFormatError, levels_of_sizes
 from .isolated import ChildReader, holds_jpeg_2000
@@ -45,6 +45,9 @@ class OpenSlideBackend:
         values = ((name, slide.properties.get(name)) for name in slide.properties)
         self.properties = {str(name): str(value) for name, value in values if value is not None}
         self.vendor = self.properties.get("openslide.vendor", "unknown")
+        if min(map(min, slide.level_dimensions)) < 1:
+            self.close()
+            raise SlideError("states a level without pixels", path=path, remedy=COPY_AGAIN)
         self.levels = _levels(slide, self.vendor)
         if holds_jpeg_2000(path, self.vendor):
             self._child = ChildReader(path)

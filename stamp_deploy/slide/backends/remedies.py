@@ -17,6 +17,7 @@ _REMEDIES = (
     (r"no pyramid levels", "its folder lacks the series' full-resolution file (ImageType VOLUME): add it, or name it"),
     (r"SOP instance", "files of the series are missing: copy all of them into one folder"),
     (r"SamplesPerPixel", "it is a grey picture, and the model was trained on RGB: name the slide's brightfield scan"),
+    (r"Bits(Allocated|Stored)", "it has not 8 bits a colour: export it as 8-bit RGB"),
     (r"nsupported|not supported|not implemented|not configured|can ?not handle|codec", _CONVERT),
     (r"allocate|out of memory", "free some memory, or run fewer slides at once"),
 )

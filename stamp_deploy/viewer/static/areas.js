@@ -62,13 +62,14 @@ function tabulate(found) {
   $("figures-about").textContent = `${mm2(found.area_mm2)}, of which ${mm2(found.tissue_mm2)} scored tissue in ${found.tiles} tiles` + (found.left_out ? `; ${found.left_out} left out` : "") + ".";
   $("figures-rows").replaceChildren(...found.pathways.map(row => {
     const line = make("tr", undefined, { className: row.pale ? "pale" : "" }), value = (z, score) => { const v = inZ ? z : score; return v === null ? dash : number(v); };
-    line.append(make("th", row.label + (row.pale ? " (not validated)" : "")), make("td", value(row.mean_z, row.mean), { className: "n" }), make("td", value(row.slide_mean_z, row.slide_mean), { className: "n" }));
+    const limits = inZ ? row.interval_z : row.interval, mean = make("td", value(row.mean_z, row.mean), { className: "n" });
+    if (limits) mean.append(make("small", `${number(limits[0])} to ${number(limits[1])}`));
+    line.append(make("th", row.label + (row.pale ? " (not validated)" : "")), mean, make("td", value(row.slide_mean_z, row.slide_mean), { className: "n" }));
     if (high) line.append(make("td", row.share_above === null ? dash : Math.round(100 * row.share_above) + " %", { className: "n" }));
-    if (row.interval) line.title = `Mean score ${number(row.mean)} (95 %: ${number(row.interval[0])} to ${number(row.interval[1])}), sd ${number(row.sd)}`;
     return line;
   }));
   $("above-head").hidden = !high;
-  $("figures-unit").textContent = found.pathways.length ? `Means, weighted by tissue, in ${inZ ? "z on the scale that all slides share" : found.unit}. ${high ? `High: tissue of z ${number(found.high_z)} or more. ` : ""}The same figures as --roi-use split.` : "No scored tile has half of its tissue in this area.";
+  $("figures-unit").textContent = found.pathways.length ? `Means, weighted by tissue, in ${inZ ? "z on the scale that all slides share" : found.unit}. ${high ? `High: tissue of z ${number(found.high_z)} or more. ` : ""}${found.pathways.some(row => row.interval) ? "Below a mean: its 95 % interval, by blocks of this area. " : ""}${found.no_interval_because ? `Without an interval: ${found.no_interval_because}. ` : ""}The same figures as --roi-use split.` : "No scored tile has half of its tissue in this area.";
   $("figures").hidden = false;
 }
 export async function save() {

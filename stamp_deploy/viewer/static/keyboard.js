@@ -21,7 +21,7 @@ const KEYS = [
 const WHILE_DRAWING = { Enter: closeArea, Escape: () => setDrawing(false), Backspace: undoCorner };
 
 export function listenForKeys() {
-  const rows = [["Arrows", "Move"], ...KEYS.filter(([, shown]) => shown && shown !== "Left").map(([, shown, what]) => [shown, what]), ["Ctrl+S", "Save areas"], ["Enter", "Close the area that is drawn"], ["Backspace", "Take its last corner back"], ["Escape", "Give it up"]];
+  const rows = [["Arrows", "Move"], ...KEYS.filter(([, shown]) => shown && shown !== "Left").map(([, shown, what]) => [shown, what]), ["Ctrl+S", "Save areas"], ["Enter", "Finish the area"], ["Backspace", "Remove its last corner"], ["Escape", "Cancel the area"]];
   $("help-rows").replaceChildren(...rows.map(([key, what]) => { const row = make("tr"), cell = make("th"); cell.append(make("kbd", key)); row.append(cell, make("td", what)); return row; }));
   $("keys").onclick = () => $("help").showModal();
   document.addEventListener("keydown", event => {
