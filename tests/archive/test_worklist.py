@@ -131,6 +131,17 @@ def test_results_are_named_by_study_series_class_and_uid(server: UpsServer, work
     assert before <= ended <= datetime.now(UTC)
 
 
+@pytest.mark.parametrize("code", [400, 409])
+def test_a_claim_that_the_state_forbids_was_somebody_elses(code: int) -> None:
+    """Servers say so by either code; anything else is a failure."""
+    answers = {400: (400, {}, b""), 409: (409, {}, b"")}
+    with answering(lambda *rest: answers[code]) as (url, _), Client(Server(url), AT_ONCE) as client:
+        assert Worklist(client).claim("1.7.1", MINE) is False
+    refusing = answering(lambda *rest: (403, {}, b""))
+    with refusing as (url, _), Client(Server(url), AT_ONCE) as client, pytest.raises(ArchiveError):
+        Worklist(client).claim("1.7.1", MINE)
+
+
 def test_another_performers_workitem_is_not_touched(server: UpsServer, worklist: Worklist, tmp_path: Path) -> None:
     """It was taken between the search and the claim: one refused claim, and nothing else is sent."""
     records, found = SeriesRecords(tmp_path), worklist.search("STAMP")
@@ -184,6 +195,7 @@ def test_work_is_claimed_as_there_is_room_and_ends_with_its_last_slide(
     trigger.ended(rows("1.2.1")[0], "key", "")
     assert server.state("1.7.1") == "COMPLETED"
     assert trigger.look() == rows("1.2.2", "1.2.3")
+    assert server.items["1.7.2"][PROGRESS]["Value"][0]["00741006"]["Value"] == ["0 of 2 slides"]
     trigger.ended(rows("1.2.2")[0], "key", "")
     assert server.items["1.7.2"][PROGRESS]["Value"][0]["00741004"]["Value"] == [50]
     trigger.ended(rows("1.2.3")[0], "", "quarantined")

@@ -65,13 +65,14 @@ def test_centres_are_matched_where_one_of_two_grids_overlaps(model: Result) -> N
     assert (tiles.only_first, tiles.only_second, tiles.limit_um) == (0, 63 - 12, 25)
 
 
-def test_of_two_tiles_beside_a_larger_one_neither_counts_twice(model: Result) -> None:
-    """Two narrow tiles lie as near to the wide one's centre; a pair is each other's nearest."""
+def test_of_two_tiles_as_near_to_a_larger_one_only_one_is_its_partner(model: Result) -> None:
+    """Narrow tiles are 50 um wide; the centre of the wide one lies midway between two of them, 25 um from each."""
     narrow = on(Grid(4000, 4000, 0.5, 0.5, 0.5, 100), [(0, 0), (1, 0), (0, 1), (1, 1)], model)
     wide = on(Grid(4000, 4000, 0.5, 0.5, 0.5, 200), [(0, 0)], model)
-    wide = replace(wide, coords=wide.coords - np.array([[40, 40]]))  # nearer to the first of them
+    wide = replace(wide, coords=wide.coords - np.array([[0, 50]]))
     tiles = match_tiles(narrow, wide)
-    assert (tiles.first.tolist(), tiles.second.tolist()) == ([0], [0])
+    assert tiles.limit_um == 25 and tiles.distance_um.tolist() == [25.0]
+    assert tiles.first[0] in (0, 1) and tiles.second.tolist() == [0]
     assert (tiles.only_first, tiles.only_second) == (3, 0)
 
 

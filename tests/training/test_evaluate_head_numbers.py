@@ -337,6 +337,16 @@ def test_both_limits_of_the_band_are_in_it(band: list[float]) -> None:
     assert found["abstention"] == {"share": pytest.approx(2 / 6), "error_of_calls": 0.0}
 
 
+def test_a_slide_at_the_shipped_threshold_is_called() -> None:
+    known = [(0.5, 1), (0.5, 1), (0.1, 0), (0.2, 0)]
+    rows = tuple(slide(f"s{i}", f"p{i}", logits(p, 2.0), y) for i, (p, y) in enumerate(known))
+    head = binary_head()
+    head.entry.update(thresholds=[0.5], abstain=None)
+    found = evaluate_head(head, LabelTable(rows, "binary", ("MSS", "MSI"), 0, 0), Options(draws=5))
+    assert found["abstention"] == {"share": 0.0, "error_of_calls": 0.0}
+    assert found["shipped_threshold"]["true_positive"] == 2
+
+
 def test_probabilities_of_a_patients_slides_are_averaged_and_the_label_is_the_patients() -> None:
     rows = (
         slide("a1", "a", logits(0.9, 2.0), 1),
@@ -387,7 +397,7 @@ def test_a_survival_head_is_judged_with_the_cut_of_the_training() -> None:
         slide(f"s{i}", f"p{i}", [r], time=t, event=e) for i, (r, t, e) in enumerate(zip(risk, time, event, strict=True))
     )
     entry = {
-        "name": "os", "kind": "survival", "classes": ["low", "high"], "thresholds": [1.0], "temperature": 1.0,
+        "name": "os", "kind": "survival", "classes": ["low", "high"], "thresholds": [1.5], "temperature": 1.0,
         "abstain": None, "details": {},
     }  # fmt: skip
     rng = np.random.default_rng(0)
@@ -397,4 +407,5 @@ def test_a_survival_head_is_judged_with_the_cut_of_the_training() -> None:
     # pairs whose earlier one died: 5 + 4 + 3 + 2 (the censored one comes before one more only); 3 and 4 are turned
     assert found["c_index"]["value"] == pytest.approx(13 / 14)
     if found["risk_groups"] is not None:
-        assert {name: g["slides"] for name, g in found["risk_groups"]["groups"].items()} == {"low": 3, "high": 3}
+        assert {name: g["slides"] for name, g in found["risk_groups"]["groups"].items()} == {"low": 4, "high": 2}
+        assert found["risk_groups"]["cut"] == 1.5, "and not the median of this cohort"
