@@ -30,9 +30,12 @@ from support.bif_factory import write_bif
 from support.codec_factory import write_as_j2k
 from support.dicom_factory import How, Picture, write_level
 from support.format_factory import Page, halved, pages_of, write_dicom, write_philips, write_scn, write_sub_pages
+from support.ndpi_factory import write_ndpi
 from support.slide_factory import encode
 
+from stamp_deploy.grid import TileSet
 from stamp_deploy.slide import open_slide
+from stamp_deploy.tiles import open_tiles
 
 CODINGS = {"420": "4:2:0", "422": "4:2:2", "rgb": "RGB"}
 KEYS = (
@@ -50,7 +53,10 @@ SVS, SVS_QUALITY = "svs", 75
 """The quality is the one at which make_wsi.py codes: as many bytes a pixel in every level."""
 J2K, J2K_QUICK, J2K_FULL = "j2k", (30, 24), (60, 48)
 """JPEG 2000 takes long: a slide of its own, all of which is read; storage tiles across and down, quick and full."""
+NDPI_INTERVAL, REGIONS = 15, "region reads"
+"""Blocks of a restart interval, which are 16 x 8 px; and the product's own route without storage tiles."""
 RIVALS_OF = {
+    "ndpi": ("OpenSlide",),
     "dicom": ("OpenSlide", "wsidicom", "fastslide", "hs2p"),
     "philips": ("OpenSlide", "tiffslide", "pyvips Region.fetch", "fastslide", "hs2p"),
     "scn": ("OpenSlide", "tiffslide", "fastslide", "hs2p"),
@@ -151,6 +157,38 @@ def pyramids_by_2(folder: Path, svs: Path, sample: int, rounds: int) -> tuple[di
     return figures_of(cases, "_by_2"), cases
 
 
+def ndpi(folder: Path, svs: Path, sample: int, rounds: int) -> tuple[dict[str, float], dict[str, Case]]:
+    """An NDPI of the pixels of an SVS, coded again: against OpenSlide, and against region reads of this product."""
+    with open_slide(svs) as slide:
+        # whole intervals, also in the level of a quarter
+        rgb = slide.read_region(0, 0, 0, slide.width // 960 * 960, slide.height // 32 * 32)
+    path = write_ndpi(folder / "slide.ndpi", rgb, interval=NDPI_INTERVAL, coding="422", mpp=0.25, levels=(4,))
+    del rgb
+    path.read_bytes()
+    one = case(path, 0.25, None, sample, all_tiles=True)
+    regions = one.tiles.part(slice(sample))
+    rival = {"OpenSlide": installed()[0]["OpenSlide"]}
+    compare({"ndpi": one}, rival, 1)  # pages, imports
+    one.rates.clear()
+    for _ in range(rounds):
+        compare({"ndpi": one}, rival, 1)
+        one.rates.setdefault(REGIONS, []).append(read_regions(one, regions))
+    found: dict[str, float] = {}
+    for key, other in (("ndpi_vs_openslide", "OpenSlide"), ("ndpi_vs_regions", REGIONS)):
+        found[key], found[f"{key}_spread"] = one.ratio("tiler", other)
+    return found, {"ndpi": one}
+
+
+def read_regions(one: Case, tiles: TileSet) -> float:
+    """Tiles/s of some tiles by the route that asks OpenSlide for one region per tile."""
+    with open_slide(one.slide, mpp=one.mpp, route="openslide") as slide:
+        clock = time.perf_counter()
+        with open_tiles(slide, tiles, batch=64, threads=1) as source:
+            for _ in source:
+                pass
+        return len(tiles) / (time.perf_counter() - clock)
+
+
 def open_seconds(folder: Path, rounds: int) -> dict[str, float]:
     """Opening a DICOM slide of 100,000 frames with an item for each and an extended table of offsets."""
     folder.mkdir()
@@ -204,6 +242,9 @@ def run(*, quick: bool) -> dict[str, Any]:
                 report["rates"]["4:2:0, 20x native"] = {key: one.rates for key, one in native.items()}
                 figures, by_2 = pyramids_by_2(folder, tissue, 2 * sample, rounds)
                 report.update(figures)
+                figures, of_ndpi = ndpi(folder, tissue, 2 * sample, rounds)
+                report.update(figures)
+                report["rates"]["4:2:2, NDPI of restart intervals of 240 x 8 px"] = {"ndpi": of_ndpi["ndpi"].rates}
                 title = "4:2:0, pyramids by 2, OpenSlide at the same level; svs: that level as a slide of its own"
                 report["rates"][title] = {key: one.rates for key, one in by_2.items()}
             for path in folder.rglob("*"):
@@ -237,14 +278,17 @@ def to_markdown(report: dict[str, Any]) -> str:
         "| | measured | bar |", "|---|---|---|",
     ]  # fmt: skip
     for key, value in report.items():
-        if key.endswith(("_vs_openslide", "_vs_svs")):
+        if key.endswith(("_vs_openslide", "_vs_svs", "_vs_regions")):
             bar = f"{BARS[key]:g}" if key in BARS else ""
             text = "not built" if value is None else f"{value:.2f} ({report[key + '_spread']:.2f})"
             lines.append(f"| {key} | {text} | {bar} |")
     seconds = f"{report['dicom_open_100k_s']:.3f} s ({report['dicom_open_100k_s_spread']:.3f})"
     lines += [f"| dicom_open_100k_s | {seconds} | below {OPEN_BAR_S:g} s |", "", "## Tiles a second", ""]
     for coding, formats in report["rates"].items():
-        readers = ["tiler", *(name for name in report["readers"] if any(name in rates for rates in formats.values()))]
+        readers = [
+            "tiler",
+            *(name for name in (REGIONS, *report["readers"]) if any(name in rates for rates in formats.values())),
+        ]
         lines += [f"### {coding}", "", f"| format | {' | '.join(readers)} |", "|---" * (len(readers) + 1) + "|"]
         for name, rates in formats.items():
             cells = ["{:,.0f} ({:,.0f})".format(*middle(rates[r])) if r in rates else "" for r in readers]
