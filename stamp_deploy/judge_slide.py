@@ -38,7 +38,8 @@ def judge_slide(
     clock = time.perf_counter()
     reference = prepared.bundle.reference
     if reference is None or sample is None:
-        why = NO_REFERENCE if prepared.bundle.trust_file is None else "the model's tiles are too small to be measured"
+        lacks_it = prepared.bundle.trust_file is None
+        why = f"the bundle {NO_REFERENCE}" if lacks_it else "the model's tiles are too small to be measured"
         trust = not_judged(len(index), why)
     else:
         trust = judge(reference, len(index), np.searchsorted(index, sample.index), sample.measures, embedding)

@@ -68,7 +68,7 @@ def prepare(path: Path, bundle: Bundle, options: InferOptions) -> Prepared:
     """
     if options.strict and bundle.trust_file is None:
         raise UsageError(
-            f"--strict cannot be kept: {bundle.name} {NO_REFERENCE.removeprefix('it ')}",
+            f"--strict cannot be kept: {bundle.name} {NO_REFERENCE}",
             path=bundle.path,
             remedy="export the bundle again from its run and cohort, or leave --strict out",
         )

@@ -234,6 +234,7 @@ def test_sent_twice_it_creates_nothing(folder: Path, tmp_path: Path) -> None:
     first = write_fhir(folder, tmp_path / "a.json")
     write_fhir(folder, tmp_path / "b.json")
     assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
+    assert first["type"] == "transaction"  # all of it or nothing; a "collection" would be refused or stored whole
     conditions = [entry["request"]["ifNoneExist"] for entry in first["entry"]]
     assert len(set(conditions)) == len(conditions)
     for entry, condition in zip(first["entry"], conditions, strict=True):

@@ -17,8 +17,8 @@ from support.slide_factory import texture, write_slide
 
 NAME = "Mustermann"
 NOT_JUDGED = (
-    "warning whether the slide is like what the model knows was not judged: it has no reference of what its model "
-    "knows: whether a slide is like the training slides is not judged\n"
+    "warning whether the slide is like what the model knows was not judged: the bundle has no reference of what "
+    "its model knows\n"
 )
 PREPARE = "import stamp_deploy.prepare as at; name = 'open_slide'"
 ENGINE = "import stamp_deploy.infer as at; name = 'load_engine'"
