@@ -234,6 +234,7 @@ def test_figures_of_training_are_the_benchmarks() -> None:
         "aligned: last stage, the run's head": "last_stage_head",
         "aligned: LoRA r8": "lora_r8",
         "aligned: LoRA r32": "lora_r32",
+        "aligned: full fine-tuning (one seed)": "full_finetune",
         "control: last stage on random gene sets": "random_sets",
         "control: last stage on shuffled targets": "shuffled",
         "control: shuffled targets, the run's head": "shuffled_head",
