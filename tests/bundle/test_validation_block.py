@@ -13,7 +13,6 @@ import pytest
 from support.bundle_factory import GLOBAL_FACTOR, make_bundle
 
 from stamp_deploy.bundle import load_bundle
-from stamp_deploy.bundle.reference import NO_REFERENCE
 from stamp_deploy.bundle.triton import encoder_config
 from stamp_deploy.bundle.validation_block import LACKS_GLOBAL
 from stamp_deploy.checks.inspect_bundle import describe_bundle
@@ -58,7 +57,10 @@ def test_what_is_written_comes_back_as_records(tmp_path: Path) -> None:
     assert first.scale == Scale(0.1, 2.0) and first.scale.spread == 2.0
     assert first.predictions["p05"] == 2.0 and first.global_predictions == {}
     assert first.validated
-    assert bundle.lacks == ("no control with random gene sets", NO_REFERENCE)
+    assert bundle.lacks == (
+        "no control with random gene sets",
+        "it has no reference of what its model knows: whether a slide is like the training slides is not judged",
+    )
     assert describe_bundle(bundle.path).facts["validated"] == 2
     assert Validation.from_dict(json.loads(json.dumps(found.to_dict()))) == found
 
