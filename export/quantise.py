@@ -28,7 +28,6 @@ from numpy.typing import NDArray
 from stamp_deploy.engine.parity import StageReport
 from stamp_deploy.errors import ParityError, StampError
 
-from . import quantise_apart
 from .outliers import outlier_twin
 from .quantise_ways import WAYS, Way, weights_lie_outside
 from .run_models import open_model
@@ -135,14 +134,9 @@ def _try(
 ) -> list[Candidate]:
     """Quantise one way, and judge it in every CPU engine that it is for and that is installed."""
     target.parent.mkdir()
+    way.make(encoder, target, calibration)
     spoilt = target.with_name("outliers.onnx")
-    if twin is None:
-        way.make(encoder, target, calibration)
-    elif quantise_apart.worthwhile(way, encoder):
-        with quantise_apart.made_apart(way, twin, spoilt, calibration):
-            way.make(encoder, target, calibration)
-    else:
-        way.make(encoder, target, calibration)
+    if twin is not None:
         way.make(twin, spoilt, calibration)
     found = []
     for engine in (name for name in CPU_ENGINES if name in way.engines and find_spec(name)):

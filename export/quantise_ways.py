@@ -28,15 +28,11 @@ Make = Callable[[Path, Path, NDArray[np.uint8]], None]
 
 @dataclass(frozen=True)
 class Way:
-    """A way: `make` writes the int8 file of an fp32 one, with calibration tiles; `engines` can run it well.
-
-    `analyses`: it takes long, most of it in Python on one core.
-    """
+    """A way: `make` writes the int8 file of an fp32 one, with calibration tiles; `engines` can run it well."""
 
     name: str
     engines: tuple[str, ...]
     make: Make
-    analyses: bool = False
 
 
 def dynamic(encoder: Path, target: Path, tiles: NDArray[np.uint8]) -> None:
@@ -90,7 +86,7 @@ def smooth(encoder: Path, target: Path, tiles: NDArray[np.uint8]) -> None:
 WAYS = (
     Way("dynamic", ("onnxruntime",), dynamic),
     Way("static", ("onnxruntime", "openvino"), static),
-    Way("smooth", ("onnxruntime", "openvino", "tensorrt", "tensorrt-rtx"), smooth, analyses=True),
+    Way("smooth", ("onnxruntime", "openvino", "tensorrt", "tensorrt-rtx"), smooth),
 )
 
 
