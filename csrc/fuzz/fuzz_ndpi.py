@@ -55,7 +55,8 @@ def read(path: Path) -> None:
     index = jpeg_ndpi(path, Mock(), levels, tuple(range(len(levels))))
     if isinstance(index, StorageIndex):
         for grids in index.levels:
-            assert isinstance(grids, str) or all((g.offsets >= 0).all() and (g.sizes >= 0).all() for g in grids)
+            if not isinstance(grids, str):
+                fuzz_tiff.check_places(grids)
 
 
 def main() -> int:

@@ -44,7 +44,7 @@ def read(path: Path) -> None:
         except SlideError:
             refused += 1
             continue
-        assert all((grid.offsets >= 0).all() and (grid.sizes >= 0).all() for grid in grids)
+        fuzz_tiff.check_places(grids)
     if refused == 3:
         raise SlideError("is refused", path=path, remedy="copy it again")
 

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
@@ -24,6 +24,7 @@ from support.slide_factory import texture, write_slide
 
 from stamp_deploy.errors import SlideError
 from stamp_deploy.slide.backends import Level
+from stamp_deploy.slide.storage.index import StorageGrid
 from stamp_deploy.slide.tiff import read_levels
 
 TAGS = (256, 257, 258, 259, 262, 277, 322, 323, 324, 325, 347)
@@ -85,6 +86,11 @@ def options_of(text: str | None) -> argparse.Namespace:
     parser.add_argument("--found", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=int(time.time()))
     return parser.parse_args()
+
+
+def check_places(grids: Iterable[StorageGrid]) -> None:
+    """No storage tile of an index lies before the begin of its file, or has a negative size."""
+    assert all((grid.offsets >= 0).all() and (grid.sizes >= 0).all() for grid in grids)
 
 
 def attempt(

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..errors import SlideError
+from ..errors import COPY_AGAIN, SlideError
 
 IMAGE_DESCRIPTION = 270
 MAX_PAGES = 10_000
@@ -66,5 +66,5 @@ def refusing_damage(path: Path) -> Iterator[None]:
         raise SlideError(
             f"its TIFF directories cannot be read: {' '.join(str(error).split())}",
             path=path,
-            remedy="copy or scan the slide again",
+            remedy=COPY_AGAIN,
         ) from error

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from .. import _tiler
 from ..codecs import Decoder, StreamError
 from ..codecs.decoder import read_stream
-from ..errors import SlideError
+from ..errors import COPY_AGAIN, SlideError
 from ..grid import TileSet
 from ..slide import Slide
 from ..slide.storage import StorageGrid
@@ -106,7 +106,7 @@ class CodecReader(JpegReader):
         self.failure = self.failure or SlideError(
             f"cannot be decoded at storage tile ({column}, {row}) of level {self.plan.level}: {why}",
             path=self._path,
-            remedy="copy or scan the slide again",
+            remedy=COPY_AGAIN,
         )
         self._pool.state[cell] = _tiler.CORRUPT
 

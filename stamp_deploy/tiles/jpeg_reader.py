@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import _tiler
-from ..errors import ReadError, SlideError
+from ..errors import COPY_AGAIN, ReadError, SlideError
 from ..grid import TileSet
 from ..slide import Slide
 from ..slide.read_faults import WAITS_S
@@ -80,7 +80,7 @@ class JpegReader:
                 for _ in range(threads)
             ]  # fmt: skip
         except ValueError as error:
-            raise SlideError(str(error), path=slide.path, remedy="copy or scan the slide again") from error
+            raise SlideError(str(error), path=slide.path, remedy=COPY_AGAIN) from error
         rows, columns = grid.offsets.shape
         storage = Storage(
             rows, columns, grid.tile_width // scale, grid.tile_height // scale, self._workers[0].slot_bytes

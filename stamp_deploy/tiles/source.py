@@ -20,7 +20,7 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import SlideError
+from ..errors import COPY_AGAIN, SlideError
 from ..grid import TileSet
 from ..slide import Slide
 from ..slide.icc import SrgbTransform
@@ -138,7 +138,7 @@ class TileSource:
             raise SlideError(
                 "was given up: a decoder did not come back within the time limit",
                 path=self.path,
-                remedy="raise --time-limit, or copy or scan the slide again",
+                remedy=f"raise --time-limit, or {COPY_AGAIN}",
             ) from None
 
     def close(self) -> None:

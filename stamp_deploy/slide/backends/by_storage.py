@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ... import _tiler
 from ...codecs import Coding, Decoder, StreamError
 from ...codecs.decoder import read_stream
-from ...errors import SlideError
+from ...errors import COPY_AGAIN, SlideError
 from .base import Level
 
 if TYPE_CHECKING:
@@ -172,5 +172,5 @@ class StorageReader:
         return SlideError(
             f"cannot be decoded at storage tile ({column}, {row}) of level {level}: {why}",
             path=self.index.files[file],
-            remedy="copy or scan the slide again",
+            remedy=COPY_AGAIN,
         )

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import SlideError
+from ...errors import COPY_AGAIN, SlideError
 from ...system.child_process import ChildLostError, ChildProcess, ChildRefusalError, serve
 from ..dicom import JPEG_2000, volume_instances
 from ..tiff_pages import tiff_pages
@@ -52,7 +52,7 @@ class ChildReader:
             raise SlideError(
                 f"cannot be decoded at ({x}, {y}) of level {level}: {error}",
                 path=self._path,
-                remedy="copy or scan the slide again",
+                remedy=COPY_AGAIN,
             ) from error
         return np.frombuffer(pixels, np.uint8).reshape(h, w, 4)
 

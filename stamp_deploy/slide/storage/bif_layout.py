@@ -17,7 +17,7 @@ from xml.etree.ElementTree import Element, ParseError
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
-from ...errors import SlideError
+from ...errors import COPY_AGAIN, SlideError
 from ..backends import Level
 from ..checks import MAX_SIDE
 from ..ome import MAX_CHARS
@@ -122,7 +122,7 @@ def _read_bif(path: Path, key: tuple[int, ...]) -> BifLayout | str:
         raise SlideError(
             "what it says of its scanned areas and storage tiles is damaged",
             path=path,
-            remedy="copy or scan the slide again",
+            remedy=COPY_AGAIN,
         ) from error
 
 

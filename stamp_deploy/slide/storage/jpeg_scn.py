@@ -16,7 +16,7 @@ from xml.etree.ElementTree import Element, ParseError
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
-from ...errors import SlideError
+from ...errors import COPY_AGAIN, SlideError
 from ..backends import Backend, Level
 from ..ome import MAX_CHARS
 from ..tiff import StoredPage, read_pages
@@ -89,17 +89,20 @@ def read_areas(description: str, path: Path) -> list[Area]:
     SlideError
         It is damaged.
     """
+    return _glass_and_areas(description, path)[1]
+
+
+def _glass_and_areas(description: str, path: Path) -> tuple[tuple[int, ...], list[Area]]:
+    """The width and height of the glass, nm, and the areas of `read_areas`."""
     try:
         if len(description) > MAX_CHARS:
             raise ValueError("too long")
-        collection = _collection(description)
+        collection = _child(fromstring(description.encode("utf-8", "replace"), forbid_dtd=True), "collection")
         glass = _numbers(collection, "sizeX", "sizeY")
         found = [_area(image, glass) for image in collection.findall(f"{NAMESPACE}image")]
     except (ParseError, DefusedXmlException, ValueError, TypeError) as error:
-        raise SlideError(
-            "its description of the scanned areas is damaged", path=path, remedy="copy or scan the slide again"
-        ) from error
-    return [area for area in found if area is not None]
+        raise SlideError("its description of the scanned areas is damaged", path=path, remedy=COPY_AGAIN) from error
+    return glass, [area for area in found if area is not None]
 
 
 def check_scn(path: Path) -> None:
@@ -111,21 +114,19 @@ def check_scn(path: Path) -> None:
         An area names a page that the file lacks, or states another size for it, or sides of its own that are not
         proportional to the page's, or lies beyond the glass; or the description is damaged.
     """
-    description = read_description(path)
-    areas = read_areas(description, path)
+    glass, areas = _glass_and_areas(read_description(path), path)
     with refusing_damage(path):
         import tifffile
 
         with tifffile.TiffFile(path) as tiff:
             sizes = {page.index: (page.imagewidth, page.imagelength) for page in tiff_pages(tiff)}
-    glass = _numbers(_collection(description), "sizeX", "sizeY")
     for number, area in enumerate(areas, 1):
         why = _contradiction(area, sizes, glass)
         if why:
             raise SlideError(
                 f"its description contradicts the file: {why} (scanned area {number})",
                 path=path,
-                remedy="copy or scan the slide again",
+                remedy=COPY_AGAIN,
             )
 
 
@@ -147,11 +148,6 @@ def _contradiction(area: Area, sizes: Mapping[int, tuple[int, int]], glass: tupl
     if min(area.offset_x, area.offset_y) < 0 or corner[0] > beyond[0] or corner[1] > beyond[1]:
         return "it lies beyond the glass"
     return ""
-
-
-def _collection(description: str) -> Element:
-    """The element that names the glass and its images."""
-    return _child(fromstring(description.encode("utf-8", "replace"), forbid_dtd=True), "collection")
 
 
 def _area(image: Element, glass: tuple[int, ...]) -> Area | None:
