@@ -9,7 +9,7 @@ from typing import Any
 from ..validation import Validation
 from .adapter_weights import MergedFile
 from .contents import OnnxBytes, read_listed, read_onnx
-from .reference import NO_REFERENCE, NOT_JUDGED, TrustReference, read_reference
+from .reference import NO_REFERENCE, TrustReference, read_reference
 from .schema import FIRST_OUTPUTS
 from .twins import Twin, read_twins
 from .validation_block import read_validation
@@ -117,7 +117,8 @@ class Bundle:
     @property
     def lacks(self) -> tuple[str, ...]:
         """What a reader of its scores would want to know and the bundle does not say, in sentences."""
-        unknown = () if self.trust_file is not None else (f"it {NO_REFERENCE}: {NOT_JUDGED}",)
+        unjudged = f"it {NO_REFERENCE}: whether a slide is like the training slides is not judged"
+        unknown = () if self.trust_file is not None else (unjudged,)
         return (*filter(None, self.validation.lacks.split("; ")), *unknown)
 
     @property

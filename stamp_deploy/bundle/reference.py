@@ -21,10 +21,7 @@ SCHEMA = "stamp-deploy/trust/1"
 TRUST_FILE = "trust.json"
 GROUPS = ("patient", "section", "part")
 """What was left out at a time: a patient; a section of the only patient; a part of the only section."""
-NO_REFERENCE, NOT_JUDGED = (
-    "has no reference of what its model knows",
-    "whether a slide is like the training slides is not judged",
-)
+NO_REFERENCE = "has no reference of what its model knows"
 PERCENTILES = 101
 COMPONENTS = 64
 _MOST = 1e6
