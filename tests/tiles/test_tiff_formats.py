@@ -293,6 +293,8 @@ def rewritten(path: Path, change: Callable[[str], str]) -> Path:
     [
         (lambda xml: xml.replace('ifd="1"', 'ifd="9"'), "there is no page 9"),
         (lambda xml: xml.replace('ifd="1"', 'ifd="2"'), r"page 2 has \d+ x \d+ px, not"),
+        (lambda xml: xml.replace('ifd="1"', 'ifd="3"'), "another picture is page 3, too"),
+        (lambda xml: xml.replace('ifd="4"', 'ifd=" 02"'), "another picture is page 2, too"),
         (
             lambda xml: xml.replace(
                 f'sizeX="{WIDTH}" sizeY="{HEIGHT}" r="0"', f'sizeX="{WIDTH}" sizeY="{HEIGHT - 1}" r="0"'
