@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from support.format_factory import Page, pages_of, write_page, write_philips, write_scn, write_sub_pages
+from support.format_factory import QPI, Page, pages_of, write_page, write_philips, write_scn, write_sub_pages
 from support.slide_factory import replace_tiles, texture, write_slide
 from tiles.test_tiles import difference, read_all
 
@@ -195,12 +195,6 @@ def test_real_scn_of_two_areas(data_dir: Path) -> None:
     theirs, _, _ = read_all(path, "openslide", tile_px=64, target_mpp=0.5)
     assert (status == TileStatus.OK).all()
     assert difference(ours, theirs).max() <= 1
-
-
-QPI = (
-    '<?xml version="1.0"?><PerkinElmer-QPI-ImageDescription><ImageType>{kind}</ImageType>'
-    "</PerkinElmer-QPI-ImageDescription>"
-)
 
 
 def test_a_brightfield_qptiff_is_read_fast(tmp_path: Path) -> None:
