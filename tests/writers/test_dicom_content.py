@@ -172,6 +172,7 @@ def test_dimensions_have_a_uid_of_the_object_itself(slide: Path, tmp_path: Path)
     seen = set()
     for path in write_all(dicom_result(slide), tmp_path, ["dicom-pmap", "dicom-seg"]):
         image = pydicom.dcmread(path)
+        assert image.file_meta.MediaStorageSOPInstanceUID == image.SOPInstanceUID
         (one,) = {str(item.DimensionOrganizationUID) for item in image.DimensionOrganizationSequence}
         assert {str(item.DimensionOrganizationUID) for item in image.DimensionIndexSequence} == {one}
         assert len(one) > 20
