@@ -27,7 +27,7 @@ from stamp_deploy.engine.onnxruntime_cuda import OnnxRuntimeCudaEngine
 from stamp_deploy.engine.parity import Outputs
 from stamp_deploy.engine.tensorrt_plan import get_plan, plan_folder
 from stamp_deploy.engine.verdict import Verdict, _key, accept
-from stamp_deploy.errors import EngineError, ParityError
+from stamp_deploy.errors import BundleError, EngineError, ParityError
 
 BATCH = 4
 
@@ -220,6 +220,84 @@ class TestTheChoice:
             load_engine(bundle, batch=BATCH)
             assert tried == ["told"] * 2
 
+    def test_where_nothing_could_be_loaded_the_machine_is_at_fault(
+        self, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """And not the bundle: another exit code, and another person to ask."""
+        absent = Trial("openvino", "", 0.0, "cannot be loaded (x)", loaded=False)
+        wrong = Trial("onnxruntime", "fp32", 0.0, "fails parity (y)")
+        for trials, kind in (((absent,), EngineError), ((absent, wrong), ParityError)):
+            monkeypatch.setattr(auto, "candidates", lambda trials=trials: tuple(one.name for one in trials))
+            monkeypatch.setattr(auto, "_try", lambda b, name, *rest: {"openvino": absent, "onnxruntime": wrong}[name])
+            with pytest.raises(EngineError if kind is EngineError else ParityError, match="no engine can be") as told:
+                load_engine(bundle, batch=BATCH)
+            assert type(told.value) is kind and all(str(trial) in told.value.cause for trial in trials)
+
+    def test_a_trial_tells_what_may_pass_from_what_is_wrong(
+        self, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fails(self: Told, piece: np.ndarray) -> EngineOutput:
+            raise EngineError("the device is gone")
+
+        monkeypatch.setattr(auto, "open_engine", lambda b, name, **given: Told(b, given["batch"]))
+        assert auto._try(bundle, "told", BATCH, 1, None, 0).loaded
+        monkeypatch.setattr(Told, "_submit", fails)
+        monkeypatch.setattr(verdict, "_remembered", lambda *given: None)
+        found = auto._try(bundle, "told", BATCH, 1, None, 0)
+        assert (found.loaded, found.refused) == (False, "fails (the device is gone)")
+
+        def opened(b: Bundle, name: str, **given: Any) -> Told:
+            raise errors.pop()
+
+        monkeypatch.setattr(auto, "open_engine", opened)
+        errors: list[Exception] = [BundleError("its encoder is damaged"), ParityError("a weight"), EngineError("no x")]
+        found = auto._try(bundle, "told", BATCH, 1, None, 0)
+        assert (found.loaded, found.refused) == (False, "cannot be loaded (no x)")
+        found = auto._try(bundle, "told", BATCH, 1, "fp16", 0)
+        assert (found.loaded, found.refused, found.precision) == (True, "fails parity (a weight)", "fp16")
+        with pytest.raises(BundleError, match="is damaged"):  # no other engine would help
+            auto._try(bundle, "told", BATCH, 1, None, 0)
+
+    def test_engines_that_are_worth_a_trial(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """GPU engines where a GPU is, of the libraries that are there; TensorRT under either of its names."""
+        import onnxruntime
+
+        there: set[str] = set()
+        providers = ["CPUExecutionProvider"]
+        monkeypatch.setattr(auto, "find_spec", lambda name: object() if name in there else None)
+        monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: providers)
+        monkeypatch.setattr(auto, "visible_gpus", tuple)
+        assert auto.candidates() == ("onnxruntime",)
+        there |= {"openvino", *(module for modules in tensorrt_plan.MODULES.values() for module in modules)}
+        providers.append("CUDAExecutionProvider")
+        assert auto.candidates() == ("onnxruntime", "openvino"), "without a GPU"
+        monkeypatch.setattr(auto, "visible_gpus", lambda: (Gpu(0, "GPU", "9.0", 1 << 30, "13.0"),))
+        assert auto.candidates() == ("onnxruntime", "openvino", "onnxruntime-cuda", *tensorrt_plan.MODULES)
+        providers.pop()
+        for name, modules in tensorrt_plan.MODULES.items():
+            for module in modules:
+                there.clear()
+                there.add(module)
+                assert auto.candidates() == ("onnxruntime", name)
+
+    def test_each_precision_of_each_engine_is_tried_and_the_device_is_part_of_it(
+        self, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        tried: list[Any] = []
+
+        def trial(b: Bundle, name: str, batch: int, threads: int, wanted: str, device: int) -> Trial:
+            tried.append((name, wanted, batch, threads, device))
+            return Trial(name, wanted, 1.0)
+
+        monkeypatch.setattr(auto, "candidates", lambda: ("a", "b"))
+        monkeypatch.setattr(auto, "precisions_of", lambda b, name, wanted: ("fp32", "bf16"))
+        monkeypatch.setattr(auto, "_try", trial)
+        monkeypatch.setattr(auto, "_open", lambda b, name, batch, *rest: Told(b, batch, name=name))
+        for device in (1, 1, 0):
+            load_engine(bundle, batch=BATCH, threads=3, device=device)
+        pairs = [(name, wanted) for name in "ab" for wanted in ("fp32", "bf16")]
+        assert tried == [(*pair, BATCH, 3, device) for device in (1, 0) for pair in pairs]
+
 
 class TestVerdicts:
     def test_a_refusal_of_the_future_is_tried_again(self, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -344,13 +422,15 @@ class TestAskedFor:
         given: list[Any] = []
 
         def opened(b: Bundle, name: str, **more: Any) -> Told:
-            given.append((name, more["precision"]))
+            given.append((name, more))
             return Told(b, more["batch"])
 
         monkeypatch.setattr("stamp_deploy.engine.load.open_accepted", opened)
         monkeypatch.setattr("stamp_deploy.engine.load.precisions_of", lambda b, name, wanted=None: ("bf16",))
-        assert load_engine(bundle, "openvino", batch=BATCH, precision="auto").info.why == "asked for"
-        assert given == [("openvino", "bf16")]
+        found = load_engine(bundle, "openvino", batch=BATCH, precision="auto", threads=3, device=1)
+        assert found.info.why == "asked for"
+        wanted = {"batch": BATCH, "threads": 3, "precision": "bf16", "device": 1, "url": None}
+        assert given == [("openvino", wanted)]
 
     def test_the_precision_reaches_the_trials(self, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
         given: list[Any] = []

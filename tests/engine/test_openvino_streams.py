@@ -162,3 +162,65 @@ def test_a_damaged_entry_is_measured_again(bundle: Bundle, tmp_path: Path) -> No
 def test_parity_is_asked_for_each_number_of_streams(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     keys = {_key(bundle, engine_of(bundle, monkeypatch, count, batch=32)) for count in (1, 2, 4)}
     assert len(keys) == 3
+
+
+class Core:
+    """Of OpenVINO: which networks were compiled with what, and how large the parts were."""
+
+    def __init__(self) -> None:
+        self.given: list[dict[str, Any]] = []
+        self.parts: list[int] = []
+
+    def compile_model(self, network: object, device: str, settings: dict[str, Any]) -> Any:
+        self.given.append({"device": device, **settings})
+        core = self
+
+        class Request:
+            def start_async(self, inputs: dict[str, Any], share_inputs: bool) -> None:
+                core.parts.append(len(inputs["tiles"]))
+
+            def wait(self) -> None: ...
+
+        return type("Compiled", (), {"create_infer_request": lambda self: Request()})()
+
+
+@pytest.mark.parametrize(("count", "hint"), [(1, "LATENCY"), (2, "THROUGHPUT"), (5, "THROUGHPUT")])
+def test_one_stream_is_compiled_for_one_batch_and_several_for_many(count: int, hint: str) -> None:
+    core = Core()
+    made = streams.Streams(core, None, {"INFERENCE_NUM_THREADS": 7}, count)
+    wanted = {"device": "CPU", "INFERENCE_NUM_THREADS": 7, "PERFORMANCE_HINT": hint, "NUM_STREAMS": count}
+    assert core.given == [wanted] and made.count == count
+
+
+@pytest.mark.parametrize(
+    ("tiles", "parts"), [(1, [1]), (8, [8]), (9, [5, 4]), (16, [8, 8]), (17, [6, 6, 5]), (64, [16] * 4)]
+)
+def test_no_part_is_smaller_than_it_must_be(tiles: int, parts: list[int]) -> None:
+    core = Core()
+    streams.Streams(core, None, {}, 4).run(np.zeros((tiles, 2, 2, 3), np.uint8), ())
+    assert core.parts == parts
+
+
+def test_one_slow_round_does_not_decide(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, calls = [0.0], list[int]()
+
+    def run(count: int, given: Any) -> None:
+        calls.append(count)
+        slow = count == 4 and calls.count(4) == 3  # the second that is timed
+        clock[0] += {1: 1.0, 4: 50.0 if slow else 0.5}[count]
+
+    monkeypatch.setattr(streams.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(streams, "SECONDS", 1000.0)
+    assert fastest_count({1: partial(run, 1), 4: partial(run, 4)}, np.zeros((32, 1), np.uint8)) == 4
+
+
+def test_streams_are_timed_over_a_full_batch(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+
+    def fastest(runs: dict[int, Any], tiles: Any) -> int:
+        seen.append((tuple(runs), tiles.shape, tiles.dtype, len(np.unique(tiles)) > 200))
+        return 1
+
+    monkeypatch.setattr("stamp_deploy.engine.openvino.fastest_count", fastest)
+    open_engine(bundle, "openvino", batch=24, threads=3)
+    assert seen == [((1, 3), (24, bundle.tile_px, bundle.tile_px, 3), np.uint8, True)]

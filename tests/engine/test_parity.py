@@ -153,7 +153,69 @@ def test_log_hazards_are_judged_by_their_size():
     assert not report(small, outputs(heads={"os": np.float32([0.44])}), "bf16")
 
 
+def test_differences_are_measured_by_the_reference():
+    """What the candidate says of its own size must not make a difference smaller."""
+    reference, candidate = outputs(), outputs()
+    candidate.embedding[:] *= 4
+    found = report(reference, candidate, "int8").metrics
+    largest = float(np.abs(reference.embedding).max())
+    assert found["max_abs"] == pytest.approx(3 * largest / max(1.0, largest), rel=1e-6)
+    assert found["norm_max"] == pytest.approx(3, rel=1e-6)
+    assert found["cosine_median"] == pytest.approx(1)
+
+
+def test_the_middle_cosine_is_the_median():
+    candidate = outputs()
+    candidate.embedding[:20] *= -1
+    found = report(outputs(), candidate, "int8").metrics
+    assert (found["cosine_min"], found["cosine_median"]) == (pytest.approx(-1), pytest.approx(1))
+
+
+@pytest.mark.parametrize("wrong", ["pathways", "pathways_global"])
+def test_the_worse_read_out_is_judged(wrong):
+    good, bad = (replace(outputs(), pathways_global=outputs(seed=1).pathways) for _ in range(2))
+    getattr(bad, wrong)[:, 1] += np.float32(0.05)
+    found = report(good, bad)
+    largest = float(np.abs(getattr(good, wrong)).max())
+    assert found.metrics["pathway_max_abs"] == pytest.approx(0.05 / max(1, largest), rel=1e-4)
+    assert found.metrics["bias_max"] == pytest.approx(0.05 / getattr(good, wrong)[:, 1].std(), rel=1e-4)
+    getattr(bad, wrong)[:, 1] *= -1
+    name = "B" if wrong == "pathways" else "B (global)"
+    assert {key: value < 0.9 for key, value in report(good, bad).spearman.items()} == {
+        key: key == name for key in (*NAMES, *(f"{key} (global)" for key in NAMES))
+    }
+
+
+def test_a_tolerance_that_is_given_is_the_one_that_holds():
+    bad = outputs()
+    bad.embedding[0] += 0.5
+    common = {"stage": "s", "names": ("a", "b"), "pathways": NAMES}
+    assert compare(outputs(), bad, precision="fp32", tolerance=LOOSE, **common).tolerance == LOOSE
+    assert compare(outputs(), bad, precision="fp32", tolerance=LOOSE, **common)
+    assert not compare(outputs(), bad, precision="fp32", **common)
+
+
+def test_a_record_says_whether_it_passed():
+    bad = outputs()
+    bad.embedding[0] *= -1
+    assert [report(outputs(), side).to_dict()["passed"] for side in (outputs(), bad)] == [True, False]
+
+
+def test_a_head_that_only_the_candidate_has_is_an_error():
+    with pytest.raises(ParityError, match="different heads"):
+        report(outputs(), outputs(heads={"msi": np.float32([0.2, 0.8])}))
+
+
+def test_cosines_of_infinite_rows_are_no_numbers():
+    """Overflow of fp16: an infinite row agrees with nothing, and not with itself."""
+    rows = np.array([[np.inf, 1.0], [3.0, 4.0]])
+    np.testing.assert_array_equal(row_cosine(rows, rows), [np.nan, 1.0])
+
+
 def test_shapes_must_agree():
+    wide = replace(outputs(), pathways=outputs().pathways[:, [0, 1, 2, 2]])
+    with pytest.raises(ParityError, match="pathway scores are"):
+        report(wide, wide)
     with pytest.raises(ParityError, match="embeddings are"):
         report(outputs(), outputs(tiles=49))
     with pytest.raises(ParityError, match="embeddings are"):
@@ -176,6 +238,26 @@ def test_cosine_of_rows():
     a = np.array([[1.0, 0.0], [0.0, 0.0], [0.0, 0.0], [3.0, 4.0], [1.0, 1.0]])
     b = np.array([[2.0, 0.0], [0.0, 0.0], [1.0, 0.0], [-3.0, -4.0], [np.nan, 1.0]])
     np.testing.assert_array_equal(row_cosine(a, b), [1.0, 1.0, 0.0, -1.0, np.nan])
+
+
+def test_limits_are_those_that_were_agreed():
+    """A limit that is loosened lets another engine score: docs/parity.md states them, and so does this."""
+    names = ("cosine_min", "cosine_median", "max_abs", "pathway_max_abs", "spearman_min", "pearson_min", "bias_max",
+             "slope_max", "norm_max", "head_max_abs")  # fmt: skip
+    assert {key: tuple(getattr(one, name) for name in names) for key, one in TOLERANCES.items()} == {
+        "fp32": (0.99999, 0.999999, 1e-5, 1e-4, 0.9999, 0.99999, 0.001, 0.001, 0.0001, 1e-4),
+        "fp16": (0.999, 0.9999, None, None, 0.995, 0.999, 0.01, 0.01, 0.002, 0.01),
+        "bf16": (0.99, 0.999, None, None, 0.99, 0.99, 0.05, 0.03, 0.01, 0.03),
+        "int8": (0.9, 0.98, None, None, 0.98, 0.98, 0.2, 0.15, 0.1, 0.05),
+        "fp8": (0.9, 0.98, None, None, 0.98, 0.98, 0.2, 0.15, 0.1, 0.05),
+    }
+
+
+def test_the_floor_is_the_lower_end_of_a_99_percent_interval():
+    """By scipy, of Fisher's z with the variance of Bonett and Wright."""
+    for limit, tiles in ((0.99, 32), (0.98, 64), (0.9999, 10)):
+        z = stats.norm.ppf(0.01, np.arctanh(limit), np.sqrt((1 + limit**2 / 2) / (tiles - 3)))
+        assert correlation_floor(limit, tiles) == pytest.approx(np.tanh(z), abs=1e-5)
 
 
 def test_tolerances_state_their_reason_and_order():

@@ -122,8 +122,46 @@ class TestNamedEngines:
         monkeypatch.setenv("STAMP_CACHE_DIR", str(tmp_path / "open"))
         monkeypatch.setattr(verdict, "_uncached", {})
         load_engine(bundle, "onnxruntime", batch=BATCH).close()
+        assert [kept.report for kept in verdict._uncached.values()] == [None], "a batch of slides keeps no reports"
         monkeypatch.setattr(verdict, "time_and_check", unchecked)
         load_engine(bundle, "onnxruntime", batch=BATCH).close()
+
+
+class TestWhatIsKept:
+    def failing(self, monkeypatch, failures, checks=None):
+        """The check finds these failures."""
+        report = type("Report", (), {"failures": failures})()
+
+        def check(*given):
+            if checks is not None:
+                checks.append(1)
+            return report, 5.0, 2.0
+
+        monkeypatch.setattr(verdict, "time_and_check", check)
+
+    def test_all_that_failed_and_how_fast_it_was(self, bundle, monkeypatch):
+        failures = ("cosine_min is 0.5 and must be >= 0.9", "bias_max is 3 and must be <= 0.2")
+        self.failing(monkeypatch, failures)
+        verdict.accept(bundle, Told(bundle))
+        monkeypatch.setattr(verdict, "time_and_check", unchecked)
+        kept = verdict.accept(bundle, Told(bundle))
+        assert (kept.failures, kept.tiles_per_second, kept.seconds) == (failures, 5.0, 2.0) and kept.report is None
+
+    def test_an_acceptance_holds_until_something_changes(self, bundle, monkeypatch):
+        assert verdict.accept(bundle, Told(bundle))
+        (path,) = (cache_dir() / "verdicts").glob("*.json")
+        entry = json.loads(path.read_text())
+        monkeypatch.setattr(verdict, "time_and_check", unchecked)
+        for seconds in (-1000 * verdict.EXPIRES_S, verdict.EXPIRES_S):  # of three years, and of tomorrow
+            path.write_text(json.dumps({**entry, "checked_unix": entry["checked_unix"] + seconds}))
+            assert verdict.accept(bundle, Told(bundle))
+
+    def test_a_form_is_checked_anew_where_that_is_asked_for(self, bundle, monkeypatch):
+        checks = []
+        self.failing(monkeypatch, (), checks)
+        for anew, count in ((False, 1), (False, 1), (True, 2)):
+            engine, found = verdict.accept_a_form(bundle, Told(bundle), unchecked, anew=anew)
+            assert found and engine.accepted and len(checks) == count
 
 
 class TestOneVerdict:

@@ -158,6 +158,30 @@ def test_warnings_times_and_versions_are_those_of_the_run(folder: Path, result: 
     assert code["code"] == f"trust-{result.trust.verdict}"
 
 
+def test_codes_and_units_are_those_that_a_server_knows(folder: Path, tmp_path: Path) -> None:
+    """A number without a unit has UCUM's 1; what people read beside it says what it is."""
+    record = json.loads((folder / "result.json").read_text())
+    bundle = write_fhir(folder, tmp_path / "out.json")
+    (report,) = of_kind(bundle, "DiagnosticReport")
+    (device,) = of_kind(bundle, "Device")
+    (category,) = report["category"][0]["coding"]
+    assert category == {"system": "http://terminology.hl7.org/CodeSystem/v2-0074", "code": "PAT"}
+    assert device["note"] == [{"text": record["research_use"]}]
+    assert report["conclusion"].startswith(f"{record['research_use']} Trust: ")
+    assert bundle["timestamp"] == record["started_utc"]
+    observations = {item["code"]["coding"][0]["code"]: item for item in of_kind(bundle, "Observation")}
+    assert {f"pathway-{name}" for name in record["pathways"]["names"]} <= set(observations)
+    for item in observations.values():
+        parts = [item, *item.get("component", [])]
+        numbers = [part["valueQuantity"] for part in parts if "valueQuantity" in part]
+        numbers += [part["valueRange"][end] for part in parts if "valueRange" in part for end in ("low", "high")]
+        assert {(one["system"], one["code"]) for one in numbers} <= {("http://unitsofmeasure.org", "1")}
+    subtype = observations["head-subtype"]
+    assert [number(subtype, f"P({name})")["unit"] for name in "ABC"] == ["probability"] * 3
+    (call,) = subtype["valueCodeableConcept"]["coding"]
+    assert (call["code"], call["display"]) == ("call-B", "B")
+
+
 def test_a_code_holds_no_blank(result: Result, tmp_path: Path) -> None:
     """FHIR's codes hold single blanks at most, and systems that index them trip over any."""
     assert result.trust is not None
@@ -267,7 +291,10 @@ def test_references_of_the_hospital(folder: Path, tmp_path: Path) -> None:
         assert item["basedOn"][0]["reference"] == given["basedOn"]
 
 
-@pytest.mark.parametrize("value", ["123", "Specimen/1", "Patient/", "Patient/a b", "Erika Mustermann", "Patient/1|2"])
+@pytest.mark.parametrize(
+    "value",
+    ["123", "Specimen/1", "Patient/", "Patient/a b", "Erika Mustermann", "Patient/1|2", "https://a b/Patient/1"],
+)
 def test_what_is_no_reference_is_refused(folder: Path, tmp_path: Path, value: str) -> None:
     with pytest.raises(UsageError, match="is no reference to a Patient"):
         write_fhir(folder, tmp_path / "out.json", {"subject": value})

@@ -74,7 +74,11 @@ PART = {"ConcatenationUID": "1.9", "InConcatenationTotalNumber": 2}
 def test_the_full_resolution_is_found_whichever_file_was_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small = header(1, TotalPixelMatrixColumns=35, TotalPixelMatrixRows=25)
     turned = header(2, TotalPixelMatrixColumns=50, TotalPixelMatrixRows=70)
-    for files in ((small, turned, header(3)), (header(3), small), (header(3), header(4)), (header(4), header(3))):
+    flat, narrow = header(0, TotalPixelMatrixRows=25), header(0, TotalPixelMatrixColumns=35)
+    for files in (
+        (small, turned, header(3)), (flat, header(3)), (narrow, header(3)), (header(3), small),
+        (header(3), header(4)), (header(4), header(3)),
+    ):  # fmt: skip
         assert found(folder_of(tmp_path, monkeypatch, *files)) == ["1.2.3"]
     with pytest.raises(UsageError, match="no instance of the series is 70 x 50 px") as missing:
         found(folder_of(tmp_path, monkeypatch, small, turned))

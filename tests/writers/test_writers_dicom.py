@@ -164,6 +164,7 @@ def test_segmentation_marks_the_scored_tiles(slide: Path, tmp_path: Path) -> Non
     (path,) = write_all(result, tmp_path, ["dicom-seg"])
     seg = hd.seg.segread(path)
     assert seg.number_of_segments == 1
+    assert (seg.segmentation_type.value, seg.BitsAllocated, seg.NumberOfFrames) == ("BINARY", 1, 1)
     assert seg.get_segment_description(1).segment_label == "Scored tissue"
     mask = seg.get_total_pixel_matrix(combine_segments=True)
     assert np.array_equal(mask > 0, np.isfinite(score_map(result, NAMES[0])))
