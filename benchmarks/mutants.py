@@ -58,7 +58,8 @@ MODULES: dict[str, tuple[str, str]] = {
         "stamp_deploy/writers/dicom_*.py stamp_deploy/writers/hdf5*.py stamp_deploy/writers/[agns]*.py "
         "stamp_deploy/writers/ome_tiff.py stamp_deploy/writers/parquet.py",
         "tests/writers/test_writers_numbers.py tests/writers/test_dicom_numbers.py tests/writers/test_summary_table.py "
-        "tests/writers/test_writers_formats.py tests/writers/test_writers_dicom.py tests/writers/test_dicom_headers.py",
+        "tests/writers/test_writers_formats.py tests/writers/test_writers_dicom.py tests/writers/test_dicom_headers.py "
+        "tests/writers/test_dicom_content.py",
     ),
     "pictures": (
         "stamp_deploy/writers/c*.py stamp_deploy/writers/heatmaps.py stamp_deploy/writers/overview.py "
@@ -72,7 +73,8 @@ MODULES: dict[str, tuple[str, str]] = {
         "tests/engine/test_engines.py tests/engine/test_lanes.py tests/engine/test_verdict.py "
         "tests/engine/test_choice.py tests/engine/test_graph_forms.py tests/engine/test_swap.py "
         "tests/engine/test_bound_lanes.py tests/engine/test_engine_settings.py tests/bundle/test_golden_files.py "
-        "tests/test_heads.py",
+        "tests/engine/test_opening.py tests/engine/test_keys.py tests/engine/test_graph_rewriting.py "
+        "tests/engine/test_openvino_streams.py tests/test_heads.py",
     ),
     "parity": (
         "stamp_deploy/engine/parity.py stamp_deploy/engine/agreement.py stamp_deploy/engine/tolerances.py "

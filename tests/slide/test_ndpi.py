@@ -30,7 +30,9 @@ from support.slide_factory import encode, texture
 from tiles.test_tiles import difference, read_all
 
 from stamp_deploy.errors import SlideError
-from stamp_deploy.slide import open_slide
+from stamp_deploy.slide import ndpi, open_slide
+from stamp_deploy.slide.jpeg_header import RGB as RGB_COLOURS
+from stamp_deploy.slide.jpeg_header import YCBCR
 from stamp_deploy.slide.ndpi import NdpiLevel, read_ndpi
 from stamp_deploy.slide.storage.index import StorageGrid
 from stamp_deploy.slide.storage.jpeg_ndpi import grid_of, jpeg_ndpi
@@ -93,6 +95,46 @@ def test_the_compiled_tiler_shows_what_openslide_shows(
     assert error.max() <= (20 if factor == 1.3 else 1)
 
 
+def test_the_picture_of_the_whole_glass_is_no_level(tmp_path: Path, cut: Cut, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody scores it, so what is wrong with it does not keep the slide out."""
+    glass = cut_stream(np.full((40, 120, 3), 235, np.uint8), interval=5, coding="444")
+    stream = replace(glass, intervals=glass.intervals[:-1]).stream
+    monkeypatch.setattr("support.ndpi_factory.encode", lambda *given: stream)
+    path = write_cuts(tmp_path / "a.ndpi", [cut])
+    assert [(level.width, level.height) for level in read_ndpi(path)] == [(1024, 256)]
+    with open_slide(path) as slide:
+        assert slide.route.name == "jpeg-ndpi"
+
+
+def test_only_the_focal_plane_that_openslide_shows_is_read(tmp_path: Path, cut: Cut) -> None:
+    """A stack of planes has levels of one size; the others show other pixels."""
+    other = cut_stream(np.ascontiguousarray(255 - RGB), interval=INTERVAL)
+    path = write_cuts(tmp_path / "a.ndpi", [cut, other])
+    data = bytearray(path.read_bytes())
+    entry = struct.pack("<HHIi", FOCAL_PLANE, SIGNED, 1, 0)
+    at = data.index(entry, data.index(entry) + 1)  # of the second directory
+    data[at : at + 12] = struct.pack("<HHIi", FOCAL_PLANE, SIGNED, 1, 300)
+    path.write_bytes(data)
+    assert [level.focal_plane for level in read_ndpi(path)] == [0, 300]
+    want = imagecodecs.jpeg8_decode(cut.stream)
+    for route in ROUTES:
+        ours, status, tiles = read_all(path, route, tile_px=64, target_mpp=0.5)
+        assert (status == TileStatus.OK).all()
+        for pixels, (x, y) in zip(ours, tiles.coords.tolist(), strict=True):
+            assert difference(pixels, want[y : y + 64, x : x + 64]).mean() < 2
+
+
+@pytest.mark.parametrize("chunk", [7, 1000, 4097])
+def test_markers_are_found_wherever_a_piece_of_the_file_ends(
+    tmp_path: Path, cut: Cut, monkeypatch: pytest.MonkeyPatch, chunk: int
+) -> None:
+    """A level without a list is read in pieces, and a marker of two bytes may lie across two of them."""
+    monkeypatch.setattr(ndpi, "_CHUNK", chunk)
+    (level,) = read_ndpi(write_cuts(tmp_path / "a.ndpi", [cut], starts="none"))
+    np.testing.assert_array_equal(level.places, np.array(cut.starts) + 12)
+    assert level.end == 12 + len(cut.stream)
+
+
 def test_levels_that_are_not_cut_are_left_to_openslide(tmp_path: Path) -> None:
     whole = encode(RGB, "422")
     path = write_cuts(tmp_path / "a.ndpi", [Cut(1024, 256, whole[:-2], [b""])])
@@ -113,10 +155,27 @@ def test_a_vms_is_left_to_openslide() -> None:
 def test_a_kind_of_jpeg_that_cannot_be_cut_has_no_index(cut: Cut, stated: int) -> None:
     at = cut.head.index(b"\xff\xc0")
     head = cut.head[: at + 1] + bytes([stated]) + cut.head[at + 2 :]
-    level = NdpiLevel(1024, 256, 0, 256, 8, head, np.arange(128), 128)
+    level = NdpiLevel(1024, 256, 0, 256, 8, head, np.arange(128), 160)
     assert grid_of(level) == "its restart intervals cannot be read one by one"
     assert isinstance(grid_of(replace(level, head=cut.head)), StorageGrid)
     assert isinstance(grid_of(replace(level, interval_w=20_000, places=np.arange(32))), str)
+
+
+@pytest.mark.parametrize(("transform", "photometric"), [(0, RGB_COLOURS), (1, YCBCR), (None, YCBCR)])
+def test_a_grid_of_intervals_is_that_of_the_level(cut: Cut, transform: int | None, photometric: int) -> None:
+    """Sizes reach from each place to the next, the last to the end; colours are what the stream says of them."""
+    head = cut.head
+    if transform is not None:  # Adobe's marker in the place of JFIF's
+        head = head[:2] + b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0" + bytes([transform]) + head[20:]
+    places = np.arange(128) * 10 + len(head)
+    grid = grid_of(NdpiLevel(1000, 250, 0, 256, 8, head, places, int(places[-1]) + 33))
+    assert isinstance(grid, StorageGrid)
+    assert (grid.width, grid.height, grid.tile_width, grid.tile_height) == (1000, 250, 256, 8)
+    assert grid.offsets.shape == grid.sizes.shape == (32, 4)
+    assert (grid.photometric, grid.absent_is_glass) == (photometric, False)
+    np.testing.assert_array_equal(grid.offsets.ravel(), places)
+    np.testing.assert_array_equal(grid.sizes.ravel(), [10] * 127 + [33])
+    assert b"\xff\xdd" in head and b"\xff\xdd" not in grid.tables, "an interval has no intervals of its own"
 
 
 def test_its_microns_are_its_own(tmp_path: Path) -> None:
