@@ -6,24 +6,38 @@ be a thumbnail all the same.
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..errors import SlideError
-from .backends import Backend, Level, levels_of_sizes
+from ..units import MICRONS_PER_CM, MICRONS_PER_INCH, believable_mpp
+from .backends import Backend, levels_of_sizes
+from .mpp import MAX_ANISOTROPY
 from .pyramid import same_shape
 from .tiff import sub_pages
 from .tiff_pages import tiff_pages
 
 _PLAIN = ("generic-tiff", "generic")
 """TIFF of no scanner's own format, by the names of OpenSlide and of the reader of plain images."""
+_UNITS = {2: MICRONS_PER_INCH, 3: MICRONS_PER_CM}
 _QPI_ROOT, _QPI_TYPE = "PerkinElmer-QPI-ImageDescription", re.compile(r"<ImageType>\s*(\w{1,40})\s*</ImageType>")
 _QPI_FULL, _QPI_OTHERS = "FullResolution", ("ReducedResolution", "Thumbnail", "Overview", "Label")
 
 
+@dataclass(frozen=True)
+class _Picture:
+    """A page in colour: its size, pixels, and the microns per pixel that it states; NaN where it states none."""
+
+    width: int
+    height: int
+    mpp: float
+
+
 def check_first_page(path: Path, backend: Backend) -> tuple[str, ...]:
-    """Refuse a TIFF whose first page is not the full resolution; notes on what is not read.
+    """Refuse a TIFF whose first page is not the full resolution; notes on what is not read, or does not agree.
 
     Raises
     ------
@@ -33,22 +47,35 @@ def check_first_page(path: Path, backend: Backend) -> tuple[str, ...]:
     if backend.vendor not in _PLAIN:
         return ()
     _check_said(backend.properties.get("openslide.comment", ""), path)
-    sizes = _sizes_in_colour(path)
-    first, *others = levels_of_sizes(sizes or [(1, 1)])
-    larger = next((page for page in others if _is_larger(page, first)), None)
-    if larger is not None:
-        raise SlideError(
-            f"its first page of {first.width} x {first.height} px is smaller than another of {larger.width} x "
-            f"{larger.height}: what the first says of its scale is not the slide's",
-            path=path,
-            remedy="export the slide again with its full resolution first",
-        )
-    alike = sizes.count(sizes[0]) if sizes else 0
-    return (f"it holds {alike} pictures of its full size: the first is read",) if alike > 1 else ()
+    pictures = _pictures(path)
+    if not pictures:
+        return ()
+    first = pictures[0]
+    full, *levels = levels_of_sizes((picture.width, picture.height) for picture in pictures)
+    for level in levels:
+        if level.width > full.width and level.height > full.height and same_shape(level, full):
+            raise SlideError(
+                f"its first page of {full.width} x {full.height} px is smaller than another of {level.width} x "
+                f"{level.height}: what the first says of its scale is not the slide's",
+                path=path,
+                remedy="export the slide again with its full resolution first",
+            )
+    alike = sum(1 for level in levels if (level.width, level.height) == (full.width, full.height))
+    notes = [f"it holds {alike + 1} pictures of its full size: the first is read"] if alike else []
+    for picture, level in zip(pictures[1:], levels, strict=True):
+        if same_shape(full, level) and _disagrees(first.mpp, picture.mpp, level.downsample_x):
+            notes.append(
+                f"its page of {level.width} x {level.height} px states {picture.mpp:.4g} um/px, and the first page "
+                f"{first.mpp:.4g}: by their sizes it would be {first.mpp * level.downsample_x:.4g}"
+            )
+    return tuple(notes)
 
 
-def _is_larger(page: Level, first: Level) -> bool:
-    return page.width > first.width and page.height > first.height and same_shape(page, first)
+def _disagrees(full: float, stated: float, downsample: float) -> bool:
+    """Whether a coarser page states neither its own scale nor a copy of the full resolution's."""
+    if not (believable_mpp(full) and math.isfinite(stated)):
+        return False
+    return not any(1 / MAX_ANISOTROPY <= stated / meant <= MAX_ANISOTROPY for meant in (full, full * downsample))
 
 
 def _check_said(note: str, path: Path) -> None:
@@ -64,8 +91,8 @@ def _check_said(note: str, path: Path) -> None:
     )
 
 
-def _sizes_in_colour(path: Path) -> Sequence[tuple[int, int]]:
-    """Sizes of the pages, and of those inside of the first, that hold a picture in colour; the first page's in front.
+def _pictures(path: Path) -> list[_Picture]:
+    """The pages, and those inside of the first, that hold a picture in colour; the first page in front.
 
     None of a file that is no TIFF.
     """
@@ -75,6 +102,13 @@ def _sizes_in_colour(path: Path) -> Sequence[tuple[int, int]]:
         with tifffile.TiffFile(path) as tiff:
             first, *others = list(tiff_pages(tiff))
             others = [page for page in [*others, *sub_pages(first)] if page.samplesperpixel >= 3]
-            return [(page.imagewidth, page.imagelength) for page in (first, *others)]
+            return [_Picture(page.imagewidth, page.imagelength, _mpp(page)) for page in (first, *others)]
     except Exception:
         return []  # no TIFF, or one that tifffile cannot walk: the reader that opened it says what is wrong
+
+
+def _mpp(page: Any) -> float:
+    unit = page.tags.valueof("ResolutionUnit", 0)
+    up, down = page.tags.valueof("XResolution", (0, 1))
+    microns = _UNITS.get(int(unit), math.nan)
+    return microns * down / up if up else math.nan

@@ -9,6 +9,7 @@ from ..errors import SlideError
 from ..system import isolation
 from .backends import Backend, UnknownFormatError
 from .checks import check_decodes, check_file, check_plain_image, check_size, check_tiff_tiles
+from .cog import check_cog
 from .colour import check_stated_light, check_tiff_colour
 from .dicom import is_dicom, slide_in_folder
 from .first_page import check_first_page
@@ -123,6 +124,7 @@ def _open(
     check_stated_light(backend.properties, path, accept)
     check_tiff_colour(path, backend.levels, accept)
     check_tiff_tiles(path, backend.levels)
+    check_cog(path)
     page_notes = check_first_page(path, backend)
     check_ome(backend.properties.get("openslide.comment", ""), backend.levels[0].width, backend.levels[0].height, path)
     finding = find_mpp(backend.properties, stated=mpp, path=path)

@@ -20,7 +20,7 @@ from ..system.memory import release_memory
 from .backends import Level
 from .jpeg_header import HEADER_BYTES, RGB, YCBCR, stated_colours
 from .storage.index import MAX_TILE_SIDE, MIN_TILE_SIDE, StorageGrid
-from .tiff_pages import IMAGE_DESCRIPTION, file_key, refusing_damage, tiff_pages
+from .tiff_pages import IMAGE_DESCRIPTION, MASK, file_key, refusing_damage, tiff_pages
 
 JPEG = 7
 _CODINGS = {
@@ -32,8 +32,7 @@ _CODINGS = {
 _APERIO_COLOURS = {33003: YCBCR, 33005: RGB}
 """Aperio's codings say what they hold, whatever the colour tag says."""
 _DIFFERENCES = 2
-MAX_SUB_PAGES = 64
-"""More pages inside of a page than any pyramid has levels."""
+MAX_SUB_PAGES = 64  # more than any pyramid has levels
 SAMPLES = 3
 """Storage tiles of a page whose headers are looked at: the first, the middle and the last."""
 
@@ -131,8 +130,9 @@ def _read_pages(path: Path, vendor: str | None, key: tuple[int, ...]) -> tuple[S
         pages = list(tiff_pages(tiff))
         note = pages[0].tags.valueof(IMAGE_DESCRIPTION, "") if pages else ""  # bytes where it is no UTF-8
         aperio = isinstance(note, str | bytes) and note[:6] in ("Aperio", b"Aperio")
-        found = [_read_page(page, not aperio) for page in _pyramid(pages, every=aperio or vendor is not None)]
-    del tiff, pages
+        shown = [page for page in pages if not page.subfiletype & MASK]
+        found = [_read_page(page, not aperio) for page in _pyramid(shown, every=aperio or vendor is not None)]
+    del tiff, pages, shown
     gc.collect(1)  # the pages refer to each other, and hold every offset as an object
     release_memory()
     return tuple(_propagate(found) if aperio else found)

@@ -10,6 +10,8 @@ from typing import Any
 from ..errors import COPY_AGAIN, SlideError
 
 IMAGE_DESCRIPTION = 270
+MASK = 4
+"""In a page's NewSubfileType: it is a mask of another page."""
 MAX_PAGES = 10_000
 """More directories than any slide has; walking them takes seconds."""
 

@@ -146,22 +146,27 @@ def write_pyramid(
     mpp: float = 0.5,
     descriptions: Sequence[str] = (),
     are_reduced: bool = True,
+    level_resolution: tuple[tuple[int, int], int] | None = None,
 ) -> Path:
     """A plain TIFF of one page a level, in the order that is given, as COG and QPTIFF have them.
 
     Parameters
     ----------
     mpp : float
-        Of the first page, which alone states it.
+        Of the first page.
     descriptions : sequence of str, optional
         Of each page.
     are_reduced : bool
         Whether all pages but the first say that they are reduced.
+    level_resolution : ((int, int), int), optional
+        What they state of their own scale: pixels per unit, and the unit as TIFF numbers it.
     """
     with tifffile.TiffWriter(path, bigtiff=True) as writer:
         for number, page in enumerate(pages):
             first = {"resolution": (10_000 / mpp, 10_000 / mpp), "resolutionunit": 3}
             said: dict[str, object] = first if number == 0 else {"subfiletype": int(are_reduced)}
+            if number and level_resolution is not None:
+                said |= {"resolution": level_resolution[0], "resolutionunit": level_resolution[1]}
             if descriptions:
                 said["description"] = descriptions[number]
             write_page(writer, page, **said)

@@ -1,4 +1,4 @@
-"""Tiled TIFF whose coding OpenSlide does not know (JPEG 2000, WebP and JPEG XL outside of SVS): opened by its pages."""
+"""Tiled TIFF that OpenSlide cannot open, for its coding (JPEG 2000, WebP, JPEG XL) or masks: opened by its pages."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from ..backends.by_storage import StorageReader
 from ..tiff import read_pages, read_sub_pages
 from ..tiff_tags import read_resolution
 from .index import StorageGrid, one_grid_a_level
+from .sub_pages import NOTE, holds_masks
 
 VENDOR = "generic-tiff"
 _UNITS = {2: "inch", 3: "centimeter"}
@@ -33,7 +34,8 @@ def open_codec_tiff(path: Path) -> StorageReader | str:
         return "it holds no tiled page"
     if isinstance(coded[0], str):
         return coded[0]
-    if coded[0].coding is Coding.JPEG:
+    has_masks = holds_masks(path)
+    if coded[0].coding is Coding.JPEG and not has_masks:
         return "its tiles are coded as JPEG"
     grids = [grid for grid in coded if isinstance(grid, StorageGrid)]
     properties = {"openslide.vendor": VENDOR}
@@ -43,4 +45,5 @@ def open_codec_tiff(path: Path) -> StorageReader | str:
         properties["tiff.ResolutionUnit"] = _UNITS[resolution.unit]
         properties["tiff.XResolution"], properties["tiff.YResolution"] = f"{resolution.x:.15g}", f"{resolution.y:.15g}"
     levels = levels_of_sizes((grid.width, grid.height) for grid in grids)
-    return StorageReader(one_grid_a_level(path, grids), levels, VENDOR, properties)
+    notes = (NOTE,) if has_masks else ()
+    return StorageReader(one_grid_a_level(path, grids), levels, VENDOR, properties, notes=notes)
