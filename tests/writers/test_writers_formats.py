@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from support.result_factory import make_head, make_result
 
+from stamp_deploy.grid import Grid
 from stamp_deploy.maps import score_map
 from stamp_deploy.result import Result
 from stamp_deploy.trust import SlideTrust
@@ -182,6 +183,19 @@ def test_a_tile_of_geojson_is_known_by_its_corner_and_has_each_heads_attention(t
             assert head.attention is not None
             told = feature["properties"]["measurements"][f"attention: {head.name}"]
             assert told == pytest.approx(head.attention[number], rel=1e-4)
+
+
+def test_a_tile_ends_at_the_nearest_pixel(tmp_path: Path) -> None:
+    """Of spans of 118.5 and 97 px: half a pixel, cut off at each tile, would leave seams in QuPath."""
+    base = make_result(n_tiles=3, pathways=1, heads=0)
+    grid = Grid(2000, 1500, 0.27, 0.33, 0.5, 64, 0)
+    slide = dataclasses.replace(base.slide, width=2000, height=1500, mpp_x=0.27, mpp_y=0.33)
+    columns = np.array([0, 1, 2])
+    result = dataclasses.replace(base, grid=grid, slide=slide, coords=grid.coords(columns, columns))
+    (path,) = write_all(result, tmp_path, ["geojson"])
+    assert (grid.span_x, grid.span_y) == pytest.approx((118.52, 96.97), abs=0.01)
+    for feature, (x, y) in zip(json.loads(path.read_text())["features"], result.coords.tolist(), strict=True):
+        assert feature["geometry"]["coordinates"][0][2] == [x + 119, y + 97]
 
 
 def test_maps_name_the_unit_of_their_own_scores_and_each_channel(tmp_path: Path) -> None:
