@@ -73,6 +73,24 @@ def test_a_provider_that_is_not_in_use_is_told(bundle: Bundle, monkeypatch: pyte
         assert open_session(model, 1, asked, "ORT")
 
 
+@pytest.mark.parametrize(("batch", "fixed"), [(None, []), (3, [("batch", 3)])])
+def test_a_fixed_batch_is_the_free_axis_of_the_tiles(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, batch: int | None, fixed: list[Any]
+) -> None:
+    given: list[Any] = []
+
+    class Settings(onnxruntime.SessionOptions):  # type: ignore[misc]
+        def add_free_dimension_override_by_name(self, *axis: Any) -> None:
+            given.append(axis)
+
+    Options(monkeypatch)
+    monkeypatch.setattr(onnxruntime, "SessionOptions", Settings)
+    model = bundle.read_encoder()
+    assert model.facts.inputs["tiles"].shape == ("batch", 64, 64, 3)
+    open_session(model, 1, ["CPUExecutionProvider"], "ORT", batch)
+    assert given == fixed
+
+
 @pytest.mark.parametrize("head", [False, True])
 def test_tensors_outside_of_the_graph_are_handed_over_whole(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch, head: bool
@@ -265,6 +283,9 @@ class TestOpened:
             with pytest.raises(EngineError, match=r"needs a server|asks no server"):
                 check_url(name, url)
         check_url("triton", "http://h:1")
+        for url in (None, ""):
+            with pytest.raises(EngineError, match="needs a server"):
+                check_url("".join(["tri", "ton"]), url)  # as it comes from a command line
         check_url("openvino", None)
 
     @pytest.mark.parametrize("batch", [0, -1])
