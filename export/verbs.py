@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from stamp_deploy.command import Command, split_names
+from stamp_deploy.command import Command, option, split_names
 
 if TYPE_CHECKING:
     from .config import ExportConfig
+
+INPUTS, ENCODER, OUTPUT = "What goes in besides RUNS", "Encoder", "Output"
 
 
 @click.command(
@@ -23,49 +25,56 @@ if TYPE_CHECKING:
     ),
 )
 @click.argument("runs", nargs=-1, required=True, type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Bundle folder to be made.")
-@click.option(
+@option("-o", "--out", group=OUTPUT, type=click.Path(path_type=Path), required=True, help="Bundle folder to be made.")
+@option(
     "--config",
+    group=INPUTS,
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="TOML file of the settings below; options outrank it.",
+    help="TOML file of these settings; options on the command line outrank it.",
 )
-@click.option(
+@option(
     "--precision",
+    group=ENCODER,
     type=click.Choice(["fp32", "fp16", "bf16", "int8"]),
     show_default="fp32",
     help="Precision of the encoder that every engine can load.",
 )
-@click.option(
+@option(
     "--also",
+    group=ENCODER,
     type=click.Choice(["int8"]),
     multiple=True,
-    help="Carry the encoder in this precision, too, for the engines that run it faster. `infer --precision auto` or "
-    "`--precision int8` uses it where parity accepts it.",
+    help="Add the encoder in this precision, too, for engines that run it faster. `infer --precision auto` or "
+    "`--precision int8` uses it where it passes parity.",
 )
-@click.option("--also-by-default", is_flag=True, help="Let `infer` use what --also adds without being asked.")
-@click.option(
+@option("--also-by-default", group=ENCODER, is_flag=True, help="Let `infer` use what --also adds without --precision.")
+@option(
     "--tiles",
+    group=INPUTS,
     type=click.Path(exists=True, path_type=Path),
     help="Tissue tiles for parity: a .npy file, a slide, or a folder of images; the run's cohort by default.",
 )
-@click.option(
+@option(
     "--heads",
+    group=INPUTS,
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Folder that train-head wrote; the run's own by default.",
 )
-@click.option(
+@option(
     "--evaluation",
+    group=INPUTS,
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Folder that evaluate wrote; the run's own by default.",
 )
-@click.option(
+@option(
     "--adapters",
+    group=OUTPUT,
     help="Names of the adapters where several RUNS on one foundation model become one bundle, as lung,breast; by "
     "default those of the runs' folders. `infer --adapter lung` picks one.",
 )
-@click.option("--triton", type=click.Path(path_type=Path), help="Write a Triton model repository there, too.")
-@click.option("--name", help="Name of the bundle; the output folder's by default.")
-@click.option("--overwrite", is_flag=True, help="Replace a finished bundle.")
+@option("--triton", group=OUTPUT, type=click.Path(path_type=Path), help="Write a Triton model repository there, too.")
+@option("--name", group=OUTPUT, help="Name of the bundle; the output folder's by default.")
+@option("--overwrite", group=OUTPUT, is_flag=True, help="Replace a finished bundle.")
 def export(
     runs: tuple[Path, ...],
     out: Path,

@@ -278,6 +278,29 @@ def test_every_help_groups_its_options_and_ends_with_examples_that_parse(name: s
             assert param.help, f"{name} {param.opts[-1]} needs a help"
 
 
+@pytest.mark.parametrize("name", own_commands())
+def test_of_many_options_each_has_a_group_and_each_help_is_a_sentence(name: str) -> None:
+    """One that says no more than what its value belongs to ("Of the bootstrap.") does not say what the value is."""
+    options = [param for param in own_commands()[name].params if isinstance(param, click.Option)]
+    if len(options) > 3:
+        assert not [o.opts[-1] for o in options if getattr(o, "group", "Options") == "Options"]
+    for each in options:
+        text = (each.help or "").split("  [default")[0]
+        assert (text.endswith((".", "?")) and text[0].isupper()) or text.startswith(FIRST_WORDS), (
+            f"{each.opts[-1]}: {text}"
+        )
+        assert not text.startswith("Of "), f"{each.opts[-1]}: {text}"
+
+
+FIRST_WORDS = ("auto, ", "auto: ", "cpu ", "cpu,", "fp32, ", "restrict: ", "srgb: ")
+"""Values that a help starts with."""
+
+
+@pytest.mark.parametrize("name", ["dicomweb", "dimse", "cohort"])
+def test_no_summary_in_the_list_of_a_group_is_cut(name: str, runner: Runner) -> None:  # noqa: F811
+    assert "..." not in runner(name, "--help").out.partition("Commands:")[2]
+
+
 def test_write_lists_every_format(runner: Runner) -> None:  # noqa: F811
     for verb in ("infer", "batch", "watch", "bench"):
         words = set(re.findall(r"[a-z0-9-]+", runner(verb, "--help").out))

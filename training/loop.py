@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,44 +21,26 @@ from stamp_deploy.system.memory import keep_memory
 from .autocast import autocast, use_bf16
 from .config import TrainConfig
 from .data import Batch, Batches, Loader
-from .ingredients import FILE as INGREDIENTS_FILE
-from .ingredients import save_ingredients
+from .finished_run import clear_run, metrics_of, write_run
 from .ingredients.gene_transformer import GeneTransformer
 from .ingredients.teacher import cohort_teacher, guide
-from .model import FROZEN_FILE, RunInfo, StampModel, is_peft, read_info, save_run
+from .model import RunInfo, StampModel, read_info
 from .model.checkpoint import Checkpoint
 from .model.ridge_heads import set_ridge_head, set_ridge_heads
 from .objective import TERMS, Alignment, learning_parameters
+from .position import Position
 from .progress import Events, Report, write_csv
 from .ranks import Ranks
-from .run_setup import Start, batch_numbers, first_model, prepare, weights_of
+from .run_setup import Start, batch_numbers, first_model, prepare
 from .schedule import rate_factor
 from .section_embeddings import embed_sections
 from .sections import TrainSection
 from .torch_threads import set_torch_threads
-from .validation import mean_cosine, validation_r
+from .validation import validation_r
 from .view_cache import ViewLoader, Views, embed_views, keep_views
 
 GPU_LOADER_THREADS = 4
 """Batches prepared side by side where a GPU waits for them: 6,000 tiles of 224 px a second."""
-
-
-@dataclass
-class Position:
-    """Where a run stands; all of it is in the checkpoint's header."""
-
-    epoch: int = 0
-    batch: int = 0
-    step: int = 0
-    sums: dict[str, float] = field(default_factory=dict)
-    history: list[dict[str, Any]] = field(default_factory=list)
-    best_r: float | None = None
-    best_epoch: int = 0
-    bad_epochs: int = 0
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON values."""
-        return dict(self.__dict__)
 
 
 def fit(config: TrainConfig, out: Path | str, *, overwrite: bool = False) -> RunInfo:
@@ -88,7 +68,7 @@ def fit(config: TrainConfig, out: Path | str, *, overwrite: bool = False) -> Run
     start = prepare(config)
     with disk_errors(out):
         if overwrite and out.exists():
-            _clear(out)
+            clear_run(out)
         out.mkdir(parents=True, exist_ok=True)
         return _Trainer(config, start, out).run()
 
@@ -165,7 +145,7 @@ class _Trainer:
         batches = loader.batches_per_epoch()
         steps_an_epoch = math.ceil(batches / config.accumulation)
         total = steps_an_epoch * config.epochs
-        wrapped, optimiser = self._wrap(step, optimiser)
+        wrapped = self.ranks.wrap(step)
         if not saved and config.epochs:
             self._validate(step, position)
         self.report.start("training", total, position.step)
@@ -179,7 +159,7 @@ class _Trainer:
                 position.batch += 1
                 if update:
                     self._update(step, optimiser, [*backbone, *heads], position, total)
-                    self.report.advance(_note(position))
+                    self.report.advance(position.note())
                     if not last:
                         self._save_if_due(step, optimiser, position)
             position.epoch, position.batch = position.epoch + 1, 0
@@ -191,15 +171,6 @@ class _Trainer:
         if position.best_r is not None and self.start.validation:
             self.checkpoint.load("best", step, torch.optim.SGD(step.parameters(), lr=0.0))
         return position, step
-
-    def _wrap(self, step: Alignment, optimiser: torch.optim.Optimizer) -> tuple[nn.Module, torch.optim.Optimizer]:
-        """Distributed data parallel where there are several processes."""
-        if self.accelerator.num_processes == 1:
-            return step, optimiser
-        wrapped = torch.nn.parallel.DistributedDataParallel(
-            step, device_ids=[self.device] if self.device.type == "cuda" else None, find_unused_parameters=True
-        )
-        return wrapped, optimiser
 
     def _loader(self) -> Batches:
         info, a = self.start.info, self.accelerator
@@ -223,7 +194,7 @@ class _Trainer:
                 loss, terms = wrapped(*batch.fields())
             if not torch.isfinite(loss):
                 raise DataError(
-                    f"the loss became {float(loss)} in epoch {position.epoch + 1}",
+                    f"the loss became {float(loss.detach())} in epoch {position.epoch + 1}",
                     path=self.out,
                     remedy='lower lr, or set precision = "fp32"',
                 )
@@ -313,43 +284,13 @@ class _Trainer:
         embeddings: list[NDArray[np.float32]],
         warm_up: list[dict[str, Any]],
     ) -> None:
-        model = step.model
-        refit = self.config.refits_head
-        set_ridge_heads(model, embeddings, self.start.train, pathway=refit)
-        metrics: dict[str, Any] = {
-            "epochs": position.epoch,
-            "steps": position.step,
+        set_ridge_heads(step.model, embeddings, self.start.train, pathway=self.config.refits_head)
+        metrics = metrics_of(step.model, self.config, self.start, position, frozen, embeddings)
+        metrics |= {
             "seconds": round(self.seconds, 1),
-            "best_epoch": position.best_epoch if self.start.validation else position.epoch,
-            "validation_r": position.best_r,
-            "pathway_head": "ridge" if refit else "trained",
-            "training_samples": [s.sample.id for s in self.start.train],
-            "validation_samples": [s.sample.id for s in self.start.validation],
             "precision": "bf16" if use_bf16(self.device, self.config.precision) else "fp32",
             "device": self.device.type,
         }
-        if is_peft(model.backbone) or self.config.adapt in ("full", "last-block"):
-            # the anchor's guard: how far the embedding has moved from where training started
-            metrics["cosine_to_frozen"] = mean_cosine(embeddings, [e[:, : model.frozen_dim] for e in frozen])
         if warm_up:
             metrics["warm_up"] = warm_up[-1]
-        info = replace(self.start.info, metrics=metrics)
-        weights, sha256 = weights_of(self.config)
-        if sha256:
-            info.software["weights_sha256"] = sha256
-        save_ingredients(self.out, step.ingredients)
-        save_run(self.out, model.cpu(), info, weights=weights, copy_backbone=self.config.copy_backbone)
-        shutil.rmtree(self.out / "checkpoint", ignore_errors=True)
-
-
-def _note(position: Position) -> str:
-    best = "" if position.best_r is None else f"  validation r {position.best_r:.3f}"
-    return f"loss {position.sums['loss'] / position.sums['batches']:.3f}{best}"
-
-
-def _clear(out: Path) -> None:
-    """Remove a former run's files, run.json first; foreign files stay."""
-    for name in ("run.json", "config.toml", "metrics.csv", "backbone.safetensors", "backbone.json",
-                 "adapter.safetensors", "heads.safetensors", FROZEN_FILE, INGREDIENTS_FILE):  # fmt: skip
-        (out / name).unlink(missing_ok=True)
-    shutil.rmtree(out / "checkpoint", ignore_errors=True)
+        write_run(self.out, step, self.config, self.start, metrics)

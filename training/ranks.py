@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from stamp_deploy.errors import DataError
 
@@ -47,6 +48,13 @@ class Ranks:
         self.device: torch.device = accelerator.device
         self.beats = 0
         self._group: Any = None
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """The module, with gradients averaged over the processes where there are several."""
+        if self.world == 1:
+            return module
+        devices = [self.device] if self.device.type == "cuda" else None
+        return nn.parallel.DistributedDataParallel(module, device_ids=devices, find_unused_parameters=True)
 
     def together(self, work: Callable[[], Made]) -> Made:
         """What `work` gives in this process, once it is done in all of them.

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import click
 
-from stamp_deploy.command import Command
+from stamp_deploy.command import Command, option
 
 _PATH = click.Path(path_type=Path)
+OUTPUT, WORK = "Output", "Work"
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -18,6 +19,7 @@ def cohort() -> None:
 
 @cohort.command(
     cls=Command,
+    short_help="Build a cohort from a list of samples.",
     examples=(
         "cohort build cohort.toml -o cohort --jobs 4",
         "cohort build more.toml -o cohort --append",
@@ -25,12 +27,14 @@ def cohort() -> None:
     ),
 )
 @click.argument("config", type=_PATH)
-@click.option("-o", "--out", type=_PATH, help="Cohort folder to be made.")
-@click.option("--overwrite", is_flag=True, help="Replace a finished cohort.")
-@click.option("--append", is_flag=True, help="Add the samples that the finished cohort lacks.")
-@click.option("-j", "--jobs", default=1, show_default=True, help="Samples made at the same time; 0: one per core.")
-@click.option("--dry-run", is_flag=True, help="Read and check every sample, cut no tiles, write nothing.")
-@click.option("--no-pictures", is_flag=True, help="Leave out the QC sheets.")
+@option("-o", "--out", group=OUTPUT, type=_PATH, help="Cohort folder to be made.")
+@option("--overwrite", group=OUTPUT, is_flag=True, help="Replace a finished cohort.")
+@option("--append", group=OUTPUT, is_flag=True, help="Add samples to a finished cohort.")
+@option(
+    "-j", "--jobs", group=WORK, default=1, show_default=True, help="Samples made at the same time; 0: one per core."
+)
+@option("--dry-run", group=WORK, is_flag=True, help="Read and check every sample, cut no tiles, write nothing.")
+@option("--no-pictures", group=OUTPUT, is_flag=True, help="Leave out the pictures for quality control.")
 def build(
     config: Path, out: Path | None, overwrite: bool, append: bool, jobs: int, dry_run: bool, no_pictures: bool
 ) -> None:

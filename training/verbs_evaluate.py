@@ -35,11 +35,16 @@ _PATH = click.Path(path_type=Path)
 @option("--train-cohort", group=DATA, type=_PATH, help="Where the run's training cohort is now.")
 @option("--gmt", group=DATA, type=_PATH, help="Where the run's gene sets are now.")
 @option("--samples", group=DATA, default="", callback=names_of, help="Test these samples only, as A,B.")
-@option("--no-tier1", group=ROWS, is_flag=True, help="Leave out single genes.")
+@option("--no-tier1", group=ROWS, is_flag=True, help="Leave out the table of single genes.")
 @option("--no-pictures", group=OUTPUT, is_flag=True, help="Leave out maps and scatter plots.")
-@click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
-@option("--seed", group=ROWS, default=0, show_default=True, help="Of the bootstrap.")
-@option("--cache", group=DATA, type=_PATH, help="Keep the work of frozen layers here, for runs that share them.")
+@option("--device", group=DATA, default="cpu", show_default=True, help="cpu or cuda.")
+@option("--seed", group=ROWS, default=0, show_default=True, help="Seed of the bootstrap.")
+@option(
+    "--cache",
+    group=DATA,
+    type=_PATH,
+    help="Folder that keeps the output of frozen layers, so that runs which share them are quicker.",
+)
 @option("--overwrite", group=OUTPUT, is_flag=True, help="Replace a finished evaluation.")
 @option("--json", "as_json", group=OUTPUT, is_flag=True, help="Print evaluation.json instead of the table.")
 def evaluate(
@@ -115,11 +120,11 @@ def evaluate(
 )
 @click.argument("bench", type=click.Path(file_okay=False, path_type=Path))
 @option("--run", group=DATA, type=_PATH, help="Embed the patches by this run, adapted and frozen.")
-@option("--embeddings", group=DATA, type=_PATH, metavar="DIR", help="Or embeddings that are there: DIR/TASK/SAMPLE.h5.")
+@option("--embeddings", group=DATA, type=_PATH, metavar="DIR", help="Or use finished embeddings: DIR/TASK/SAMPLE.h5.")
 @option("--tasks", group=DATA, default="", metavar="A,B", callback=names_of, help="These tasks only.")
 @option("-o", "--out", group=OUTPUT, type=_PATH, required=True, help="Folder for hest-bench.json.")
 @option("--overwrite", group=OUTPUT, is_flag=True, help="Replace a finished evaluation.")
-@click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
+@option("--device", group=DATA, default="cpu", show_default=True, help="cpu or cuda.")
 def hest_bench(
     bench: Path,
     run: Path | None,

@@ -9,6 +9,7 @@ import click
 
 from stamp_deploy.command import Command, names_of, option
 
+ENCODERS = "What is compared"
 TABLE, JUDGING, FIT, OUTPUT = "Columns of the table", "Judging", "Fitting", "Output"
 _PATH = click.Path(path_type=Path)
 _FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -41,11 +42,12 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
 @option("--patient", "patient_column", group=TABLE, default="", help="Column of the patient.")
 @option(
     "--sensitivity", "sensitivities", group=JUDGING, multiple=True, type=click.FloatRange(0, 1, min_open=True),
-    help="Of an operating point, locked on the training side; may be repeated.  [default: .9, .95, .98]",
+    help="Sensitivity of an operating point; its threshold is set on the training data. May be repeated.  "
+    "[default: .9, .95, .98]",
 )  # fmt: skip
-@option("--per-patient", group=JUDGING, is_flag=True, help="Average a patient's slides first.")
-@option("--draws", group=JUDGING, default=1000, show_default=True, type=click.IntRange(1), help="Of the bootstrap.")
-@option("--seed", group=JUDGING, default=0, show_default=True, help="Of the bootstrap.")
+@option("--per-patient", group=JUDGING, is_flag=True, help="Judge patients: the mean of each patient's slides.")
+@option("--draws", group=JUDGING, default=1000, show_default=True, type=click.IntRange(1), help="Bootstrap samples.")
+@option("--seed", group=JUDGING, default=0, show_default=True, help="Seed of the bootstrap.")
 def evaluate_head(
     heads: Path, features: Path, labels: Path, out: Path, overwrite: bool, name: str, label: str, time: str,
     event: str, covariates: tuple[str, ...], slide_column: str, patient_column: str, sensitivities: tuple[float, ...],
@@ -53,7 +55,7 @@ def evaluate_head(
 ) -> None:  # fmt: skip
     """Judge a trained head on FEATURES and LABELS of patients that it never saw.
 
-    HEADS is the folder that `train-head` wrote. Thresholds are those of the training; nothing is fitted here.
+    HEADS is the folder that `train-head` wrote. Its thresholds stay as they are; nothing is fitted here.
     """
     from stamp_deploy.atomic import check_output
     from stamp_deploy.errors import UsageError
@@ -121,16 +123,16 @@ def evaluation_lines(document: dict[str, Any]) -> list[str]:
     ),
 )
 @click.argument("labels", type=click.Path(dir_okay=False, path_type=Path))
-@click.option(
-    "--encoder", "encoders", multiple=True, metavar="NAME=FEATURES",
-    help="Features of an encoder; two or more. The last is the reference.",
+@option(
+    "--encoder", "encoders", group=ENCODERS, multiple=True, metavar="NAME=FEATURES",
+    help="Name of an encoder and the folder of its features; give two or more. The others are compared with the last.",
 )  # fmt: skip
 @option("-o", "--out", group=OUTPUT, type=_PATH, required=True, help="Folder for the page and the numbers.")
 @option("--overwrite", group=OUTPUT, is_flag=True, help="Replace a finished comparison.")
 @option("--label", group=TABLE, default="label", show_default=True, help="Column of the class.")
 @option(
     "--classes", group=TABLE, default="", metavar="A,B", callback=names_of,
-    help="Order of the classes; of two: negative, positive.",
+    help="The classes in order; of two, the negative one first.",
 )  # fmt: skip
 @option("--time", group=TABLE, default="", help="Column of the survival time; with --event.")
 @option("--event", group=TABLE, default="", help="Column of the event: 1 happened, 0 censored.")
@@ -138,17 +140,22 @@ def evaluation_lines(document: dict[str, Any]) -> list[str]:
 @option("--patient", "patient_column", group=TABLE, default="", help="Column of the patient.")
 @option(
     "--model", group=FIT, type=click.Choice(["abmil", "transformer", "mean"]), default="abmil", show_default=True,
-    help="The head.",
+    help="Kind of the head.",
 )  # fmt: skip
 @option(
-    "--seeds", group=FIT, default=3, show_default=True, type=click.IntRange(1), help="Folds and weights to average."
+    "--seeds",
+    group=FIT,
+    default=3,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Runs to average, each with its own folds and start weights.",
 )
 @option("--folds", group=FIT, default=5, show_default=True, help="Patient folds.")
-@option("--epochs", group=FIT, default=40, show_default=True, help="Epochs at most.")
+@option("--epochs", group=FIT, default=40, show_default=True, help="Largest number of epochs.")
 @option("--lr", group=FIT, default=2e-4, show_default=True, help="Learning rate.")
 @option("--bins", group=FIT, default=4, show_default=True, help="Time bins of a survival head.")
 @option("--device", group=FIT, default="auto", show_default=True, help="auto, cpu or cuda.")
-@option("--draws", group=JUDGING, default=1000, show_default=True, help="Of the bootstrap.")
+@option("--draws", group=JUDGING, default=1000, show_default=True, help="Bootstrap samples.")
 def compare_encoders(
     labels: Path, encoders: tuple[str, ...], out: Path, overwrite: bool, label: str, classes: tuple[str, ...],
     time: str,

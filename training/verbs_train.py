@@ -12,6 +12,7 @@ from stamp_deploy.command import Command, names_of, option
 from stamp_deploy.errors import UsageError
 
 TABLE, FIT = "Columns of the table", "Fitting"
+SETTINGS, ROWS, OUTPUT = "Settings", "Ablation table", "Output"
 
 
 @click.command(
@@ -25,13 +26,26 @@ TABLE, FIT = "Columns of the table", "Fitting"
     ),
 )
 @click.argument("config", type=click.Path(path_type=Path), required=False)
-@click.option("-o", "--out", type=click.Path(path_type=Path), help="Run folder to be made.")
-@click.option("--recipe", metavar="NAME", help="Start from the settings of a recipe; CONFIG overrides what it names.")
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a setting; may be repeated.")
-@click.option("--ablations", is_flag=True, help="Train the rows of the ablation table, each into OUT/ROW.")
-@click.option("--rows", metavar="ROW,ROW", help="With --ablations: these rows only.")
-@click.option("--overwrite", is_flag=True, help="Replace a finished or unfinished run.")
-@click.option("--show", is_flag=True, help="Print every setting, its value and the reason of its default, and stop.")
+@option(
+    "--recipe", group=SETTINGS, metavar="NAME",
+    help="Start from a recipe: aido-tissue, mint, seal, st-align or stamp. CONFIG overrides what it names.",
+)  # fmt: skip
+@option(
+    "--set", "settings", group=SETTINGS, multiple=True, metavar="KEY=VALUE", help="Override a setting; may be repeated."
+)
+@option("--ablations", group=ROWS, is_flag=True, help="Train the rows of the ablation table, each into OUT/ROW.")
+@option(
+    "--rows", group=ROWS, metavar="ROW,ROW",
+    help="With --ablations: these rows only; recipes stands for every recipe. A wrong name lists them.",
+)  # fmt: skip
+@option("-o", "--out", group=OUTPUT, type=click.Path(path_type=Path), help="Run folder to be made.")
+@option("--overwrite", group=OUTPUT, is_flag=True, help="Replace a finished or unfinished run.")
+@option(
+    "--show",
+    group=SETTINGS,
+    is_flag=True,
+    help="Print every setting, its value and the reason of its default, and stop.",
+)
 def train(
     config: Path | None, out: Path | None, recipe: str | None, settings: tuple[str, ...], ablations: bool,
     rows: str | None, overwrite: bool, show: bool,
@@ -122,12 +136,15 @@ def parse_settings(settings: tuple[str, ...]) -> dict[str, Any]:
 )
 @click.argument("features", type=click.Path(file_okay=False, path_type=Path))
 @click.argument("labels", type=click.Path(dir_okay=False, path_type=Path))
-@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Folder that gets heads.json.")
-@click.option("--name", default="", help="Name of the head; the label column's by default.")
+@option(
+    "-o", "--out", group=OUTPUT, type=click.Path(path_type=Path), required=True,
+    help="Folder that gets heads.json and heads/NAME.safetensors.",
+)  # fmt: skip
+@option("--name", group=OUTPUT, default="", help="Name of the head; the label column's by default.")
 @option("--label", group=TABLE, default="label", show_default=True, help="Column of the class.")
 @option(
     "--classes", group=TABLE, default="", metavar="A,B", callback=names_of,
-    help="Order of the classes; of two: negative, positive.",
+    help="The classes in order; of two, the negative one first.",
 )  # fmt: skip
 @option("--time", group=TABLE, default="", help="Column of the survival time; with --event.")
 @option("--event", group=TABLE, default="", help="Column of the event: 1 happened, 0 censored.")
@@ -147,31 +164,37 @@ def parse_settings(settings: tuple[str, ...]) -> dict[str, Any]:
 )  # fmt: skip
 @option(
     "--pathways", group=FIT, type=click.Path(path_type=Path), metavar="RUN",
-    help="The run that made the features: the head sees its pathway scores beside the embeddings.",
+    help="The run that made the features: the head uses its pathway scores, too.",
 )  # fmt: skip
-@option("--pathways-only", group=FIT, is_flag=True, help="With --pathways: the scores alone.")
+@option(
+    "--pathways-only", group=FIT, is_flag=True, help="With --pathways: use the scores alone, without the embeddings."
+)
 @option("--folds", group=FIT, default=5, show_default=True, help="Patient folds.")
 @option(
     "--inner-folds", group=FIT, default=3, show_default=True,
-    help="Folds inside each, which set the threshold that it judges; 0 is quicker: the other folds set it.",
+    help="Folds inside each fold, which set the threshold that it is judged by; 0 is quicker: the other folds set it.",
 )  # fmt: skip
-@option("--epochs", group=FIT, default=40, show_default=True, help="Epochs at most.")
+@option("--epochs", group=FIT, default=40, show_default=True, help="Largest number of epochs.")
 @option("--lr", group=FIT, default=2e-4, show_default=True, help="Learning rate.")
 @option("--bins", group=FIT, default=4, show_default=True, help="Time bins of a survival head.")
 @option(
-    "--max-error", group=FIT, default=0.1, show_default=True, help="Aim of the abstention band: wrong calls outside it."
+    "--max-error",
+    group=FIT,
+    default=0.1,
+    show_default=True,
+    help="Abstain on unsure slides, so that at most this share of the other calls is wrong.",
 )
-@option("--max-tiles", group=FIT, default=4096, show_default=True, help="Of a slide in a training step.")
+@option("--max-tiles", group=FIT, default=4096, show_default=True, help="Most tiles of one slide in a training step.")
 @option("--device", group=FIT, default="auto", show_default=True, help="auto, cpu or cuda.")
-@option("--seed", group=FIT, default=0, show_default=True, help="Of folds, weights and draws.")
+@option("--seed", group=FIT, default=0, show_default=True, help="Seed of folds, weights and draws.")
 def train_head(
     features: Path, labels: Path, out: Path, name: str, label: str, classes: tuple[str, ...], time: str, event: str,
     slide_column: str, patient_column: str, pathways: Path | None, pathways_only: bool, **rest: Any,
 ) -> None:  # fmt: skip
     """Train a slide-level head on tile embeddings and a table of LABELS (CSV).
 
-    FEATURES is a folder of results (NAME/tiles.h5) or of CLAM or TRIDENT feature files (NAME.h5). The head is taken up
-    by `stamp-deploy export` where it lies in the run's folder.
+    FEATURES is a folder of results (NAME/tiles.h5) or of CLAM or TRIDENT feature files (NAME.h5). With the run's
+    folder as -o, `stamp-deploy export` takes the head into the bundle.
     """
     import re
 

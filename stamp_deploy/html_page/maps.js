@@ -78,6 +78,11 @@ function svg(parent, tag, attributes, text) {
   if (text !== undefined) node.textContent = text;
   parent.append(node);
 }
+function roundValues(low, high) {          // round numbers within a range, two to six
+  const rough = (high - low) / 5, power = 10 ** Math.floor(Math.log10(rough)), step = [1, 2, 5, 10].map(s => s * power).find(s => s >= rough * .999999);
+  const first = Math.ceil(low / step - 1e-6), last = Math.floor(high / step + 1e-6);
+  return Array.from({ length: last - first + 1 }, (_, i) => +((first + i) * step).toPrecision(6));
+}
 function drawHistogram(node, one) {
   node.replaceChildren();
   const h = one && one.histogram; if (!h) return "";
@@ -86,7 +91,10 @@ function drawHistogram(node, one) {
   h.counts.forEach((n, i) => { if (n) svg(node, "rect", { class: "bin", x: 8 + i * bin, y: 104 - 96 * n / most, width: Math.max(.6, bin - .6), height: 96 * n / most }); });
   if (h.known) svg(node, "line", { x1: x(h.known[1]), x2: x(h.known[1]), y1: 4, y2: 104, "stroke-dasharray": "3 3" });
   svg(node, "line", { x1: 8, x2: 312, y1: 104, y2: 104 });
-  for (const [v, anchor] of [[h.low, "start"], [(h.low + h.high) / 2, "middle"], [h.high, "end"]]) svg(node, "text", { x: x(v), y: 120, "text-anchor": anchor }, number(v));
+  for (const v of roundValues(h.low, h.high)) {
+    svg(node, "line", { x1: x(v), x2: x(v), y1: 104, y2: 108 });
+    svg(node, "text", { x: x(v), y: 120, "text-anchor": x(v) < 24 ? "start" : x(v) > 296 ? "end" : "middle" }, number(v));
+  }
   node.setAttribute("aria-label", "Histogram of the tiles' scores, " + number(h.low) + " to " + number(h.high));
   if (!h.known) return "The bundle does not say which scores to expect.";
   return "Yellow: 1st to 99th percentile of the scores on held-out sections; dashed: their median. " + (h.outside === null ? "No tile of this slide counts." : Math.round(h.outside * 100) + " % of this slide's tiles lie outside.");

@@ -43,19 +43,22 @@ def scoring_options(writers: tuple[str, ...] = DEFAULT_WRITERS) -> Decorate:
         option("--devices", default="auto", show_default=True, group=SCHEDULING,
                help="auto, cpu, or GPU numbers as 0,1."),
         option("--workers", default=0, group=SCHEDULING, show_default="one",
-               help="CPU workers, each on its share of the cores."),
+               help="Number of CPU workers; each gets its share of the cores."),
         option("--executor", type=click.Choice(["local", "ray"]), default="local", show_default=True, group=SCHEDULING,
                help="Where workers run: on this host, or on a Ray cluster."),
         option("--address", group=SCHEDULING, help="Ray cluster to connect to (with --executor ray)."),
-        option("--stall", "stall_s", default=300.0, show_default=True, group=SCHEDULING,
-               help="Seconds without progress after which a slide counts as hung."),
-        option("--lease", "lease_s", default=600.0, show_default=True, group=SCHEDULING,
-               help="Seconds until a lost host's slides are free."),
-        option("--retry-failed", is_flag=True, group=SCHEDULING, help="Try failed and quarantined slides again."),
+        option("--stall", "stall_s", metavar="SECONDS", default=300.0, show_default=True, group=SCHEDULING,
+               help="A slide without progress for so long counts as hung; its worker is started again."),
+        option("--lease", "lease_s", metavar="SECONDS", default=600.0, show_default=True, group=SCHEDULING,
+               help="A host that has not reported for so long is lost; others take over its slides."),
+        option("--retry-failed", is_flag=True, group=SCHEDULING,
+               help="Try slides again that failed or were quarantined: they crashed or hung a worker twice."),
         out_option("Folder of the results."),
         write_option(writers),
-        option("--metrics", type=PATH, group=OUTPUT, show_default="OUT/.stamp/stamp.prom", help="Prometheus textfile."),
-        option("--names", is_flag=True, group=OUTPUT, help="Show slide names in JSON lines (tokens otherwise)."),
+        option("--metrics", type=PATH, group=OUTPUT, show_default="OUT/.stamp/stamp.prom",
+               help="File for Prometheus metrics (textfile)."),
+        option("--names", is_flag=True, group=OUTPUT,
+               help="Show file names of slides in the JSON lines; without it a token stands for each."),
     )  # fmt: skip
 
 
@@ -69,10 +72,16 @@ def scoring_options(writers: tuple[str, ...] = DEFAULT_WRITERS) -> Decorate:
 )
 @click.argument("slides", nargs=-1, required=True, type=PATH)
 @scoring_options()
-@option("--shard", default="0/1", show_default=True, group=SCHEDULING, help="Work on part i of n only, as 0/8.")
+@option(
+    "--shard",
+    default="0/1",
+    show_default=True,
+    group=SCHEDULING,
+    help="Work on one part of the slides, as 0/8: the first of eight.",
+)
 @option("--no-wait", is_flag=True, group=SCHEDULING, help="Do not wait for slides that other processes hold.")
 @option("--ignore-space", is_flag=True, group=OUTPUT, help="Start although the disk seems too small.")
-@option("--dry-run", is_flag=True, help="Plan, report, and stop.")
+@option("--dry-run", is_flag=True, group=SCHEDULING, help="Check slides, disk and model, print the plan, and stop.")
 def batch(slides: tuple[Path, ...], shard: str, dry_run: bool, no_wait: bool, ignore_space: bool, **rest: Any) -> None:
     """Score SLIDES: files, folders, globs, or a CSV manifest (slide, mpp, case_id). Resumes by itself."""
     from dataclasses import replace
@@ -105,9 +114,16 @@ def batch(slides: tuple[Path, ...], shard: str, dry_run: bool, no_wait: bool, ig
 @click.argument("folder", type=PATH)
 @scoring_options()
 @option(
-    "--settle", default=30.0, show_default=True, group=ARRIVAL, help="Seconds a slide must not change to be complete."
+    "--settle",
+    metavar="SECONDS",
+    default=30.0,
+    show_default=True,
+    group=ARRIVAL,
+    help="A file is complete when it has not changed for so long.",
 )
-@option("--poll", default=5.0, show_default=True, group=ARRIVAL, help="Seconds between looks at the folder.")
+@option(
+    "--poll", metavar="SECONDS", default=5.0, show_default=True, group=ARRIVAL, help="Time between looks at the folder."
+)
 @option("--marker", group=ARRIVAL, help="Suffix of marker files, as .done: only marked slides are complete.")
 @option("--urgent", default="urgent", show_default=True, group=ARRIVAL, help="Sub-folder whose slides go first.")
 @option("--once", is_flag=True, group=ARRIVAL, help="Stop when everything that is there now is done.")

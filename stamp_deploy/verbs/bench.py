@@ -21,9 +21,16 @@ MEASURING = "Measuring"
 @model_options
 @reading_options("Microns per pixel, where the slide records none.", whole_slide=False)
 @engine_options(sizes=False)
-@option("--seconds", default=30.0, show_default=True, group=MEASURING, help="About how long to measure.")
-@option("--max-tiles", default=4096, show_default=True, group=MEASURING, help="Tiles of the slide to use.")
-@option("--compare", type=click.Choice(["openslide"]), group=MEASURING, help="Also measure the usual way.")
+@option(
+    "--seconds", metavar="SECONDS", default=30.0, show_default=True, group=MEASURING, help="About how long to measure."
+)
+@option("--max-tiles", default=4096, show_default=True, group=MEASURING, help="Use at most so many tiles of the slide.")
+@option(
+    "--compare",
+    type=click.Choice(["openslide"]),
+    group=MEASURING,
+    help="Measure reading by OpenSlide and Pillow, too, and print the ratio.",
+)
 @write_option()
 @json_option
 def bench(

@@ -19,6 +19,7 @@ from .options import (
     url_option,
 )
 
+SERVING = "Server"
 _device_option = option("--device", default=0, show_default=True, group=ENGINE, help="Index of the GPU.")
 
 
@@ -45,14 +46,14 @@ def verify(path: Path, require_signature: Path | None) -> None:
     "engines",
     multiple=True,
     group=ENGINE,
-    help="Engine to check, repeatable; by default, or with auto, all that load here.",
+    help="Engine to check; may be repeated. By default, or with auto, all that load here.",
 )
-@option("--precision", group=ENGINE, help="Its precision; by default each that `infer` would choose from.")
+@option("--precision", group=ENGINE, help="Precision to check; by default each that `infer` would choose from.")
 @option("--batch", default=32, show_default=True, group=ENGINE, help="Tiles handed over at once, as `infer` will.")
 @_device_option
 @url_option
 @option("-o", "--out", type=PATH, group=OUTPUT, help="Write the record here as JSON, and the table beside it as .txt.")
-@option("--signed-off-by", default="", group=OUTPUT, help="Who accepts, for the record.")
+@option("--signed-off-by", default="", group=OUTPUT, help="Name of the person who accepts the machine, for the record.")
 @option("--sign", "key", type=PATH, group=OUTPUT, help="Ed25519 private key (PEM): sign the record, as FILE.sig.")
 @adapter_option
 @signature_option
@@ -97,10 +98,10 @@ def parity(
     type=click.Choice(["tensorrt", "tensorrt-rtx"]),
     required=True,
     group=ENGINE,
-    help="What to build for.",
+    help="Engine to build for.",
 )
 @option("--precision", group=ENGINE, help="fp32, fp16 or bf16, or int8 where the bundle carries it; fp16 by default.")
-@option("--batch", default=32, show_default=True, group=ENGINE, help="The batch that the plan is made for.")
+@option("--batch", default=32, show_default=True, group=ENGINE, help="Tiles per batch that the plan is made for.")
 @_device_option
 @adapter_option
 @signature_option
@@ -126,7 +127,7 @@ def build(
 
 @click.command(cls=Command, examples=("sign bundle --key key.pem",))
 @click.argument("bundle", type=FOLDER)
-@option("--key", type=PATH, required=True, help="Ed25519 private key, unencrypted PEM.")
+@option("--key", metavar="FILE", type=PATH, required=True, help="Ed25519 private key, unencrypted PEM.")
 def sign(bundle: Path, key: Path) -> None:
     """Sign a BUNDLE: check it, then write bundle.json.sig beside bundle.json.
 
@@ -142,9 +143,26 @@ def sign(bundle: Path, key: Path) -> None:
 @click.command(cls=Command, examples=("triton bundle -o models --max-batch 64",))
 @click.argument("bundle", type=FOLDER)
 @out_option("Model repository; made if absent.")
-@option("--max-batch", type=click.IntRange(1, 4096), default=64, show_default=True, help="Largest batch of tiles.")
-@option("--instances", type=click.IntRange(1, 64), default=1, show_default=True, help="Copies per device.")
-@option("--device", type=click.Choice(["gpu", "cpu"]), default="gpu", show_default=True, help="Where to run.")
+@option(
+    "--max-batch",
+    group=SERVING,
+    type=click.IntRange(1, 4096),
+    default=64,
+    show_default=True,
+    help="Largest batch of tiles.",
+)
+@option(
+    "--instances",
+    group=SERVING,
+    type=click.IntRange(1, 64),
+    default=1,
+    show_default=True,
+    help="Copies of each model per device.",
+)
+@option(
+    "--device", group=SERVING, type=click.Choice(["gpu", "cpu"]), default="gpu", show_default=True,
+    help="What the server runs the models on.",
+)  # fmt: skip
 @adapter_option
 @signature_option
 @overwrite_option

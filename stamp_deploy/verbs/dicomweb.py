@@ -32,6 +32,7 @@ def dicomweb() -> None:
 
 @dicomweb.command(
     cls=Command,
+    short_help="Fetch slides from an archive.",
     examples=(
         "dicomweb pull https://pacs.example.org/dicom-web --accession S26-1234 -o slides --user stamp",
         "dicomweb pull https://pacs.example.org/dicom-web --series 1.2.826.0.1 -o slides --token-file token",
@@ -47,8 +48,8 @@ def dicomweb() -> None:
 def pull(out: Path, accession: str, study: str, series: str, container: str, **rest: Any) -> None:
     """Fetch slides from the DICOMweb archive at URL, as they are stored there.
 
-    What is given must all fit. Instances that are here already are not fetched again. Labels and overviews, which
-    can show names, are left out.
+    A slide must match everything that is given. Instances that are here already are not fetched again. Labels and
+    overviews, which can show names, are left out.
     """
     from ..archive.pull import pull_series
     from ..archive.query import find_series
@@ -74,6 +75,7 @@ def pull(out: Path, accession: str, study: str, series: str, container: str, **r
 
 @dicomweb.command(
     cls=Command,
+    short_help="Store results in an archive.",
     examples=(
         "dicomweb push results https://pacs.example.org/dicom-web --user stamp --password-file secret",
         "dicomweb push results/slide-0123456789ab https://pacs.example.org/dicom-web --token-file token",
@@ -96,6 +98,7 @@ def push(result: Path, **rest: Any) -> None:
 
 @dicomweb.command(
     cls=Command,
+    short_help="Score slides as they arrive in an archive.",
     examples=(
         "dicomweb watch https://pacs.example.org/dicom-web --bundle bundle -o results --token-file token",
         "dicomweb watch https://pacs.example.org/dicom-web --bundle bundle -o results --no-push --once",
@@ -108,17 +111,20 @@ def push(result: Path, **rest: Any) -> None:
     default=7,
     show_default=True,
     group=ARRIVAL,
-    help="Look at studies of so many days before the last look, by study date.",
+    help="Search studies as far back as so many days before the last look, by study date.",
 )
 @option(
     "--settle",
     "settle_s",
+    metavar="SECONDS",
     default=60.0,
     show_default=True,
     group=ARRIVAL,
-    help="Seconds that the number of a series' instances must not change.",
+    help="A series is complete when its number of instances has not changed for so long.",
 )
-@option("--poll", "poll_s", default=30.0, show_default=True, group=ARRIVAL, help="Seconds between looks.")
+@option(
+    "--poll", "poll_s", metavar="SECONDS", default=30.0, show_default=True, group=ARRIVAL, help="Time between looks."
+)
 @option(
     "--changes",
     is_flag=True,
@@ -133,7 +139,7 @@ def push(result: Path, **rest: Any) -> None:
 )
 @option("--once", is_flag=True, group=ARRIVAL, help="Stop when everything that is there now is done.")
 @option(
-    "--ahead", default=2, show_default=True, group=ARRIVAL, help="Slides that are fetched and not scored yet, at most."
+    "--ahead", default=2, show_default=True, group=ARRIVAL, help="Fetch at most so many slides before they are scored."
 )
 @scoring_options(writers=(*DEFAULT_WRITERS, *DICOM_FORMATS))
 @option(

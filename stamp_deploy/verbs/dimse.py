@@ -28,10 +28,10 @@ _peer_options = together(
     option("--ca", type=PATH, group=CONNECTION,
            help="Certificates (PEM) of the authorities to trust, in place of the system's."),
     option("--client-cert", type=PATH, group=CONNECTION, help="Our certificate and its key (PEM)."),
-    option("--connect-timeout", "connect_s", default=10.0, show_default=True, group=CONNECTION,
-           help="Seconds until an association must stand."),
-    option("--read-timeout", "read_s", default=60.0, show_default=True, group=CONNECTION,
-           help="Longest silence in seconds."),
+    option("--connect-timeout", "connect_s", metavar="SECONDS", default=10.0, show_default=True, group=CONNECTION,
+           help="Longest wait for an association."),
+    option("--read-timeout", "read_s", metavar="SECONDS", default=60.0, show_default=True, group=CONNECTION,
+           help="Longest wait for the next byte."),
 )  # fmt: skip
 
 
@@ -41,18 +41,20 @@ def dimse() -> None:
 
 
 @dimse.command(
-    cls=Command, examples=("dimse pull pacs.example.org:11112 --called PACS --accession S26-1234 -o slides",)
+    cls=Command,
+    short_help="Fetch slides by C-FIND and C-GET.",
+    examples=("dimse pull pacs.example.org:11112 --called PACS --accession S26-1234 -o slides",),
 )
 @click.argument("archive", metavar="HOST:PORT")
 @option("--accession", default="", group=WHICH, help="Accession number of the case.")
 @option("--study", default="", group=WHICH, help="Study Instance UID.")
-@option("--series", default="", group=WHICH, help="Series Instance UID; beside one of the others.")
+@option("--series", default="", group=WHICH, help="Series Instance UID, together with --accession or --study.")
 @_peer_options
 @option("-o", "--out", type=PATH, required=True, group=OUTPUT, help="Folder for the slides, each in OUT/SERIES/.")
 def pull(out: Path, accession: str, study: str, series: str, **rest: Any) -> None:
     """Find slides by C-FIND and fetch them by C-GET from the archive at HOST:PORT.
 
-    As `dicomweb pull`: levels as they are stored, checked, each once.
+    As `dicomweb pull`: the stored levels are fetched unchanged and checked; what is here already is not fetched again.
     """
     from ..archive.dimse_archive import find_series, pull_series
     from ..archive.retry import Retry
@@ -64,7 +66,7 @@ def pull(out: Path, accession: str, study: str, series: str, **rest: Any) -> Non
         "series": series and given_uid(series, "series"),
     }
     if not any(wanted.values()):
-        raise UsageError("nothing says which slides are wanted", remedy="give --accession, --study or --series")
+        raise UsageError("nothing says which slides are wanted", remedy="give --accession or --study")
     peer, retry = _take_peer(rest), Retry()
     rows = find_series(peer, retry, **wanted)
     if not rows:
@@ -73,14 +75,19 @@ def pull(out: Path, accession: str, study: str, series: str, **rest: Any) -> Non
         say_pulled(pull_series(peer, retry, row, out))
 
 
-@dimse.command(cls=Command, examples=("dimse push results pacs.example.org:11112 --called PACS --calling STAMP",))
+@dimse.command(
+    cls=Command,
+    short_help="Store results by C-STORE.",
+    examples=("dimse push results pacs.example.org:11112 --called PACS --calling STAMP",),
+)
 @click.argument("result", type=PATH)
 @click.argument("archive", metavar="HOST:PORT")
 @_peer_options
 def push(result: Path, **rest: Any) -> None:
     """Store the DICOM objects of RESULT, or of every result in a batch's output, by C-STORE.
 
-    As `dicomweb push`: looked up first, sent only where missing, fetched back by C-GET and compared.
+    As `dicomweb push`: each object is looked up first, sent only where it is missing, then fetched back by C-GET and
+    compared.
     """
     from ..archive.dimse_archive import DimseKeeper
     from ..archive.retry import Retry
@@ -90,6 +97,7 @@ def push(result: Path, **rest: Any) -> None:
 
 @dimse.command(
     cls=Command,
+    short_help="Receive slides by C-STORE into a folder.",
     examples=("dimse receive incoming --title STAMP --allow SCANNER1@10.1.2.3 --host 10.1.2.4",),
 )
 @click.argument("folder", type=PATH)
@@ -99,7 +107,7 @@ def push(result: Path, **rest: Any) -> None:
     multiple=True,
     metavar="AETITLE[@ADDRESS]",
     group=PARTIES,
-    help="Who may send; the address that it calls from makes it safer. Repeat it for several.",
+    help="Who may send: an AE title, safer with the address that it calls from. May be repeated.",
 )
 @option(
     "--host",

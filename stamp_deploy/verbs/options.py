@@ -18,7 +18,10 @@ MODEL, READING, ENGINE, OUTPUT = "Model", "Reading the slide", "Engine", "Output
 DRAWN = "Drawn by hand"
 
 signature_option = option(
-    "--require-signature", type=PATH, group=MODEL, help="Public key (PEM) that must have signed the bundle."
+    "--require-signature",
+    type=PATH,
+    group=MODEL,
+    help="Refuse a bundle that the owner of this public key (PEM) has not signed.",
 )
 engine_option = option(
     "--engine", default="auto", show_default=True, group=ENGINE,
@@ -27,7 +30,7 @@ engine_option = option(
 url_option = option(
     "--url", metavar="URL", group=ENGINE, help="Triton server that --engine triton sends tiles to, as http://HOST:8000."
 )
-adapter_option = option("--adapter", group=MODEL, help="Which adapter of a bundle that holds several.")
+adapter_option = option("--adapter", group=MODEL, help="Which adapter to use, where the bundle holds several.")
 json_option = option("--json", "as_json", is_flag=True, group=OUTPUT, help="Print JSON on standard output.")
 overwrite_option = option("--overwrite", is_flag=True, group=OUTPUT, help="Replace a finished result.")
 strict_option = option(
@@ -57,22 +60,22 @@ def out_option(help: str) -> Decorate:
 def reading_options(mpp: str, *, whole_slide: bool = True) -> Decorate:
     """Options of how a slide is read; `mpp` is the help of --mpp, `whole_slide` adds limits and what is drawn."""
     limits = (
-        option("--max-unreadable", default=0.01, show_default=True, group=READING,
+        option("--max-unreadable", metavar="SHARE", default=0.01, type=float, show_default=True, group=READING,
                help="Share of tissue tiles that may be unreadable; above it there is no result."),
-        option("--time-limit", "time_limit_s", type=float, group=READING,
-               help="Give a slide up after so many seconds of opening and reading."),
+        option("--time-limit", "time_limit_s", type=float, metavar="SECONDS", group=READING,
+               help="Give up on a slide after so long of opening and reading it."),
     )  # fmt: skip
     drawn = (
         option("--roi", type=PATH, metavar="FILE|FOLDER", group=DRAWN,
-               help="Annotations exported from QuPath (GeoJSON): score and summarise within them, by class. "
-                    "A folder holds one file per slide, called like it."),
+               help="Annotations exported from QuPath (GeoJSON): score and summarise inside them, per class. "
+                    "A folder holds one file per slide, named like the slide."),
         option("--roi-use", type=click.Choice(ROI_USES), default=ROI_USES[0], show_default=True, group=DRAWN,
-               help="restrict: score their tissue alone. split: score the whole slide. Both summarise by class."),
+               help="restrict: score only the tissue inside. split: score the whole slide. Both summarise per class."),
         option("--tissue-mask", type=PATH, metavar="FILE|FOLDER", group=DRAWN,
-               help="Tissue drawn by hand, in place of what is found: PNG or TIFF of the whole slide, or GeoJSON."),
+               help="Tissue drawn by hand, used in place of the tissue finder: PNG or TIFF of the slide, or GeoJSON."),
     )  # fmt: skip
     return together(
-        option("--mpp", type=float, group=READING, help=mpp),
+        option("--mpp", type=float, metavar="MICRONS", group=READING, help=mpp),
         option("--exact", is_flag=True, group=READING, help="Decode at full scale: no reduced JPEG scales (slower)."),
         option(
             "--icc",
@@ -81,13 +84,14 @@ def reading_options(mpp: str, *, whole_slide: bool = True) -> Decorate:
             show_default="the bundle's, or none",
             help="srgb: convert tiles by the slide's ICC profile. none: leave colours as they are stored.",
         ),
-        option("--all-tiles", is_flag=True, group=READING, help="Score glass too: no tissue mask."),
+        option("--all-tiles", is_flag=True, group=READING, help="Score every tile, bare glass too: no tissue mask."),
         option(
             "--min-fraction",
             type=float,
+            metavar="SHARE",
             group=READING,
             show_default="the bundle's",
-            help="Score tiles of which at least this share is tissue, as 0.5.",
+            help="Leave out tiles that hold less tissue than this share, as 0.5.",
         ),
         *((*limits, *drawn) if whole_slide else ()),
     )

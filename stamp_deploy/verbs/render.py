@@ -19,7 +19,10 @@ from .options import OUTPUT, PATH, overwrite_option, write_option
     ),
 )
 @click.argument("result", type=PATH)
-@option("--slide", type=PATH, help="Where the scored slide lies: formats that read its headers again need it (DICOM).")
+@option(
+    "--slide", type=PATH, group="Slide",
+    help="Where the scored slide lies: formats that read its headers again need it (DICOM).",
+)  # fmt: skip
 @option("-o", "--out", type=PATH, group=OUTPUT, show_default="RESULT-render, in this folder", help="Folder to be made.")
 @write_option()
 @overwrite_option

@@ -22,6 +22,7 @@ from .options import OUTPUT, PATH, json_option, overwrite_option
 @option(
     "--cases",
     type=PATH,
+    metavar="SHEET",
     help="Slides sheet (CSV or TSV) with the columns slide and case_id; a batch's own sheet is known already.",
 )
 @option("-o", "--out", "folder", type=PATH, group=OUTPUT, show_default="OUT/summary", help="Folder to write into.")
@@ -74,10 +75,17 @@ def _cases(sheet: Path) -> dict[str, str]:
 @click.argument("first", type=PATH)
 @click.argument("second", type=PATH)
 @option(
-    "--different-slides", is_flag=True, help="Compare results of different slides by position; nothing is registered."
+    "--different-slides",
+    group="Matching",
+    is_flag=True,
+    help="Allow results of different slides, such as two scans: tiles are matched by position, nothing is aligned.",
 )
 @option(
-    "-o", "--out", type=PATH, group=OUTPUT, help="Folder to be made: comparison.json, agreement.csv, difference maps."
+    "-o",
+    "--out",
+    type=PATH,
+    group=OUTPUT,
+    help="Folder to be made: comparison.json, agreement.csv, difference maps. By default the table is only printed.",
 )
 @overwrite_option
 @json_option

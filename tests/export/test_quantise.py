@@ -180,6 +180,27 @@ def test_without_nncf_the_remedy_names_it(
     assert "stamp-deploy[int8]" in caught.value.remedy
 
 
+@pytest.mark.parametrize(("convolutions", "corrected"), [(1, False), (2, True)])
+def test_biases_are_corrected_in_networks_of_convolutions_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, convolutions: int, corrected: bool
+) -> None:
+    """A transformer has one, which cuts its patches; NNCF's correction would do nothing in it but take time."""
+    nncf = pytest.importorskip("nncf")
+    nodes = [onnx.helper.make_node("Conv", [f"x{i}", "w"], [f"x{i + 1}"]) for i in range(convolutions)]
+    ends = [onnx.helper.make_tensor_value_info(f"x{i}", onnx.TensorProto.FLOAT, None) for i in (0, convolutions)]
+    model = onnx.helper.make_model(onnx.helper.make_graph(nodes, "some", ends[:1], ends[1:]))
+    onnx.save(model, tmp_path / "fp32.onnx")
+    seen: list[bool] = []
+
+    def quantize(given: onnx.ModelProto, *_: object, advanced_parameters: SimpleNamespace, **__: object) -> object:
+        seen.append(not advanced_parameters.disable_bias_correction)
+        return given
+
+    monkeypatch.setattr(nncf, "quantize", quantize)
+    module("quantise_ways").smooth(tmp_path / "fp32.onnx", tmp_path / "int8.onnx", np.zeros((1, 8, 8, 3), np.uint8))
+    assert seen == [corrected]
+
+
 @pytest.mark.parametrize(("precision", "also"), [("int8", ["int8"]), ("fp32", ["fp16"])])
 def test_what_cannot_stand_beside_is_refused(precision: str, also: list[str]) -> None:
     with pytest.raises(UsageError, match=r"int8 already|also carry fp16"):

@@ -16,8 +16,9 @@ pytest.importorskip("peft", reason="training needs the extra [train]")
 
 from stamp_deploy.errors import UsageError
 from stamp_deploy.training.model import LoraSettings, RunInfo, build_model, merge_lora
-from stamp_deploy.training.model.registry import REGISTRY, build_backbone, from_lite0, get_pfm, packaged_weights
+from stamp_deploy.training.model.registry import REGISTRY, build_backbone, get_pfm, packaged_weights
 from stamp_deploy.training.model.stages import Parts, batch_norms, last_block
+from stamp_deploy.training.model.weights import from_lite0
 
 LITE0 = REGISTRY["efficientnet-lite0"]
 
