@@ -11,6 +11,7 @@ from ..system.files import refuse_special, special_kind
 from .backends import Backend, Level
 from .dicom import is_dicom
 from .foreign import BIO_FORMATS, HEAD_BYTES, check_foreign
+from .tiff import sub_pages
 from .tiff_pages import tiff_pages
 
 MAX_SIDE = 2_000_000
@@ -113,9 +114,15 @@ def check_size(path: Path, backend: Backend) -> None:
         )
 
 
-def check_tiff_tiles(path: Path, levels: Sequence[Level]) -> None:
+def check_tiff_tiles(path: Path, levels: Sequence[Level] = ()) -> None:
     """Refuse a TIFF that lists another number of storage tiles than a level's size needs: readers would show each in
     the place of another. Other files pass.
+
+    Parameters
+    ----------
+    path : Path
+    levels : sequence of Level, optional
+        The levels, where their pages are of the same size; otherwise all tiled pages are looked at.
 
     Raises
     ------
@@ -129,24 +136,27 @@ def check_tiff_tiles(path: Path, levels: Sequence[Level]) -> None:
         with tifffile.TiffFile(path) as tiff:
             if tiff.is_ndpi:
                 return  # see ndpi.py
-            pages = [
-                page for page in tiff_pages(tiff) if page.is_tiled and (page.imagewidth, page.imagelength) in sizes
-            ]
-            counts = [(page.imagewidth, page.imagelength, len(page.dataoffsets), _needed_tiles(page)) for page in pages]
+            found = list(tiff_pages(tiff))
+            pages = [page for page in found if not sizes or (page.imagewidth, page.imagelength) in sizes]
+            tiled = [page for page in [*pages, *sub_pages(found[0])] if page.is_tiled]
+            counts = [(page.imagewidth, page.imagelength, *_tile_counts(page)) for page in tiled]
     except Exception:
         return  # not a TIFF, or one that tifffile cannot walk: the reader that opened it says what is wrong
-    for width, height, listed, needed in counts:
-        if listed != needed:
-            raise SlideError(
-                f"lists {listed} storage tiles where its {width} x {height} px need {needed}",
-                path=path,
-                remedy=COPY_AGAIN,
-            )
+    for width, height, places, lengths, needed in counts:
+        if places != needed:
+            why = f"lists {places} storage tiles where its {width} x {height} px need {needed}"
+        elif lengths != places:
+            why = f"lists the places of {places} storage tiles of {width} x {height} px and the lengths of {lengths}"
+        else:
+            continue
+        raise SlideError(why, path=path, remedy=COPY_AGAIN)
 
 
-def _needed_tiles(page: Any) -> int:
+def _tile_counts(page: Any) -> tuple[int, int, int]:
+    """How many places and how many lengths of storage tiles a page lists, and how many it needs."""
     planes = int(page.samplesperpixel) if int(page.planarconfig) == 2 else 1
-    return int(-(-page.imagewidth // page.tilewidth) * -(-page.imagelength // page.tilelength) * planes)
+    needed = int(-(-page.imagewidth // page.tilewidth) * -(-page.imagelength // page.tilelength) * planes)
+    return len(page.dataoffsets), len(page.databytecounts), needed
 
 
 def _present_pixels(path: Path, level: Level) -> int:

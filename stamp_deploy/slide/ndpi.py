@@ -18,9 +18,12 @@ from numpy.typing import NDArray
 
 from ..errors import COPY_AGAIN, SlideError
 from .checks import MAX_SIDE
-from .tiff_pages import file_key, refusing_damage, tiff_pages
+from .tiff_pages import MAX_PAGES, file_key, refusing_damage, tiff_pages
 
 SOURCE_LENS, FOCAL_PLANE = 65421, 65424
+STARTS, STARTS_HIGH = 65426, 65432
+"""The list of intervals: the low halves of their places, and the high ones."""
+_ENTRY = np.dtype([("tag", "<u2"), ("kind", "<u2"), ("count", "<u4"), ("value", "<u4")])
 HEAD_BYTES = 1 << 16
 FIRST_MARKER = 0xFFD0
 SAMPLES = 64
@@ -77,6 +80,7 @@ def _read(path: Path, key: tuple[int, ...]) -> tuple[NdpiLevel, ...]:
     """Cached by the file's identity: the check before OpenSlide opens it and the provider ask for the same."""
     import tifffile
 
+    _check_lists(path)
     with refusing_damage(path), tifffile.TiffFile(path, is_ndpi=True) as tiff, path.open("rb") as handle:
         pages = [page for page in tiff_pages(tiff) if float(page.tags.valueof(SOURCE_LENS, 0)) > 0]
         found = [_read_page(page, handle) for page in pages]
@@ -84,6 +88,42 @@ def _read(path: Path, key: tuple[int, ...]) -> tuple[NdpiLevel, ...]:
         if isinstance(level, str):
             raise SlideError(f"picture {number} of the slide {level}", path=path, remedy=COPY_AGAIN)
     return tuple(level for level in found if isinstance(level, NdpiLevel))
+
+
+def _check_lists(path: Path) -> None:
+    """Refuse two halves of one list that differ in length: tifffile adds them up while it opens the page.
+
+    Raises
+    ------
+    SlideError
+        They do.
+    """
+    with refusing_damage(path), path.open("rb") as handle:
+        counts = list(_list_lengths(handle))
+    for number, (low, high) in enumerate(counts):
+        if high not in (0, low):
+            raise SlideError(
+                f"its page {number} lists the low halves of {low} places of restart intervals, and {high} high halves",
+                path=path,
+                remedy=COPY_AGAIN,
+            )
+
+
+def _list_lengths(handle: BinaryIO) -> Iterator[tuple[int, int]]:
+    """Of each page the lengths of STARTS and STARTS_HIGH, 0 where there is none; ends where the directories do."""
+    handle.seek(4)
+    place, passed = int.from_bytes(handle.read(8), "little"), set[int]()
+    while place and place not in passed and len(passed) < MAX_PAGES:
+        passed.add(place)
+        handle.seek(place)
+        size = int.from_bytes(handle.read(2), "little") * _ENTRY.itemsize
+        directory = handle.read(size)
+        if len(directory) < size:
+            return
+        entries = np.frombuffer(directory, _ENTRY)
+        low, high = (int(entries["count"][entries["tag"] == tag].sum()) for tag in (STARTS, STARTS_HIGH))
+        yield low, high
+        place = int.from_bytes(handle.read(8), "little")
 
 
 def _read_page(page: Any, handle: BinaryIO) -> NdpiLevel | str | None:

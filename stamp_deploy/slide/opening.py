@@ -11,24 +11,30 @@ from .backends import Backend, UnknownFormatError
 from .checks import check_decodes, check_file, check_plain_image, check_size, check_tiff_tiles
 from .colour import check_stated_light, check_tiff_colour
 from .dicom import is_dicom, slide_in_folder
+from .first_page import check_first_page
 from .held import HeldFiles
 from .icc import find_colours
 from .left_out import find_left_out
 from .mirax import read_mirax
 from .mpp import find_mpp
 from .ndpi import read_ndpi
+from .ome import check_ome
 from .pyramid import levels_of_the_slide
 from .route import check_route, choose_route
 from .slide import Slide
 from .storage.bif_layout import read_bif
 from .storage.index import StorageIndex
-from .storage.jpeg_bif import open_bif
+from .storage.jpeg_bif import open_bif, stored_pages
 from .storage.jpeg_dicom import open_jpeg_dicom
 from .storage.jpeg_scn import check_scn
 from .storage.open_tiff import open_codec_tiff
 from .storage.providers import find_storage
+from .storage.shared_tiles import check_shared_tiles
 from .storage.sub_pages import with_sub_pages
 from .stream_colour import believe_streams
+
+_PADDED = ("ventana", "philips", "leica")
+"""Formats by OpenSlide's names whose levels are of another size than their pages."""
 
 
 def open_slide(
@@ -117,11 +123,17 @@ def _open(
     check_stated_light(backend.properties, path, accept)
     check_tiff_colour(path, backend.levels, accept)
     check_tiff_tiles(path, backend.levels)
+    page_notes = check_first_page(path, backend)
+    check_ome(backend.properties.get("openslide.comment", ""), backend.levels[0].width, backend.levels[0].height, path)
     finding = find_mpp(backend.properties, stated=mpp, path=path)
     check_decodes(backend, backend.levels[-1])
     mirax = read_mirax(path) if backend.vendor == "mirax" else None
-    levels, numbers, notes = levels_of_the_slide(backend, mirax.lacking if mirax is not None else None)
+    levels, numbers, notes = levels_of_the_slide(backend, mirax.lacking if mirax is not None else None, path=path)
     provider, storage = find_storage(path, backend, levels, numbers, route)
+    if isinstance(storage, StorageIndex):
+        check_shared_tiles(path, storage)
+    elif backend.vendor == "ventana":
+        check_shared_tiles(path, stored_pages(path))
     left_out, missing = find_left_out(path, backend.vendor, levels, numbers, storage)
     if mirax is not None:
         missing = mirax.left_out(levels[0].width, levels[0].height)
@@ -134,7 +146,7 @@ def _open(
         levels=levels,
         colours=colours,
         level_numbers=numbers,
-        notes=(*getattr(backend, "notes", ()), *colour_notes, *colours.notes, *notes),
+        notes=(*getattr(backend, "notes", ()), *colour_notes, *colours.notes, *page_notes, *notes),
         accept=frozenset(accept),
         storage=storage if isinstance(storage, StorageIndex) else None,
         left_out=left_out,
@@ -154,6 +166,8 @@ def _open_backend(path: Path, route: str | None, accept: Collection[str]) -> Bac
             return reader
     vendor = OpenSlideBackend.detect(path)
     # damaged ones are refused here: OpenSlide ends the process on some
+    if vendor in _PADDED:
+        check_tiff_tiles(path)
     if vendor == "ventana":
         read_bif(path)
     elif vendor == "mirax":

@@ -6,13 +6,14 @@ Files keep thumbnails, overviews and labels among their levels, and readers take
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import SlideError
+from ..errors import COPY_AGAIN, SlideError
 from .backends import Backend, Level
 
 ASPECT_TOLERANCE = 0.03
@@ -27,7 +28,7 @@ MAX_DIFFERENCE = 32.0
 
 
 def levels_of_the_slide(
-    backend: Backend, lacking: Mapping[int, str] | None = None
+    backend: Backend, lacking: Mapping[int, str] | None = None, *, path: Path | None = None
 ) -> tuple[tuple[Level, ...], tuple[int, ...], tuple[str, ...]]:
     """Levels that show the slide.
 
@@ -36,6 +37,8 @@ def levels_of_the_slide(
     backend : Backend
     lacking : dict of str, optional
         Levels that are known to lack a part of the slide, by their number, with the reason in words.
+    path : Path, optional
+        For the message.
 
     Returns
     -------
@@ -45,29 +48,68 @@ def levels_of_the_slide(
         The number of each in the file.
     notes : tuple of str
         What was left out, and why.
+
+    Raises
+    ------
+    SlideError
+        The coarser levels agree with each other and none with the full resolution, or one is larger than it: then it
+        is the full resolution that is wrong.
     """
-    kept, notes = [backend.levels[0]], []
+    kept, odd, notes = [backend.levels[0]], [], []
     for level in backend.levels[1:]:
-        reason = (lacking or {}).get(level.index) or _why_not(backend, level, kept[0], kept[-1])
+        lack = (lacking or {}).get(level.index)
+        reason = lack or _why_not(backend, level, kept[0], kept[-1])
         if reason is None:
             kept.append(level)
         else:
+            odd += [level] if lack is None else []
             notes.append(f"level {level.index} ({level.width} x {level.height} px) {reason}, and is not used")
+    _check_full(path, backend, odd, is_alone=len(kept) == 1)
     levels = tuple(replace(level, index=i) for i, level in enumerate(kept))
     return levels, tuple(level.index for level in kept), tuple(notes)
 
 
-def _why_not(backend: Backend, level: Level, full: Level, finer: Level) -> str | None:
+def _check_full(path: Path | None, backend: Backend, odd: Sequence[Level], *, is_alone: bool) -> None:
+    """Refuse a full resolution that the levels contradict; `odd` are those that do not fit it."""
+    full = backend.levels[0]
+    what = f"its full resolution of {full.width} x {full.height} px"
+    for level in odd:
+        if level.width > full.width and level.height > full.height and same_shape(full, level):
+            raise SlideError(
+                f"its level {level.index} of {level.width} x {level.height} px is larger than {what}",
+                path=path,
+                remedy="export the slide again with its full resolution first",
+            )
+    pairs = [(a, b) for i, a in enumerate(odd) for b in odd[i + 1 :]] if is_alone else []
+    for finer, level in pairs:
+        if not same_shape(finer, level) or level.width >= finer.width:
+            continue
+        seen, differ = _compare(backend, level, finer)
+        if seen and differ * 4 <= seen:
+            raise SlideError(
+                f"its levels {finer.index} and {level.index} agree with each other, and not with {what}",
+                path=path,
+                remedy=COPY_AGAIN,
+            )
+
+
+def same_shape(full: Level, level: Level) -> bool:
+    """Whether two levels have the same proportions, but for rounding."""
     x, y = full.width / level.width, full.height / level.height
-    if abs(x - y) > ASPECT_TOLERANCE * max(x, y) + max(x, y) * 2 / min(level.width, level.height):
+    return abs(x - y) <= ASPECT_TOLERANCE * max(x, y) + max(x, y) * 2 / min(level.width, level.height)
+
+
+def _why_not(backend: Backend, level: Level, full: Level, finer: Level) -> str | None:
+    if not same_shape(full, level):
         return "has another shape than the slide"
     if level.width >= finer.width:
         return "is no smaller than the one before it"
-    return "shows another picture than the slide" if _another_picture(backend, level, finer) else None
+    seen, differ = _compare(backend, level, finer)
+    return "shows another picture than the slide" if differ * 4 > seen else None
 
 
-def _another_picture(backend: Backend, level: Level, finer: Level) -> bool:
-    """Whether at more than a quarter of the spots where there is something to see, two levels differ.
+def _compare(backend: Backend, level: Level, finer: Level) -> tuple[int, int]:
+    """At how many spots there is something to see, and at how many of them two levels differ.
 
     The first ENOUGH such spots decide where all of them agree.
     """
@@ -90,8 +132,8 @@ def _another_picture(backend: Backend, level: Level, finer: Level) -> bool:
         seen += bool(distance > MAX_DIFFERENCE or contrast > MAX_DIFFERENCE / 4)
         differ += bool(distance > MAX_DIFFERENCE)
         if differ == 0 and seen == ENOUGH:
-            return False
-    return differ * 4 > seen
+            break
+    return seen, differ
 
 
 def _blocks(rgb: NDArray[np.uint8], rows: int, columns: int) -> NDArray[np.float64]:

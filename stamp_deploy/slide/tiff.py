@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,10 +32,10 @@ _CODINGS = {
 _APERIO_COLOURS = {33003: YCBCR, 33005: RGB}
 """Aperio's codings say what they hold, whatever the colour tag says."""
 _DIFFERENCES = 2
-SAMPLES = 3
-"""Storage tiles of a page whose headers are looked at: the first, the middle and the last."""
 MAX_SUB_PAGES = 64
 """More pages inside of a page than any pyramid has levels."""
+SAMPLES = 3
+"""Storage tiles of a page whose headers are looked at: the first, the middle and the last."""
 
 
 def read_levels(
@@ -149,12 +150,26 @@ def read_sub_pages(path: Path) -> tuple[StoredPage, ...]:
 
     with refusing_damage(path), tifffile.TiffFile(path) as tiff:
         first = next(tiff_pages(tiff), None)
-        places = first.subifds if first is not None else None
-        if first is None or not places or len(places) > MAX_SUB_PAGES or not first.is_tiled:
-            return ()
-        inside = [first.pages[i].aspage() for i in range(len(places))]
-        pages = [first, *(page for page in inside if page.is_tiled)]
+        inside = sub_pages(first) if first is not None and first.is_tiled else []
+        pages = [first, *(page for page in inside if page.is_tiled)] if inside else []
         return tuple(_read_page(page, True) for page in sorted(pages, key=lambda page: -page.imagewidth))
+
+
+def sub_pages(page: Any) -> list[Any]:
+    """The pages that a page keeps inside of it (SubIFDs), as they come; none where there are none, or too many.
+
+    Raises
+    ------
+    ValueError
+        One of them is not where it should be.
+    """
+    count = len(page.subifds or ())
+    if count > MAX_SUB_PAGES:
+        return []
+    try:
+        return [page.pages[i].aspage() for i in range(count)]
+    except Exception as error:  # whatever tifffile meets there
+        raise ValueError("a page inside of another is not where it should be") from error
 
 
 def jpeg_colours(path: Path) -> list[tuple[int, frozenset[int]]]:

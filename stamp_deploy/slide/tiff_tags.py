@@ -12,9 +12,10 @@ XML_PACKET, ICC_PROFILE = 700, 34675
 
 @dataclass(frozen=True)
 class PageText:
-    """A page: its directory, the size of its storage tiles (0, 0 where it has none), and what it says."""
+    """A page: its directory, its size and that of its storage tiles (0, 0 where it has none), pixels; what it says."""
 
     directory: int
+    size_px: tuple[int, int]
     tile_px: tuple[int, int]
     description: str
     xml: bytes
@@ -34,6 +35,7 @@ def read_texts(path: Path) -> tuple[PageText, ...]:
         return tuple(
             PageText(
                 int(page.index),
+                (int(page.imagewidth), int(page.imagelength)),
                 (int(page.tilewidth), int(page.tilelength)) if page.is_tiled else (0, 0),
                 _as_text(page.tags.valueof(IMAGE_DESCRIPTION, "")),
                 bytes(page.tags.valueof(XML_PACKET, b"")),

@@ -215,6 +215,15 @@ def test_a_wrong_list_of_intervals_is_refused(tmp_path: Path, cut: Cut, name: st
         open_slide(path)
 
 
+@pytest.mark.parametrize("high", [[0], [0, 0], [0] * 127, [0] * 129])
+def test_halves_of_a_list_that_differ_in_length_are_refused_in_words_of_our_own(
+    tmp_path: Path, cut: Cut, high: list[int]
+) -> None:
+    path = write_cuts(tmp_path / "a.ndpi", [cut], more={STARTS_HIGH: (LONG, high)})
+    with pytest.raises(SlideError, match=f"low halves of 128 places of restart intervals, and {len(high)} high"):
+        open_slide(path)
+
+
 def test_a_lost_marker_is_noticed_where_nothing_lists_the_intervals(tmp_path: Path, cut: Cut) -> None:
     """From there on, OpenSlide would show each interval in the place of the one before it."""
     path = write_cuts(tmp_path / "a.ndpi", [cut], starts="none")

@@ -110,18 +110,69 @@ def write_dicom(folder: Path, pages: Sequence[Page], *, mpp: float = 0.5) -> Pat
     return written[0]
 
 
-def write_sub_pages(path: Path, pages: Sequence[Page], *, mpp: float = 0.5) -> Path:
+OME = (
+    '<?xml version="1.0" encoding="UTF-8"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06">'
+    '<Image ID="Image:0"><Pixels ID="Pixels:0" DimensionOrder="XYCZT" Type="uint8" SizeX="{width}" SizeY="{height}" '
+    'SizeZ="1" SizeC="3" SizeT="1" PhysicalSizeX="{mpp}" PhysicalSizeY="{mpp}"><Channel ID="Channel:0:0" '
+    'SamplesPerPixel="3"/><TiffData IFD="0" PlaneCount="1"/></Pixels></Image></OME>'
+)
+
+
+def ome_of(page: Page, *, mpp: float = 0.5) -> str:
+    """The OME-XML of a slide whose first page is this one."""
+    return OME.format(width=page.width, height=page.height, mpp=mpp)
+
+
+def write_sub_pages(path: Path, pages: Sequence[Page], *, mpp: float | None = 0.5, description: str = "") -> Path:
     """A TIFF whose levels lie inside of its first page, as OME-TIFF has them."""
-    per_cm = 10_000 / mpp
+    said: dict[str, object] = {"description": description.encode()} if description else {}
+    if mpp is not None:
+        said.update(resolution=(10_000 / mpp, 10_000 / mpp), resolutionunit=3)
     with tifffile.TiffWriter(path, bigtiff=True) as writer:
         first, *others = pages
-        write_page(writer, first, subifds=len(others), resolution=(per_cm, per_cm), resolutionunit=3)
+        write_page(writer, first, subifds=len(others), **said)
         for page in others:
             write_page(writer, page, subfiletype=1)
     with tifffile.TiffFile(path, mode="r+b") as tiff:
         for page, inside in zip(pages, [tiff.pages[0], *(tiff.pages[0].pages or ())], strict=True):
             inside.aspage().tags["PhotometricInterpretation"].overwrite(page.photometric)
     return path
+
+
+def write_pyramid(
+    path: Path,
+    pages: Sequence[Page],
+    *,
+    mpp: float = 0.5,
+    descriptions: Sequence[str] = (),
+    are_reduced: bool = True,
+) -> Path:
+    """A plain TIFF of one page a level, in the order that is given, as COG and QPTIFF have them.
+
+    Parameters
+    ----------
+    mpp : float
+        Of the first page, which alone states it.
+    descriptions : sequence of str, optional
+        Of each page.
+    are_reduced : bool
+        Whether all pages but the first say that they are reduced.
+    """
+    with tifffile.TiffWriter(path, bigtiff=True) as writer:
+        for number, page in enumerate(pages):
+            first = {"resolution": (10_000 / mpp, 10_000 / mpp), "resolutionunit": 3}
+            said: dict[str, object] = first if number == 0 else {"subfiletype": int(are_reduced)}
+            if descriptions:
+                said["description"] = descriptions[number]
+            write_page(writer, page, **said)
+    return path
+
+
+QPI = (
+    '<?xml version="1.0"?><PerkinElmer-QPI-ImageDescription><ImageType>{kind}</ImageType>'
+    "</PerkinElmer-QPI-ImageDescription>"
+)
+"""What a page of a QPTIFF says of itself."""
 
 
 PHILIPS = """<?xml version="1.0" encoding="UTF-8" ?><DataObject ObjectType="DPUfsImport">

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from support.format_factory import Page, pages_of, write_page, write_philips, write_scn, write_sub_pages
+from support.format_factory import QPI, Page, pages_of, write_page, write_philips, write_scn, write_sub_pages
 from support.slide_factory import replace_tiles, texture, write_slide
 from tiles.test_tiles import difference, read_all
 
@@ -197,12 +197,6 @@ def test_real_scn_of_two_areas(data_dir: Path) -> None:
     assert difference(ours, theirs).max() <= 1
 
 
-QPI = (
-    '<?xml version="1.0"?><PerkinElmer-QPI-ImageDescription><ImageType>{kind}</ImageType>'
-    "</PerkinElmer-QPI-ImageDescription>"
-)
-
-
 def test_a_brightfield_qptiff_is_read_fast(tmp_path: Path) -> None:
     """Full resolution, a thumbnail in strips, reduced pages: a TIFF like others, by its own resolution."""
     svs = svs_of(tmp_path, levels=(2, 4))
@@ -293,6 +287,8 @@ def rewritten(path: Path, change: Callable[[str], str]) -> Path:
     [
         (lambda xml: xml.replace('ifd="1"', 'ifd="9"'), "there is no page 9"),
         (lambda xml: xml.replace('ifd="1"', 'ifd="2"'), r"page 2 has \d+ x \d+ px, not"),
+        (lambda xml: xml.replace('ifd="1"', 'ifd="3"'), "another picture is page 3, too"),
+        (lambda xml: xml.replace('ifd="4"', 'ifd=" 02"'), "another picture is page 2, too"),
         (
             lambda xml: xml.replace(
                 f'sizeX="{WIDTH}" sizeY="{HEIGHT}" r="0"', f'sizeX="{WIDTH}" sizeY="{HEIGHT - 1}" r="0"'

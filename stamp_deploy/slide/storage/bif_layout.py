@@ -23,6 +23,7 @@ from ..checks import MAX_SIDE
 from ..ome import MAX_CHARS
 from ..tiff_pages import file_key
 from ..tiff_tags import PageText, read_texts
+from .bif_check import ContradictionError, check_areas, check_joint, check_levels
 
 ROOT = "iScan"
 _ACROSS, _DOWN = ("RIGHT", "LEFT"), ("UP", "DOWN")
@@ -119,8 +120,9 @@ def _read_bif(path: Path, key: tuple[int, ...]) -> BifLayout | str:
     try:
         return _read(texts)
     except (ParseError, DefusedXmlException, ValueError, TypeError, ArithmeticError) as error:
+        why = f": {error}" if isinstance(error, ContradictionError) else ""
         raise SlideError(
-            "what it says of its scanned areas and storage tiles is damaged",
+            f"what it says of its scanned areas and storage tiles is damaged{why}",
             path=path,
             remedy=COPY_AGAIN,
         ) from error
@@ -133,6 +135,8 @@ def _read(texts: tuple[PageText, ...]) -> BifLayout | str:
         return f"it holds {scan.get('Z-layers')} focal planes"
     pages = _levels(texts)
     first = pages[0][0]
+    downsamples = [pages[0][1] / power for _, power in pages]
+    check_levels([page.size_px for page, _ in pages], downsamples, first.tile_px)
     if not first.xml:
         return "it says nothing of its scanned areas"
     width, height = first.tile_px
@@ -140,11 +144,17 @@ def _read(texts: tuple[PageText, ...]) -> BifLayout | str:
     infos = encoded.findall("SlideStitchInfo/ImageInfo")
     origins = list(_child(encoded, "AoiOrigin"))
     if len(infos) != len(origins) or not 0 < len(infos) <= MAX_AREAS:
-        raise ValueError("areas and origins differ in number")
-    areas = [_area(i, o, width, height) for i, o in zip(infos, origins, strict=True) if _int(i, "AOIScanned")]
+        raise ContradictionError("areas and origins differ in number")
+    scanned = [(i, o) for i, o in zip(infos, origins, strict=True) if _int(i, "AOIScanned")]
+    areas = [_area(info, origin, width, height) for info, origin in scanned]
+    if not areas:
+        raise ContradictionError("no area was scanned")
     if sum(area.across * area.down for area in areas) > MAX_TILES:
-        raise ValueError("more storage tiles than any slide has")
-    joints = [joint for info in infos if _int(info, "AOIScanned") for joint in info.findall("TileJointInfo")]
+        raise ContradictionError("more storage tiles than any slide has")
+    check_areas(areas, first.size_px, first.tile_px)
+    joints = []
+    for area, (info, _) in zip(areas, scanned, strict=True):
+        joints += [_joint(joint, area) for joint in info.findall("TileJointInfo")]
     advance_x = width - _mean_overlap(joints, _ACROSS, "OverlapX", width)
     advance_y = height - _mean_overlap(joints, _DOWN, "OverlapY", height)
     return BifLayout(
@@ -153,7 +163,7 @@ def _read(texts: tuple[PageText, ...]) -> BifLayout | str:
         height,
         advance_x,
         advance_y,
-        tuple((page.directory, pages[0][1] / power) for page, power in pages),
+        tuple((page.directory, downsample) for (page, _), downsample in zip(pages, downsamples, strict=True)),
         _number(scan.get("Magnification")),
         _number(scan.get("ScanRes")),
     )
@@ -168,12 +178,12 @@ def _levels(texts: Iterable[PageText]) -> list[tuple[PageText, float]]:
             continue
         power = float(words.get("mag", ""))
         if int(words["level"]) != len(found) or not 0 < power < math.inf or page.tile_px == (0, 0):
-            raise ValueError("its levels are out of order")
+            raise ContradictionError("its levels are out of order")
         if found and (power >= found[-1][1] or page.tile_px != found[0][0].tile_px):
-            raise ValueError("its levels do not fit together")
+            raise ContradictionError("its levels do not fit together")
         found.append((page, power))
     if not found:
-        raise ValueError("it has no levels")
+        raise ContradictionError("it has no levels")
     return found
 
 
@@ -183,12 +193,12 @@ def _area(info: Element, origin: Element, width: int, height: int) -> Area:
         _int(origin, "OriginX"), _int(origin, "OriginY"), _int(info, "NumCols"), _int(info, "NumRows"),
     )  # fmt: skip
     if (_int(info, "Width"), _int(info, "Height")) != (width, height) or x % width or y % height:
-        raise ValueError("an area does not lie on the grid of storage tiles")
+        raise ContradictionError("an area does not lie on the grid of storage tiles")
     if min(x, y) < 0 or not (0 < across <= MAX_TILES and 0 < down <= MAX_TILES):
-        raise ValueError("an area has no size")
+        raise ContradictionError("an area has no size")
     left, bottom = _float(info, "Pos-X"), _float(info, "Pos-Y")
     if not (0 <= left <= MAX_SIDE and -MAX_SIDE <= bottom <= MAX_SIDE):
-        raise ValueError("an area lies off the glass")
+        raise ContradictionError("an area lies off the glass")
     return Area(x // width, y // height, across, down, int(left), int(bottom))
 
 
@@ -200,24 +210,30 @@ def _from_the_top(areas: Iterable[Area], advance_y: float, tile_height: int) -> 
     return tuple(replace(area, y=top - area.y - height) for area, height in zip(areas, heights, strict=True))
 
 
+def _joint(joint: Element, area: Area) -> Element:
+    """A joint that joins neighbours in its direction."""
+    direction = joint.get("Direction")
+    if direction not in _ACROSS + _DOWN:
+        raise ContradictionError("a joint has no direction")
+    check_joint(area, _int(joint, "Tile1"), _int(joint, "Tile2"), is_across=direction in _ACROSS)
+    return joint
+
+
 def _mean_overlap(joints: Iterable[Element], directions: tuple[str, str], name: str, side: int) -> float:
     total, weight = 0.0, 0
     for joint in joints:
-        direction = joint.get("Direction")
-        if direction not in _ACROSS + _DOWN:
-            raise ValueError("a joint has no direction")
-        if direction in directions:
+        if joint.get("Direction") in directions:
             confidence = _int(joint, "Confidence")
             total, weight = total + confidence * _float(joint, name), weight + confidence
     mean = total / weight if weight else 0.0
     if weight < 0 or not -side < mean < side / 2:
-        raise ValueError("storage tiles overlap by more than half")
+        raise ContradictionError("storage tiles overlap by more than half")
     return mean
 
 
 def _parse(xml: bytes) -> Element:
     if len(xml) > MAX_CHARS:
-        raise ValueError("too long")
+        raise ContradictionError("too long")
     root: Element = fromstring(xml.rstrip(b"\0 \r\n\t").decode("utf-8", "replace"), forbid_dtd=True)
     return root
 
@@ -225,7 +241,7 @@ def _parse(xml: bytes) -> Element:
 def _child(parent: Element, name: str) -> Element:
     child = parent.find(name)
     if child is None:
-        raise ValueError(f"no {name}")
+        raise ContradictionError(f"no {name}")
     return child
 
 
@@ -236,7 +252,7 @@ def _int(element: Element, name: str) -> int:
 def _float(element: Element, name: str) -> float:
     value = float(element.get(name, ""))
     if not math.isfinite(value):
-        raise ValueError(f"{name} is no number")
+        raise ContradictionError(f"{name} is no number")
     return value
 
 

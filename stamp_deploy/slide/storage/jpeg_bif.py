@@ -59,6 +59,18 @@ def open_bif(path: Path) -> StorageReader | MosaicReader | str:
     return MosaicReader(StorageReader(one_grid_a_level(path, pages), levels, "ventana", properties), layout)
 
 
+def stored_pages(path: Path) -> StorageIndex:
+    """The page of each level as it is stored, whether or not its storage tiles overlap; none where it has no record.
+
+    Raises
+    ------
+    SlideError
+        The file is not a TIFF, or its directories or its records are damaged.
+    """
+    layout = read_bif(path)
+    return one_grid_a_level(path, [] if isinstance(layout, str) else _grids(path, layout))
+
+
 def _grids(path: Path, layout: BifLayout) -> list[StorageGrid | str]:
     """The page of each level as it is stored."""
     pages = {page.directory: page for page in read_pages(path, "ventana")}

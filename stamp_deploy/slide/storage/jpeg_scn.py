@@ -7,6 +7,7 @@ is the whole glass, as OpenSlide has it.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -89,20 +90,21 @@ def read_areas(description: str, path: Path) -> list[Area]:
     SlideError
         It is damaged.
     """
-    return _glass_and_areas(description, path)[1]
+    return _parse(description, path)[1]
 
 
-def _glass_and_areas(description: str, path: Path) -> tuple[tuple[int, ...], list[Area]]:
-    """The width and height of the glass, nm, and the areas of `read_areas`."""
+def _parse(description: str, path: Path) -> tuple[tuple[int, ...], list[Area], Counter[int]]:
+    """The width and height of the glass, nm; the areas of `read_areas`; how often each page is named."""
     try:
         if len(description) > MAX_CHARS:
             raise ValueError("too long")
         collection = _child(fromstring(description.encode("utf-8", "replace"), forbid_dtd=True), "collection")
         glass = _numbers(collection, "sizeX", "sizeY")
         found = [_area(image, glass) for image in collection.findall(f"{NAMESPACE}image")]
+        named = Counter(_numbers(dimension, "ifd")[0] for dimension in collection.iter(f"{NAMESPACE}dimension"))
     except (ParseError, DefusedXmlException, ValueError, TypeError) as error:
         raise SlideError("its description of the scanned areas is damaged", path=path, remedy=COPY_AGAIN) from error
-    return glass, [area for area in found if area is not None]
+    return glass, [area for area in found if area is not None], named
 
 
 def check_scn(path: Path) -> None:
@@ -111,17 +113,18 @@ def check_scn(path: Path) -> None:
     Raises
     ------
     SlideError
-        An area names a page that the file lacks, or states another size for it, or sides of its own that are not
-        proportional to the page's, or lies beyond the glass; or the description is damaged.
+        An area names a page that the file lacks or that another picture names, too, or states another size for it, or
+        sides of its own that are not proportional to the page's, or lies beyond the glass; or the description is
+        damaged.
     """
-    glass, areas = _glass_and_areas(read_description(path), path)
+    glass, areas, named = _parse(read_description(path), path)
     with refusing_damage(path):
         import tifffile
 
         with tifffile.TiffFile(path) as tiff:
             sizes = {page.index: (page.imagewidth, page.imagelength) for page in tiff_pages(tiff)}
     for number, area in enumerate(areas, 1):
-        why = _contradiction(area, sizes, glass)
+        why = _contradiction(area, sizes, glass, named)
         if why:
             raise SlideError(
                 f"its description contradicts the file: {why} (scanned area {number})",
@@ -130,7 +133,9 @@ def check_scn(path: Path) -> None:
             )
 
 
-def _contradiction(area: Area, sizes: Mapping[int, tuple[int, int]], glass: tuple[int, ...]) -> str:
+def _contradiction(
+    area: Area, sizes: Mapping[int, tuple[int, int]], glass: tuple[int, ...], named: Counter[int]
+) -> str:
     """What is wrong about an area; empty where nothing is."""
     for directory, width, height in area.pages:
         if directory not in sizes:
@@ -143,6 +148,9 @@ def _contradiction(area: Area, sizes: Mapping[int, tuple[int, int]], glass: tupl
             return f"page {directory} is no picture of an area of {area.width_nm} x {area.height_nm} nm"
     if len({page[0] for page in area.pages}) < len(area.pages):
         return "two of its levels are one page"
+    for directory, _, _ in area.pages:
+        if named[directory] > 1:
+            return f"another picture is page {directory}, too"
     corner = area.offset_x + area.width_nm, area.offset_y + area.height_nm
     beyond = [side * (1 + PROPORTION) for side in glass]
     if min(area.offset_x, area.offset_y) < 0 or corner[0] > beyond[0] or corner[1] > beyond[1]:
