@@ -203,6 +203,18 @@ def test_work_is_claimed_as_there_is_room_and_ends_with_its_last_slide(
     assert trigger.look() == [] and not trigger.pending() and records.names(PREFIX) == []
 
 
+def test_a_slide_that_ends_is_told_of_its_own_workitem_alone(
+    server: UpsServer, worklist: Worklist, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trigger = Assigned(worklist, SeriesRecords(tmp_path), tmp_path, label="STAMP", most=2)
+    assert trigger.look() == rows("1.2.1", "1.2.2", "1.2.3")
+    told: list[tuple[str, float]] = []
+    monkeypatch.setattr(worklist, "progress", lambda uid, transaction, percent, text: told.append((uid, percent)))
+    trigger.ended(rows("1.2.2")[0], "key", "")
+    trigger.ended(rows("1.2.1")[0], "key", "")
+    assert told == [("1.7.2", 50)] and server.state("1.7.1") == "COMPLETED"
+
+
 @pytest.mark.parametrize("claimed", [True, False])
 def test_a_crash_in_the_middle_of_a_claim(claimed: bool, server: UpsServer, worklist: Worklist, tmp_path: Path) -> None:
     """The claim is written down before it is made; whether it went through is found out."""

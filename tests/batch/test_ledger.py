@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -39,6 +41,16 @@ def test_ledger_reads_other_hosts_but_writes_its_own(tmp_path: Path) -> None:
     two.start("k", 2, "a.svs")
     assert one.path != two.path
     assert [row.attempt for row in one.attempts("k")] == [1, 2]
+
+
+def test_a_change_takes_its_lock_before_it_reads(tmp_path: Path) -> None:
+    """Two processes that read first and write then would each wait for the other, and one would fail."""
+    ledger = Ledger(tmp_path, "host")
+    with closing(sqlite3.connect(ledger.path, timeout=0, isolation_level=None)) as other:
+        with ledger._transaction(), pytest.raises(sqlite3.OperationalError, match="locked"):
+            other.execute("BEGIN IMMEDIATE")
+        other.execute("BEGIN IMMEDIATE")
+        other.execute("ROLLBACK")
 
 
 def test_an_attempt_ends_by_itself_and_others_stay_as_they_are(tmp_path: Path) -> None:

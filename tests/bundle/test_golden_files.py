@@ -77,6 +77,12 @@ def test_the_other_files_too(tmp_path, name, what):
         load_golden(bundle_with(tmp_path, name, DAMAGE[what]))
 
 
+@pytest.mark.parametrize("shape", [(8, 72, 72, 3), (8, 64, 64, 4), (8, 56, 56, 3), (8, 64, 64), (9, 64, 64, 3)])
+def test_tiles_of_another_shape_do_not_fit(tmp_path, shape):
+    with pytest.raises(BundleError, match="the golden arrays do not fit"):
+        load_golden(bundle_with(tmp_path, "tiles", npy(np.zeros(shape, np.uint8))))
+
+
 @pytest.mark.parametrize("dtype", [np.float16, np.float64, ">f4"])
 def test_other_floats_and_orders_are_read(tmp_path, dtype):
     good, reference = load_golden(bundle_with(tmp_path, "card", b""))

@@ -140,6 +140,7 @@ class TestSpeed:
         ("seconds", "trials", "found"),
         [
             (auto.TRIAL_SECONDS, [], 5.0),  # the check took long enough
+            (auto.TRIAL_SECONDS + 0.5, [], 5.0),
             (0.1, [(7.0, 2.5)], 7.0),
             (0.1, [(7.0, 0.5), (9.0, 0.4), (8.0, 0.1)], 9.0),  # three at most, and the best of them
             (0.1, [(9.0, 1.0), (7.0, 1.0)], 9.0),

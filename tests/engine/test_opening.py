@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from stamp_deploy.engine.interface import EngineInfo, EngineOutput
 from stamp_deploy.engine.load import swap_adapter
 from stamp_deploy.engine.onnxruntime import OnnxRuntimeEngine, open_session
 from stamp_deploy.engine.openvino import OpenVinoEngine, precisions
+from stamp_deploy.engine.openvino import _read as read_network
 from stamp_deploy.engine.registry import check_url, open_engine
 from stamp_deploy.errors import BundleError, EngineError, ParityError
 
@@ -69,6 +71,63 @@ def test_a_provider_that_is_not_in_use_is_told(bundle: Bundle, monkeypatch: pyte
             open_session(model, 1, asked, "ORT")
         Options(monkeypatch, "CUDAExecutionProvider")
         assert open_session(model, 1, asked, "ORT")
+
+
+@pytest.mark.parametrize(("batch", "fixed"), [(None, []), (3, [("batch", 3)])])
+def test_a_fixed_batch_is_the_free_axis_of_the_tiles(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, batch: int | None, fixed: list[Any]
+) -> None:
+    given: list[Any] = []
+
+    class Settings(onnxruntime.SessionOptions):  # type: ignore[misc]
+        def add_free_dimension_override_by_name(self, *axis: Any) -> None:
+            given.append(axis)
+
+    Options(monkeypatch)
+    monkeypatch.setattr(onnxruntime, "SessionOptions", Settings)
+    model = bundle.read_encoder()
+    assert model.facts.inputs["tiles"].shape == ("batch", 64, 64, 3)
+    open_session(model, 1, ["CPUExecutionProvider"], "ORT", batch)
+    assert given == fixed
+
+
+@pytest.mark.parametrize("head", [False, True])
+def test_tensors_outside_of_the_graph_are_handed_over_whole(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, head: bool
+) -> None:
+    given: list[Any] = []
+
+    class Settings(onnxruntime.SessionOptions):  # type: ignore[misc]
+        def add_external_initializers_from_files_in_memory(self, *data: Any) -> None:
+            given.append(data)
+
+    Options(monkeypatch)
+    monkeypatch.setattr(onnxruntime, "SessionOptions", Settings)
+    data = {"a.bin": b"abc", "b.bin": b"defgh"}
+    spec = bundle.heads[0]
+    model = replace(bundle.read_head(spec) if head else bundle.read_encoder(), data=data)
+    if head:
+        monkeypatch.setattr(Bundle, "read_head", lambda self, spec: model)
+        HeadModel(bundle, spec)
+    else:
+        open_session(model, 1, ["CPUExecutionProvider"], "ORT")
+    assert given == [(["a.bin", "b.bin"], [b"abc", b"defgh"], [3, 5])]
+
+
+def test_openvino_reads_them_from_a_private_copy(bundle: Bundle) -> None:
+    seen: list[Any] = []
+
+    class Core:
+        def read_model(self, model: Any) -> str:
+            if isinstance(model, bytes):
+                seen.append(model)
+            else:
+                seen.append({path.name: path.read_bytes() for path in Path(model).parent.iterdir()})
+            return "network"
+
+    model = bundle.read_encoder()
+    assert read_network(Core(), model) == read_network(Core(), replace(model, data={"w.bin": b"abc"})) == "network"
+    assert seen == [model.graph, {model.path.name: model.graph, "w.bin": b"abc"}]
 
 
 @pytest.mark.parametrize(
@@ -189,6 +248,20 @@ class TestOpened:
         wanted |= {"device": 2} if name != "openvino" else {}
         assert seen == [(*([name] if name.startswith("tensorrt") else []), wanted)] * 2
 
+    def test_of_a_twin_whose_file_is_told(self, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.opened(monkeypatch)
+        asked: list[Any] = []
+
+        def twin(self: Bundle, name: str, precision: str | None) -> Bundle:
+            asked.append((name, precision))
+            return replace(self, encoder_file="int8.onnx") if precision == "int8" else self
+
+        monkeypatch.setattr(Bundle, "for_engine", twin)
+        found = open_engine(bundle, "openvino", batch=2, precision="int8").info.details
+        assert found == {"batch": "4", "encoder": "int8.onnx"}
+        assert "encoder" not in open_engine(bundle, "openvino", batch=2, precision="fp32").info.details
+        assert asked == [("openvino", "int8"), ("openvino", "fp32")]
+
     def test_through_parity(self, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
         seen: list[Any] = []
 
@@ -210,6 +283,9 @@ class TestOpened:
             with pytest.raises(EngineError, match=r"needs a server|asks no server"):
                 check_url(name, url)
         check_url("triton", "http://h:1")
+        for url in (None, ""):
+            with pytest.raises(EngineError, match="needs a server"):
+                check_url("".join(["tri", "ton"]), url)  # as it comes from a command line
         check_url("openvino", None)
 
     @pytest.mark.parametrize("batch", [0, -1])

@@ -282,6 +282,18 @@ class TestTheRows:
         report = check_engine(bundle, Told(bundle, precision="int8", spoil=spoil))
         assert [failure.split(" ")[0] for failure in report.failures] == ["head_max_abs"]
 
+    @pytest.mark.parametrize("precision", ["fp32", "int8"])
+    def test_an_engine_that_answers_with_no_numbers_fails_by_name(self, bundle, precision):
+        """Overflow of one tile: a report that says so, and not an error about heads that have no answer."""
+
+        def spoil(output):
+            output.embedding[0, 3] = np.nan
+            return output
+
+        report = check_engine(bundle, Told(bundle, precision=precision, spoil=spoil))
+        assert "embedding values are not finite in 4 of 15 tiles" in report.failures
+        assert "head_max_abs is not a number" in report.failures
+
     def test_answers_of_the_batch_before_are_seen(self, bundle):
         """Ten golden tiles in batches of ten: without the turn every batch would hold the same."""
         kept = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import json
 import warnings
@@ -10,10 +11,14 @@ from uuid import UUID
 
 import numpy as np
 import pytest
-from support.result_factory import make_result
+from support.result_factory import make_head, make_result
 
+from stamp_deploy.grid import Grid
 from stamp_deploy.maps import score_map
+from stamp_deploy.result import Result
+from stamp_deploy.trust import SlideTrust
 from stamp_deploy.writers import write_all
+from stamp_deploy.writers.geojson import tile_id
 
 
 def test_geojson_keeps_qupaths_rules(tmp_path: Path) -> None:
@@ -123,3 +128,83 @@ def test_spatialdata_reads_back_with_aligned_elements(tmp_path: Path) -> None:
         sdata=data, spatial_element_names=["tiles"], table_name="scores"
     )
     assert len(joined["tiles"]) == len(matched) == 60
+
+
+def full_columns() -> Result:
+    """Tiles with two heads' attention, a second read-out and a verdict, no two of which are alike."""
+    n = 12
+    base = make_result(n_tiles=n, pathways=("UP", "DOWN"), heads=0)
+    heads = tuple(
+        make_head(name, attention=np.linspace(low, low + 0.1, n, dtype=np.float32))
+        for name, low in (("first", 0.1), ("second", 0.5))
+    )
+    trust = SlideTrust(
+        "doubtful", ("x",), 1.5, np.linspace(1, 2, n, dtype=np.float32), np.arange(n, dtype=np.uint16) % 3, n, "rule",
+        np.linspace(3, 90, n, dtype=np.float32),
+    )  # fmt: skip
+    return dataclasses.replace(
+        base, heads=heads, trust=trust, pathways_global=base.pathways * 3 + 1, score_unit="z here"
+    )
+
+
+def test_a_second_read_out_each_heads_attention_and_the_verdict_have_columns(tmp_path: Path) -> None:
+    from pyarrow import parquet
+
+    result = full_columns()
+    assert result.pathways_global is not None and result.trust is not None
+    assert result.summary_unit != result.score_unit
+    (path,) = write_all(result, tmp_path, ["parquet"])
+    table = parquet.read_table(path)
+    wanted = {
+        "UP": result.pathways[:, 0], "DOWN": result.pathways[:, 1], "global.UP": result.pathways_global[:, 0],
+        "global.DOWN": result.pathways_global[:, 1], "attention.first": result.heads[0].attention,
+        "attention.second": result.heads[1].attention, "trust_distance": result.trust.tile_distance,
+        "trust_percentile": result.trust.tile_percentile, "trust_flags": result.trust.tile_flags,
+        "left_out": result.trust.left_out,
+    }  # fmt: skip
+    for name, values in wanted.items():
+        np.testing.assert_array_equal(table[name].to_numpy(), values, err_msg=name)
+    assert set(table.column_names) - set(wanted) == {"x", "y", "column", "row", "tissue_fraction"}
+    notes = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
+    assert (notes["score_unit"], notes["target_mpp"]) == ("z here", repr(result.grid.target_mpp))
+    shadowed = dataclasses.replace(result, pathway_names=("global.UP", "DOWN"))
+    (path,) = write_all(shadowed, tmp_path, ["parquet"])
+    table = parquet.read_table(path)
+    np.testing.assert_array_equal(table["pathway.global.UP"].to_numpy(), result.pathways[:, 0])
+
+
+def test_a_tile_of_geojson_is_known_by_its_corner_and_has_each_heads_attention(tmp_path: Path) -> None:
+    result = full_columns()
+    (path,) = write_all(result, tmp_path, ["geojson"])
+    found = json.loads(path.read_text(encoding="utf-8"))["features"]
+    for number, (feature, (x, y)) in enumerate(zip(found, result.coords.tolist(), strict=True)):
+        assert feature["id"] == tile_id(result.slide.sha256, x, y)
+        for head in result.heads:
+            assert head.attention is not None
+            told = feature["properties"]["measurements"][f"attention: {head.name}"]
+            assert told == pytest.approx(head.attention[number], rel=1e-4)
+
+
+def test_a_tile_ends_at_the_nearest_pixel(tmp_path: Path) -> None:
+    """Of spans of 118.5 and 97 px: half a pixel, cut off at each tile, would leave seams in QuPath."""
+    base = make_result(n_tiles=3, pathways=1, heads=0)
+    grid = Grid(2000, 1500, 0.27, 0.33, 0.5, 64, 0)
+    slide = dataclasses.replace(base.slide, width=2000, height=1500, mpp_x=0.27, mpp_y=0.33)
+    columns = np.array([0, 1, 2])
+    result = dataclasses.replace(base, grid=grid, slide=slide, coords=grid.coords(columns, columns))
+    (path,) = write_all(result, tmp_path, ["geojson"])
+    assert (grid.span_x, grid.span_y) == pytest.approx((118.52, 96.97), abs=0.01)
+    for feature, (x, y) in zip(json.loads(path.read_text())["features"], result.coords.tolist(), strict=True):
+        assert feature["geometry"]["coordinates"][0][2] == [x + 119, y + 97]
+
+
+def test_maps_name_the_unit_of_their_own_scores_and_each_channel(tmp_path: Path) -> None:
+    import tifffile
+
+    result = full_columns()
+    (path,) = write_all(result, tmp_path, ["ome-tiff"])
+    with tifffile.TiffFile(path) as file:
+        image = tifffile.xml2dict(file.ome_metadata)["OME"]["Image"]
+    assert image["Description"].startswith("Pathway scores (z here). ")
+    assert [channel["Name"] for channel in image["Pixels"]["Channel"]] == ["UP", "DOWN"]
+    assert {image["Pixels"][f"PhysicalSize{axis}Unit"] for axis in "XY"} == {"µm"}
