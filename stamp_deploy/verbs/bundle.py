@@ -14,7 +14,6 @@ from .options import (
     PATH,
     adapter_option,
     out_option,
-    overwrite_option,
     signature_option,
     url_option,
 )
@@ -165,7 +164,7 @@ def sign(bundle: Path, key: Path) -> None:
 )  # fmt: skip
 @adapter_option
 @signature_option
-@overwrite_option
+@option("--overwrite", is_flag=True, group=OUTPUT, help="Replace models of the same names.")
 def triton(
     bundle: Path,
     out: Path,

@@ -103,8 +103,11 @@ def test_a_place_beyond_the_list_means_that_the_server_was_set_up_anew(
     tmp_path: Path, kept: int, found: list[int]
 ) -> None:
     """Its list begins again, and so does the watch: nothing that arrived since then is passed over."""
-    changes = started(Orthanc(5), tmp_path, kept)
+    client = Orthanc(5)
+    changes = started(client, tmp_path, kept)
     assert changes.look() == [slide(n) for n in found]
+    again = Changes(client, changes._records)
+    assert again.look() == [slide(n) for n in found], "a crash now finds them again"
     changes.all_ended()
     assert SeriesRecords.read(changes._records, "changes") == {"since": 5}
 

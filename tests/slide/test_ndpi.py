@@ -158,7 +158,9 @@ def test_a_kind_of_jpeg_that_cannot_be_cut_has_no_index(cut: Cut, stated: int) -
     level = NdpiLevel(1024, 256, 0, 256, 8, head, np.arange(128), 160)
     assert grid_of(level) == "its restart intervals cannot be read one by one"
     assert isinstance(grid_of(replace(level, head=cut.head)), StorageGrid)
-    assert isinstance(grid_of(replace(level, interval_w=20_000, places=np.arange(32))), str)
+    wide = replace(level, head=cut.head, width=20_000, interval_w=20_000, places=np.arange(32))
+    assert grid_of(wide) == "its restart intervals cannot be read one by one"
+    assert isinstance(grid_of(replace(wide, interval_w=10_000, places=np.arange(64))), StorageGrid)
 
 
 @pytest.mark.parametrize(("transform", "photometric"), [(0, RGB_COLOURS), (1, YCBCR), (None, YCBCR)])
@@ -200,6 +202,7 @@ def test_a_damaged_interval_is_counted_where_it_lies(tmp_path: Path, cut: Cut, h
 STARTS_FAULTS = {
     "exchanged": lambda s: [*s[:3], s[7], *s[4:7], s[3], *s[8:]],
     "one too far": lambda s: [s[0], *s[2:], s[-1]],
+    "one of them twice": lambda s: [*s[:10], s[9], *s[11:]],
     "all the same": lambda s: [s[0], *[s[1]] * (len(s) - 1)],
     "beyond the file": lambda s: [s[0], *[2**31] * (len(s) - 1)],
     "eight too far": lambda s: [s[0], *s[9:], *range(s[-1] + 1, s[-1] + 9)],

@@ -16,7 +16,8 @@ from stamp_deploy.training.config import TrainConfig
 from stamp_deploy.training.gene_sets import read_gmt
 from stamp_deploy.training.metrics import pearson
 from stamp_deploy.training.ridge import fit_ridge_cv, fit_ridge_measured
-from stamp_deploy.training.sections import keep_components, make_sections
+from stamp_deploy.training.sections import make_sections
+from stamp_deploy.training.targets import keep_components
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ from stamp_deploy.training.heads.config import HeadConfig
 from stamp_deploy.training.model.checkpoint import Checkpoint, read_tensors, write_tensors
 from stamp_deploy.training.schedule import rate_factor
 from stamp_deploy.training.schemas import schemas
-from stamp_deploy.training.sections import keep_components, smooth
+from stamp_deploy.training.targets import keep_components, smooth
 from stamp_deploy.training.verbs_train import parse_settings
 from stamp_deploy.training.warm_up import vicreg
 

@@ -24,6 +24,7 @@ function changed(map) {                    // another map was chosen
   if (map !== maps[0]) return;
   const one = map.one;
   document.querySelectorAll("tr[data-layer]").forEach(row => row.classList.toggle("on", +row.dataset.layer === map.index));
+  document.querySelectorAll(".of-map").forEach(node => { node.textContent = one ? ": " + one.label : ""; });
   $("known").textContent = drawHistogram($("histogram"), one);
   if (!D.gallery) return;
   $("large").classList.remove("on");
