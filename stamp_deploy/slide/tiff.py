@@ -156,7 +156,7 @@ def read_sub_pages(path: Path) -> tuple[StoredPage, ...]:
 
 
 def sub_pages(page: Any) -> list[Any]:
-    """The pages that a page keeps inside of it (SubIFDs), as they come; none where there are none, or too many.
+    """The pages inside of a page (SubIFDs), as they come; none where there are none, or too many.
 
     Raises
     ------
@@ -164,10 +164,8 @@ def sub_pages(page: Any) -> list[Any]:
         One of them is not where it should be.
     """
     count = len(page.subifds or ())
-    if count > MAX_SUB_PAGES:
-        return []
     try:
-        return [page.pages[i].aspage() for i in range(count)]
+        return [page.pages[i].aspage() for i in range(count if count <= MAX_SUB_PAGES else 0)]
     except Exception as error:  # whatever tifffile meets there
         raise ValueError("a page inside of another is not where it should be") from error
 

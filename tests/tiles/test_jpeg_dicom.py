@@ -75,6 +75,24 @@ def test_the_same_streams_are_the_same_tiles(tmp_path: Path, organisation: str) 
         assert any(told in note for note in slide.notes) == (organisation == "focal planes")
 
 
+@pytest.mark.parametrize("table", ["basic", "extended", "none"])
+def test_frames_lie_in_any_order_where_each_has_its_place(tmp_path: Path, table: str) -> None:
+    svs = write_svs(tmp_path)
+    picture = pictures_of(svs)[0]
+    order = list(range(len(picture.streams)))
+    random.Random(1).shuffle(order)
+    mixed = replace(picture, streams=[picture.streams[number] for number in order])
+    path = dicom(tmp_path / "dicom", mixed, How(sparse=True, table=table))
+    data = pydicom.dcmread(path)
+    places = data.PerFrameFunctionalGroupsSequence
+    data.PerFrameFunctionalGroupsSequence = [places[number] for number in order]
+    data.save_as(path)
+    want, _, _ = read_all(svs, "jpeg-tiff", tile_px=50, target_mpp=0.5)
+    ours, status, _ = read_all(path, "jpeg-dicom", tile_px=50, target_mpp=0.5)
+    assert (status == TileStatus.OK).all()
+    np.testing.assert_array_equal(ours, want)
+
+
 @pytest.mark.parametrize("coding", TAGS)
 def test_every_coding_is_openslides_and_pydicoms(tmp_path: Path, coding: str) -> None:
     """OpenSlide does not take YBR_FULL; pydicom decodes each frame by itself."""
@@ -106,7 +124,7 @@ def test_the_stream_decides_its_colour(tmp_path: Path, coding: str, tag: str, to
         assert len(slide.notes) == told
 
 
-def test_a_pyramid_has_its_levels_and_no_label(tmp_path: Path) -> None:
+def test_a_pyramid_has_its_levels_and_no_other_picture(tmp_path: Path) -> None:
     svs = write_svs(tmp_path, levels=(2, 4))
     folder = tmp_path / "dicom"
     folder.mkdir()
@@ -115,8 +133,9 @@ def test_a_pyramid_has_its_levels_and_no_label(tmp_path: Path) -> None:
     paths = [write_level(folder / "c.dcm", first, How())[0]]
     for name, picture in zip("ba", others, strict=True):
         paths += write_level(folder / f"{name}.dcm", picture, resampled)
-    label = replace(first, width=SIDE, height=SIDE, streams=first.streams[:1])
-    write_level(folder / "0.dcm", label, How(image_type=("ORIGINAL", "PRIMARY", "LABEL", "NONE")))
+    small = replace(first, width=SIDE, height=SIDE, streams=first.streams[:1])
+    for number, flavor in enumerate(("LABEL", "OVERVIEW", "THUMBNAIL")):
+        write_level(folder / f"{number}.dcm", small, How(image_type=("ORIGINAL", "PRIMARY", flavor, "NONE")))
     write_level(folder / "other.dcm", first, How(), series="another slide")
     for path in paths:
         with open_slide(path) as slide, open_slide(svs) as same:
@@ -188,6 +207,7 @@ def test_a_real_slide_whose_image_type_is_misspelt(data_dir: Path) -> None:
         (("", "PRIMARY", "VOLUME", "NONE"), True),
         (("ORIGINAL", "PRIMARY", "LABEL", "NONE"), False),
         (("ORIGINAL", "PRIMARY", "OVERVIEW", "RESAMPLED"), False),
+        (("DERIVED", "PRIMARY", "THUMBNAIL", "RESAMPLED"), False),
         (("DERIVED", "PRIMARY", "VOLUME", "SEGMENTED"), False),
         (("DERIVED", "SECONDARY", "VOLUME", "NONE"), False),
         (("VOLUME",), False),
