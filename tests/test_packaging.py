@@ -63,3 +63,12 @@ def test_lint_checks_the_format_and_the_hooks_fetch_nothing() -> None:
     assert "://" not in hooks
     for tool in ("ruff check", "ruff format", "mypy"):
         assert f"entry: .venv/bin/{tool}" in hooks
+
+
+def test_the_metadata_names_every_python_that_other_pythons_tries() -> None:
+    newest = re.search(r"^NEWEST_TRIED = (\d+)$", (ROOT / ".ci" / "other-pythons").read_text(), re.MULTILINE)
+    assert newest is not None
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    named = [name.rpartition(" ")[2] for name in project["classifiers"] if "Python :: 3." in name]
+    assert named == [f"3.{minor}" for minor in range(11, int(newest[1]) + 1)]
+    assert project["requires-python"] == f">={named[0]}"
