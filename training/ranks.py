@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -23,6 +24,16 @@ Floats = NDArray[np.float32]
 Made = TypeVar("Made")
 BEAT_S = 5.0
 """How often processes that work tell those that are done, so that no collective call waits longer than this."""
+
+
+def leave() -> None:
+    """Take this process out of its groups before Python ends.
+
+    torch's threads of a group may otherwise outlive what they use: a process that had done all of its work could end by
+    an abort, and a launcher then calls the run failed.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 class Ranks:
@@ -48,6 +59,9 @@ class Ranks:
         self.device: torch.device = accelerator.device
         self.beats = 0
         self._group: Any = None
+        if self.world > 1:
+            atexit.unregister(leave)
+            atexit.register(leave)
 
     def wrap(self, module: nn.Module) -> nn.Module:
         """The module, with gradients averaged over the processes where there are several."""

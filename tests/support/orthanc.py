@@ -153,6 +153,11 @@ class Orthanc:
         for path in paths:
             self.rest("instances", path.read_bytes())
 
+    def arrivals(self) -> list[str]:
+        """Instances in the order of their arrival. The list of changes also tells, later, that a series has settled."""
+        changes = self.rest("changes?limit=100000")["Changes"]
+        return [change["ID"] for change in changes if change["ChangeType"] == "NewInstance"]
+
     def delete_all(self) -> None:
         """Forget everything."""
         for study in self.rest("studies"):

@@ -143,9 +143,9 @@ def test_a_killed_run_goes_on(launcher: Sequence[str], world: int, tmp_path: Pat
     for pid in (process.pid, *descendants(process.pid)):
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    process.communicate()
+    _, errors = process.communicate()
     assert not (tmp_path / "run" / "run.json").is_file()  # it had most of its epochs before it
-    assert saved.is_file()
+    assert saved.is_file(), errors[-3000:]
     finished(launch(launcher, world, settings, tmp_path / "run"))
     metrics = json.loads((tmp_path / "run" / "run.json").read_text())["metrics"]
     whole = config_steps(settings, world)
