@@ -24,7 +24,8 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 EDIT   := PYTHONWARNINGS="ignore:Editable installation" $(PIP) --no-build-isolation -e
 SOURCE := pyproject.toml setup.py $(wildcard csrc/*.c csrc/*.h csrc/*.pyx csrc/*.pxd)
 
-# A test file runs whole in one process; PARALLEL= runs all of them in one.
+# A test file runs whole in one process; PARALLEL= runs all of them in one. torch computes with one thread in each: with
+# as many as there are cores, processes side by side would wait for each other's.
 PARALLEL ?= -n auto --dist loadfile
 
 # The tests of the compiled tiler, for the checked and sanitized builds.
@@ -37,7 +38,7 @@ demo: $(STAMP)-demo
 	$(BIN)/stamp-deploy demo -o demo-out
 
 test: $(STAMP)-test
-	$(BIN)/python -m pytest -q $(PARALLEL) $(if $(COVERAGE),$(COVERED))
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $(PARALLEL) $(if $(COVERAGE),$(COVERED))
 
 # A quarter slower than `make test` alone.
 COVERED := --cov --cov-report=term --cov-report=html:build/coverage --cov-fail-under=92

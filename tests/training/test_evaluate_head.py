@@ -283,7 +283,8 @@ def test_encoders_are_compared_in_pairs(tmp_path: Path) -> None:
     assert found["word"] == "shown" and found["value"] > 0.2 and found["delong"]["low"] > 0
     assert "good minus noise" in done.output and (tmp_path / "out" / "comparison.html").is_file()
     encoders = [f"--encoder=good={good}", f"--encoder=same={good}"]
-    done = CliRunner().invoke(compare_verb, [*arguments, *encoders, "-o", str(tmp_path / "same")])
+    short = ["--epochs", "2", "--seeds", "1"]  # nothing has to be learned here
+    done = CliRunner().invoke(compare_verb, [*arguments, *short, *encoders, "-o", str(tmp_path / "same")])
     assert done.exit_code == 0, done.output
     same = json.loads((tmp_path / "same" / "encoder-comparison.json").read_text())["differences"]["good"]["auroc"]
     assert same["value"] == 0 and same["word"] == "not shown"  # the same folds, weights and draws
