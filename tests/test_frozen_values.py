@@ -9,6 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 CHANGES = {
     "OnnxFacts", "StageTimes", "TileSource", "Skipped", "_InWork", "_Begun", "Position", "Row", "Evaluation",
+    "_Image",
 }  # fmt: skip
 """Gathered or counted piece by piece."""
 HOLDS = {

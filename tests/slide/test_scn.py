@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ GLASS = (40_000, 90_000)
 """nm: a glass that is higher than wide."""
 AREA = Area(1000, 2000, 20_000, 10_000, ((1, 400, 200), (2, 100, 50)))
 SIZES = {0: (64, 64), 1: (400, 200), 2: (100, 50), 3: (400, 200)}
+ONCE: Counter[int] = Counter()
+"""No page is named by two areas."""
 
 
 def view(width: int, height: int, x: int, y: int, *, light: str = "brightfield", pages: str = "") -> str:
@@ -36,7 +39,7 @@ def areas_of(*images: str) -> list[Area]:
 
 
 def test_an_area_that_fits_contradicts_nothing() -> None:
-    assert _contradiction(AREA, SIZES, GLASS) == ""
+    assert _contradiction(AREA, SIZES, GLASS, ONCE) == ""
 
 
 @pytest.mark.parametrize(
@@ -61,14 +64,14 @@ def test_each_rule_at_its_edge(change: dict[str, Any], why: str) -> None:
     area = replace(AREA, **change)
     if "height_nm" in change and "pages" not in change:
         area = replace(area, pages=((1, 400, 200),))
-    found = _contradiction(area, SIZES, GLASS)
+    found = _contradiction(area, SIZES, GLASS, ONCE)
     assert (found == "") == (why == "") and why in found
 
 
 def test_small_levels_may_be_two_rows_off() -> None:
     for height, right in ((50, True), (52, True), (48, True), (53, False), (47, False)):
         area = replace(AREA, pages=((2, 100, height),))
-        assert (_contradiction(area, {2: (100, height)}, GLASS) == "") == right
+        assert (_contradiction(area, {2: (100, height)}, GLASS, ONCE) == "") == right
 
 
 def test_the_picture_of_the_glass_and_other_light_are_no_areas() -> None:

@@ -82,7 +82,11 @@ def test_the_sums_of_the_text() -> None:
     def need(tiles: int) -> float:
         return weights + moments / 1e3 + tiles * (kept + block) / 1e3
 
-    assert f"= {need(batch):.0f} GB at the default batch and {need(48):.0f} GB at 48 tiles" in DOCS
-    assert f"{batch} x ({kept:.0f} MB + {block} MB" in DOCS and f"4 x {weights} = {4 * weights:.1f} GB" in DOCS
-    assert batch * plain / 1e3 == pytest.approx(570, rel=0.01) and f"{weights * 7 / 8:.1f} GB each" in DOCS
-    assert f"exchanges {told('LoRA weights')[1] * 4 / 1e6:.1f} MB" in DOCS and f"({weights * 2 * 7 / 8:.1f} GB)" in DOCS
+    slides, spots = config.batch_slides, config.batch_spots
+    assert told(f"default batch of {slides} x {spots} = {batch} tiles, with checkpointing") == [round(need(batch))]
+    assert told(f"`batch_slides = 1` ({spots} tiles), with checkpointing") == [round(need(spots))]
+    assert told("default batch, without checkpointing") == pytest.approx([batch * plain / 1e3], rel=0.01)
+    full = 'weights, gradients and optimiser state of full fine-tuning (`adapt = "full"`), beside the activations'
+    assert told(full) == [round(4 * weights, 1)]
+    assert f"save {weights * 7 / 8:.1f} GB per GPU" in DOCS and f"fetch {weights * 2 * 7 / 8:.1f} GB" in DOCS
+    assert f"exchanges {told('LoRA weights')[1] * 4 / 1e6:.1f} MB" in DOCS
