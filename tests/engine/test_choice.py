@@ -29,17 +29,14 @@ from stamp_deploy.engine.tensorrt_plan import get_plan, plan_folder
 from stamp_deploy.engine.verdict import Verdict, _key, accept
 from stamp_deploy.errors import BundleError, EngineError, ParityError
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 BATCH = 4
 
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return load_bundle(make_bundle(tmp_path_factory.mktemp("choice") / "bundle", golden_tiles=10))
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("STAMP_CACHE_DIR", str(tmp_path / "cache"))
 
 
 class Told(BatchedEngine):

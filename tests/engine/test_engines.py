@@ -325,11 +325,8 @@ class TestTheRealLibraries:
         assert [(k, n) for k, names in uses.items() for n in names if not hasattr(getattr(trt, k), n)] == []
 
 
+@pytest.mark.usefixtures("own_cache")
 class TestAuto:
-    @pytest.fixture(autouse=True)
-    def own_cache(self, tmp_path, monkeypatch):
-        monkeypatch.setenv("STAMP_CACHE_DIR", str(tmp_path / "cache"))
-
     def test_says_what_was_fastest_and_remembers(self, bundle, monkeypatch):
         first = load_engine(bundle, batch=8)
         assert "passed parity" in first.info.why and "tiles/s" in first.info.why

@@ -21,6 +21,8 @@ from stamp_deploy.engine.graph_forms import PLAIN, Form, forms_of, pick_form, re
 from stamp_deploy.engine.mixed_precision import _as_it_is, _converted_folder, convert, convert_file
 from stamp_deploy.errors import ParityError
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 FORMS = (
     Form("plain"), Form("plain, fused", fused=True), Form("of four", batch=4), Form("of five", batch=5),
     Form("gelu", low=frozenset({"Gelu"})), Form("norms", low=frozenset({"Gelu", "LayerNormalization"})),
@@ -30,11 +32,6 @@ FORMS = (
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return load_bundle(make_bundle(tmp_path_factory.mktemp("keys") / "bundle", golden_tiles=10))
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("STAMP_CACHE_DIR", str(tmp_path / "cache"))
 
 
 def test_a_name_is_of_what_is_said_and_not_of_its_order() -> None:

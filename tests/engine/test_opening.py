@@ -43,6 +43,15 @@ class Options:
         monkeypatch.setattr(onnxruntime, "InferenceSession", opened)
 
 
+def calls_of(setting: str, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What a method of a session's options is called with from now on; no session is opened."""
+    given: list[Any] = []
+    Options(monkeypatch)
+    recording = {setting: lambda self, *data: given.append(data)}
+    monkeypatch.setattr(onnxruntime, "SessionOptions", type("Settings", (onnxruntime.SessionOptions,), recording))
+    return given
+
+
 def test_an_encoder_has_its_threads_in_one_pool(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = Options(monkeypatch)
     OnnxRuntimeEngine(bundle, batch=2, threads=3)
@@ -77,14 +86,7 @@ def test_a_provider_that_is_not_in_use_is_told(bundle: Bundle, monkeypatch: pyte
 def test_a_fixed_batch_is_the_free_axis_of_the_tiles(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch, batch: int | None, fixed: list[Any]
 ) -> None:
-    given: list[Any] = []
-
-    class Settings(onnxruntime.SessionOptions):  # type: ignore[misc]
-        def add_free_dimension_override_by_name(self, *axis: Any) -> None:
-            given.append(axis)
-
-    Options(monkeypatch)
-    monkeypatch.setattr(onnxruntime, "SessionOptions", Settings)
+    given = calls_of("add_free_dimension_override_by_name", monkeypatch)
     model = bundle.read_encoder()
     assert model.facts.inputs["tiles"].shape == ("batch", 64, 64, 3)
     open_session(model, 1, ["CPUExecutionProvider"], "ORT", batch)
@@ -95,14 +97,7 @@ def test_a_fixed_batch_is_the_free_axis_of_the_tiles(
 def test_tensors_outside_of_the_graph_are_handed_over_whole(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch, head: bool
 ) -> None:
-    given: list[Any] = []
-
-    class Settings(onnxruntime.SessionOptions):  # type: ignore[misc]
-        def add_external_initializers_from_files_in_memory(self, *data: Any) -> None:
-            given.append(data)
-
-    Options(monkeypatch)
-    monkeypatch.setattr(onnxruntime, "SessionOptions", Settings)
+    given = calls_of("add_external_initializers_from_files_in_memory", monkeypatch)
     data = {"a.bin": b"abc", "b.bin": b"defgh"}
     spec = bundle.heads[0]
     model = replace(bundle.read_head(spec) if head else bundle.read_encoder(), data=data)

@@ -22,11 +22,6 @@ openvino = pytest.importorskip("openvino")
 pytestmark = pytest.mark.usefixtures("own_cache")
 
 
-@pytest.fixture
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("STAMP_CACHE_DIR", str(tmp_path / "cache"))
-
-
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return load_bundle(make_bundle(tmp_path_factory.mktemp("streams") / "bundle", golden_tiles=10))

@@ -20,15 +20,12 @@ from stamp_deploy.engine.tensorrt import TensorRTEngine
 from stamp_deploy.engine.verdict import accept
 from stamp_deploy.errors import EngineError, ParityError
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 
 @pytest.fixture(scope="module")
 def adapters(tmp_path_factory):
     return make_adapters(tmp_path_factory.mktemp("swap") / "bundle")
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("STAMP_CACHE_DIR", str(tmp_path / "cache"))
 
 
 @pytest.fixture

@@ -21,6 +21,8 @@ from stamp_deploy.engine.golden import check_engine, load_golden, turned
 from stamp_deploy.engine.interface import EngineInfo, EngineOutput
 from stamp_deploy.errors import BundleError, EngineError, ParityError
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 BATCH = 4
 
 
@@ -35,11 +37,6 @@ def wrong(tmp_path):
     return swap_golden(
         make_bundle(tmp_path / "bundle", golden_tiles=10), make_bundle(tmp_path / "other", seed=1, golden_tiles=10)
     )
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("STAMP_CACHE_DIR", str(tmp_path / "cache"))
 
 
 class Told(BatchedEngine):
