@@ -22,6 +22,15 @@ def browser() -> Iterator[Any]:
         started.close()
 
 
+def wait_for_count(locator: Any, count: int) -> None:
+    """Wait until the page has this many of it.
+
+    ``wait_for_function`` would be refused: its second look is an eval, which the pages' security policy forbids.
+    """
+    sync = pytest.importorskip("playwright.sync_api")
+    sync.expect(locator).to_have_count(count, timeout=60_000)
+
+
 CONTRAST = """
 () => {
   const channels = text => text.match(/[\\d.]+/g).map(Number);

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.chromium import CONTRAST, UNNAMED
+from support.chromium import CONTRAST, UNNAMED, wait_for_count
 from support.result_factory import full_result, make_result, make_trust
 
 from stamp_deploy.result import Result
@@ -119,7 +119,7 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> tuple[Result, Path]:
 def pdf_pages(page: Any) -> int:
     pages = len(re.findall(rb"/Type\s*/Page\b", page.pdf(format="A4", prefer_css_page_size=True)))
     # The page takes its sheets away once it has been printed. A loaded machine does so after the PDF is here.
-    page.wait_for_function("document.querySelectorAll('.sheet').length === 0")
+    wait_for_count(page.locator(".sheet"), 0)
     return pages
 
 
@@ -132,8 +132,8 @@ def test_print_gives_one_page_per_chosen_map_with_calls_and_limits(browser: Any,
         page.locator(f".chosen[value='{number}']").check()
     page.emulate_media(media="print")
     assert not page.locator("#layer").is_visible()
-    page.wait_for_function("document.querySelectorAll('.sheet').length === 3")
     sheets = page.locator(".sheet")
+    wait_for_count(sheets, 3)
     styles = result_styles(result)
     assert [sheets.nth(i).locator("h1").inner_text() for i in range(3)] == [styles[i].label for i in (1, 2, 4)]
     assert result.trust is not None
