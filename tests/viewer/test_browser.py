@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
 import numpy as np
 import pytest
@@ -27,6 +29,12 @@ from stamp_deploy.viewer import slide_source
 from stamp_deploy.writers.picture import result_styles
 
 WAIT_MS = 60_000
+PLACES = "() => [...document.querySelectorAll('.stage')].map(stage => stage.dataset.place || '').join(', ')"
+PAINTED = """
+frames => new Promise(done => {
+  const next = left => left ? requestAnimationFrame(() => next(left - 1)) : done();
+  next(frames);
+})"""
 
 
 class Page:
@@ -52,15 +60,42 @@ class Page:
     def drawn(self) -> None:
         """Wait until all tiles of what is seen are there, and nothing moves."""
         self.page.wait_for_selector(".stage[data-loaded=yes]")
-        before = ""
-        while (now := self.place(as_text=True)) != before:
-            before = str(now)
-            self.page.wait_for_timeout(200)
+        before = None
+        while (now := self.page.evaluate(PLACES)) != before:
+            before = now
+            self.painted(10)
 
-    def place(self, pane: int = 0, *, as_text: bool = False) -> Any:
-        """(left, top, kx, ky): where level-0 pixel (0, 0) lies in the stage, and screen pixels a level-0 pixel."""
+    def painted(self, frames: int = 2) -> None:
+        """Wait until the page has been painted so many times: what was asked for before is on the screen then.
+
+        Frames are counted and no time is measured, since a loaded machine paints late.
+        """
+        self.page.evaluate(PAINTED, frames)
+
+    def choose(self, layer: int, label: str) -> None:
+        """Choose a map and wait until it is shown."""
+        self.page.select_option("select[aria-label=Map]", str(layer))
+        self.page.locator(".evidence b", has_text=label).first.wait_for()
+        self.painted()
+
+    def place(self, pane: int = 0) -> tuple[float, ...]:
+        """(left, top, kx, ky): where level-0 pixel (0, 0) lies in the stage, and screen pixels per level-0 pixel."""
         text = self.page.locator(".stage").nth(pane).get_attribute("data-place") or "0 0 0 0"
-        return text if as_text else tuple(map(float, text.split()))
+        return tuple(map(float, text.split()))
+
+    def link(self) -> str:
+        """The page's address, once it tells the place that is seen: it follows a moment later."""
+        left, top, kx, ky = self.place()
+        box = self.stage()
+        centre = (box["width"] / 2 - 1 - left) / kx, (box["height"] / 2 - 1 - top) / ky  # without the border
+        for _ in range(600):
+            url = str(self.page.url)
+            (at,) = parse_qs(url.partition("#")[2]).get("at", ["0,0,0"])
+            x, y, scale = map(float, at.split(","))
+            if (x, y) == pytest.approx(centre, abs=1) and scale == pytest.approx(1 / kx, rel=0.001):
+                return url
+            self.page.wait_for_timeout(100)
+        raise AssertionError(f"{url} does not tell {centre}, {1 / kx}")
 
     def stage(self, pane: int = 0) -> dict[str, float]:
         box: dict[str, float] = self.page.locator(".stage").nth(pane).bounding_box()
@@ -149,8 +184,7 @@ def test_maps_lie_over_their_tiles_in_the_reports_colours(opened: Page, world: P
     opened.page.locator("#opacity").fill("100")
     span = result.grid.span_x
     for layer in (0, 2):
-        opened.page.select_option("select[aria-label=Map]", str(layer))
-        opened.page.wait_for_timeout(300)
+        opened.choose(layer, result_styles(result)[layer].label)
         for tile in (0, len(result.coords) // 2, len(result.coords) - 1):
             x, y = result.coords[tile] + span / 2
             assert np.abs(opened.at(x, y) - expected_colour(result, tile, layer)).max() <= 2, (layer, tile)
@@ -197,8 +231,8 @@ def test_threshold_and_opacity(opened: Page, world: Path) -> None:
     x, y = result.coords[below] + result.grid.span_x / 2
     hidden = opened.at(x, y)
     opened.page.keyboard.press("o")
-    opened.page.wait_for_timeout(200)
-    assert opened.page.locator("#opacity-text").inner_text() == "0 %"
+    opened.page.locator("#opacity-text", has_text=re.compile("^0 %$")).wait_for()
+    opened.painted()
     assert np.abs(opened.at(x, y) - hidden).max() <= 1
 
 
@@ -255,7 +289,6 @@ def test_two_panes_show_the_same_place(opened: Page) -> None:
     opened.page.locator("h1").click()
     opened.page.keyboard.press("+")
     opened.drawn()
-    opened.page.wait_for_timeout(300)
     assert opened.place(0) == pytest.approx(opened.place(1), abs=0.5)
 
 
@@ -338,8 +371,7 @@ def test_a_link_opens_the_same_view(browser: Any, world: Path) -> None:
         page.mouse.move(*opened.on_screen(1200, 900))
         page.mouse.wheel(0, -600)
         opened.drawn()
-        page.wait_for_timeout(500)
-        link = page.url
+        link = opened.link()
         other = Page(browser, link)
         assert other.place() == pytest.approx(opened.place(), rel=0.01, abs=2)
         for selector in ("#opacity-text", "#from-text"):
