@@ -21,6 +21,7 @@ from support.bundle_factory import make_bundle
 from support.kserve_server import Model, serve
 from support.outside import Watched, best_way, watch, ways
 from support.slide_factory import texture, write_slide
+from support.timm_or_skip import timm_or_skip
 
 from stamp_deploy.bundle import load_bundle
 from stamp_deploy.bundle.triton import write_repository
@@ -198,8 +199,8 @@ def test_dicom_writers_say_nothing_to_anybody(data_dir: Path, world: dict[str, o
 @watched_only
 @pytest.mark.slow
 def test_the_demo_says_nothing_to_anybody(tmp_path: Path) -> None:
-    for package in ("torch", "timm", "peft"):
-        pytest.importorskip(package)
+    timm_or_skip()
+    pytest.importorskip("peft")
     command = [sys.executable, "-c", SMALL_DEMO, tmp_path / "demo"]
     check(watch(command, tmp_path / "watched", cwd=tmp_path, timeout_s=600), tmp_path)
 
@@ -207,7 +208,8 @@ def test_the_demo_says_nothing_to_anybody(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def school(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """What the verbs that learn start from: samples, a cohort, a run, features with labels."""
-    for package in ("torch", "timm", "peft", "anndata"):
+    timm_or_skip()
+    for package in ("peft", "anndata"):
         pytest.importorskip(package)
     import h5py
     from PIL import Image
