@@ -22,7 +22,7 @@ STAMP  := $(VENV)/.stamp
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # setuptools reminds of an editable installation's nature on every run; its other warnings stay
 EDIT   := PYTHONWARNINGS="ignore:Editable installation" $(PIP) --no-build-isolation -e
-SOURCE := pyproject.toml setup.py $(wildcard csrc/*.c csrc/*.h csrc/*.pyx csrc/*.pxd)
+SOURCE := pyproject.toml setup.py $(wildcard csrc/*.c csrc/*.h csrc/*.pyx csrc/*.pxi)
 
 # A test file runs whole in one process; PARALLEL= runs all of them in one. torch computes with one thread in each: with
 # as many as there are cores, processes side by side would wait for each other's.

@@ -28,6 +28,7 @@ def packages() -> list[str]:
 tiler = Extension(
     "stamp_deploy._tiler",
     ["csrc/_tiler.pyx", *sorted(glob("csrc/*.c"))],
+    depends=sorted(glob("csrc/*.h") + glob("csrc/*.pxi")),
     include_dirs=["csrc", numpy.get_include()],
     libraries=["jpeg"],
     extra_compile_args=["-O3", "-std=gnu11", "-Wall", "-Wextra", *(["-UNDEBUG", "-g"] if CHECKED else ["-DNDEBUG"])]
