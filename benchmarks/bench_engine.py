@@ -30,7 +30,7 @@ from engine_gpu import Plan, gpu_section
 from engine_models import (
     FEATURES,
     fit_head,
-    flops_a_tile,
+    flops_per_tile,
     lower_bundle,
     make_bundle,
     random_model,
@@ -126,12 +126,12 @@ def measure(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     rounds = arguments.rounds or (5 if quick else 11)
     record["speed"], seconds = interleave(contenders, tiles[:BATCH], rounds, left, product)
     if seconds:
-        flops = flops_a_tile(Encoder(model, pfm.mean, pfm.std), pfm.tile_px)
-        record["gflop_a_tile"] = round(flops / 1e9, 2)
+        flops = flops_per_tile(Encoder(model, pfm.mean, pfm.std), pfm.tile_px)
+        record["gflop_per_tile"] = round(flops / 1e9, 2)
         record["sgemm_gflops"] = round(2 * SGEMM_SIDE**3 / float(np.median(seconds)) / 1e9, 1)
         for name, found in record["speed"].items():
             if name.endswith("_fp32") or (name == "auto" and auto.info.precision == "fp32"):
-                share = found["tiles_per_second"] * record["gflop_a_tile"] / record["sgemm_gflops"]
+                share = found["tiles_per_second"] * record["gflop_per_tile"] / record["sgemm_gflops"]
                 found["share_of_sgemm"] = round(share, 3)
     phase("timed", start)
     record["bfloat16_in_hardware"] = "bf16" in record["auto_why"] or "openvino_bf16" in record["speed"]
@@ -368,7 +368,7 @@ def report(record: dict[str, Any]) -> str:
         lines += [
             "",
             f"The peak is what one large fp32 product reaches on these cores, {record['sgemm_gflops']} GFLOP/s, timed "
-            f"in the same rounds; a tile is counted as {record['gflop_a_tile']} GFLOP, those of the whole model. "
+            f"in the same rounds; a tile is counted as {record['gflop_per_tile']} GFLOP, those of the whole model. "
             "The exported graph leaves out what the class token does not need in the last block.",
         ]
     lines += [

@@ -50,7 +50,7 @@ BARS = {
 }  # fmt: skip
 OPEN_FRAMES, OPEN_ACROSS, OPEN_BAR_S = 100_000, 400, 1.0
 SVS, SVS_QUALITY = "svs", 75
-"""The quality is the one at which make_wsi.py codes: as many bytes a pixel in every level."""
+"""The quality is the one at which make_wsi.py codes: as many bytes per pixel in every level."""
 J2K, J2K_QUICK, J2K_FULL = "j2k", (30, 24), (60, 48)
 """JPEG 2000 takes long: a slide of its own, all of which is read; storage tiles across and down, quick and full."""
 NDPI_INTERVAL, REGIONS = 15, "region reads"
@@ -283,7 +283,7 @@ def to_markdown(report: dict[str, Any]) -> str:
             text = "not built" if value is None else f"{value:.2f} ({report[key + '_spread']:.2f})"
             lines.append(f"| {key} | {text} | {bar} |")
     seconds = f"{report['dicom_open_100k_s']:.3f} s ({report['dicom_open_100k_s_spread']:.3f})"
-    lines += [f"| dicom_open_100k_s | {seconds} | below {OPEN_BAR_S:g} s |", "", "## Tiles a second", ""]
+    lines += [f"| dicom_open_100k_s | {seconds} | below {OPEN_BAR_S:g} s |", "", "## Tiles per second", ""]
     for coding, formats in report["rates"].items():
         readers = [
             "tiler",

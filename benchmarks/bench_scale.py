@@ -109,7 +109,7 @@ def timed(work: Callable[[], Any]) -> dict[str, float]:
 
 
 def build_rate(args: argparse.Namespace) -> dict[str, float]:
-    """`cohort build` of synthetic slides, two at a time: spots a second."""
+    """`cohort build` of synthetic slides, two at a time: spots per second."""
     from stamp_deploy.export.demo import synthetic
 
     folder = args.work / "build"
@@ -221,7 +221,7 @@ def train_part(args: argparse.Namespace) -> dict[str, Any]:
     judged = timed(lambda: evaluate(EvaluateOptions(run, tier1=False)))
     return {
         "trained_sections": args.trained,
-        "score": {**score, "cpu_s_a_section": round(score["cpu_s"] / args.trained, 4)},
+        "score": {**score, "cpu_s_per_section": round(score["cpu_s"] / args.trained, 4)},
         "epoch": {
             **epoch, "loop_s": round(seconds, 1), "tiles_s": round(pairs / seconds, 1),
             "bytes_read": pairs * TILE * TILE * 3,
@@ -240,8 +240,8 @@ def vit_l(found: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
     pairs = found["pairs"]
     lora = 24 * 8 * ((1024 + 3072) + (1024 + 1024))
     return {
-        "gflop_a_tile": round(gflop, 1),
-        "tiles_s_a_gpu": round(a_gpu),
+        "gflop_per_tile": round(gflop, 1),
+        "tiles_s_per_gpu": round(a_gpu),
         "tiles_s": round(rate),
         "epoch_s": round(pairs / rate),
         "epochs_20_h": round(20 * pairs / rate / 3600, 2),
@@ -250,9 +250,9 @@ def vit_l(found: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
         "loader_tiles_s_core": loader,
         "loader_cores": round(rate / loader, 1) if loader else None,
         "score_cpu_min": round(found["score"]["cpu_s"] / args.trained * found["sections"] / 60, 1),
-        "targets_gb_a_process": round(pairs * 50 * 4 * 3 / 1e9, 2),
+        "targets_gb_per_process": round(pairs * 50 * 4 * 3 / 1e9, 2),
         "lora_parameters": lora,
-        "all_reduce_mb_a_step": round(lora * 4 / 1e6, 1),
+        "all_reduce_mb_per_step": round(lora * 4 / 1e6, 1),
         "steps_s": round(rate / (384 * GPUS), 2),
     }
 
@@ -274,7 +274,7 @@ def markdown(d: dict[str, Any]) -> str:
          f"loop, {epoch['bytes_read'] / 1e9:.2f} GB read", epoch),
         ("`evaluate`", f"{HELD_OUT} held-out sections, ridge on {trained}", d["evaluate"]),
     ]  # fmt: skip
-    gflop = f"{v['gflop_a_tile']:.0f} GFLOP"
+    gflop = f"{v['gflop_per_tile']:.0f} GFLOP"
     lines = [
         f"# An atlas of {pairs / 1e6:.1f} million pairs",
         "",
@@ -307,18 +307,18 @@ def markdown(d: dict[str, Any]) -> str:
         "  forward, backward through frozen weights, the anchor's frozen forward)",
         f"  = {gflop} a tile. `w_anchor = 0` saves a third.",
         f"- Rate: {GPU_TFLOPS:.0f} TFLOPS (H100, dense bf16) x {UTILISATION} assumed utilisation",
-        f"  / {gflop} = {v['tiles_s_a_gpu']:,} tiles/s a GPU, x {GPUS} = {v['tiles_s']:,}.",
+        f"  / {gflop} = {v['tiles_s_per_gpu']:,} tiles/s per GPU, x {GPUS} = {v['tiles_s']:,}.",
         f"- Epoch: {pairs:,} / {v['tiles_s']:,} = {v['epoch_s']} s; 20 epochs {v['epochs_20_h']} h. Embedding all",
         "  tiles for ridge, at the start and at the end, costs about a third of an epoch each.",
         f"- Loader: {_loader(v)}.",
         f"- Bytes: {pairs:,} x {TILE_BYTES:,} B = {v['raw_gb']} GB stored, {v['read_gb_s']} GB/s read: from memory or",
         "  NVMe. A network share of 10 Gbit/s gives at most 1.25 GB/s: copy the cohort to the node first.",
-        f"- Scores: {score['cpu_s'] / trained:.3f} CPU s a section x {sections:,} = {v['score_cpu_min']} minutes of a",
-        "  core, in each process, before the first step.",
+        f"- Scores: {score['cpu_s'] / trained:.3f} CPU s per section x {sections:,} = {v['score_cpu_min']} minutes",
+        "  of a core, in each process, before the first step.",
         f"- Memory: scores, targets and levels are {pairs:,} x 50 x 4 B x 3 =",
-        f"  {v['targets_gb_a_process']} GB a process; tiles are mapped, not loaded.",
+        f"  {v['targets_gb_per_process']} GB per process; tiles are mapped, not loaded.",
         f"- Network: LoRA r8 on `qkv` and `proj` has {v['lora_parameters']:,} weights,",
-        f"  {v['all_reduce_mb_a_step']} MB of gradients a step; {v['steps_s']} steps/s of {GPUS} x 384 tiles.",
+        f"  {v['all_reduce_mb_per_step']} MB of gradients per step; {v['steps_s']} steps/s of {GPUS} x 384 tiles.",
         "",
     ]
     if "shards" in d:

@@ -124,7 +124,7 @@ def markdown(found: dict[str, Any]) -> str:
     return f"""# Pathway scoring
 
 Written by benchmarks/bench_scoring.py on {found["machine"]}. {size},
-{found["genes_a_spot"]:,} genes with counts per spot; medians of {found["repeats"]} runs, the spread in brackets.
+{found["genes_per_spot"]:,} genes with counts per spot; medians of {found["repeats"]} runs, the spread in brackets.
 
 | method | seconds | processor seconds |
 |---|---|---|
@@ -156,7 +156,7 @@ def main() -> None:
             runs = [seconds_of(partial(score, counts, genes, sets, method)) for _ in range(options.repeats)]
             found[method] = summary(runs)
     found |= {
-        "spots": spots, "genes": GENES, "sets": SETS, "genes_a_spot": DETECTED, "repeats": options.repeats,
+        "spots": spots, "genes": GENES, "sets": SETS, "genes_per_spot": DETECTED, "repeats": options.repeats,
         "machine": "{processor}, {cores} cores".format_map(machine()),
         "counts_mb": round((counts.data.nbytes + counts.indices.nbytes) / 2**20),
         "peak_above_counts_mb": memory.above,

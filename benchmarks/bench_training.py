@@ -8,7 +8,7 @@
 2. What taking depth out of the targets does: ridge on the frozen embedding for each setting of `depth`.
 3. The synthetic cohort, whose programs are known: held-out r, and r of a run on shuffled targets.
 4. The siblings' recipes beside each other on a small synthetic cohort (recipe_table.py).
-5. Tiles a second of the loader alone, on one core, against the training step.
+5. Tiles per second of the loader alone, on one core, against the training step.
 
 Runs lie in DIR/FOLD/SEED/RUNG and are kept, as are kept views and the work of frozen layers: a second call does only
 what is missing. One process, one thread. Parts that are not asked for keep the figures that stand in the results.

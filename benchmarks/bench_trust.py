@@ -336,11 +336,11 @@ def cost(data: Path, quick: bool) -> dict[str, Any]:
                 "measuring_share": round(statistics.median(shares), 4),
                 "measuring_share_most": round(max(shares), 4),
             }
-    found["microseconds_a_tile"] = round(1e6 * _seconds_a_tile(with_reference.tile_px), 1)
+    found["microseconds_per_tile"] = round(1e6 * _seconds_per_tile(with_reference.tile_px), 1)
     return found
 
 
-def _seconds_a_tile(side: int) -> float:
+def _seconds_per_tile(side: int) -> float:
     """Processor seconds for one tile, the least of some rounds."""
     tiles = np.random.default_rng(0).integers(0, 256, (64, side, side, 3), dtype=np.uint8)
     rounds = []
@@ -383,12 +383,12 @@ def to_text(record: dict[str, Any]) -> str:
                     else f"| {name} | {real} | {row['detected_at_5_percent']:.0%} | {_shares(row)} |"
                 )
             lines.append("")
-    most_s = 1e-6 * record["cost"]["microseconds_a_tile"] * SAMPLE_TILES
+    most_s = 1e-6 * record["cost"]["microseconds_per_tile"] * SAMPLE_TILES
     lines += [
         "## Cost",
         "",
-        f"{record['cost']['microseconds_a_tile']:.0f} us of one core a tile, at most {SAMPLE_TILES} tiles a slide: "
-        f"{most_s:.3f} s at most. That is {COST_LIMIT:.0%} of {most_s / COST_LIMIT:.1f} s, and an engine of "
+        f"{record['cost']['microseconds_per_tile']:.0f} us of one core per tile, at most {SAMPLE_TILES} tiles per slide"
+        f": {most_s:.3f} s at most. That is {COST_LIMIT:.0%} of {most_s / COST_LIMIT:.1f} s, and an engine of "
         f"{STAND_IN_TILES_PER_S:.0f} tiles/s takes so long for {most_s / COST_LIMIT * STAND_IN_TILES_PER_S:.0f} tiles "
         "alone. Where seconds scatter widely the machine was busy with other work, and the shares are of slower runs.",
         "",

@@ -162,7 +162,7 @@ def model_rows(folder: Path, plan: Plan, label: str, peak: float) -> tuple[Bundl
     gc.collect()
     if plan.device == "cuda":
         torch.cuda.empty_cache()
-    return bundle, {"gflop_a_tile": round(flops / 1e9, 3), "rows": rows}
+    return bundle, {"gflop_per_tile": round(flops / 1e9, 3), "rows": rows}
 
 
 def flops_of_graph(path: Path) -> float:
@@ -291,7 +291,7 @@ def report(record: dict[str, Any]) -> str:
             lines += [f"{label}: {found['not_run']}.", ""]
             continue
         lines += [
-            f"{label}, {found['gflop_a_tile']} GFLOP a tile",
+            f"{label}, {found['gflop_per_tile']} GFLOP per tile",
             "",
             "| contender | tiles/s | share of the sustained peak | least cosine | parity |",
             "|---|---|---|---|---|",

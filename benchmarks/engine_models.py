@@ -115,7 +115,7 @@ def fit_head(model: StampModel, pfm: PFM, tiles: NDArray[np.uint8]) -> float:
     return float(np.mean([np.corrcoef(fitted[:, i], y[:, i].numpy())[0, 1] for i in range(y.shape[1])]))
 
 
-def flops_a_tile(encoder: torch.nn.Module, tile_px: int) -> float:
+def flops_per_tile(encoder: torch.nn.Module, tile_px: int) -> float:
     """Floating-point operations of one tile, counted by torch (a multiply-add is two).
 
     Attention is counted in its plain form: the counter does not know the fused one of every device.

@@ -1,4 +1,4 @@
-"""Shards beside arrays, on real tiles: bytes, time to write, tiles a second that one core prepares."""
+"""Shards beside arrays, on real tiles: bytes, time to write, tiles per second that one core prepares."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def measured(work: Path, data: Path, epochs: int = 5) -> dict[str, Any]:
         names = ("tiles.npy",) if form == "arrays" else ("*.tar", "tiles.json")
         size = sum(p.stat().st_size for name in names for p in folder.glob(f"samples/*/{name}"))
         rows[form] = {
-            "bytes_a_tile": round(size / tiles),
+            "bytes_per_tile": round(size / tiles),
             "written_tiles_s_core": round(tiles / seconds) if seconds else None,
             **{f"{kind}_tiles_s_core": round(statistics.median(found[kind][form])) for kind in found},
             **{f"{kind}_spread": [round(min(v)), round(max(v))] for kind in found for v in (found[kind][form],)},
@@ -106,11 +106,11 @@ def shard_lines(d: dict[str, Any], pairs: int) -> list[str]:
     lines = [
         "## Arrays and shards",
         "",
-        f"{d['tiles']} real tiles of {d['tile_px']} px (her2st C2 to C4), in turns; tiles a second of a core's time,",
+        f"{d['tiles']} real tiles of {d['tile_px']} px (her2st C2 to C4), in turns; tiles per second of a core's time,",
         "median and range of five epochs. Augmented: flips, turns, stain jitter, normalised; plain: normalised only.",
         "All of it lies in the page cache: what shards save is the disk's time, which is not measured here.",
         "",
-        "| stored as | kB a tile | the atlas, GB | written, tiles/s | augmented, tiles/s | plain, tiles/s |",
+        "| stored as | kB per tile | the atlas, GB | written, tiles/s | augmented, tiles/s | plain, tiles/s |",
         "|---|---|---|---|---|---|",
     ]
     for form, row in d["forms"].items():
@@ -119,7 +119,7 @@ def shard_lines(d: dict[str, Any], pairs: int) -> list[str]:
             f"{row[f'{kind}_tiles_s_core']:,} ({row[f'{kind}_spread'][0]:,} to {row[f'{kind}_spread'][1]:,})"
             for kind in ("augmented", "plain")
         ]
-        size = row["bytes_a_tile"]
+        size = row["bytes_per_tile"]
         lines.append(
             f"| {labels[form]} | {size / 1e3:.1f} | {size * pairs / 1e9:.0f} | {f'{written:,}' if written else ''} | "
             + " | ".join(speeds)

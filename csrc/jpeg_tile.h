@@ -10,7 +10,7 @@
 /* How streams code colour, numbered as TIFF's photometric tag. */
 enum stamp_colour { STAMP_UNSTATED = 0, STAMP_RGB = 2, STAMP_YCBCR = 6 };
 
-/* A decoder and its buffers, reused from tile to tile; one a thread. */
+/* A decoder and its buffers, reused from tile to tile; one per thread. */
 typedef struct stamp_decoder stamp_decoder;
 
 /*

@@ -1,7 +1,7 @@
 # Who does a job: one worker per thread.
 
 cdef class Worker:
-    """Decodes storage tiles and assembles model tiles; one a thread.
+    """Decodes storage tiles and assembles model tiles; one per thread.
 
     Parameters
     ----------

@@ -40,7 +40,7 @@ class Gallery:
     tiles : int64 [M]
         The tiles whose pictures follow, ascending.
     jpeg : tuple of bytes
-        One JPEG file a tile.
+        One JPEG file per tile.
     side_px : int
         Width and height of a picture, pixels.
     mpp : float

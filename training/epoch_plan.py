@@ -44,7 +44,7 @@ def plan_epoch(
     soonest = np.array([d[0] if len(d) else np.inf for d in due])
     batches: list[Rows] = []
     for remaining in range(max(-(-int(left.sum()) // slides), int(left.max(initial=0))), 0, -1):
-        forced = np.flatnonzero(left == remaining)  # one a batch from here on, or not all can be placed
+        forced = np.flatnonzero(left == remaining)  # one per batch from here on, or not all can be placed
         order = np.argsort(soonest, kind="stable")
         chosen = [*forced.tolist(), *(i for i in order[: slides + len(forced)].tolist() if left[i] and i not in forced)]
         batch: Rows = []

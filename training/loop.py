@@ -40,7 +40,7 @@ from .validation import validation_r
 from .view_cache import ViewLoader, Views, embed_views, keep_views
 
 GPU_LOADER_THREADS = 4
-"""Batches prepared side by side where a GPU waits for them: 6,000 tiles of 224 px a second."""
+"""Batches prepared side by side where a GPU waits for them: 6,000 tiles of 224 px per second."""
 
 
 def fit(config: TrainConfig, out: Path | str, *, overwrite: bool = False) -> RunInfo:
@@ -143,8 +143,8 @@ class _Trainer:
         position = Position(**saved) if saved else Position()
         loader = self._loader()
         batches = loader.batches_per_epoch()
-        steps_an_epoch = math.ceil(batches / config.accumulation)
-        total = steps_an_epoch * config.epochs
+        steps_per_epoch = math.ceil(batches / config.accumulation)
+        total = steps_per_epoch * config.epochs
         wrapped = self.ranks.wrap(step)
         if not saved and config.epochs:
             self._validate(step, position)

@@ -46,7 +46,7 @@ class BenchReport:
     limiting, limiting_why : str
         The stage that sets the pace, and the numbers that say so.
     compare : dict
-        Tiles a second of the usual way on one thread, and this tiler's over it.
+        Tiles per second of the usual way on one thread, and this tiler's over it.
     """
 
     slide: str

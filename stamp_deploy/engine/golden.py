@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 GOLDEN_TILES = 64
 """Tiles kept in the bundle: 9.6 MB at 224 px, and ranks of 64 tiles are enough to see a broken engine."""
-BATCHES_A_LANE = 2
+BATCHES_PER_LANE = 2
 """Full batches that the check sends through each lane of an engine, at least."""
 REST_TILES = 3
 """Tiles of the last batch, which is not full."""
@@ -79,12 +79,12 @@ def check_engine(bundle: Bundle, engine: Engine) -> StageReport:
 def time_and_check(bundle: Bundle, engine: Engine) -> tuple[StageReport, float, float]:
     """`check_engine`, and the tiles/s of its full batches, and the seconds that they took.
 
-    The golden tiles are repeated until every lane has had `BATCHES_A_LANE` full batches, then comes one that is not
+    The golden tiles are repeated until every lane has had `BATCHES_PER_LANE` full batches, then comes one that is not
     full; each repetition begins a tile later, so that a tile meets other rows. Every row is compared.
     """
     tiles, reference = load_golden(bundle)
     count, batch = len(tiles), engine.max_batch
-    full = -(-max(count, BATCHES_A_LANE * getattr(engine, "depth", 1) * batch) // batch) * batch
+    full = -(-max(count, BATCHES_PER_LANE * getattr(engine, "depth", 1) * batch) // batch) * batch
     index = turned(count, full + min(batch - 1, REST_TILES))
     start = time.perf_counter()
     found = _run(engine, tiles, index[:full])
@@ -117,7 +117,7 @@ def time_and_check(bundle: Bundle, engine: Engine) -> tuple[StageReport, float, 
 def time_engine(bundle: Bundle, engine: Engine) -> tuple[float, float]:
     """Tiles/s over full batches of golden tiles, and the seconds that they took."""
     tiles, _ = load_golden(bundle)
-    rows = BATCHES_A_LANE * getattr(engine, "depth", 1) * engine.max_batch
+    rows = BATCHES_PER_LANE * getattr(engine, "depth", 1) * engine.max_batch
     start = time.perf_counter()
     _run(engine, tiles, turned(len(tiles), rows))
     seconds = time.perf_counter() - start

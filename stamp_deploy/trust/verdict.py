@@ -63,7 +63,7 @@ class SlideTrust:
     distance : float or None
         The slide's median distance over the largest median of a reference section that was left out.
     tile_distance : float32 [N]
-        The same a tile; NaN where the tile was not in the sample.
+        The same per tile; NaN where the tile was not in the sample.
     tile_flags : uint16 [N]
         Bit mask of `TileFlag`.
     judged_tiles : int

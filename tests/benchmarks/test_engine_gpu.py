@@ -193,7 +193,7 @@ def test_flops_of_a_transformer(bench, tmp_path):
     models = importlib.import_module("engine_models")
     model, pfm = models.random_model("demo-vit")
     encoder = models.Encoder(model, pfm.mean, pfm.std)
-    counted = models.flops_a_tile(encoder, pfm.tile_px)
+    counted = models.flops_per_tile(encoder, pfm.tile_px)
     importlib.import_module("stamp_deploy.export.graph.to_onnx").write_encoder(
         encoder, tmp_path / "e.onnx", pfm.tile_px
     )

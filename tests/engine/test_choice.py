@@ -123,7 +123,7 @@ class TestSpeed:
     def test_of_the_check_is_its_full_batches_by_the_second(
         self, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Ten golden tiles in batches of four on two lanes: two full batches a lane, 16 tiles, in half a second."""
+        """Ten golden tiles in batches of four on two lanes: two full batches per lane, 16 tiles, in half a second."""
         self.timed(monkeypatch, 10.0, 10.5)
         report, speed, seconds = time_and_check(bundle, Told(bundle, depth=2))
         assert report and (speed, seconds) == (32.0, 0.5)

@@ -97,7 +97,7 @@ class Counting:
 def test_every_lane_has_two_full_batches(bundle: Bundle, depth: int | None, full: int) -> None:
     engine = Counting(bundle, 7, depth)
     time_engine(bundle, engine)  # type: ignore[arg-type]
-    assert engine.rows == [7] * full and golden.BATCHES_A_LANE == 2
+    assert engine.rows == [7] * full and golden.BATCHES_PER_LANE == 2
     engine.rows.clear()
     report, _, _ = time_and_check(bundle, engine)  # type: ignore[arg-type]
     assert engine.rows == [7] * full + [3]  # ten golden tiles are in two batches of seven

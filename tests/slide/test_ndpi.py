@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 from dataclasses import replace
 from pathlib import Path
@@ -133,6 +134,21 @@ def test_markers_are_found_wherever_a_piece_of_the_file_ends(
     (level,) = read_ndpi(write_cuts(tmp_path / "a.ndpi", [cut], starts="none"))
     np.testing.assert_array_equal(level.places, np.array(cut.starts) + 12)
     assert level.end == 12 + len(cut.stream)
+
+
+def test_only_restart_markers_count() -> None:
+    """Of all that may follow a byte 255; and none lies across the end."""
+    data = bytes(byte for second in range(256) for byte in (0xFF, second)) + b"\xff"
+    places, numbers = ndpi._markers(io.BytesIO(data), 0, len(data))
+    np.testing.assert_array_equal(places, 2 * np.arange(0xD0, 0xD8))
+    np.testing.assert_array_equal(numbers, np.arange(8))
+
+
+def test_another_file_of_the_same_name_is_read_anew(tmp_path: Path, cut: Cut) -> None:
+    path = write_cuts(tmp_path / "a.ndpi", [cut])
+    assert [level.width for level in read_ndpi(path)] == [1024]
+    write_cuts(tmp_path / "b.ndpi", [cut_stream(RGB[:, :512], interval=INTERVAL)]).replace(path)
+    assert [level.width for level in read_ndpi(path)] == [512]
 
 
 def test_levels_that_are_not_cut_are_left_to_openslide(tmp_path: Path) -> None:

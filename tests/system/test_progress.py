@@ -1,4 +1,4 @@
-"""Long jobs without a terminal print a line a minute."""
+"""Long jobs without a terminal print a line per minute."""
 
 from __future__ import annotations
 

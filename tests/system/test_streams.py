@@ -67,9 +67,10 @@ GUARD = "import sys, os; from stamp_deploy.system.streams import guard_streams, 
 
 
 def guarded(code: str, line: str = '"$@"', **environment: str) -> subprocess.CompletedProcess[bytes]:
-    """Run Python code in a process of its own, by sh."""
+    """Run Python code in a process of its own, by sh; streams are buffered, whatever the environment asks for."""
+    own = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     words = ["sh", "-c", line, "sh", sys.executable, "-c", GUARD + code]
-    return subprocess.run(words, capture_output=True, check=False, env={**os.environ, **environment})
+    return subprocess.run(words, capture_output=True, check=False, env={**own, **environment})
 
 
 def test_what_was_printed_before_comes_before() -> None:

@@ -60,7 +60,7 @@ def test_what_a_gpu_must_hold(place: int) -> None:
     assert told("weights, GB")[place] == round(weights * 4 / 1e9, 2)
     assert told("LoRA weights")[place] == adapter
     assert told("their gradients and AdamW's moments, MB")[place] == round(adapter * 12 / 1e6, 1)
-    assert kept == pytest.approx(told("activations kept, MB a tile")[place], rel=0.2), (
+    assert kept == pytest.approx(told("activations kept, MB per tile")[place], rel=0.2), (
         "differs a little between versions"
     )
     least = counted(MODELS[place], checkpointing=True)[2]
@@ -71,7 +71,7 @@ def test_the_sums_of_the_text() -> None:
     weights, moments, plain, kept = (
         told(label)[1]
         for label in (
-            "weights, GB", "their gradients and AdamW's moments, MB", "activations kept, MB a tile",
+            "weights, GB", "their gradients and AdamW's moments, MB", "activations kept, MB per tile",
             "the same with `gradient_checkpointing`",
         )
     )  # fmt: skip

@@ -41,3 +41,9 @@ def test_trust_must_fit_the_tiles() -> None:
 )
 def test_a_pathway_is_validated_by_r_and_by_its_interval(r: float | None, low: float | None, validated: bool) -> None:
     assert PathwayValidation("A", r=r, r_low=low).validated is validated
+
+
+def test_a_distance_that_is_told_alone_has_no_percentile() -> None:
+    trust = SlideTrust("inside", tile_distance=np.ones(3, np.float32))
+    assert np.isnan(trust.tile_percentile).all() and trust.tile_percentile.shape == (3,)
+    assert trust.tile_percentile.dtype == np.float32

@@ -164,7 +164,7 @@ def only_jpeg(grid: StorageGrid | str) -> StorageGrid | str:
     return f"its tiles are coded as {grid.coding}, not as JPEG"
 
 
-def one_grid_a_level(path: Path, levels: Iterable[StorageGrid | str]) -> StorageIndex:
+def one_grid_per_level(path: Path, levels: Iterable[StorageGrid | str]) -> StorageIndex:
     """The index of a file whose levels are one grid each, or a sentence why not."""
     return StorageIndex((path,), tuple(level if isinstance(level, str) else (level,) for level in levels))
 

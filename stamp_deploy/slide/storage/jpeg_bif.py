@@ -10,7 +10,7 @@ from ..backends.by_mosaic import MosaicReader
 from ..backends.by_storage import StorageReader
 from ..tiff import read_pages
 from .bif_layout import BifLayout, read_bif
-from .index import StorageGrid, StorageIndex, any_overlap, one_grid_a_level, only_jpeg
+from .index import StorageGrid, StorageIndex, any_overlap, one_grid_per_level, only_jpeg
 
 
 def jpeg_bif(path: Path, backend: Backend, levels: tuple[Level, ...], numbers: tuple[int, ...]) -> StorageIndex | str:
@@ -56,7 +56,7 @@ def open_bif(path: Path) -> StorageReader | MosaicReader | str:
     grids = [_level(page, layout, number) for number, page in enumerate(pages)]
     if not layout.overlaps and not any(isinstance(grid, str) for grid in grids):
         return StorageReader(StorageIndex((path,), tuple(grids)), levels, "ventana", properties)
-    return MosaicReader(StorageReader(one_grid_a_level(path, pages), levels, "ventana", properties), layout)
+    return MosaicReader(StorageReader(one_grid_per_level(path, pages), levels, "ventana", properties), layout)
 
 
 def stored_pages(path: Path) -> StorageIndex:
@@ -68,7 +68,7 @@ def stored_pages(path: Path) -> StorageIndex:
         The file is not a TIFF, or its directories or its records are damaged.
     """
     layout = read_bif(path)
-    return one_grid_a_level(path, [] if isinstance(layout, str) else _grids(path, layout))
+    return one_grid_per_level(path, [] if isinstance(layout, str) else _grids(path, layout))
 
 
 def _grids(path: Path, layout: BifLayout) -> list[StorageGrid | str]:

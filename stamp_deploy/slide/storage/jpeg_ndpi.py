@@ -13,7 +13,7 @@ import numpy as np
 from ..backends import Backend, Level
 from ..jpeg_header import RGB, YCBCR, stated_colours
 from ..ndpi import NdpiLevel, read_ndpi
-from .index import MAX_TILE_SIDE, Framing, StorageGrid, StorageIndex, one_grid_a_level
+from .index import MAX_TILE_SIDE, Framing, StorageGrid, StorageIndex, one_grid_per_level
 
 _TABLES, _LEAD = (0xDB, 0xC4), (0xC0, 0xC1, 0xDA)
 
@@ -30,7 +30,7 @@ def jpeg_ndpi(path: Path, backend: Backend, levels: tuple[Level, ...], numbers: 
         return "a VMS keeps its streams in files that OpenSlide joins"
     found = {(level.width, level.height): level for level in read_ndpi(path) if level.focal_plane == 0}
     grids = [grid_of(found.get((level.width, level.height))) for level in levels]
-    return one_grid_a_level(path, grids)
+    return one_grid_per_level(path, grids)
 
 
 def grid_of(level: NdpiLevel | None) -> StorageGrid | str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..backends import Backend, Level
 from ..tiff import read_levels
-from .index import StorageIndex, one_grid_a_level, only_jpeg
+from .index import StorageIndex, one_grid_per_level, only_jpeg
 
 
 def jpeg_philips(
@@ -19,4 +19,4 @@ def jpeg_philips(
     SlideError
         The file is not a TIFF, or its directories are damaged.
     """
-    return one_grid_a_level(path, map(only_jpeg, read_levels(path, levels, numbers, vendor="philips")))
+    return one_grid_per_level(path, map(only_jpeg, read_levels(path, levels, numbers, vendor="philips")))

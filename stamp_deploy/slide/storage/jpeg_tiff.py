@@ -7,7 +7,7 @@ from pathlib import Path
 from ...codecs import Coding
 from ..backends import Backend, Level
 from ..tiff import read_levels
-from .index import StorageIndex, one_grid_a_level, only_jpeg
+from .index import StorageIndex, one_grid_per_level, only_jpeg
 
 
 def jpeg_tiff(path: Path, backend: Backend, levels: tuple[Level, ...], numbers: tuple[int, ...]) -> StorageIndex | str:
@@ -18,7 +18,7 @@ def jpeg_tiff(path: Path, backend: Backend, levels: tuple[Level, ...], numbers: 
     SlideError
         The file is not a TIFF, or its directories are damaged.
     """
-    return one_grid_a_level(path, map(only_jpeg, read_levels(path, levels, numbers)))
+    return one_grid_per_level(path, map(only_jpeg, read_levels(path, levels, numbers)))
 
 
 def codec_tiff(path: Path, backend: Backend, levels: tuple[Level, ...], numbers: tuple[int, ...]) -> StorageIndex | str:
@@ -29,7 +29,7 @@ def codec_tiff(path: Path, backend: Backend, levels: tuple[Level, ...], numbers:
     SlideError
         The file is not a TIFF, or its directories are damaged.
     """
-    index = one_grid_a_level(path, read_levels(path, levels, numbers))
+    index = one_grid_per_level(path, read_levels(path, levels, numbers))
     if not isinstance(index.levels[0], str) and index.coding is Coding.JPEG:
         return "its tiles are coded as JPEG"
     return index

@@ -10,7 +10,7 @@ from ..backends import levels_of_sizes
 from ..backends.by_storage import StorageReader
 from ..tiff import read_pages, read_sub_pages
 from ..tiff_tags import read_resolution
-from .index import StorageGrid, one_grid_a_level
+from .index import StorageGrid, one_grid_per_level
 from .sub_pages import NOTE, holds_masks
 
 VENDOR = "generic-tiff"
@@ -46,4 +46,4 @@ def open_codec_tiff(path: Path) -> StorageReader | str:
         properties["tiff.XResolution"], properties["tiff.YResolution"] = f"{resolution.x:.15g}", f"{resolution.y:.15g}"
     levels = levels_of_sizes((grid.width, grid.height) for grid in grids)
     notes = (NOTE,) if has_masks else ()
-    return StorageReader(one_grid_a_level(path, grids), levels, VENDOR, properties, notes=notes)
+    return StorageReader(one_grid_per_level(path, grids), levels, VENDOR, properties, notes=notes)

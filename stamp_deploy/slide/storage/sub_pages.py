@@ -13,7 +13,7 @@ from ..backends.by_storage import StorageReader
 from ..backends.openslide import OpenSlideBackend
 from ..tiff import read_pages, read_sub_pages
 from ..tiff_pages import MASK, refusing_damage, tiff_pages
-from .index import StorageGrid, one_grid_a_level
+from .index import StorageGrid, one_grid_per_level
 
 NOTE = "it holds masks, which are not read"
 
@@ -58,7 +58,7 @@ def with_sub_pages(path: Path, backend: OpenSlideBackend) -> OpenSlideBackend | 
     levels = levels_of_sizes((grid.width, grid.height) for grid in shapes)
     backend.close()
     return StorageReader(
-        one_grid_a_level(path, shapes),
+        one_grid_per_level(path, shapes),
         levels,
         backend.vendor,
         backend.properties,

@@ -77,7 +77,7 @@ export class Pane {
     paintBar(this.bar, one, coloursOf(one), state.opacity); fillTicks(this.ticks, one);
     this.unit.textContent = unitWords(one); this.hatch.hidden = !state.leftOut;
   }
-  // Where level-0 pixel (0, 0) lies on the screen, and screen pixels a level-0 pixel.
+  // Where level-0 pixel (0, 0) lies on the screen, and screen pixels per level-0 pixel.
   place() {
     const item = this.item, [width, height] = state.facts.size, P = OpenSeadragon.Point;
     const a = item.imageToViewerElementCoordinates(new P(0, 0)), b = item.imageToViewerElementCoordinates(new P(width, height));
@@ -151,7 +151,7 @@ export const seesAll = () => {               // whether the whole slide is in vi
   const view = panes[0].item && panes[0].viewer.viewport;
   return !!view && view.getZoom() <= view.getHomeZoom() * 1.001;
 };
-export function viewed() {                   // centre, and level-0 pixels a screen pixel
+export function viewed() {                   // centre, and level-0 pixels per screen pixel
   const at = panes[0].place(), stage = panes[0].stage;
   return { x: (stage.clientWidth / 2 - at.left) / at.kx, y: (stage.clientHeight / 2 - at.top) / at.ky, scale: 1 / at.kx };
 }
