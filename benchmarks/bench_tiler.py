@@ -22,13 +22,11 @@ import json
 import os
 import platform
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -36,91 +34,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from result_files import keep
+from rivals import DICOM_ALONE, Read, installed, versions
+from tiler_cases import CODINGS, DATA, TARGET, TILE, Case, case, make_slide, middle, read_ours, read_rival
+from tiler_table import missed_bars, to_markdown
 
 from stamp_deploy import _tiler
 from stamp_deploy.checks import acceptance
-from stamp_deploy.grid import TileSet, make_grid, select_tiles
+from stamp_deploy.grid import make_grid, select_tiles
 from stamp_deploy.slide import open_slide
-from stamp_deploy.tiles import TileStatus, open_tiles
+from stamp_deploy.tiles import open_tiles
 from stamp_deploy.tiles.schedule import Serving, Storage
 from stamp_deploy.tissue import TissueRule, find_tissue
-
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(Path(__file__).parent))
-
-from rivals import DICOM_ALONE, Read, installed, versions  # noqa: E402
-
-DATA = Path(os.environ.get("STAMP_TEST_DATA", ROOT.parent / "shared" / "data"))
-TILE, TARGET = 224, 0.5
-CODINGS = {"as coded (RGB 4:4:4)": None, "4:2:2": "422", "4:2:0": "420"}
-BARS = {
-    "vs_openslide_40x": {"as coded (RGB 4:4:4)": 6.0, "4:2:2": 7.5, "4:2:0": 9.0},
-    "vs_openslide_20x": {"as coded (RGB 4:4:4)": 3.7, "4:2:2": 4.0, "4:2:0": 4.4},
-    "of_decode_ceiling": dict.fromkeys(CODINGS, 0.88),
-}
-
-
-@dataclass
-class Case:
-    """One slide read at one resolution: rates by reader, round by round, tiles/s."""
-
-    slide: Path
-    mpp: float
-    tiles: TileSet
-    runs: list[NDArray[np.int64]]  # stretches of neighbouring tiles for the slower readers
-    rates: dict[str, list[float]] = field(default_factory=dict)
-
-    def ratio(self, name: str, other: str) -> tuple[float, float]:
-        """Median and spread of name's rate over other's, within rounds."""
-        return middle([a / b for a, b in zip(self.rates[name], self.rates[other], strict=True)])
-
-
-def middle(values: list[float]) -> tuple[float, float]:
-    return statistics.median(values), max(values) - min(values)
-
-
-def make_slide(folder: Path, name: str, tiles: str, *, tissue: float = 0.5, recode: str | None = None) -> Path:
-    """A slide of make_wsi.py, 0.25 um/px."""
-    path = folder / f"{name}.svs"
-    command = [
-        sys.executable, str(DATA.parent / "tools" / "make_wsi.py"), str(DATA / "slides" / "CMU-1-Small-Region.svs"),
-        str(path), "--tiles", tiles, "--tissue", str(tissue), "--mpp", "0.25",
-        *(["--recode", recode] if recode else []),
-    ]  # fmt: skip
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    path.read_bytes()  # into the page cache
-    return path
-
-
-def case(path: Path, mpp: float, limit: int | None, sample: int, *, all_tiles: bool = False) -> Case:
-    """The tissue tiles of a slide, or all (the first `limit`), and `sample` of them in four stretches."""
-    with open_slide(path, mpp=mpp) as slide:
-        mask = None if all_tiles else find_tissue(slide, TissueRule())
-        tiles = select_tiles(make_grid(slide, target_mpp=TARGET, tile_px=TILE), mask, 0.0 if all_tiles else 0.5)
-    tiles = tiles.part(slice(limit))
-    starts = np.linspace(0, max(0, len(tiles) - sample // 4), 4).astype(int)
-    return Case(path, mpp, tiles, [tiles.coords[s : s + sample // 4] for s in starts])
-
-
-def read_ours(one: Case, *, threads: int = 1, mpp: float | None = None, tiles: TileSet | None = None) -> float:
-    """Tiles/s by the slide's storage tiles, from opening the tiler to its last batch."""
-    tiles = one.tiles if tiles is None else tiles
-    with open_slide(one.slide, mpp=mpp or one.mpp) as slide:
-        if not slide.route.by_storage:
-            raise RuntimeError(f"{one.slide.name} is not read by its storage tiles: {slide.route.reason}")
-        clock = time.perf_counter()
-        with open_tiles(slide, tiles, batch=64, threads=threads) as source:
-            for batch in source:
-                if (batch.status != TileStatus.OK).any():
-                    raise RuntimeError("a tile of a sound slide is unreadable")
-        return len(tiles) / (time.perf_counter() - clock)
-
-
-def read_rival(one: Case, read: Read) -> float:
-    span = round(one.tiles.grid.span_x)
-    clock = time.perf_counter()
-    count = sum(read(one.slide, corners, span, TILE) for corners in one.runs)
-    return float(count / (time.perf_counter() - clock))
 
 
 class Ceiling:
@@ -277,81 +201,6 @@ def describe_machine() -> dict[str, Any]:
         "python": platform.python_version(), "core": _tiler.build_info(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }  # fmt: skip
-
-
-def to_markdown(report: dict[str, Any]) -> str:
-    machine, slides = report["machine"], report["slides"]
-    lines = [
-        "# The tiler, measured", "",
-        f"Written by benchmarks/bench_tiler.py on {machine['date']}: {machine['cpu']}, {machine['cores']} cores "
-        f"(load {machine['load_at_start']:.1f} at the start), Python {machine['python']}, {machine['core']}. "
-        f"Medians of {report['rounds']} interleaved rounds, the spread (largest less smallest) in brackets. "
-        f"Tiles of {TILE} px, one thread unless said.", "",
-        "## Bars", "",
-        "| | " + " | ".join(slides) + " | bar |", "|---|" + "---|" * (len(slides) + 1),
-    ]  # fmt: skip
-
-    def row(title: str, key: str, bar: str) -> None:
-        cells = " | ".join(f"{s['keys'][key]:.2f} ({s['keys'][key + '_spread']:.2f})" for s in slides.values())
-        lines.append(f"| {title} | {cells} | {bar} |")
-
-    def bar(key: str) -> str:
-        return " / ".join(f"{BARS[key][name]:g}" for name in slides)
-
-    row("40x to 0.5 um/px against OpenSlide + PIL, times", "vs_openslide_40x", bar("vs_openslide_40x"))
-    row("20x native against OpenSlide, times", "vs_openslide_20x", bar("vs_openslide_20x"))
-    row("of the decode ceiling, 40x", "of_decode_ceiling_40x", bar("of_decode_ceiling"))
-    row("of the decode ceiling, 20x", "of_decode_ceiling_20x", bar("of_decode_ceiling"))
-    row("two threads against one, 40x", "two_thread_speedup", "1.85")
-    row("0.2526 um/px against the exact factor 2", "resampled_fraction", "0.75")
-    k = report["keys"]
-    lines += [
-        "", "| 4:2:0 | measured | bar |", "|---|---|---|",
-        f"| peak memory, 48,000 x 38,400 px | {k['peak_mb_large']:.0f} MB ({k['peak_mb_large_spread']:.0f}) "
-        "| below 500 |",
-        f"| peak memory, 12,000 x 9,600 px | {k['peak_mb_small']:.0f} MB ({k['peak_mb_small_spread']:.0f}) | "
-        "within 20 % |",
-        f"| tiler's time, all glass of all tissue | {k['glass_fraction']:.2%} ({k['glass_fraction_spread']:.2%}) "
-        "| below 2 % |",
-        "",
-        f"Finding that the glass slide holds no tissue takes {k['glass_tissue_finding_s']:.2f} s more (thumbnail and "
-        f"mask); decoding all tissue takes {k['all_tissue_s']:.2f} s on one thread.",
-        "", "## Tiles per second", "",
-    ]  # fmt: skip
-    for name, slide in slides.items():
-        lines += [f"### {name}", "", "| reader | 40x to 0.5 um/px | 20x native |", "|---|---|---|"]
-        readers = list(dict.fromkeys([*slide["rates"]["40x"], *slide["rates"]["20x"]]))
-        for reader in readers:
-            cells = []
-            for scenario in ("40x", "20x"):
-                values = slide["rates"][scenario].get(reader)
-                cells.append("{:,.0f} ({:,.0f})".format(*middle(values)) if values else "")
-            lines.append(f"| {reader} | {cells[0]} | {cells[1]} |")
-        lines.append("")
-    lines += [f"Readers: {'; '.join(report['readers'].values())}.", ""]
-    if report["not_installed"]:
-        lines += [f"Not installed here, so not measured: {', '.join(report['not_installed'])}.", ""]
-    missed = report["missed"]
-    lines += ["## Missed", "", *([f"- {m}" for m in missed] or ["None."]), ""]
-    return "\n".join(lines)
-
-
-def missed_bars(report: dict[str, Any]) -> list[str]:
-    """Which bars the run did not reach."""
-    out = []
-    for name, slide in report["slides"].items():
-        for key, bars in BARS.items():
-            if slide["keys"][key] < bars[name]:
-                out.append(f"{key}, {name}: {slide['keys'][key]:.2f}, the bar is {bars[name]:g}")
-        for key, bar in (("two_thread_speedup", 1.85), ("resampled_fraction", 0.75)):
-            if slide["keys"][key] < bar:
-                out.append(f"{key}, {name}: {slide['keys'][key]:.2f}, the bar is {bar:g}")
-    k = report["keys"]
-    if k["peak_mb_large"] >= 500 or abs(k["peak_mb_large"] / k["peak_mb_small"] - 1) > 0.2:
-        out.append(f"peak memory: {k['peak_mb_large']:.0f} MB large, {k['peak_mb_small']:.0f} MB small")
-    if k["glass_fraction"] >= 0.02:
-        out.append(f"glass_fraction: {k['glass_fraction']:.2%}, the bar is 2 %")
-    return out
 
 
 def run(*, quick: bool) -> dict[str, Any]:

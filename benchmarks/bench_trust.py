@@ -24,7 +24,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,8 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 from result_files import keep
-from scipy import ndimage
+from trust_changes import CHANGES, Tiles
+from trust_table import STAND_IN_TILES_PER_S, to_text
 
 from stamp_deploy.bundle import Bundle, load_bundle
 from stamp_deploy.bundle.reference import TrustReference
@@ -51,22 +52,16 @@ from stamp_deploy.tissue import TissueRule, find_tissue
 from stamp_deploy.trust import TileFlag
 from stamp_deploy.trust.distance import tile_distances
 from stamp_deploy.trust.judge import judge
-from stamp_deploy.trust.sample import SAMPLE_TILES, chosen
-from stamp_deploy.trust.statistics import DENSITY, UNMIX, measure_tiles
+from stamp_deploy.trust.sample import chosen
+from stamp_deploy.trust.statistics import measure_tiles
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
-Tiles = NDArray[np.uint8]
 NATIVE_MPP = 0.68
 """her2st states no resolution; spots lie 200 um and about 293 px apart."""
 VIEWS = {"0.68 um/px, 224 px": (0.68, 224), "2 um/px, 112 px": (2.0, 112)}
 TRAIN, TESTS = ("C2", "C3", "C4"), ("C5", "B4")
-PATIENT = {"C5": "same patient", "B4": "another patient"}
-STAINS = np.linalg.inv(UNMIX.astype(np.float64))
-PEN = (20, 120, 60)
 FALSE_ALARMS = 0.05
-COST_LIMIT = 0.03
-STAND_IN_TILES_PER_S = 3000.0
 
 
 # Power
@@ -97,63 +92,6 @@ def cut(data: Path, section: str, mpp: float, side: int, zoom: float = 1.0) -> T
     return np.stack(found)
 
 
-def restain(tiles: Tiles, change: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> Tiles:
-    """Tiles with other amounts [..., 3] of haematoxylin, eosin and the residual."""
-    amounts = change(DENSITY[tiles].astype(np.float64) @ UNMIX)
-    found: Tiles = np.clip(256 * np.exp(-(amounts @ STAINS)) - 1, 0, 255).round().astype(np.uint8)
-    return found
-
-
-def times(*factors: float) -> Callable[[Tiles], Tiles]:
-    return lambda tiles: restain(tiles, lambda amounts: amounts * factors)
-
-
-def blur(sigma: float) -> Callable[[Tiles], Tiles]:
-    return lambda tiles: np.stack([ndimage.gaussian_filter(tile, (sigma, sigma, 0)) for tile in tiles])
-
-
-def jpeg(tiles: Tiles) -> Tiles:
-    out = np.empty_like(tiles)
-    for place, tile in enumerate(tiles):
-        stream = io.BytesIO()
-        Image.fromarray(tile).save(stream, "JPEG", quality=10)
-        out[place] = np.asarray(Image.open(stream))
-    return out
-
-
-def brown(tiles: Tiles) -> Tiles:
-    """As in nuclear immunohistochemistry: DAB where haematoxylin was, which is paler, and no eosin."""
-    return restain(tiles, lambda a: a[..., :1] * np.array([0.4, 0.0, 0.8]))
-
-
-def fluorescence(tiles: Tiles) -> Tiles:
-    """Haematoxylin as a blue light on black."""
-    light = np.clip(160 * np.maximum(DENSITY[tiles] @ UNMIX[:, 0], 0), 0, 255)
-    found: Tiles = np.stack([np.zeros_like(light), 0.15 * light, light], axis=-1).round().astype(np.uint8)
-    return found
-
-
-def pen(tiles: Tiles) -> Tiles:
-    """A translucent green stroke over half of the tile."""
-    out = tiles.astype(np.float64)
-    side = tiles.shape[1]
-    out[:, :, side // 4 : 3 * side // 4] = 0.4 * out[:, :, side // 4 : 3 * side // 4] + 0.6 * np.array(PEN)
-    return out.round().astype(np.uint8)
-
-
-CHANGES: dict[str, Callable[[Tiles], Tiles]] = {
-    "blur, sigma 1 px": blur(1),
-    "blur, sigma 2 px": blur(2),
-    "blur, sigma 4 px": blur(4),
-    "haematoxylin x 0.6": times(0.6, 1, 1),
-    "haematoxylin x 1.5": times(1.5, 1, 1),
-    "eosin x 0.6": times(1, 0.6, 1),
-    "eosin x 1.5": times(1, 1.5, 1),
-    "fluorescence": fluorescence,
-    "brown, as DAB": brown,
-    "pen over half": pen,
-    "JPEG quality 10": jpeg,
-}
 ZOOMS = {"objects x 2 (wrong mpp)": 2.0, "objects x 0.5 (wrong mpp)": 0.5}
 SLIDES = {
     "another scanner (CMU-1)": ("slides/CMU-1-Small-Region.svs", None),
@@ -354,74 +292,16 @@ def _seconds_per_tile(side: int) -> float:
 # Results
 
 
-def to_text(record: dict[str, Any]) -> str:
-    """trust.md."""
-    lines = ["# Trust", "", *"\n\n".join((__doc__ or "").split("\n\n")[2:4]).strip().split("\n"), ""]
-    for view, part in record["power"].items():
-        for label, facts in part.items():
-            lines += [
-                f"## {view}; reference of {label}",
-                "",
-                f"{facts['tiles']} tiles in {facts['groups']} groups. Largest median distance of a left-out group "
-                f"{facts['largest_median_left_out']:.2f}, 95th percentile {facts['95th_percentile_left_out']:.2f}. "
-                "Slides are doubtful over a ratio of 1.5 and outside over 3.",
-                "",
-                "| tiles | section | detected at 5 % false alarms | over the left-out 95th percentile | left out "
-                "| ratio | verdict |",
-                "|---|---|---|---|---|---|---|",
-            ]
-            for section, rows in facts["sections"].items():
-                for name, row in rows.items():
-                    own = "(5 %)" if name == "clean" else f"{row['detected_at_5_percent']:.0%}"
-                    where = f"{section}, {PATIENT[section]}"
-                    lines.append(f"| {name} | {where} | {own} | {_shares(row)} |")
-            for name, row in facts["slides"].items():
-                real = "a real slide"
-                lines.append(
-                    f"| {name} | {real} | not read: {row['unread']} | | | | |"
-                    if "unread" in row
-                    else f"| {name} | {real} | {row['detected_at_5_percent']:.0%} | {_shares(row)} |"
-                )
-            lines.append("")
-    most_s = 1e-6 * record["cost"]["microseconds_per_tile"] * SAMPLE_TILES
-    lines += [
-        "## Cost",
-        "",
-        f"{record['cost']['microseconds_per_tile']:.0f} us of one core per tile, at most {SAMPLE_TILES} tiles per slide"
-        f": {most_s:.3f} s at most. That is {COST_LIMIT:.0%} of {most_s / COST_LIMIT:.1f} s, and an engine of "
-        f"{STAND_IN_TILES_PER_S:.0f} tiles/s takes so long for {most_s / COST_LIMIT * STAND_IN_TILES_PER_S:.0f} tiles "
-        "alone. Where seconds scatter widely the machine was busy with other work, and the shares are of slower runs.",
-        "",
-        "| engine | tiles | with, s | without, s | difference | measuring, share of the run | most |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for name, row in record["cost"].items():
-        if isinstance(row, dict):
-            spans = []
-            for way in ("with", "without"):
-                low, high = row[f"spread_{way}"]
-                spans.append(f"{row[f'seconds_{way}']:.2f} ({low:.2f} to {high:.2f})")
-            shares = f"{row['measuring_share']:.2%} | {row['measuring_share_most']:.2%}"
-            tiles = f"{row['tiles']} of {row['tile_px']} px"
-            lines.append(f"| {name} | {tiles} | {spans[0]} | {spans[1]} | {row['difference']:+.1%} | {shares} |")
-    lines.append("")
-    return "\n".join(lines)
-
-
-def _shares(row: dict[str, Any]) -> str:
-    ratio = "" if row["ratio"] is None else f"{row['ratio']:.2f}"
-    return f"{row['over_95th_of_left_out']:.0%} | {row['left_out']:.0%} | {ratio} | {row['verdict']}"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="Folder with st/her2st, slides/ and formats/.")
     parser.add_argument("--quick", action="store_true")
     given = parser.parse_args()
     record: dict[str, Any] = {"power": power(given.data, given.quick), "cost": cost(given.data, given.quick)}
-    print(to_text(record))
+    text = to_text(record, "\n\n".join((__doc__ or "").split("\n\n")[2:4]).strip())
+    print(text)
     if not given.quick:
-        keep("trust", record, to_text(record))
+        keep("trust", record, text)
 
 
 if __name__ == "__main__":
