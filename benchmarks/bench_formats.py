@@ -20,10 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bench_tiler import describe_machine
 from result_files import keep
 from rivals import Read, installed, openslide_level_reader, versions
-from tiler_cases import DATA, ROOT, Case, case, make_slide, middle, read_ours, read_rival
+from tiler_cases import DATA, ROOT, Case, case, describe_machine, make_slide, middle, read_ours, read_rival
 
 sys.path.insert(0, str(ROOT / "tests"))
 

@@ -20,14 +20,12 @@ import argparse
 import ctypes
 import json
 import os
-import platform
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +33,21 @@ import numpy as np
 from numpy.typing import NDArray
 from result_files import keep
 from rivals import DICOM_ALONE, Read, installed, versions
-from tiler_cases import CODINGS, DATA, TARGET, TILE, Case, case, make_slide, middle, read_ours, read_rival
+from tiler_cases import (
+    CODINGS,
+    DATA,
+    TARGET,
+    TILE,
+    Case,
+    case,
+    describe_machine,
+    make_slide,
+    middle,
+    read_ours,
+    read_rival,
+)
 from tiler_table import missed_bars, to_markdown
 
-from stamp_deploy import _tiler
-from stamp_deploy.checks import acceptance
 from stamp_deploy.grid import make_grid, select_tiles
 from stamp_deploy.slide import open_slide
 from stamp_deploy.tiles import open_tiles
@@ -192,15 +200,6 @@ def keys_of(cases: dict[str, Case]) -> dict[str, float]:
     }
     found["of_decode_ceiling"] = min(found["of_decode_ceiling_40x"], found["of_decode_ceiling_20x"])
     return {k: v for name, (value, spread) in found.items() for k, v in ((name, value), (f"{name}_spread", spread))}
-
-
-def describe_machine() -> dict[str, Any]:
-    facts = acceptance.machine()
-    return {
-        "cpu": facts["processor"], "cores": facts["cores"], "load_at_start": os.getloadavg()[0],
-        "python": platform.python_version(), "core": _tiler.build_info(),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-    }  # fmt: skip
 
 
 def run(*, quick: bool) -> dict[str, Any]:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import os
+import platform
 import statistics
 import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from rivals import Read
 
+from stamp_deploy import _tiler
+from stamp_deploy.checks import acceptance
 from stamp_deploy.grid import TileSet, make_grid, select_tiles
 from stamp_deploy.slide import open_slide
 from stamp_deploy.tiles import TileStatus, open_tiles
@@ -86,3 +91,12 @@ def read_rival(one: Case, read: Read) -> float:
     clock = time.perf_counter()
     count = sum(read(one.slide, corners, span, TILE) for corners in one.runs)
     return float(count / (time.perf_counter() - clock))
+
+
+def describe_machine() -> dict[str, Any]:
+    facts = acceptance.machine()
+    return {
+        "cpu": facts["processor"], "cores": facts["cores"], "load_at_start": os.getloadavg()[0],
+        "python": platform.python_version(), "core": _tiler.build_info(),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }  # fmt: skip

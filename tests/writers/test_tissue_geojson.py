@@ -42,6 +42,9 @@ def test_the_file_is_what_qupath_reads_and_gives_the_mask_back(tmp_path: Path, b
     left = min(x for feature in document["features"] for x, _ in feature["geometry"]["coordinates"][0])
     want = np.flatnonzero(mask.any(axis=0))[0] * slide.width / mask.shape[1] - corner[0]
     assert left == pytest.approx(want, abs=0.01)
+    corners = np.concatenate([ring for feature in document["features"] for ring in feature["geometry"]["coordinates"]])
+    halves = 2 * (corners + corner) * (mask.shape[1] / slide.width, mask.shape[0] / slide.height)
+    assert np.abs(halves - halves.round()).max() < 0.0005, "half-way between the mask's pixels, to a part of a pixel"
     assert load_writer("tissue-geojson").write(result, tmp_path)[0].read_text() == path.read_text()
 
 
