@@ -11,6 +11,7 @@ import pytest
 from support.result_factory import make_result
 from writers.test_writers_dicom import NAMES, dicom_result
 
+from stamp_deploy import __version__
 from stamp_deploy.grid import Grid
 from stamp_deploy.result import Result, TileCounts
 from stamp_deploy.writers import write_all
@@ -20,7 +21,8 @@ pydicom = pytest.importorskip("pydicom")
 
 from pydicom.dataset import Dataset
 
-from stamp_deploy.writers.dicom_object import _moment, code, equipment, uid
+from stamp_deploy.writers import dicom_object
+from stamp_deploy.writers.dicom_object import _moment, _refer_to_parts, code, equipment, uid
 from stamp_deploy.writers.dicom_source import geometry
 
 ORIENTATION = (0.0, -1.0, 0.0, -1.0, 0.0, 0.0)
@@ -150,6 +152,7 @@ def test_equipment_names_the_bundle_in_64_characters() -> None:
     assert found["manufacturer"] == "stamp-deploy"
     assert found["manufacturer_model_name"] == ("stamp-deploy " + "n" * 100)[:64]
     assert found["device_serial_number"] == result.bundle.sha256[:16]
+    assert found["software_versions"] == __version__ != result.bundle.name
 
 
 def changed(result: Result, **changes: Any) -> Result:
@@ -161,7 +164,7 @@ def changed(result: Result, **changes: Any) -> Result:
     return result
 
 
-def test_a_uid_depends_on_all_that_makes_the_scores() -> None:
+def test_a_uid_depends_on_all_that_makes_the_scores(monkeypatch: pytest.MonkeyPatch) -> None:
     result, header = (
         make_result(n_tiles=3, pathways=2),
         source(PatientID="a", StudyInstanceUID="1.2", SOPInstanceUID="1.3"),
@@ -190,7 +193,22 @@ def test_a_uid_depends_on_all_that_makes_the_scores() -> None:
             )
         ),
     ]
+    monkeypatch.setattr(dicom_object, "__version__", "0.0.0")
+    others.append(uid(result, header, "pmap", "one"))
     assert len({first, *others}) == len(others) + 1
+
+
+def test_an_object_that_refers_to_something_else_keeps_its_references() -> None:
+    """Only what names the first part of a concatenation must name the others, too."""
+    parts = [source(SOPInstanceUID="1.1"), source(SOPInstanceUID="1.2")]
+    holder = pydicom.dataset.Dataset()
+    for named, expected in ((["1.1"], ["1.1", "1.2"]), (["1.9"], ["1.9"]), (["1.1", "1.2"], ["1.1", "1.2"])):
+        items = [pydicom.dataset.Dataset() for _ in named]
+        for item, uid_of_item in zip(items, named, strict=True):
+            item.ReferencedSOPInstanceUID = uid_of_item
+        holder.ReferencedInstanceSequence = items
+        _refer_to_parts(holder["ReferencedInstanceSequence"], parts)
+        assert [found.ReferencedSOPInstanceUID for found in holder.ReferencedInstanceSequence] == expected
 
 
 @pytest.fixture

@@ -134,6 +134,16 @@ def test_values_in_the_page_are_the_results() -> None:
                 assert b64decode(file) == result.gallery.jpeg[result.gallery.tiles.tolist().index(tile)]
 
 
+def test_the_first_tile_is_a_tile_of_the_gallery_and_a_place_without_one_is_none() -> None:
+    result = full_result()
+    assert result.gallery is not None
+    row = np.array([0] + [-1] * (result.gallery.highest.shape[1] - 1))
+    table = np.tile(row, (len(result.pathway_names), 1))
+    gallery = replace(result.gallery, highest=table, lowest=table, tiles=row[:1], jpeg=(b"file",))
+    for layer in page_data(replace(result, gallery=gallery))["layers"][: len(result.pathway_names)]:
+        assert [[tile for tile, _ in side] for side in layer["tiles"]] == [[0], [0]]
+
+
 def test_histograms_count_the_tiles_that_count_and_show_what_the_bundle_expects() -> None:
     result = full_result()
     for style in result_styles(result):

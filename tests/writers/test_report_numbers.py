@@ -50,6 +50,7 @@ def test_merged_cells_lie_where_their_tiles_lie_and_hold_their_mean(monkeypatch:
     )
     data = page_data(result)
     assert data["merged"] == 2
+    assert GRID.columns % 2 and data["grid"] == [(GRID.columns + 1) // 2, (GRID.rows + 1) // 2]
     assert data["step"] == pytest.approx([2 * GRID.step_x, 2 * GRID.step_y])
     cells = np.frombuffer(b64decode(data["cells"]), "<u2").reshape(-1, 2).tolist()
     assert sorted(cells) == [[1, 2], [3, 5], [4, 2]]
