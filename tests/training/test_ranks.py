@@ -130,8 +130,7 @@ def test_views_are_computed_by_all_and_the_stop_is_the_same_for_all(tmp_path: Pa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", [ACCELERATE, TORCHRUN], ids=["accelerate", "torchrun"])
-@pytest.mark.parametrize("world", [2, 4])
+@pytest.mark.parametrize(("launcher", "world"), [(TORCHRUN, 2), (ACCELERATE, 4)], ids=["torchrun-2", "accelerate-4"])
 def test_a_killed_run_goes_on(launcher: Sequence[str], world: int, tmp_path: Path) -> None:
     """All processes are killed after the first checkpoint; the same command ends the run with all of its steps."""
     settings = config(tmp_path, epochs="15", patience="0")
