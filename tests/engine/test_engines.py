@@ -212,6 +212,29 @@ def test_out_of_memory_halves_the_batch_and_says_so(room, depth):
     assert engine.info.details["batch"] == f"halved from 16 to {max(engine.sizes)}: out of memory"
 
 
+class Filling(Scarce):
+    """A device of 6 tiles of room, which those that are in flight take up until they are collected."""
+
+    def __init__(self) -> None:
+        super().__init__(room=6, batch=16, depth=3)
+
+    def _submit(self, piece):
+        ticket = super()._submit(piece)
+        self.room -= len(piece)
+        return ticket
+
+    def _collect(self, ticket):
+        self.room += len(ticket.embedding)
+        return ticket
+
+
+def test_memory_that_ends_while_batches_are_in_flight_changes_no_order():
+    """The third batch finds no room beside the first two. Their answers come first: a later one would be theirs."""
+    tiles = np.arange(10, dtype=np.uint8).repeat(12).reshape(10, 2, 2, 3)
+    found = list(Filling().stream([tiles[:2], tiles[2:4], tiles[4:8], tiles[8:]]))
+    assert [answer.embedding[:, 0].tolist() for answer in found] == [[0, 1], [2, 3], [4, 5, 6, 7], [8, 9]]
+
+
 def test_a_tile_that_does_not_fit_alone_is_an_error():
     with pytest.raises(EngineError, match="single tile"):
         Scarce(0, batch=8).run(np.zeros((8, 2, 2, 3), np.uint8))

@@ -140,6 +140,28 @@ class TestTensorRT:
         assert {known[node.output[0]] for node in model.graph.node if node.op_type == "Add"} == {TensorProto.FLOAT16}
         assert {known[node.output[0]] for node in model.graph.node if node.op_type == "Softmax"} == {TensorProto.FLOAT}
 
+    def test_a_sum_of_two_products_is_fp32(self):
+        """A sum with a constant goes with its product; a sum of two is a residual stream, where small parts count."""
+        make = helper.make_node
+        nodes = [
+            make("MatMul", ["x", "a"], ["xa"]),
+            make("MatMul", ["x", "b"], ["xb"]),
+            make("Add", ["xa", "xb"], ["y"]),
+        ]
+        graph = helper.make_graph(
+            [*nodes, make("Add", ["y", "c"], ["z"])], "two products",
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 4])],
+            [helper.make_tensor_value_info("z", TensorProto.FLOAT, ["n", 4])],
+            [numpy_helper.from_array(np.ones((4, 4), np.float32), name) for name in "ab"]
+            + [numpy_helper.from_array(np.ones(4, np.float32), "c")],
+        )  # fmt: skip
+        opset = [helper.make_opsetid("", 20)]
+        converted = convert(helper.make_model(graph, opset_imports=opset, ir_version=10), "fp16")
+        known = kinds(converted)
+        assert {known[n.output[0]] for n in converted.graph.node if n.op_type == "MatMul"} == {TensorProto.FLOAT16}
+        sums = [known.get(n.output[0], TensorProto.FLOAT) for n in converted.graph.node if n.op_type == "Add"]
+        assert sums == [TensorProto.FLOAT] * 2
+
     def test_only_fp16_has_a_residual_of_its_own(self):
         assert [form.name for form in forms_of("tensorrt", "bf16", BATCH)] == [
             "fixed batch, Gelu in low",
