@@ -171,6 +171,21 @@ def test_the_map_is_the_record_after_all_of_the_groups_before_it(tmp_path: Path)
     np.testing.assert_array_equal(after.places, before.places)
 
 
+@pytest.mark.parametrize("positions", ["plain", "deflated"])
+@pytest.mark.parametrize("photos", [(2, 2), (1, 3), (2, 4), (3, 3)])
+def test_a_map_of_more_or_fewer_photos_is_refused(tmp_path: Path, photos: tuple[int, int], positions: str) -> None:
+    """The file's map is of 2 x 3."""
+    path = write_mrxs(tmp_path / "a.mrxs", SMALL, Scan(positions=positions), levels=1)
+    folder = path.with_suffix("")
+    name = {"plain": "VIMSLIDE_POSITION_BUFFER", "deflated": "StitchingIntensityLayer"}[positions]
+    tree = {"NONHIER_COUNT": "1", "NONHIER_0_NAME": name, "NONHIER_0_COUNT": "1"}
+    index = mirax._index(folder / "Index.dat", ID.decode())
+    paths = [folder / "Data0000.dat", folder / "Data0001.dat"]
+    assert mirax._places(paths, tree, index, (2, 3), [128.0, 128.0], 1).shape == (2, 3, 2)
+    with pytest.raises(mirax._ContradictionError, match="another number"):
+        mirax._places(paths, tree, index, photos, [128.0, 128.0], 1)
+
+
 def test_places_of_a_map_are_of_images_as_they_were_taken(tmp_path: Path) -> None:
     """The map counts pixels of level 0, of which each may be two of an image's."""
     path = write_mrxs(tmp_path / "a.mrxs", SMALL, Scan(positions="plain"), levels=1)

@@ -113,6 +113,15 @@ def test_codes_units_and_how_a_number_was_derived(slide: Path, tmp_path: Path) -
         assert (meaning, scheme) == (called, "99STAMP") and (value == called) == (len(called) <= 16)
 
 
+def test_numbers_of_a_call_are_not_rounded(slide: Path, tmp_path: Path) -> None:
+    base = dicom_result(slide)
+    exact = dataclasses.replace(base.heads[0], probabilities=(0.18765, 0.81235), interval=(0.71234, 0.88765))
+    (path,) = write_all(dataclasses.replace(base, heads=(exact,)), tmp_path, ["dicom-sr"])
+    group = groups(pydicom.dcmread(path))[exact.name]
+    numbers = [value[0] for _, value in group if isinstance(value, tuple) and isinstance(value[0], float)]
+    assert numbers == pytest.approx([0.81235, 0.71234, 0.88765], rel=1e-6)
+
+
 def test_a_report_without_scored_tiles_has_no_means(slide: Path, tmp_path: Path) -> None:
     base = dicom_result(slide, 1)
     empty = dataclasses.replace(

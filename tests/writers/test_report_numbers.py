@@ -65,6 +65,9 @@ def test_merged_cells_lie_where_their_tiles_lie_and_hold_their_mean(monkeypatch:
     assert {tuple(cell): bool(out) for cell, out in zip(cells, left_out, strict=True)} == {
         (1, 2): False, (4, 2): True, (3, 5): False
     }  # fmt: skip
+    codes = np.frombuffer(b64decode(data["flags"]["codes"]), np.uint8)
+    words = {tuple(cell): data["flags"]["words"][code] for cell, code in zip(cells, codes, strict=True)}
+    assert words == {(1, 2): "blurred", (4, 2): "blurred", (3, 5): ""}, "two blurred tiles are blurred, and no more"
 
 
 def test_attention_is_told_in_multiples_of_the_average_tile() -> None:
@@ -75,11 +78,12 @@ def test_attention_is_told_in_multiples_of_the_average_tile() -> None:
     assert layer["quantised"] == pytest.approx([0.3, 2.1])
 
 
-def test_the_outline_of_a_mask_of_other_proportions_lies_on_its_tissue() -> None:
-    """One pixel of this mask is 20 x 50 of level 0: its two scales are not one."""
+@pytest.mark.parametrize("first", [(0, 0), (5, 6)])
+def test_the_outline_of_a_mask_of_other_proportions_lies_on_its_tissue(first: tuple[int, int]) -> None:
+    """One pixel of this mask is 20 x 50 of level 0: its two scales are not one. It begins where the tiles do."""
     mask = np.zeros((60, 200), bool)
     mask[20:30, 50:100] = True  # x 1000 to 2000, y 1000 to 1500
-    data = page_data(crooked([(0, 0), (45, 30)], tissue_mask=mask))
+    data = page_data(crooked([first, (45, 30)], tissue_mask=mask))
     wide, high = data["mask"]["size"]
     bits = np.unpackbits(np.frombuffer(b64decode(data["mask"]["bits"]), np.uint8), bitorder="little")[: wide * high]
     rows, columns = np.nonzero(bits.reshape(high, wide))
