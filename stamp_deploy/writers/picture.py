@@ -138,7 +138,7 @@ class Painter:
                 contrast = 165 * opacity / OPACITY  # a weak map lies over a weak slide
                 grey = 255 - contrast + slide.mean(axis=2, keepdims=True) * (contrast / 255)
                 through = np.where(self._weak, 1 - min(LEFT_OUT_OPACITY, opacity), 1 - opacity)[..., None]
-                # In even values, which no eye tells from the others and PNG codes in a sixth less.
+                # Even values: no eye sees the difference, and the PNG is a sixth smaller.
                 even = 2 * np.rint(through * grey / 2)
                 under = np.where(self._here[..., None], even, 0.55 * slide + 0.45 * 255)
                 self._unders[opacity] = _packed(under.round().astype(np.uint8))
