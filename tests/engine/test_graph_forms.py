@@ -22,7 +22,7 @@ from support.fake_cuda import FakeRuntime, fake_tensorrt
 from stamp_deploy.bundle import load_bundle
 from stamp_deploy.engine import graph_forms, load_engine
 from stamp_deploy.engine import tensorrt_plan as plans
-from stamp_deploy.engine.auto import open_accepted
+from stamp_deploy.engine.auto import choose, open_accepted
 from stamp_deploy.engine.cuda import Cuda
 from stamp_deploy.engine.graph_forms import PLAIN, Form, forms_of, pick_form, remember_failure
 from stamp_deploy.engine.graph_rewriting import fuse_attention, rewrite
@@ -300,6 +300,12 @@ class TestTheNextForm:
         again = BoundOnCpu(bundle, batch=8, precision="fp16")
         assert again.info.details["graph"] == names[bad]
         again.close()
+
+    def test_is_tried_where_the_fastest_is_chosen(self, bundle, bound, monkeypatch):
+        self.spoiled(monkeypatch, {CUDA_FORMS[0].name})
+        engine = choose(bundle, ("onnxruntime-cuda",), batch=8, precision="fp16")
+        assert engine.info.details["graph"] == CUDA_FORMS[1].name
+        engine.close()
 
     def test_where_all_fail_the_cpu_takes_over(self, bundle, bound, monkeypatch):
         self.spoiled(monkeypatch, {form.name for form in CUDA_FORMS})
