@@ -8,10 +8,14 @@ from typing import Any
 def markdown(found: dict[str, Any]) -> str:
     """The results as a page."""
     parts = found["parts"]
+    apart = parts["heat_maps"].get("written_by")
+    runs = (
+        f"the heat maps in a run of their own ({apart['date']}, {apart['revision'][:9]})" if apart else "all in one run"
+    )
     lines = [
         "# Batches",
         "",
-        f"Measured by benchmarks/bench_batch.py on {found['machine']}; all of it in one run.",
+        f"Measured by benchmarks/bench_batch.py on {found['machine']}; {runs}.",
         "",
         f"Overlap: {parts['overlap']['slides']} slides of make_wsi.py (4:2:0, 0.25 um/px), "
         f"{parts['overlap']['tiles']} tiles of 224 px at 0.5 um/px. The engine is a stand-in that takes a device's "
@@ -47,7 +51,5 @@ def markdown(found: dict[str, Any]) -> str:
         f"(spread {g['spread']:.2f}) | 5 s |",
         f"| {h['pathways']} heat maps and overview sheets, {h['tiles']} tiles, CPU time | {h['cpu_s']:.2f} s (spread "
         f"{h['spread']:.2f}); the maps by matplotlib {h['matplotlib_cpu_s']:.1f} s: {h['ratio']:.1f} times | 2 s |",
-        "",
-        *([f"The heat maps were measured in a run of their own, on {h['machine']}.", ""] if h.get("apart") else []),
     ]
-    return "\n".join(lines)
+    return "\n".join(lines) + "\n"

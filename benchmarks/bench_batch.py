@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
 from batch_table import markdown  # noqa: E402
-from result_files import RESULTS, keep  # noqa: E402
+from result_files import RESULTS, keep, written_by  # noqa: E402
 from support.bundle_factory import make_bundle  # noqa: E402
 from support.result_factory import make_result  # noqa: E402
 from support.slide_factory import texture, write_slide  # noqa: E402
@@ -300,7 +300,6 @@ def heat_maps(folder: Path, repeats: int) -> dict[str, Any]:
         "pathways": 50, "tiles": 5000, "cpu_s": round(statistics.median(ours[1:]), 2),
         "spread": round(max(ours[1:]) - min(ours[1:]), 2), "matplotlib_cpu_s": round(statistics.median(usual[1:]), 2),
         "ratio": round(statistics.median(ratios), 1), "bytes": size,
-        "machine": "{processor}, {cores} cores".format_map(machine()),
     }  # fmt: skip
 
 
@@ -332,11 +331,9 @@ def only_heat_maps() -> None:
     """Measure the heat maps and put them into the results of an earlier run."""
     found = json.loads((RESULTS / "batch.json").read_text())
     with tempfile.TemporaryDirectory(prefix="stamp-bench-batch-") as name:
-        found["parts"]["heat_maps"] = {**heat_maps(Path(name), 5), "apart": True}
+        found["parts"]["heat_maps"] = {**heat_maps(Path(name), 5), "written_by": written_by()}
     found["heat_maps_50_cpu_s"] = found["parts"]["heat_maps"]["cpu_s"]
-    # Not by `keep`: the other figures are still those of the run that wrote them.
-    (RESULTS / "batch.json").write_text(json.dumps(found, indent=2) + "\n")
-    (RESULTS / "batch.md").write_text(markdown(found))
+    keep("batch", found, markdown(found))  # the other figures stay those of the run that wrote them
     print(json.dumps(found["parts"]["heat_maps"], indent=2))
 
 

@@ -285,9 +285,9 @@ def interleave(
     seconds: float,
     product: Callable[[], Any] | None = None,
 ) -> tuple[dict[str, Any], list[float]]:
-    """Median and range of tiles/s; every contender once a round, in an order that changes. Three rounds at least.
+    """Median and range of tiles/s; every contender once per round, in an order that changes. Three rounds at least.
 
-    Also the seconds of `product`, done once a round.
+    Also the seconds of `product`, done once per round.
     """
     for run in contenders.values():  # short in a quick run, where the first round is part of the warm-up
         run(tiles if seconds == float("inf") else tiles[:2])

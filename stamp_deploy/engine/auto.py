@@ -2,7 +2,7 @@
 
 Every engine that can be loaded, in every precision that it offers, is held to the golden tiles: what fails is out, the
 fastest of the rest stays. The choice is kept in the cache, keyed by everything that could change it, so that it is made
-once a machine and later runs of a batch use the same engine.
+once per machine and later runs of a batch use the same engine.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ def load_engine(
 ) -> Engine:
     """Load a bundle's encoder, accepted by parity on this machine.
 
-    The check takes as long as a few batches, once a machine: the verdict is remembered until anything changes.
+    The check takes as long as a few batches, once per machine: the verdict is remembered until anything changes.
 
     Parameters
     ----------

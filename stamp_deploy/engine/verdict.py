@@ -1,4 +1,4 @@
-"""The verdict of parity on an engine: given once a machine, remembered, and the same for everyone who asks.
+"""The verdict of parity on an engine: given once per machine, remembered, and the same for everyone who asks.
 
 `auto`, an engine named by hand, `stamp-deploy parity` and a batch halved in the middle of a slide all ask `accept`.
 """

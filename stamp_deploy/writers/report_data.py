@@ -202,7 +202,7 @@ def tile_flags(result: Result, owner: NDArray[np.int64], count: int) -> dict[str
 
 
 def _mask(result: Result, view: View) -> dict[str, Any] | None:
-    """The tissue mask under the view, at most `MASK_PX` wide or high, one bit a pixel; None where there is none."""
+    """The tissue mask under the view, at most `MASK_PX` wide or high, one bit per pixel; None where there is none."""
     mask = result.tissue_mask
     if mask is None:
         return None
