@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import ssl
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -181,6 +181,20 @@ def take_received(event: evt.Event, path: Path) -> None:
         arrived.unlink(missing_ok=True)
 
 
+def limit_silence(seconds: float) -> tuple[Any, Callable[[evt.Event], None]]:
+    """An event handler that ends a connection whose peer falls silent in the middle of a message.
+
+    pynetdicom's own time limits hold between messages; for the rest of one it waits for ever.
+    """
+
+    def limit(event: evt.Event) -> None:
+        connection = event.assoc.dul.socket
+        if connection is not None and connection.socket is not None:
+            connection.socket.settimeout(seconds)
+
+    return evt.EVT_CONN_OPEN, limit
+
+
 @contextmanager
 def _association(
     peer: Peer, contexts: Sequence[Any], roles: Sequence[Any] = (), handlers: Sequence[Any] = ()
@@ -188,13 +202,14 @@ def _association(
     entity = AE(ae_title=peer.calling)
     entity.connection_timeout = entity.acse_timeout = peer.connect_s
     entity.dimse_timeout = entity.network_timeout = peer.read_s
+    limit = limit_silence(peer.read_s)
     link = entity.associate(
         peer.host,
         peer.port,
         contexts=list(contexts),
         ae_title=peer.called,
         ext_neg=list(roles),
-        evt_handlers=list(handlers),
+        evt_handlers=[limit, *handlers],
         tls_args=None if peer.tls is None else (peer.tls, peer.host),
     )
     if not link.is_established:

@@ -7,6 +7,7 @@ FOLDER/SERIES/UID.dcm; the watch takes the slide when its series has settled.
 from __future__ import annotations
 
 import os
+import socket
 import ssl
 import tempfile
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 from ..atomic import disk_errors, fsync_path, staging_name, sweep
 from ..errors import ArchiveError, UsageError
-from .dimse import SUCCESS, SYNTAXES, check_title, take_received
+from .dimse import SUCCESS, SYNTAXES, check_title, limit_silence, take_received
 from .received import check_received
 from .uids import WHOLE_SLIDE, is_uid
 
@@ -52,6 +53,8 @@ class Reception:
     host, port
         Where we listen.
     tls : ssl.SSLContext, optional
+    read_s : float
+        The longest silence of a caller, in seconds.
     """
 
     folder: Path
@@ -60,11 +63,25 @@ class Reception:
     host: str = "127.0.0.1"
     port: int = 11112
     tls: ssl.SSLContext | None = field(default=None, repr=False)
+    read_s: float = 60.0
 
     def __post_init__(self) -> None:
         check_title(self.title)
         if not self.callers:
             raise UsageError("nobody is allowed to send", remedy="name the scanner or archive with --allow")
+
+
+class _LateHandshake:
+    """TLS whose handshake comes with a connection's first read, in its own thread and within its time limit.
+
+    pynetdicom's would come while the connection is accepted: one caller that says nothing would keep out all others.
+    """
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self._context = context
+
+    def wrap_socket(self, connection: socket.socket, server_side: bool) -> ssl.SSLSocket:
+        return self._context.wrap_socket(connection, server_side=server_side, do_handshake_on_connect=False)
 
 
 def parse_caller(text: str) -> Caller:
@@ -108,10 +125,16 @@ class Receiver:
         entity.require_called_aet = True
         entity.require_calling_aet = sorted({caller.title for caller in how.callers})
         entity.supported_contexts = [build_context(Verification), build_context(WHOLE_SLIDE, list(SYNTAXES))]
-        handlers: list[Any] = [(evt.EVT_C_STORE, self._store), (evt.EVT_REQUESTED, self._requested)]
+        entity.network_timeout = how.read_s
+        handlers: list[Any] = [
+            limit_silence(how.read_s),
+            (evt.EVT_C_STORE, self._store),
+            (evt.EVT_REQUESTED, self._requested),
+        ]
+        tls: Any = None if how.tls is None else _LateHandshake(how.tls)
         try:
             self._server = entity.start_server(
-                (how.host, how.port), block=False, ssl_context=how.tls, evt_handlers=handlers
+                (how.host, how.port), block=False, ssl_context=tls, evt_handlers=handlers
             )
         except OSError as error:
             tempfile.tempdir = self._before

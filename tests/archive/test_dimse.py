@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pydicom
@@ -108,10 +110,11 @@ def test_an_archive_that_is_not_there_or_falls_silent(orthanc: Orthanc, slide: S
         find_series(nobody, AT_ONCE, accession="S26-0001")
     orthanc.add(*slide.files)
     with Proxy(orthanc.dicom_port, down_limit=6000, stall=True).running() as proxy:
-        stalled = Peer("127.0.0.1", proxy.port, AE_TITLE, OUR_AE_TITLE, read_s=1)
+        stalled = Peer("127.0.0.1", proxy.port, AE_TITLE, OUR_AE_TITLE, connect_s=4, read_s=1)
         (row,) = find_series(stalled, AT_ONCE, accession=slide.accession)
         with pytest.raises(ArchiveUnreachable, match=r"fell silent, or ended|cannot be reached"):
-            pull_series(stalled, AT_ONCE, row, tmp_path)
+            pull_series(stalled, replace(AT_ONCE, attempts=2), row, tmp_path)
+        assert not proxy.gave_up, "the silence was ended by us, in the middle of a message"
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
@@ -196,6 +199,30 @@ def test_reception_over_tls(slide: ScannedSlide, tmp_path: Path) -> None:
     finally:
         receiver.close()
     assert receiver.received == 1
+
+
+@pytest.mark.parametrize("said", [b"", b"\x01\x00"])
+def test_a_silent_caller_keeps_nobody_out(slide: ScannedSlide, tmp_path: Path, said: bytes) -> None:
+    ca, chain = certificates(tmp_path / "tls")
+    how = Reception(tmp_path / "incoming", "STAMP", (Caller("SCANNER"),), port=0, tls=listening_tls(chain, ca))
+    receiver = Receiver(how)
+    try:
+        with socket.create_connection(("127.0.0.1", receiver.port)) as silent:
+            silent.sendall(said)
+            store(scanner(receiver, tls=calling_tls(ca, chain, None)), WHOLE_SLIDE, JPEG, slide.levels[0])
+    finally:
+        receiver.close()
+    assert receiver.received == 1
+
+
+def test_a_caller_that_falls_silent_in_a_message_is_given_up(tmp_path: Path) -> None:
+    receiver = Receiver(Reception(tmp_path / "incoming", "STAMP", (Caller("SCANNER"),), port=0, read_s=0.5))
+    try:
+        with socket.create_connection(("127.0.0.1", receiver.port), timeout=60) as silent:
+            silent.sendall(b"\x01\x00\x00")  # half the head of an association request
+            assert silent.recv(100)[:1] in (b"", b"\x07"), "closed, or aborted"
+    finally:
+        receiver.close()
 
 
 def test_nobody_may_send_unless_named(tmp_path: Path) -> None:

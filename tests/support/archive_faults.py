@@ -55,6 +55,8 @@ class Proxy:
         self._sockets: list[socket.socket] = []
         self.port = int(self._listener.getsockname()[1])
         self.requests = 0
+        self.gave_up = False
+        """Whether a silence lasted so long that the proxy ended it."""
 
     @contextmanager
     def running(self) -> Iterator[Proxy]:
@@ -99,7 +101,7 @@ class Proxy:
                     self._on_limit()
                     self._on_limit = lambda: None
                     if self._stall:
-                        self._over.wait(LIMIT_S)
+                        self.gave_up = not self._over.wait(LIMIT_S) or self.gave_up
                     break
         for each in (source, target):
             with contextlib.suppress(OSError):
