@@ -24,9 +24,10 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 EDIT   := PYTHONWARNINGS="ignore:Editable installation" $(PIP) --no-build-isolation -e
 SOURCE := pyproject.toml setup.py $(wildcard csrc/*.c csrc/*.h csrc/*.pyx csrc/*.pxi)
 
-# A test file runs whole in one process; PARALLEL= runs all of them in one. torch computes with one thread in each: with
-# as many as there are cores, processes side by side would wait for each other's.
-PARALLEL ?= -n auto --dist loadfile
+# A test file runs whole in one process; PARALLEL= runs all of them in one. One process more than there are cores, since
+# many tests wait for commands, and files in their order: xdist would begin those of few tests last, the slowest among
+# them. torch computes with one thread in each: with as many as there are cores, processes would wait for each other's.
+PARALLEL ?= -n $(shell expr $$(nproc) + 1) --dist loadfile --no-loadscope-reorder
 
 # The tests of the compiled tiler, for the checked and sanitized builds.
 TILER_TESTS := $(wildcard tests/tiles/test_*.py)

@@ -7,7 +7,6 @@ FOLDER/SERIES/UID.dcm; the watch takes the slide when its series has settled.
 from __future__ import annotations
 
 import os
-import socket
 import ssl
 import tempfile
 from collections.abc import Callable
@@ -80,7 +79,7 @@ class _LateHandshake:
     def __init__(self, context: ssl.SSLContext) -> None:
         self._context = context
 
-    def wrap_socket(self, connection: socket.socket, server_side: bool) -> ssl.SSLSocket:
+    def wrap_socket(self, connection: Any, server_side: bool) -> ssl.SSLSocket:
         return self._context.wrap_socket(connection, server_side=server_side, do_handshake_on_connect=False)
 
 
