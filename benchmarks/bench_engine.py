@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from cpu_peak import CpuPeak
 from engine_gpu import Plan, gpu_section
 from engine_models import (
     FEATURES,
@@ -60,7 +61,6 @@ MODEL = "lunit-vits16"
 BATCH = 16
 QUICK_SECONDS = 38.0
 """When a quick run stops starting new rounds of timing."""
-SGEMM_SIDE = 2048
 FP16_TILES = 128
 """fp16 stays far inside its limits, and its emulation takes as long as bf16's."""
 SLOW_ROUNDS = 3
@@ -121,13 +121,14 @@ def measure(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     contenders = {**torch_contenders(model, pfm, quick), **engine_contenders(bundle, bundles, quick)}
     contenders["auto"] = auto.run
     left = QUICK_SECONDS - (time.perf_counter() - start) if quick else float("inf")
-    product = None if quick else sgemm()
+    peak = None if quick else CpuPeak()
     rounds = arguments.rounds or (5 if quick else 11)
-    record["speed"], seconds = interleave(contenders, tiles[:BATCH], rounds, left, product)
-    if seconds:
+    record["speed"] = interleave(contenders, tiles[:BATCH], rounds, left, peak)
+    if peak is not None:
         flops = flops_per_tile(Encoder(model, pfm.mean, pfm.std), pfm.tile_px)
         record["gflop_per_tile"] = round(flops / 1e9, 2)
-        record["sgemm_gflops"] = round(2 * SGEMM_SIDE**3 / float(np.median(seconds)) / 1e9, 1)
+        record["sgemm_by"], gflops = peak.fastest()
+        record["sgemm_gflops"] = round(gflops, 1)
         for name, found in record["speed"].items():
             if name.endswith("_fp32") or (name == "auto" and auto.info.precision == "fp32"):
                 share = found["tiles_per_second"] * record["gflop_per_tile"] / record["sgemm_gflops"]
@@ -271,35 +272,24 @@ def engine_contenders(bundle: Bundle, bundles: dict[str, Bundle], quick: bool) -
     return found
 
 
-def sgemm() -> Callable[[], Any]:
-    """One large fp32 matrix product in torch, into a buffer that is there: what these cores can multiply."""
-    a, b = torch.rand(SGEMM_SIDE, SGEMM_SIDE), torch.rand(SGEMM_SIDE, SGEMM_SIDE)
-    out = torch.empty_like(a)
-    return lambda: torch.mm(a, b, out=out)
-
-
 def interleave(
     contenders: dict[str, Contender],
     tiles: NDArray[np.uint8],
     rounds: int,
     seconds: float,
-    product: Callable[[], Any] | None = None,
-) -> tuple[dict[str, Any], list[float]]:
+    peak: CpuPeak | None = None,
+) -> dict[str, Any]:
     """Median and range of tiles/s; every contender once per round, in an order that changes. Three rounds at least.
 
-    Also the seconds of `product`, done once per round.
+    The products of `peak` are timed once per round, too.
     """
     for run in contenders.values():  # short in a quick run, where the first round is part of the warm-up
         run(tiles if seconds == float("inf") else tiles[:2])
     taken: dict[str, list[float]] = {name: [] for name in contenders}
     rng, start = np.random.default_rng(0), time.perf_counter()
-    multiplied: list[float] = []
     for number in range(rounds):
-        if product is not None:
-            product()  # once to wake the threads
-            clock = time.perf_counter()
-            product()
-            multiplied.append(time.perf_counter() - clock)
+        if peak is not None:
+            peak.time_once()
         fastest = min(float(np.median(values or [0.0])) for values in taken.values())
         for name in rng.permutation(list(contenders)):
             if number >= SLOW_ROUNDS and float(np.median(taken[name])) > 4 * fastest:
@@ -309,7 +299,7 @@ def interleave(
             taken[name].append(time.perf_counter() - clock)
         if number >= 2 and time.perf_counter() - start > seconds:
             break
-    speed = {
+    return {
         name: {
             "tiles_per_second": round(len(tiles) / float(np.median(values)), 2),
             "range": [round(len(tiles) / max(values), 2), round(len(tiles) / min(values), 2)],
@@ -317,7 +307,6 @@ def interleave(
         }
         for name, values in taken.items()
     }
-    return speed, multiplied
 
 
 def trained(run: Path, folder: Path) -> dict[str, Any]:
