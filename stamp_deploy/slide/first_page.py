@@ -19,6 +19,7 @@ from .mpp import MAX_ANISOTROPY
 from .pyramid import same_shape
 from .tiff import sub_pages
 from .tiff_pages import tiff_pages
+from .tiff_tags import resolution_of
 
 _PLAIN = ("generic-tiff", "generic")
 """TIFF of no scanner's own format, by the names of OpenSlide and of the reader of plain images."""
@@ -108,7 +109,5 @@ def _pictures(path: Path) -> list[_Picture]:
 
 
 def _mpp(page: Any) -> float:
-    unit = page.tags.valueof("ResolutionUnit", 0)
-    up, down = page.tags.valueof("XResolution", (0, 1))
-    microns = _UNITS.get(int(unit), math.nan)
-    return microns * down / up if up else math.nan
+    stated = resolution_of(page)
+    return _UNITS.get(stated.unit, math.nan) / stated.x if stated.x else math.nan

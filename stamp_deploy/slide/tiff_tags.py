@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from .tiff_pages import IMAGE_DESCRIPTION, refusing_damage, tiff_pages
 
@@ -50,7 +51,7 @@ def _as_text(note: bytes | str) -> str:
 
 @dataclass(frozen=True)
 class Resolution:
-    """What a TIFF's first page says of its scale: pixels per unit (2: inch, 3: centimetre; 0: not stated)."""
+    """What a page of a TIFF says of its scale: pixels per unit (2: inch, 3: centimetre; 0: not stated)."""
 
     x: float
     y: float
@@ -69,11 +70,15 @@ def read_resolution(path: Path) -> Resolution:
     import tifffile
 
     with refusing_damage(path), tifffile.TiffFile(path) as tiff:
-        tags = next(tiff_pages(tiff)).tags
-        x, y = (tags.valueof(name, (0, 1)) for name in ("XResolution", "YResolution"))
-        unit = int(tags.valueof("ResolutionUnit", 2)) if x[0] and y[0] and x[1] and y[1] else 0
-        note = _as_text(tags.valueof(IMAGE_DESCRIPTION, ""))
-        return Resolution(x[0] / max(1, x[1]), y[0] / max(1, y[1]), unit, note)
+        return resolution_of(next(tiff_pages(tiff)))
+
+
+def resolution_of(page: Any) -> Resolution:
+    """The scale and the description of a page of tifffile; a unit that is not stated is the inch, as TIFF 6.0 says."""
+    tags = page.tags
+    x, y = (tags.valueof(name, (0, 1)) for name in ("XResolution", "YResolution"))
+    unit = int(tags.valueof("ResolutionUnit", 2)) if x[0] and y[0] and x[1] and y[1] else 0
+    return Resolution(x[0] / max(1, x[1]), y[0] / max(1, y[1]), unit, _as_text(tags.valueof(IMAGE_DESCRIPTION, "")))
 
 
 def read_description(path: Path) -> str:

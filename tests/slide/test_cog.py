@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -107,3 +108,14 @@ def test_a_level_that_states_another_scale_is_told(tmp_path: Path, stated: int, 
         assert (slide.width, slide.height) == (WIDTH, HEIGHT)
         want = f"its page of 352 x 256 px states {told} um/px, and the first page 0.5: by their sizes it would be 1"
         assert slide.notes == ((want,) if told else ())
+
+
+def test_a_level_without_a_unit_is_in_inches(tmp_path: Path) -> None:
+    """As the first page is read: TIFF 6.0 says so."""
+    path = write_pyramid(tmp_path / "a.tif", pages_for(tmp_path)[:2], level_resolution=((10_000, 10_000), 3))
+    with tifffile.TiffFile(path, mode="r+b") as tiff:
+        tag = tiff.pages[1].aspage().tags["ResolutionUnit"]
+        tiff.filehandle.seek(tag.offset)
+        tiff.filehandle.write(struct.pack(tiff.byteorder + "H", 297))  # PageNumber, of which nothing is read
+    with open_slide(path) as slide:
+        assert "states 2.54 um/px" in slide.notes[0]
