@@ -18,38 +18,35 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
-from batch_table import markdown  # noqa: E402
-from result_files import RESULTS, keep, written_by  # noqa: E402
-from support.bundle_factory import make_bundle  # noqa: E402
-from support.result_factory import make_result  # noqa: E402
-from support.slide_factory import texture, write_slide  # noqa: E402
+from batch_table import markdown
+from real_slides import make_slide
+from result_files import RESULTS, keep, written_by
+from support.bundle_factory import make_bundle
+from support.result_factory import make_result
+from support.slide_factory import texture, write_slide
 
-from stamp_deploy.batch.options import BatchOptions  # noqa: E402
-from stamp_deploy.batch.planning.plan import Finding, Plan  # noqa: E402
-from stamp_deploy.batch.run import run_batch  # noqa: E402
-from stamp_deploy.batch.states import PlanState  # noqa: E402
-from stamp_deploy.batch.workers.local import LocalExecutor  # noqa: E402
-from stamp_deploy.batch.workers.process import WorkerConfig  # noqa: E402
-from stamp_deploy.batch.workers.tasks import Settled  # noqa: E402
-from stamp_deploy.bundle import load_bundle  # noqa: E402
-from stamp_deploy.checks.acceptance import machine  # noqa: E402
-from stamp_deploy.config import InferOptions  # noqa: E402
-from stamp_deploy.prepare import prepare  # noqa: E402
+from stamp_deploy.batch.options import BatchOptions
+from stamp_deploy.batch.planning.plan import Finding, Plan
+from stamp_deploy.batch.run import run_batch
+from stamp_deploy.batch.states import PlanState
+from stamp_deploy.batch.workers.local import LocalExecutor
+from stamp_deploy.batch.workers.process import WorkerConfig
+from stamp_deploy.batch.workers.tasks import Settled
+from stamp_deploy.bundle import load_bundle
+from stamp_deploy.checks.acceptance import machine
+from stamp_deploy.config import InferOptions
+from stamp_deploy.prepare import prepare
 
-DATA = Path(os.environ.get("STAMP_TEST_DATA", ROOT.parent / "shared" / "data"))
 DEVICE = (sys.executable, str(Path(__file__).with_name("device_worker.py")))
 WRITERS = ("json", "hdf5", "parquet")
 
@@ -106,25 +103,14 @@ class ReadyExecutor(LocalExecutor):
         super().run(source, listener)
 
 
-def wsi(folder: Path, count: int, tiles: str, recode: str = "420") -> list[Path]:
-    """Large slides of make_wsi.py, 0.25 um/px."""
-    script, source = DATA.parent / "tools" / "make_wsi.py", DATA / "slides" / "CMU-1-Small-Region.svs"
-    paths = []
-    for seed in range(count):
-        path = folder / f"slide{seed}.svs"
-        command = [sys.executable, script, source, path, "--tiles", tiles, "--tissue", "0.5", "--mpp", "0.25"]
-        subprocess.run(
-            [*map(str, command), "--seed", str(seed), "--recode", recode],
-            check=True,
-            stdout=subprocess.DEVNULL,
-        )
-        paths.append(path)
-    return paths
+def large_slides(folder: Path, count: int, tiles: str) -> list[Path]:
+    """Slides that differ in which of their storage tiles hold tissue."""
+    return [make_slide(folder / f"slide{seed}.svs", tiles, recode="420", seed=seed) for seed in range(count)]
 
 
 def copies(folder: Path, count: int, tiles: str) -> list[Path]:
-    """One slide of make_wsi.py and copies of it, told apart by bytes after its end."""
-    (first,) = wsi(folder, 1, tiles)
+    """One large slide and copies of it, told apart by bytes after its end."""
+    (first,) = large_slides(folder, 1, tiles)
     paths = [first]
     for number in range(1, count):
         paths.append(folder / f"copy{number}.svs")
@@ -165,7 +151,7 @@ def batch_run(
 
 def overlap(folder: Path, quick: bool, cpu_bundle: Path | None) -> dict[str, Any]:
     """Ratios of batch time to the slower of tiling and engine, interleaved repeats."""
-    slides = copies(folder, 8, "200x160") if quick else wsi(folder, 10, "200x160")
+    slides = copies(folder, 8, "200x160") if quick else large_slides(folder, 10, "200x160")
     bundle = make_bundle(folder / "bundle224", tile_px=224)
     options = InferOptions(batch=32, writers=WRITERS)
     repeats = 1 if quick else 3

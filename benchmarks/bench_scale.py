@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from real_slides import DATA
 from result_files import RESULTS, keep
 from shard_speed import measured, shard_lines
 
@@ -31,8 +32,6 @@ from stamp_deploy.training.cohort.write import write_cohort_json, write_sample
 from stamp_deploy.training.config import TrainConfig
 from stamp_deploy.training.epoch_plan import Rows, plan_epoch
 
-ROOT = Path(__file__).resolve().parent.parent
-DATA = Path(os.environ.get("STAMP_TEST_DATA", ROOT.parent / "shared" / "data"))
 SPOTS, TILE, PATIENTS = 1800, 32, 400
 HELD_OUT = 2
 """Sections that the evaluation is judged on; the others can be trained on."""

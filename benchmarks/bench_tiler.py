@@ -31,17 +31,16 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from real_slides import make_slide
 from result_files import keep
 from rivals import DICOM_ALONE, Read, installed, versions
 from tiler_cases import (
     CODINGS,
-    DATA,
     TARGET,
     TILE,
     Case,
     case,
     describe_machine,
-    make_slide,
     middle,
     read_ours,
     read_rival,
@@ -161,7 +160,7 @@ def glass(folder: Path, tiles: str, rounds: int) -> dict[str, float]:
     """The tiler's time on an all-glass slide against the same slide all tissue, the masks being given."""
     seconds: dict[float, list[float]] = {0.0: [], 1.0: []}
     finding: list[float] = []
-    slides = {t: make_slide(folder, f"tissue-{t:g}", tiles, tissue=t, recode="420") for t in seconds}
+    slides = {t: make_slide(folder / f"tissue-{t:g}.svs", tiles, tissue=t, recode="420") for t in seconds}
     for _ in range(rounds):
         for share, path in slides.items():
             with open_slide(path) as slide:
@@ -217,7 +216,7 @@ def run(*, quick: bool) -> dict[str, Any]:
         for coding, recode in CODINGS.items():
             if quick and recode != "420":
                 continue
-            slide = make_slide(folder, recode or "rgb", "200x160", recode=recode)
+            slide = make_slide(folder / f"{recode or 'rgb'}.svs", "200x160", recode=recode)
             limit, sample = (1200, 48) if quick else (None, 128)
             cases = {
                 "40x": case(slide, 0.25, limit, sample),
@@ -229,7 +228,7 @@ def run(*, quick: bool) -> dict[str, Any]:
                 "rates": {label: c.rates for label, c in cases.items()},
             }  # fmt: skip
             if recode == "420":
-                small = make_slide(folder, "small", "50x40", recode=recode)
+                small = make_slide(folder / "small.svs", "50x40", recode=recode)
                 for key, path in (("peak_mb_large", slide), ("peak_mb_small", small)):
                     value, spread = peak_mb(path, 2 if quick else 3)
                     report.setdefault("keys", {}).update({key: value, f"{key}_spread": spread})
@@ -250,9 +249,6 @@ def main() -> None:
     if options.memory_child:
         memory_child(options.memory_child)
         return
-    source = DATA / "slides" / "CMU-1-Small-Region.svs"
-    if not source.is_file():
-        raise SystemExit(f"{source} is needed; name the folder of test data by STAMP_TEST_DATA")
     os.environ.setdefault("VIPS_CONCURRENCY", "1")
     started = time.perf_counter()
     report = run(quick=options.quick)

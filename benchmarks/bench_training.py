@@ -28,6 +28,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from real_slides import DATA, ROOT
 from recipe_table import recipe_table
 from result_files import keep, written_by
 from training_rungs import FULL, ONE_SEED, PAIRS, ROWS, RUNGS
@@ -41,8 +42,6 @@ from stamp_deploy.training.metrics import SectionResult, headline, mean_over_pat
 from stamp_deploy.training.model import read_info
 from stamp_deploy.training.recipes import read_recipe
 
-ROOT = Path(__file__).resolve().parent.parent
-DATA = Path(os.environ.get("STAMP_TEST_DATA", ROOT.parent / "shared" / "data"))
 SECTIONS = ("C2", "C3", "C4", "C5")
 STORED_PX, MPP = 356, 0.7
 """Stored tiles are larger than the largest field's 320 px, so that crops can be moved."""

@@ -35,6 +35,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
+from real_slides import DATA, SMALL_REGION, make_slide
 from result_files import keep
 from support.result_factory import make_result, stored
 from support.slide_factory import write_slide
@@ -147,13 +148,8 @@ def make_world(folder: Path, data: Path) -> None:
     """Two slides and results that fit them: "flat" has one level, "pyramid" has three."""
     slides, out = folder / "slides", folder / "out"
     slides.mkdir()
-    flat = slides / "flat.svs"
-    script = data.parent / "tools" / "make_wsi.py"
-    source = data / "slides" / "CMU-1-Small-Region.svs"
-    subprocess.run(
-        [sys.executable, script, source, flat, "--tiles", SIDES, "--tissue", ".6", "--recode", "420"], check=True
-    )
-    with open_slide(source) as small:
+    flat = make_slide(slides / "flat.svs", SIDES, tissue=0.6, recode="420", data=data)
+    with open_slide(data / SMALL_REGION) as small:
         region = small.read_region(0, 0, 0, small.width, small.height)
     rgb = np.tile(region, (4, 4, 1))[:8192, :8192]
     write_slide(slides / "pyramid.svs", rgb, tile=256, coding="420", levels=(4, 16), mpp=0.25)
@@ -246,8 +242,7 @@ from 10,000 tiles on it grew by {growth:.0f} MiB.
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    default = Path(os.environ.get("STAMP_TEST_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
-    parser.add_argument("--data", type=Path, default=default, help="folder of the test data")
+    parser.add_argument("--data", type=Path, default=DATA, help="folder of the test data")
     data = parser.parse_args().data.resolve()
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
     Image.MAX_IMAGE_PIXELS = None

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from real_slides import DATA, ROOT
 
 
 def copy_checkout(place: Path) -> None:
@@ -21,5 +21,4 @@ def copy_checkout(place: Path) -> None:
 
 def environment() -> dict[str, str]:
     """One thread per library, and the data where tests/conftest.py looks for them beside the real checkout."""
-    data = os.environ.get("STAMP_TEST_DATA", str(ROOT.parent / "shared" / "data"))
-    return {**os.environ, "OMP_NUM_THREADS": "1", "STAMP_TEST_DATA": data}
+    return {**os.environ, "OMP_NUM_THREADS": "1", "STAMP_TEST_DATA": str(DATA)}

@@ -10,10 +10,8 @@ import time
 from collections.abc import Callable
 
 import numpy as np
-import onnx
-import onnxruntime
 import torch
-from onnx import TensorProto, helper
+from onnx import TensorProto, checker, helper
 
 SIDE = 2048
 
@@ -49,6 +47,8 @@ def torch_product() -> Callable[[], object]:
 
 def onnxruntime_product() -> Callable[[], object]:
     """In ONNX Runtime, with one thread per core."""
+    import onnxruntime  # after stamp_deploy, which silences it
+
     square = [SIDE, SIDE]
     graph = helper.make_graph(
         [helper.make_node("MatMul", ["a", "b"], ["c"])],
@@ -57,7 +57,7 @@ def onnxruntime_product() -> Callable[[], object]:
         [helper.make_tensor_value_info("c", TensorProto.FLOAT, square)],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    onnx.checker.check_model(model)
+    checker.check_model(model)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     rng = np.random.default_rng(0)
     operands = {name: rng.random(square, np.float32) for name in "ab"}

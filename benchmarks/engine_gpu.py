@@ -24,8 +24,9 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
-from engine_models import data_folder, make_bundle, random_model, scratch, tissue_tiles
+from engine_models import make_bundle, random_model, scratch, tissue_tiles
 from numpy.typing import NDArray
+from real_slides import DATA, SMALL_REGION
 from result_files import keep
 from torch_contenders import HalfEncoder, Measured, TorchContender, cosine_min, sustained_peak
 
@@ -316,7 +317,7 @@ def whole_slide(bundle: Bundle, slide: Path | None, plan: Plan) -> dict[str, Any
 
     It is scored twice, since the first time also warms the engine and the file cache; once where the time is used up.
     """
-    path = slide or data_folder() / "slides" / "CMU-1-Small-Region.svs"
+    path = slide or DATA / SMALL_REGION
     if not path.is_file():
         return {"not_run": "no slide was given and none was found"}
     batch = 64

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from real_slides import DATA, SMALL_REGION
 from torch import nn
 
 from stamp_deploy.bundle import Bundle, write_bundle_json
@@ -25,7 +26,6 @@ from stamp_deploy.spread import spread
 from stamp_deploy.training.model import StampModel, measured_dim
 from stamp_deploy.training.model.registry import PFM, build_backbone, get_pfm
 
-ROOT = Path(__file__).resolve().parent.parent
 FEATURES = (
     "red", "green", "blue", "red_sd", "green_sd", "blue_sd", "dark_share", "pale_share", "saturation", "purple",
     "edges_x", "edges_y", "edges_coarse", "haematoxylin", "eosin", "contrast",
@@ -35,14 +35,9 @@ SECTION_SQUARES = 4096
 """More squares than a section has: most of a picture is glass, so tissue is looked for among all of them."""
 
 
-def data_folder() -> Path:
-    """Real slides: STAMP_TEST_DATA, else shared/data beside the checkout."""
-    return Path(os.environ.get("STAMP_TEST_DATA", ROOT.parent / "shared" / "data"))
-
-
 def tissue_tiles(count: int, tile_px: int = 224, *, quick: bool = False) -> tuple[NDArray[np.uint8], str]:
     """Tiles uint8 [count, T, T, 3] of real tissue and where they are from; drawn noise where there is no data."""
-    slide, folder = data_folder() / "slides" / "CMU-1-Small-Region.svs", data_folder() / "st" / "her2st"
+    slide, folder = DATA / SMALL_REGION, DATA / "st" / "her2st"
     found: list[NDArray[np.uint8]] = []
     if slide.is_file():
         found.append(load_tiles(slide, tile_px, 0.5, count))

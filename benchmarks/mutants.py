@@ -35,8 +35,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from checkout import ROOT, copy_checkout, environment
+from checkout import copy_checkout, environment
 from mutant_trials import TESTS_S
+from real_slides import ROOT
 
 RESULTS = ROOT / "benchmarks" / "results"
 SAMPLE, SEED = 60, 0

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import statistics
-import subprocess
-import sys
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -24,8 +22,6 @@ from stamp_deploy.slide import open_slide
 from stamp_deploy.tiles import TileStatus, open_tiles
 from stamp_deploy.tissue import TissueRule, find_tissue
 
-ROOT = Path(__file__).resolve().parent.parent
-DATA = Path(os.environ.get("STAMP_TEST_DATA", ROOT.parent / "shared" / "data"))
 TILE, TARGET = 224, 0.5
 CODINGS = {"as coded (RGB 4:4:4)": None, "4:2:2": "422", "4:2:0": "420"}
 
@@ -47,19 +43,6 @@ class Case:
 
 def middle(values: list[float]) -> tuple[float, float]:
     return statistics.median(values), max(values) - min(values)
-
-
-def make_slide(folder: Path, name: str, tiles: str, *, tissue: float = 0.5, recode: str | None = None) -> Path:
-    """A slide of make_wsi.py, 0.25 um/px."""
-    path = folder / f"{name}.svs"
-    command = [
-        sys.executable, str(DATA.parent / "tools" / "make_wsi.py"), str(DATA / "slides" / "CMU-1-Small-Region.svs"),
-        str(path), "--tiles", tiles, "--tissue", str(tissue), "--mpp", "0.25",
-        *(["--recode", recode] if recode else []),
-    ]  # fmt: skip
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    path.read_bytes()  # into the page cache
-    return path
 
 
 def case(path: Path, mpp: float, limit: int | None, sample: int, *, all_tiles: bool = False) -> Case:
