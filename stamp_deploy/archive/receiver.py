@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import ssl
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,8 @@ from .uids import WHOLE_SLIDE, is_uid
 
 STAGING = ".receiving"
 """Folder, which a watch passes over, for what is still arriving."""
+WAIT_S = 10.0
+"""How long a receiver that is stopped waits for what is being sent."""
 _OUT_OF_RESOURCES, _NOT_UNDERSTOOD = 0xA700, 0xC000
 Tell = Callable[[str], None]
 
@@ -147,10 +150,16 @@ class Receiver:
         """Where it listens."""
         return int(self._server.server_address[1]) if self._server is not None else 0
 
-    def close(self) -> None:
-        """Take nothing more."""
+    def close(self, wait_s: float = WAIT_S) -> None:
+        """Take no more callers; those that are at it have some seconds to end, then all connections are cut."""
         if self._server is not None:
             self._server.shutdown()
+            until = time.monotonic() + wait_s
+            while any(link.is_established for link in self._server.active_associations) and time.monotonic() < until:
+                time.sleep(0.05)
+            for link in self._server.active_associations:
+                if (connection := link.dul.socket) is not None:
+                    connection.close()
         tempfile.tempdir = self._before
 
     def _requested(self, event: Any) -> None:

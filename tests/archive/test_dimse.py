@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -225,6 +226,30 @@ def test_a_caller_that_falls_silent_in_a_message_is_given_up(tmp_path: Path) -> 
         receiver.close()
 
 
+def test_what_is_being_sent_when_it_is_stopped_still_arrives(slide: ScannedSlide, tmp_path: Path) -> None:
+    receiver = Receiver(Reception(tmp_path / "incoming", "STAMP", (Caller("SCANNER"),), port=0))
+    entity = AE(ae_title="SCANNER")
+    entity.add_requested_context(WHOLE_SLIDE, JPEG)
+    link = entity.associate("127.0.0.1", receiver.port, ae_title="STAMP")
+    assert link.is_established
+    stopping = threading.Thread(target=receiver.close, args=(60,))
+    stopping.start()
+    while is_listening(receiver.port):
+        pass
+    assert link.send_c_store(slide.levels[0]).Status == 0x0000
+    link.release()
+    stopping.join(timeout=60)
+    assert not stopping.is_alive() and receiver.received == 1
+
+
+def is_listening(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
 def test_nobody_may_send_unless_named(tmp_path: Path) -> None:
     before = tempfile.tempdir
     with pytest.raises(UsageError, match="nobody is allowed"):
@@ -247,6 +272,8 @@ def test_the_command_receives_until_it_is_stopped(slide: ScannedSlide, tmp_path:
         assert link.send_c_echo().Status == 0x0000
         link.release()
         store(Peer("127.0.0.1", port, "STAMP", "SCANNER"), WHOLE_SLIDE, JPEG, slide.levels[0])
-        process.send_signal(signal.SIGTERM)
-        assert process.stdout.readline() == "stopped    1 instances received\n"
-        assert process.wait(timeout=60) == 0
+        with socket.create_connection(("127.0.0.1", port)) as silent:
+            silent.sendall(b"\x01")
+            process.send_signal(signal.SIGTERM)
+            assert process.stdout.readline() == "stopped    1 instances received\n"
+            assert process.wait(timeout=45) == 0, "who says nothing holds up nobody, and would for 60 s"
