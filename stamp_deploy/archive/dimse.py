@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import ssl
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +22,8 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
 
 from ..atomic import disk_errors
 from ..errors import ArchiveError, ArchiveUnreachable, UsageError
+from .silence import Silence
+from .transfer_folder import transfer_folder
 from .uids import WHOLE_SLIDE
 
 _config.STORE_SEND_CHUNKED_DATASET = True  # whole slides do not fit into memory
@@ -135,7 +137,7 @@ def get(peer: Peer, sop_class: str, keys: Mapping[str, str], path: Path) -> None
     kind = sop_class or WHOLE_SLIDE
     contexts = [build_context(GET), *(build_context(kind, syntax) for syntax in SYNTAXES)]
     roles = [build_role(kind, scp_role=True)]
-    with _association(peer, contexts, roles, [(evt.EVT_C_STORE, keep)]) as link:
+    with transfer_folder(path), _association(peer, contexts, roles, [(evt.EVT_C_STORE, keep)]) as link:
         for status, _ in link.send_c_get(_query("IMAGE", keys), GET):
             code = _code(peer, "the transfer of an instance", status)
             if code not in (SUCCESS, *PENDING) and not trouble:
@@ -181,38 +183,26 @@ def take_received(event: evt.Event, path: Path) -> None:
         arrived.unlink(missing_ok=True)
 
 
-def limit_silence(seconds: float) -> tuple[Any, Callable[[evt.Event], None]]:
-    """An event handler that ends a connection whose peer falls silent in the middle of a message.
-
-    pynetdicom's own time limits hold between messages; for the rest of one it waits for ever.
-    """
-
-    def limit(event: evt.Event) -> None:
-        connection = event.assoc.dul.socket
-        if connection is not None and connection.socket is not None:
-            connection.socket.settimeout(seconds)
-
-    return evt.EVT_CONN_OPEN, limit
-
-
 @contextmanager
 def _association(
     peer: Peer, contexts: Sequence[Any], roles: Sequence[Any] = (), handlers: Sequence[Any] = ()
 ) -> Iterator[Any]:
     entity = AE(ae_title=peer.calling)
     entity.connection_timeout = entity.acse_timeout = peer.connect_s
-    entity.dimse_timeout = entity.network_timeout = peer.read_s
-    limit = limit_silence(peer.read_s)
+    entity.network_timeout = peer.read_s
+    entity.dimse_timeout = None  # a message may take as long as it needs: silence is what has a limit
+    silence = Silence(peer.read_s)
     link = entity.associate(
         peer.host,
         peer.port,
         contexts=list(contexts),
         ae_title=peer.called,
         ext_neg=list(roles),
-        evt_handlers=[limit, *handlers],
+        evt_handlers=[*silence.handlers, *handlers],
         tls_args=None if peer.tls is None else (peer.tls, peer.host),
     )
     if not link.is_established:
+        silence.end()
         if link.is_rejected:
             raise ArchiveError(
                 f"{peer.name} rejects {peer.calling}",
@@ -231,6 +221,7 @@ def _association(
     finally:
         if link.is_established:
             link.release()
+        silence.end()
 
 
 def _query(level: str, keys: Mapping[str, str]) -> Dataset:

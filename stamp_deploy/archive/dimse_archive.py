@@ -15,6 +15,7 @@ from .push import Place
 from .query import MODALITY, InstanceRow, SeriesRow
 from .results import ResultObject
 from .retry import Retry
+from .transfer_folder import sweep_transfers
 from .uids import archive_uid
 
 
@@ -62,6 +63,7 @@ def pull_series(peer: Peer, retry: Retry, row: SeriesRow, out: Path) -> Pulled:
     def fetch(wanted: InstanceRow, path: Path) -> None:
         get(peer, wanted.sop_class, _keys(wanted.study, wanted.series, wanted.uid), path)
 
+    sweep_transfers(out / row.series)
     return pull_instances(list(_levels(row, found)), out / row.series, fetch, retry)
 
 

@@ -20,8 +20,9 @@ from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 from ..atomic import disk_errors, fsync_path, staging_name, sweep
 from ..errors import ArchiveError, UsageError
-from .dimse import SUCCESS, SYNTAXES, check_title, limit_silence, take_received
+from .dimse import SUCCESS, SYNTAXES, check_title, take_received
 from .received import check_received
+from .silence import limit_reads
 from .uids import WHOLE_SLIDE, is_uid
 
 STAGING = ".receiving"
@@ -129,7 +130,7 @@ class Receiver:
         entity.supported_contexts = [build_context(Verification), build_context(WHOLE_SLIDE, list(SYNTAXES))]
         entity.network_timeout = how.read_s
         handlers: list[Any] = [
-            limit_silence(how.read_s),
+            limit_reads(how.read_s),
             (evt.EVT_C_STORE, self._store),
             (evt.EVT_REQUESTED, self._requested),
         ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
@@ -21,9 +22,11 @@ from support.cli_runner import Runner, runner  # noqa: F401
 from support.orthanc import AE_TITLE, OUR_AE_TITLE, Orthanc, free_port
 
 pytest.importorskip("pynetdicom")
-from pynetdicom import AE
+from pydicom.uid import generate_uid
+from pynetdicom import AE, evt
+from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind  # type: ignore[attr-defined]
 
-from stamp_deploy.archive.dimse import Peer, parse_address, store
+from stamp_deploy.archive.dimse import Peer, find, get, parse_address, store
 from stamp_deploy.archive.dimse_archive import DimseKeeper, find_series, pull_series
 from stamp_deploy.archive.push import push_result
 from stamp_deploy.archive.receiver import Caller, Receiver, Reception, parse_caller
@@ -116,7 +119,58 @@ def test_an_archive_that_is_not_there_or_falls_silent(orthanc: Orthanc, slide: S
         with pytest.raises(ArchiveUnreachable, match=r"fell silent, or ended|cannot be reached"):
             pull_series(stalled, replace(AT_ONCE, attempts=2), row, tmp_path)
         assert not proxy.gave_up, "the silence was ended by us, in the middle of a message"
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    assert list((tmp_path / slide.series).iterdir()) == [], "nothing of the half of an instance is kept"
+
+
+def test_what_comes_slowly_comes(orthanc: Orthanc, slide: ScannedSlide, tmp_path: Path) -> None:
+    """A level of gigabytes takes longer than the longest silence, part by part."""
+    large = pydicom.dcmread(slide.levels[0])
+    large.private_block(0x0009, "PADDING", create=True).add_new(0x01, "OB", bytes(100_000))
+    large.SOPInstanceUID = large.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+    large.save_as(tmp_path / "large.dcm", enforce_file_format=True)
+    orthanc.add(tmp_path / "large.dcm")
+    keys = {name: str(large[name].value) for name in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")}
+    read_s, pause_s, kilobytes_per_part = 3.0, 0.05, 16
+    assert kilobytes_per_part * pause_s < read_s < 100 * pause_s
+    with Proxy(orthanc.dicom_port, pause_s=pause_s).running() as proxy:
+        slow = Peer("127.0.0.1", proxy.port, AE_TITLE, OUR_AE_TITLE, connect_s=60, read_s=read_s)
+        AT_ONCE.call(lambda: get(slow, WHOLE_SLIDE, keys, tmp_path / "got.dcm"))
+    assert pydicom.dcmread(tmp_path / "got.dcm").PixelData == large.PixelData
+
+
+def test_an_archive_that_never_answers_is_given_up(tmp_path: Path) -> None:
+    entity, never = AE(ae_title=AE_TITLE), threading.Event()
+    entity.add_supported_context(StudyRootQueryRetrieveInformationModelFind)
+
+    def answer(event: evt.Event) -> Iterator[tuple[int, None]]:
+        never.wait(60)
+        yield 0x0000, None
+
+    server = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_FIND, answer)])
+    assert server is not None
+    try:
+        silent = Peer("127.0.0.1", server.server_address[1], AE_TITLE, OUR_AE_TITLE, read_s=0.5)
+        with pytest.raises(ArchiveUnreachable, match="fell silent"):
+            find(silent, "STUDY", {"AccessionNumber": "S26-0001"})
+        assert not never.is_set()
+    finally:
+        never.set()
+        server.shutdown()
+
+
+def test_what_a_killed_pull_was_receiving_is_removed(
+    peer: Peer, orthanc: Orthanc, slide: ScannedSlide, tmp_path: Path
+) -> None:
+    orthanc.add(*slide.files)
+    (row,) = find_series(peer, AT_ONCE, accession=slide.accession)
+    old, young = (tmp_path / slide.series / f".partial-0000000{n}-transfer" for n in (1, 2))
+    for place in (old, young):
+        place.mkdir(parents=True)
+        (place / "tmp1.dcm").write_bytes(b"half")
+    for path in (old / "tmp1.dcm", old):
+        os.utime(path, (0, 0))
+    pull_series(peer, AT_ONCE, row, tmp_path)
+    assert not old.exists() and (young / "tmp1.dcm").exists(), "another process may be at work in it"
 
 
 @pytest.mark.parametrize("text", ["pacs", "pacs:", ":104", "pacs:0", "pacs:70000", "pacs:x"])

@@ -6,6 +6,7 @@ import contextlib
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -36,6 +37,8 @@ class Proxy:
         Fall silent at the limit; otherwise end.
     on_limit : callable
         Called once at the limit.
+    pause_s : float
+        After each kB to the client.
     """
 
     def __init__(
@@ -47,8 +50,10 @@ class Proxy:
         down_limit: int | None = None,
         stall: bool = False,
         on_limit: Callable[[], object] = lambda: None,
+        pause_s: float = 0.0,
     ) -> None:
         self._target, self._tls, self._stall, self._on_limit = port, tls, stall, on_limit
+        self._pause_s = pause_s
         self._left = {"up": up_limit, "down": down_limit}
         self._lock, self._over = threading.Lock(), threading.Event()
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -96,7 +101,9 @@ class Proxy:
                     if left is not None:
                         data, self._left[way] = data[:left], max(0, left - len(data))
                     over = self._left[way] == 0
-                target.sendall(data)
+                for start in range(0, len(data), 1000):
+                    target.sendall(data[start : start + 1000])
+                    time.sleep(self._pause_s if way == "down" else 0)
                 if over:
                     self._on_limit()
                     self._on_limit = lambda: None
