@@ -22,6 +22,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
 
 from ..atomic import disk_errors
 from ..errors import ArchiveError, ArchiveUnreachable, UsageError
+from .reactor_errors import reactor_errors
 from .silence import Silence
 from .transfer_folder import transfer_folder
 from .uids import WHOLE_SLIDE
@@ -137,7 +138,7 @@ def get(peer: Peer, sop_class: str, keys: Mapping[str, str], path: Path) -> None
     kind = sop_class or WHOLE_SLIDE
     contexts = [build_context(GET), *(build_context(kind, syntax) for syntax in SYNTAXES)]
     roles = [build_role(kind, scp_role=True)]
-    with transfer_folder(path), _association(peer, contexts, roles, [(evt.EVT_C_STORE, keep)]) as link:
+    with transfer_folder(path), _association(peer, contexts, roles, [(evt.EVT_C_STORE, keep)], trouble) as link:
         for status, _ in link.send_c_get(_query("IMAGE", keys), GET):
             code = _code(peer, "the transfer of an instance", status)
             if code not in (SUCCESS, *PENDING) and not trouble:
@@ -185,8 +186,13 @@ def take_received(event: evt.Event, path: Path) -> None:
 
 @contextmanager
 def _association(
-    peer: Peer, contexts: Sequence[Any], roles: Sequence[Any] = (), handlers: Sequence[Any] = ()
+    peer: Peer,
+    contexts: Sequence[Any],
+    roles: Sequence[Any] = (),
+    handlers: Sequence[Any] = (),
+    trouble: list[OSError] | None = None,
 ) -> Iterator[Any]:
+    """An association; errors of our own disk are put into `trouble` and not raised."""
     entity = AE(ae_title=peer.calling)
     entity.connection_timeout = entity.acse_timeout = peer.connect_s
     entity.network_timeout = peer.read_s
@@ -212,12 +218,20 @@ def _association(
             f"{peer.name} cannot be reached, or speaks no DICOM there",
             remedy="check host, port and TLS, and that it runs",
         )
+    ended: list[BaseException] = []
     try:
         if not [one for one in link.accepted_contexts if one.abstract_syntax not in (FIND, GET)] and len(contexts) > 1:
             raise ArchiveError(f"{peer.name} sends no whole-slide images by C-GET", remedy="use DICOMweb, or C-STORE")
-        yield link
+        with reactor_errors(lambda one: one is link, ended.append):
+            yield link
     except ValueError as error:  # no context was accepted
         raise ArchiveError(f"{peer.name} does not offer this service", remedy="ask its administrator") from error
+    except ArchiveUnreachable:
+        if not ended:
+            raise
+        if trouble is None or not isinstance(ended[0], OSError):
+            raise ArchiveError(f"{peer.name} sends what is no DICOM", remedy="ask its administrator") from ended[0]
+        trouble.append(ended[0])
     finally:
         if link.is_established:
             link.release()

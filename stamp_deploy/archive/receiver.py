@@ -11,6 +11,7 @@ import ssl
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 from ..atomic import disk_errors, fsync_path, staging_name, sweep
 from ..errors import ArchiveError, UsageError
 from .dimse import SUCCESS, SYNTAXES, check_title, take_received
+from .reactor_errors import reactor_errors, release
 from .received import check_received
 from .silence import limit_reads
 from .uids import WHOLE_SLIDE, is_uid
@@ -134,12 +136,15 @@ class Receiver:
             (evt.EVT_C_STORE, self._store),
             (evt.EVT_REQUESTED, self._requested),
         ]
+        self._ended = ExitStack()
+        self._ended.enter_context(reactor_errors(lambda link: bool(link.is_acceptor), self._not_written))
         tls: Any = None if how.tls is None else _LateHandshake(how.tls)
         try:
             self._server = entity.start_server(
                 (how.host, how.port), block=False, ssl_context=tls, evt_handlers=handlers
             )
         except OSError as error:
+            self._ended.close()
             tempfile.tempdir = self._before
             raise UsageError(
                 f"port {how.port} cannot be listened on: {os.strerror(error.errno or 0)}",
@@ -159,8 +164,8 @@ class Receiver:
             while any(link.is_established for link in self._server.active_associations) and time.monotonic() < until:
                 time.sleep(0.05)
             for link in self._server.active_associations:
-                if (connection := link.dul.socket) is not None:
-                    connection.close()
+                release(link)
+        self._ended.close()
         tempfile.tempdir = self._before
 
     def _requested(self, event: Any) -> None:
@@ -187,6 +192,12 @@ class Receiver:
             return _NOT_UNDERSTOOD
         finally:
             arrived.unlink(missing_ok=True)
+
+    def _not_written(self, error: BaseException) -> None:
+        if isinstance(error, OSError):
+            self._tell(f"a slide could not be kept: {os.strerror(error.errno or 0)}")
+        else:
+            self._tell("a caller sent what is no DICOM")
 
     def _keep(self, arrived: Path, uid: str) -> int:
         """Give a whole level its name; a label or an overview is taken and not kept, since it can show names."""

@@ -13,6 +13,8 @@ from typing import Any
 
 from pynetdicom import evt
 
+from .reactor_errors import release
+
 Handler = tuple[Any, Callable[[evt.Event], None]]
 
 
@@ -61,5 +63,4 @@ class Silence:
         while (left := self._last + self._seconds - time.monotonic()) > 0:
             if self._over.wait(left):
                 return
-        if (connection := link.dul.socket) is not None:
-            connection.close()
+        release(link)

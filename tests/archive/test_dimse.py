@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -12,6 +13,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pydicom
 import pytest
@@ -33,7 +35,7 @@ from stamp_deploy.archive.receiver import Caller, Receiver, Reception, parse_cal
 from stamp_deploy.archive.server import calling_tls, listening_tls
 from stamp_deploy.archive.uids import WHOLE_SLIDE
 from stamp_deploy.batch.planning.folder import find_slides
-from stamp_deploy.errors import ArchiveError, ArchiveUnreachable, UsageError
+from stamp_deploy.errors import ArchiveError, ArchiveUnreachable, DiskError, UsageError
 
 from .conftest import AT_ONCE
 
@@ -136,6 +138,49 @@ def test_what_comes_slowly_comes(orthanc: Orthanc, slide: ScannedSlide, tmp_path
         slow = Peer("127.0.0.1", proxy.port, AE_TITLE, OUR_AE_TITLE, connect_s=60, read_s=read_s)
         AT_ONCE.call(lambda: get(slow, WHOLE_SLIDE, keys, tmp_path / "got.dcm"))
     assert pydicom.dcmread(tmp_path / "got.dcm").PixelData == large.PixelData
+
+
+class FullDisk:
+    """A temporary file on a disk that ends after the header."""
+
+    def __init__(self, **options: Any) -> None:
+        self._file = tempfile.NamedTemporaryFile(**options)  # noqa: SIM115
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def write(self, data: bytes) -> int:
+        if len(data) > 1000:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return self._file.write(data)
+
+
+def test_a_disk_that_ends_while_an_instance_arrives(
+    peer: Peer, orthanc: Orthanc, slide: ScannedSlide, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    orthanc.add(*slide.files)
+    (row,) = find_series(peer, AT_ONCE, accession=slide.accession)
+    monkeypatch.setattr("pynetdicom.dimse_messages.NamedTemporaryFile", FullDisk)
+    with pytest.raises(DiskError, match="No space left"):
+        pull_series(peer, AT_ONCE, row, tmp_path)
+    assert list((tmp_path / slide.series).iterdir()) == []
+
+
+def test_a_receiver_goes_on_after_its_disk_was_full(
+    slide: ScannedSlide, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said: list[str] = []
+    receiver = Receiver(Reception(tmp_path / "incoming", "STAMP", (Caller("SCANNER"),), port=0), said.append)
+    try:
+        with monkeypatch.context() as disk:
+            disk.setattr("pynetdicom.dimse_messages.NamedTemporaryFile", FullDisk)
+            with pytest.raises(ArchiveUnreachable):
+                store(scanner(receiver), WHOLE_SLIDE, JPEG, slide.levels[0])
+        store(scanner(receiver), WHOLE_SLIDE, JPEG, slide.levels[0])
+    finally:
+        receiver.close()
+    assert said == ["a slide could not be kept: No space left on device"] and receiver.received == 1
+    assert "Traceback" not in capsys.readouterr().err
 
 
 def test_an_archive_that_never_answers_is_given_up(tmp_path: Path) -> None:
