@@ -23,6 +23,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
 from ..atomic import disk_errors
 from ..errors import ArchiveError, ArchiveUnreachable, UsageError
 from .reactor_errors import reactor_errors
+from .server import check_timeouts
 from .silence import Silence
 from .transfer_folder import transfer_folder
 from .uids import WHOLE_SLIDE
@@ -66,6 +67,7 @@ class Peer:
     def __post_init__(self) -> None:
         check_title(self.called)
         check_title(self.calling)
+        check_timeouts(self.connect_s, self.read_s)
 
     @property
     def name(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import math
 import os
 import ssl
 from collections.abc import Mapping
@@ -82,8 +83,7 @@ class Server:
             )
         if self.client_key is not None and self.client_cert is None:
             raise UsageError("a client key is given without a certificate", remedy="add --client-cert")
-        if not (self.connect_s > 0 and self.read_s > 0):
-            raise UsageError("the time-outs must be above 0 seconds")
+        check_timeouts(self.connect_s, self.read_s)
 
     @property
     def host(self) -> str:
@@ -99,6 +99,17 @@ class Server:
             A file of certificates or keys cannot be used.
         """
         return calling_tls(self.ca, self.client_cert, self.client_key)
+
+
+def check_timeouts(*seconds: float) -> None:
+    """Refuse time limits that let nothing through.
+
+    Raises
+    ------
+    UsageError
+    """
+    if not all(0 < limit < math.inf for limit in seconds):
+        raise UsageError("a time-out must be above 0 seconds, and have an end")
 
 
 def calling_tls(ca: Path | None, cert: Path | None, key: Path | None) -> ssl.SSLContext:

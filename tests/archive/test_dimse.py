@@ -224,6 +224,13 @@ def test_addresses_that_are_none(text: str) -> None:
         parse_address(text)
 
 
+@pytest.mark.parametrize("name", ["connect_s", "read_s"])
+@pytest.mark.parametrize("seconds", [0.0, -1.0, float("inf"), float("nan")])
+def test_time_limits_that_are_none(name: str, seconds: float) -> None:
+    with pytest.raises(UsageError, match="time-out"):
+        Peer("127.0.0.1", 104, "PACS", "STAMP", **{name: seconds})  # type: ignore[arg-type]
+
+
 @pytest.fixture
 def receiver(tmp_path: Path) -> Iterator[Receiver]:
     how = Reception(tmp_path / "incoming", "STAMP", (Caller("SCANNER", "127.0.0.1"),), port=0)
