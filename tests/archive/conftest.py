@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.archive_slide import ScannedSlide, scan
+from support.archived_result import Scored, score
 from support.orthanc import PASSWORD, USER, Orthanc, running, why_not
 
 pytest.importorskip("httpx")
@@ -44,3 +46,14 @@ def password(tmp_path: Path) -> Path:
     path = tmp_path / "password"
     path.write_text(PASSWORD + "\n")
     return path
+
+
+@pytest.fixture(scope="module")
+def slide(tmp_path_factory: pytest.TempPathFactory) -> ScannedSlide:
+    return scan(tmp_path_factory.mktemp("scanned"), 1)
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory: pytest.TempPathFactory) -> Scored:
+    pytest.importorskip("highdicom")
+    return score(tmp_path_factory.mktemp("scored"))

@@ -12,7 +12,7 @@ import pydicom
 import pytest
 from support.archive_faults import Proxy, Reply, answering
 from support.archive_slide import NAME
-from support.archived_result import Scored, score
+from support.archived_result import Scored
 from support.cli_runner import Runner, runner  # noqa: F401
 from support.orthanc import PASSWORD, USER, Orthanc, running
 
@@ -26,11 +26,6 @@ from stamp_deploy.errors import ArchiveError, ArchiveUnreachable, DataError, Usa
 from .conftest import AT_ONCE
 
 pytest.importorskip("highdicom")
-
-
-@pytest.fixture(scope="module")
-def scored(tmp_path_factory: pytest.TempPathFactory) -> Scored:
-    return score(tmp_path_factory.mktemp("scored"))
 
 
 @pytest.fixture
