@@ -23,7 +23,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
 from ..atomic import disk_errors
 from ..errors import ArchiveError, ArchiveUnreachable, UsageError
 from .reactor_errors import reactor_errors
-from .server import check_timeouts
+from .server import CONNECT_S, READ_S, check_timeouts
 from .silence import Silence
 from .transfer_folder import transfer_folder
 from .uids import WHOLE_SLIDE
@@ -61,8 +61,8 @@ class Peer:
     called: str
     calling: str
     tls: ssl.SSLContext | None = field(default=None, repr=False)
-    connect_s: float = 10.0
-    read_s: float = 60.0
+    connect_s: float = CONNECT_S
+    read_s: float = READ_S
 
     def __post_init__(self) -> None:
         check_title(self.called)
@@ -209,19 +209,18 @@ def _association(
         evt_handlers=[*silence.handlers, *handlers],
         tls_args=None if peer.tls is None else (peer.tls, peer.host),
     )
-    if not link.is_established:
-        silence.end()
-        if link.is_rejected:
-            raise ArchiveError(
-                f"{peer.name} rejects {peer.calling}",
-                remedy="have this AE title, host and port entered there, and check the archive's own AE title",
-            )
-        raise ArchiveUnreachable(
-            f"{peer.name} cannot be reached, or speaks no DICOM there",
-            remedy="check host, port and TLS, and that it runs",
-        )
     ended: list[BaseException] = []
     try:
+        if not link.is_established:
+            if link.is_rejected:
+                raise ArchiveError(
+                    f"{peer.name} rejects {peer.calling}",
+                    remedy="have this AE title, host and port entered there, and check the archive's own AE title",
+                )
+            raise ArchiveUnreachable(
+                f"{peer.name} cannot be reached, or speaks no DICOM there",
+                remedy="check host, port and TLS, and that it runs",
+            )
         if not [one for one in link.accepted_contexts if one.abstract_syntax not in (FIND, GET)] and len(contexts) > 1:
             raise ArchiveError(f"{peer.name} sends no whole-slide images by C-GET", remedy="use DICOMweb, or C-STORE")
         with reactor_errors(lambda one: one is link, ended.append):

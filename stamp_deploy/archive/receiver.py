@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import ssl
-import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -24,7 +23,9 @@ from ..errors import ArchiveError, UsageError
 from .dimse import SUCCESS, SYNTAXES, check_title, take_received
 from .reactor_errors import reactor_errors, release
 from .received import check_received
+from .server import READ_S
 from .silence import limit_reads
+from .transfer_folder import temporary_files_in
 from .uids import WHOLE_SLIDE, is_uid
 
 STAGING = ".receiving"
@@ -68,7 +69,7 @@ class Reception:
     host: str = "127.0.0.1"
     port: int = 11112
     tls: ssl.SSLContext | None = field(default=None, repr=False)
-    read_s: float = 60.0
+    read_s: float = READ_S
 
     def __post_init__(self) -> None:
         check_title(self.title)
@@ -125,7 +126,6 @@ class Receiver:
         with disk_errors(how.folder):
             staging.mkdir(parents=True, exist_ok=True)
         sweep(staging, "*", older_than_s=0)
-        self._before, tempfile.tempdir = tempfile.tempdir, str(staging.absolute())  # where pynetdicom streams to
         entity = AE(ae_title=how.title)
         entity.require_called_aet = True
         entity.require_calling_aet = sorted({caller.title for caller in how.callers})
@@ -136,16 +136,16 @@ class Receiver:
             (evt.EVT_C_STORE, self._store),
             (evt.EVT_REQUESTED, self._requested),
         ]
-        self._ended = ExitStack()
-        self._ended.enter_context(reactor_errors(lambda link: bool(link.is_acceptor), self._not_written))
+        self._at_end = ExitStack()
+        self._at_end.enter_context(temporary_files_in(staging))
+        self._at_end.enter_context(reactor_errors(lambda link: bool(link.is_acceptor), self._not_written))
         tls: Any = None if how.tls is None else _LateHandshake(how.tls)
         try:
             self._server = entity.start_server(
                 (how.host, how.port), block=False, ssl_context=tls, evt_handlers=handlers
             )
         except OSError as error:
-            self._ended.close()
-            tempfile.tempdir = self._before
+            self._at_end.close()
             raise UsageError(
                 f"port {how.port} cannot be listened on: {os.strerror(error.errno or 0)}",
                 remedy="give another --port, or end what listens there",
@@ -165,8 +165,7 @@ class Receiver:
                 time.sleep(0.05)
             for link in self._server.active_associations:
                 release(link)
-        self._ended.close()
-        tempfile.tempdir = self._before
+        self._at_end.close()
 
     def _requested(self, event: Any) -> None:
         """Turn away a caller that comes from another address than it should."""

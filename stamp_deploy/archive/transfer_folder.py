@@ -10,16 +10,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..atomic import STALE_S, disk_errors, staging_name, sweep
+from ..atomic import STALE_S, disk_errors, leftovers, staging_name, sweep
 
 _NAME = "transfer"
 
 
 @contextmanager
+def temporary_files_in(folder: Path) -> Iterator[None]:
+    """Make the temporary files of this process in a folder: pynetdicom can be told by nothing else where it streams."""
+    before, tempfile.tempdir = tempfile.tempdir, str(folder.absolute())
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
+
+
+@contextmanager
 def transfer_folder(beside: Path) -> Iterator[None]:
     """Receive into a folder beside a path, on its disk; whatever is left in it is removed.
-
-    It is where all of this process makes temporary files meanwhile: pynetdicom can be told by nothing else.
 
     Raises
     ------
@@ -29,17 +37,16 @@ def transfer_folder(beside: Path) -> Iterator[None]:
     place = beside.with_name(staging_name(_NAME))
     with disk_errors(beside):
         place.mkdir(mode=0o700)
-    before, tempfile.tempdir = tempfile.tempdir, str(place.absolute())
     try:
-        yield
+        with temporary_files_in(place):
+            yield
     finally:
-        tempfile.tempdir = before
         shutil.rmtree(place, ignore_errors=True)
 
 
 def sweep_transfers(folder: Path) -> None:
     """Remove what killed processes were receiving in `folder`; what is young may still be arriving."""
-    for place in folder.glob(f".*-{_NAME}"):
+    for place in leftovers(folder / _NAME):
         old = time.time() - place.stat().st_mtime > STALE_S
         sweep(place, "*")
         if old:
