@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy
+from functools import partial
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
@@ -19,6 +20,7 @@ import httpx
 
 from .. import __version__
 from ..errors import ArchiveError, ArchiveUnreachable
+from ..system.waiting import wait_for
 from .retry import Retry
 from .server import Server
 
@@ -55,7 +57,7 @@ class Client:
     def __init__(self, server: Server, retry: Retry | None = None) -> None:
         self.server = server
         self._stopped = threading.Event()
-        self.retry = retry or Retry(sleep=self._stopped.wait)
+        self.retry = retry or Retry(sleep=partial(wait_for, self._stopped))
         headers = {"User-Agent": f"stamp-deploy/{__version__}"}
         if server.token:
             headers["Authorization"] = f"Bearer {server.token}"

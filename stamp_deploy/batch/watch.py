@@ -15,6 +15,7 @@ from pathlib import Path
 from ..atomic import is_whole
 from ..bundle import load_bundle
 from ..errors import ExitCode, UsageError
+from ..system.waiting import wait_for
 from ..writers import check_names
 from .arrivals import Arrivals, FolderWatcher, WatchOptions
 from .look import make_changes
@@ -106,7 +107,7 @@ class Watch:
                 self._summary.look(idle=not any(self.batch.board.counts()))
                 if once and not self._arrivals.pending() and not self._later:
                     break
-                self._stop.wait(self._poll_s)
+                wait_for(self._stop, self._poll_s)
             self.batch.board.hold_open(False)
             while worker.is_alive():
                 worker.join(timeout=0.2)

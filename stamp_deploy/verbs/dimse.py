@@ -10,6 +10,7 @@ import click
 
 from ..command import Command, option, together
 from ..errors import UsageError
+from ..system.waiting import wait_for
 from .archive_options import push_all, say_pulled
 from .batch import call_on_signals
 from .options import OUTPUT, PATH
@@ -137,7 +138,7 @@ def receive(
     receiver = Receiver(how, lambda text: click.echo(f"warning {text}", err=True))
     try:
         click.echo(f"listening  {title} on {host}:{receiver.port}")
-        stopped.wait()
+        wait_for(stopped)
     finally:
         receiver.close()
     click.echo(f"stopped    {receiver.received} instances received")

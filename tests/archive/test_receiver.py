@@ -17,6 +17,7 @@ from support.archive_faults import FullDisk, certificates
 from support.archive_slide import ScannedSlide
 from support.archived_result import Scored
 from support.orthanc import free_port
+from support.thread_signals import signal_another_thread
 
 pytest.importorskip("pynetdicom")
 from pynetdicom import AE
@@ -200,3 +201,16 @@ def test_the_command_receives_until_it_is_stopped(slide: ScannedSlide, tmp_path:
             process.send_signal(signal.SIGTERM)
             assert process.stdout.readline() == "stopped    1 instances received\n"
             assert process.wait(timeout=45) == 0, "who says nothing holds up nobody, and would for 60 s"
+
+
+def test_a_signal_that_another_thread_takes_stops_it(tmp_path: Path) -> None:
+    words = ["dimse", "receive", str(tmp_path / "in"), "--allow", "SCANNER", "--port", str(free_port())]
+    with subprocess.Popen([sys.executable, "-m", "stamp_deploy.cli", *words], stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline().startswith(b"listening")
+            signal_another_thread(process.pid, signal.SIGTERM)
+            said, _ = process.communicate(timeout=60)
+            assert (said, process.returncode) == (b"stopped    0 instances received\n", 0)
+        finally:
+            process.kill()

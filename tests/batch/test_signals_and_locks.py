@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from support.bundle_factory import make_bundle
 from support.fault_shim import environment
+from support.thread_signals import signal_another_thread
 from test_batch import COMMAND, lines, make_slide, run
 
 from stamp_deploy.atomic import is_whole
@@ -78,6 +79,18 @@ def test_a_job_that_ignores_sighup_goes_on(tmp_path: Path, bundle: Path, slides:
     os.kill(process.pid, signal.SIGHUP)
     process.communicate(timeout=200)
     assert process.returncode == 0
+
+
+def test_a_signal_that_another_thread_takes_ends_a_watch_before_its_next_look(
+    tmp_path: Path, bundle: Path, slides: Path
+) -> None:
+    options = ("--bundle", bundle, "-o", tmp_path / "out", "--engine", "onnxruntime", "--poll", 3600)
+    with subprocess.Popen([*COMMAND, "watch", str(slides), *map(str, options)], stdout=subprocess.DEVNULL) as process:
+        try:
+            signal_another_thread(process.pid, signal.SIGTERM)
+            assert process.wait(timeout=100) in (0, 130)
+        finally:
+            process.kill()
 
 
 def test_a_reader_that_goes_away_stops_nothing(tmp_path: Path, bundle: Path, slides: Path) -> None:
